@@ -1,0 +1,106 @@
+use crate::protocol::{Event, Timestamp};
+use crate::types::{MigrationStatus, ShutdownCause};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+/// What a machine says by itself. A handle: clones speak to the same clients, from any thread.
+///
+/// A call puts the event into the queue of every client that has finished its handshake, and returns; it never waits for a
+/// client. With no server, or no client, events go nowhere.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
+    /// The capability `events`: MIGRATION and MIGRATION_PASS are silent without it, as in QEMU.
+    migration: AtomicBool,
+}
+
+/// Takes events: a client's outbox. Must not block.
+pub(crate) trait Listener: Send + Sync {
+    fn event(&self, line: &Arc<[u8]>);
+}
+
+impl Events {
+    /// No client, and migration's events off.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// STOP: the vCPUs are stopped.
+    pub fn stop(&self) {
+        self.emit("STOP", None);
+    }
+
+    /// RESUME: the vCPUs run.
+    pub fn resume(&self) {
+        self.emit("RESUME", None);
+    }
+
+    /// POWERDOWN: the power button is pressed.
+    pub fn powerdown(&self) {
+        self.emit("POWERDOWN", None);
+    }
+
+    /// SHUTDOWN: the machine ends.
+    pub fn shutdown(&self, reason: ShutdownCause) {
+        self.emit("SHUTDOWN", Some(json!({ "guest": reason.by_guest(), "reason": reason })));
+    }
+
+    /// RESET: the machine starts anew.
+    pub fn reset(&self, reason: ShutdownCause) {
+        self.emit("RESET", Some(json!({ "guest": reason.by_guest(), "reason": reason })));
+    }
+
+    /// MIGRATION: the migration's status has changed. Silent without the capability `events`.
+    pub fn migration(&self, status: MigrationStatus) {
+        if self.shared.migration.load(Ordering::Relaxed) {
+            self.emit("MIGRATION", Some(json!({ "status": status })));
+        }
+    }
+
+    /// MIGRATION_PASS: a round begins; the first is 1. Silent without the capability `events`.
+    pub fn migration_pass(&self, pass: u32) {
+        if self.shared.migration.load(Ordering::Relaxed) {
+            self.emit("MIGRATION_PASS", Some(json!({ "pass": pass })));
+        }
+    }
+
+    /// Switches MIGRATION and MIGRATION_PASS on or off. The server calls it when a client sets the capability `events`; the
+    /// machine calls it if the capability is on from the start.
+    pub fn set_migration_events(&self, on: bool) {
+        self.shared.migration.store(on, Ordering::Relaxed);
+    }
+
+    /// Adds a client. It is forgotten when its last owner drops it.
+    pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
+        self.shared.listeners.lock().push(listener);
+    }
+
+    fn emit(&self, name: &str, data: Option<Value>) {
+        // The time is taken under the lock, so that every client sees timestamps in order.
+        let mut listeners = self.shared.listeners.lock();
+        let line: Arc<[u8]> =
+            Event { event: name.to_owned(), data, timestamp: Timestamp::now() }.to_line().into();
+        listeners.retain(|listener| match listener.upgrade() {
+            Some(listener) => {
+                listener.event(&line);
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listeners = self.listeners.lock().len();
+        f.debug_struct("Shared").field("migration", &self.migration).field("listeners", &listeners).finish()
+    }
+}

@@ -1,0 +1,130 @@
+use crate::types::{
+    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationAddress, MigrationCapability,
+    MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
+    ParameterChange, StatusInfo, UuidInfo,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What a machine can be asked and told: one method per command of QMP.
+///
+/// Methods are called on the threads that serve clients, several at a time. Arguments are typed and in range; whether a
+/// command fits the state that the machine is in is for the handler to say. No method may wait for the guest, for a peer
+/// or for a migration: a command that starts something long returns once it is started. The reply is sent after the
+/// method returned, and after every event that it caused.
+pub trait Handler: Send + Sync {
+    /// `query-status`.
+    fn query_status(&self) -> StatusInfo;
+
+    /// `stop`: stops the vCPUs. Does nothing if they are stopped.
+    fn stop(&self) -> Result<(), CommandError>;
+
+    /// `cont`: lets the vCPUs run. Does nothing if they run. On a machine that waits for a migration it says that the
+    /// machine shall run when it has arrived.
+    fn cont(&self) -> Result<(), CommandError>;
+
+    /// `system_powerdown`: presses the power button.
+    fn system_powerdown(&self) -> Result<(), CommandError>;
+
+    /// `system_reset`.
+    fn system_reset(&self) -> Result<(), CommandError>;
+
+    /// `quit`: asks the VMM to end. Returns before it ends, so that the reply can be sent; the VMM then calls
+    /// [`Server::shutdown`](crate::Server::shutdown), which sends what is queued.
+    fn quit(&self) -> Result<(), CommandError>;
+
+    /// `migrate`: starts a migration to the address.
+    fn migrate(&self, destination: &MigrationAddress) -> Result<(), CommandError>;
+
+    /// `migrate-incoming`: starts to listen, on a machine that was told to wait for this command. With `exit_on_error`
+    /// (QEMU's default) a migration that fails ends the VMM.
+    fn migrate_incoming(&self, listen: &MigrationAddress, exit_on_error: bool) -> Result<(), CommandError>;
+
+    /// `migrate_cancel`: cancels the migration. Does nothing if there is none.
+    fn migrate_cancel(&self) -> Result<(), CommandError>;
+
+    /// `migrate-continue`: goes on from the state, which must be the one that the migration is in.
+    fn migrate_continue(&self, state: MigrationStatus) -> Result<(), CommandError>;
+
+    /// `query-migrate`.
+    fn query_migrate(&self) -> MigrationInfo;
+
+    /// `migrate-set-capabilities`: all or none of them. The monitor switches the events MIGRATION and MIGRATION_PASS by
+    /// itself when this returns `Ok`.
+    fn migrate_set_capabilities(
+        &self,
+        capabilities: &[MigrationCapabilityStatus],
+    ) -> Result<(), CommandError>;
+
+    /// `query-migrate-capabilities`: the capabilities that are on. The monitor lists the others as off.
+    fn query_migrate_capabilities(&self) -> Vec<MigrationCapability>;
+
+    /// `migrate-set-parameters`: all or none of them.
+    fn migrate_set_parameters(&self, change: &ParameterChange) -> Result<(), CommandError>;
+
+    /// `query-migrate-parameters`.
+    fn query_migrate_parameters(&self) -> MigrationParameters;
+
+    /// `announce-self`: announces the machine to the network.
+    fn announce_self(&self, announce: &AnnounceParameters) -> Result<(), CommandError>;
+
+    /// `query-balloon`. An error if the machine has no balloon.
+    fn query_balloon(&self) -> Result<BalloonInfo, CommandError>;
+
+    /// `balloon`: asks the guest to make do with this many bytes, 1 or more. More than it has is all it has.
+    fn balloon(&self, bytes: u64) -> Result<(), CommandError>;
+
+    /// `send-key`: presses the keys in this order, and releases them in the opposite order after `hold`.
+    fn send_key(&self, keys: &[KeyCode], hold: Duration) -> Result<(), CommandError>;
+
+    /// `query-name`.
+    fn query_name(&self) -> NameInfo;
+
+    /// `query-uuid`.
+    fn query_uuid(&self) -> UuidInfo;
+
+    /// `query-cpus-fast`: all vCPUs, in order.
+    fn query_cpus_fast(&self) -> Vec<CpuInfoFast>;
+}
+
+/// Why a command was not done. `desc` is a sentence for people; `class` is what programs may tell apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{desc}")]
+pub struct CommandError {
+    /// The class.
+    pub class: ErrorClass,
+    /// What happened, where, and what to do.
+    pub desc: String,
+}
+
+impl CommandError {
+    /// An error of the class that QEMU uses for nearly all.
+    pub fn generic(desc: impl Into<String>) -> Self {
+        Self { class: ErrorClass::GenericError, desc: desc.into() }
+    }
+
+    /// The machine lacks the device that the command is about.
+    pub fn device_not_active(desc: impl Into<String>) -> Self {
+        Self { class: ErrorClass::DeviceNotActive, desc: desc.into() }
+    }
+
+    /// There is no such command, or not yet.
+    pub(crate) fn command_not_found(desc: impl Into<String>) -> Self {
+        Self { class: ErrorClass::CommandNotFound, desc: desc.into() }
+    }
+}
+
+/// QEMU's `QapiErrorClass`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorClass {
+    /// No class of its own.
+    GenericError,
+    /// There is no such command.
+    CommandNotFound,
+    /// The machine lacks the device.
+    DeviceNotActive,
+    /// There is no device of this name.
+    DeviceNotFound,
+    /// KVM lacks a feature.
+    KVMMissingCap,
+}

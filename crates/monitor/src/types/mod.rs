@@ -1,0 +1,22 @@
+//! The objects of QEMU's QMP schema that this monitor speaks of, with QEMU's names.
+//!
+//! Optional members that are `None` are left out, as QEMU leaves them out. Members that a peer sends and this crate does
+//! not know are ignored, so that the client works with newer servers and with QEMU.
+
+mod address;
+mod capability;
+mod keys;
+mod machine;
+mod migration;
+mod parameters;
+mod status;
+mod whimbrel;
+
+pub use address::{AddressError, MigrationAddress, SocketAddress};
+pub use capability::{MigrationCapability, MigrationCapabilityStatus};
+pub use keys::{KeyCode, qcode_names};
+pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, UuidInfo, VersionInfo};
+pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
+pub use parameters::{AnnounceParameters, MAX_CHANNELS, MigrationParameters, ParameterChange};
+pub use status::{RunState, ShutdownCause, StatusInfo};
+pub use whimbrel::{DowntimePhases, MigrationGlobals, RoundInfo, WhimbrelInfo};

@@ -1,0 +1,107 @@
+use serde::{Deserialize, Serialize};
+
+/// The most channels that a migration may have.
+pub const MAX_CHANNELS: u8 = 64;
+
+/// The parameters of migration: what `query-migrate-parameters` returns. QEMU's names, units and ranges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MigrationParameters {
+    /// How the machine is announced to the network when it arrives.
+    #[serde(flatten)]
+    pub announce: AnnounceParameters,
+    /// Bytes each second that all channels together may send; 0 means no limit. May change while a migration runs.
+    pub max_bandwidth: u64,
+    /// Milliseconds that the guest may stand still, 0 to 2 000 000. May change while a migration runs.
+    pub downtime_limit: u64,
+    /// Bytes each second to reckon with in the decision to switch over; 0 means: as measured.
+    pub avail_switchover_bandwidth: u64,
+    /// Connections that carry pages, 1 to [`MAX_CHANNELS`].
+    pub multifd_channels: u8,
+    /// Id of the TLS credentials; empty means no TLS.
+    pub tls_creds: String,
+    /// Name that the peer's certificate must have; empty means the host name of the address.
+    pub tls_hostname: String,
+    /// Id of the object that decides whose certificate is accepted; empty means any that is valid.
+    pub tls_authz: String,
+}
+
+impl MigrationParameters {
+    /// QEMU's defaults, but for the bandwidth, which is not limited, and with this number of channels.
+    pub fn new(multifd_channels: u8) -> Self {
+        Self {
+            announce: AnnounceParameters::default(),
+            max_bandwidth: 0,
+            downtime_limit: 300,
+            avail_switchover_bandwidth: 0,
+            multifd_channels,
+            tls_creds: String::new(),
+            tls_hostname: String::new(),
+            tls_authz: String::new(),
+        }
+    }
+
+    /// Takes over what the change names, and leaves the rest.
+    pub fn apply(&mut self, change: &ParameterChange) {
+        fn set<T: Copy>(value: &mut T, new: Option<T>) {
+            *value = new.unwrap_or(*value);
+        }
+        set(&mut self.announce.initial, change.announce_initial);
+        set(&mut self.announce.max, change.announce_max);
+        set(&mut self.announce.rounds, change.announce_rounds);
+        set(&mut self.announce.step, change.announce_step);
+        set(&mut self.max_bandwidth, change.max_bandwidth);
+        set(&mut self.downtime_limit, change.downtime_limit);
+        set(&mut self.avail_switchover_bandwidth, change.avail_switchover_bandwidth);
+        set(&mut self.multifd_channels, change.multifd_channels);
+    }
+}
+
+/// When packets that announce the machine are sent: the first after `initial` ms, each next one `step` ms later than the
+/// one before took, at most `max` ms apart, `rounds` in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnounceParameters {
+    /// Milliseconds before the first repetition, 0 to 100 000.
+    #[serde(rename = "announce-initial")]
+    pub initial: u64,
+    /// Most milliseconds between two, 0 to 100 000.
+    #[serde(rename = "announce-max")]
+    pub max: u64,
+    /// Number of packets, 0 to 1000.
+    #[serde(rename = "announce-rounds")]
+    pub rounds: u64,
+    /// Milliseconds by which the pause grows, 1 to 10 000.
+    #[serde(rename = "announce-step")]
+    pub step: u64,
+}
+
+impl Default for AnnounceParameters {
+    /// QEMU's defaults.
+    fn default() -> Self {
+        Self { initial: 50, max: 550, rounds: 5, step: 100 }
+    }
+}
+
+/// What `migrate-set-parameters` changes: members that are `None` stay as they are. All values are in range when the
+/// [`Handler`](crate::Handler) gets them.
+///
+/// The TLS parameters have no place here: the monitor accepts only "no TLS" for them, which changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParameterChange {
+    /// See [`AnnounceParameters::initial`].
+    pub announce_initial: Option<u64>,
+    /// See [`AnnounceParameters::max`].
+    pub announce_max: Option<u64>,
+    /// See [`AnnounceParameters::rounds`].
+    pub announce_rounds: Option<u64>,
+    /// See [`AnnounceParameters::step`].
+    pub announce_step: Option<u64>,
+    /// See [`MigrationParameters::max_bandwidth`].
+    pub max_bandwidth: Option<u64>,
+    /// See [`MigrationParameters::downtime_limit`].
+    pub downtime_limit: Option<u64>,
+    /// See [`MigrationParameters::avail_switchover_bandwidth`].
+    pub avail_switchover_bandwidth: Option<u64>,
+    /// See [`MigrationParameters::multifd_channels`].
+    pub multifd_channels: Option<u8>,
+}

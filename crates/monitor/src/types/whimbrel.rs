@@ -1,0 +1,142 @@
+use serde::{Deserialize, Serialize};
+
+/// What `query-migrate` says beyond QEMU: the object `whimbrel` of [`MigrationInfo`](super::MigrationInfo).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct WhimbrelInfo {
+    /// The id that both sides log for this migration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Properties of the stream, which QEMU shows only in the text of `info migrate`.
+    pub globals: MigrationGlobals,
+    /// Connections that carry pages.
+    pub channels: u32,
+    /// Every round, oldest first; the last one may still be under way.
+    pub rounds: Vec<RoundInfo>,
+    /// Downtime limit in force, in milliseconds.
+    pub downtime_limit_ms: u64,
+    /// Milliseconds of downtime if the switchover began now: pages left at the measured wire speed, and fixed costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_downtime_ms: Option<f64>,
+    /// How much of the migration is done, 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<f64>,
+    /// Milliseconds until the migration is expected to complete; absent when it is not expected to by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<u64>,
+    /// Why the percentage or the expected time ran backwards, or why there is no expected time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_note: Option<String>,
+    /// What the downtime was spent on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime_phases: Option<DowntimePhases>,
+    /// CPU time that this process spent on the migration, user and system, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+    /// Digest of all guest memory at the switchover, in hex; if it was asked for. Equal on both sides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Why the migration stands where it stands, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the operator can do about it, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+/// One pass over the dirty set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RoundInfo {
+    /// Number of the round, from 1.
+    pub round: u32,
+    /// Bytes put on the wire.
+    pub bytes: u64,
+    /// Pages handled, zero pages included.
+    pub pages: u64,
+    /// Of them, pages that were all zero.
+    pub zero_pages: u64,
+    /// Pages that the guest dirtied meanwhile: the work of the next round.
+    pub dirty_pages: u64,
+    /// Bytes of memory that the guest dirtied each second.
+    pub dirty_rate: u64,
+    /// Bytes put on the wire each second that the wire was busy.
+    pub wire_rate: u64,
+    /// Milliseconds that the round took.
+    pub duration_ms: u64,
+}
+
+/// What the downtime was spent on, each in milliseconds, in the order in which it happens. A side that has not measured a
+/// phase leaves it out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct DowntimePhases {
+    /// Stopping vCPUs and quiescing devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_ms: Option<f64>,
+    /// Fetching the last dirty pages and sending them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_pages_ms: Option<f64>,
+    /// Saving device and vCPU states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_ms: Option<f64>,
+    /// Sending the saved states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transfer_ms: Option<f64>,
+    /// Loading and checking the states on the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<f64>,
+    /// Agreeing who runs the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hand_over_ms: Option<f64>,
+    /// Starting vCPUs on the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<f64>,
+}
+
+impl DowntimePhases {
+    /// The phases that were measured, in order, each with its name and its milliseconds.
+    pub fn measured(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        [
+            ("stop", self.stop_ms),
+            ("last pages", self.last_pages_ms),
+            ("save", self.save_ms),
+            ("transfer", self.transfer_ms),
+            ("load", self.load_ms),
+            ("hand-over", self.hand_over_ms),
+            ("start", self.start_ms),
+        ]
+        .into_iter()
+        .filter_map(|(name, ms)| Some((name, ms?)))
+    }
+}
+
+/// Properties of the stream that QEMU prints under "globals" in `info migrate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct MigrationGlobals {
+    /// Whether the stream says if the machine ran or was paused.
+    pub store_global_state: bool,
+    /// Whether devices that cannot be migrated are refused when the machine is made.
+    pub only_migratable: bool,
+    /// Whether the machine's description is sent and compared before anything else.
+    pub send_configuration: bool,
+    /// Whether the end of every section is marked and checked.
+    pub send_section_footer: bool,
+    /// Dirty bits are cleared in the kernel in chunks of 2 to the power of this many pages.
+    pub clear_bitmap_shift: u32,
+}
+
+impl Default for MigrationGlobals {
+    /// What holds for every Whimbrel stream: the run state travels, there is no device that cannot be migrated, the
+    /// machine is compared in the handshake, and every state is framed. The chunk is QEMU's default, 2^18 pages (1 GiB).
+    fn default() -> Self {
+        Self {
+            store_global_state: true,
+            only_migratable: true,
+            send_configuration: true,
+            send_section_footer: true,
+            clear_bitmap_shift: 18,
+        }
+    }
+}
