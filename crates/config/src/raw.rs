@@ -1,0 +1,251 @@
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    CommandLine, ConfigError, CpuCount, FilePath, Incoming, MemorySize, MonitorSocket, RawDisk, RawNet,
+    SerialPort, VmName, options::switch,
+};
+
+/// A machine description as it was typed, in flags or in YAML. What is missing was not typed.
+///
+/// The keys of the YAML file are the long names of the flags, except that `--disk` and `--net` are the lists `disks` and
+/// `nets`. The documentation of each field is the text of `--help`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Name of the VM, in messages and in derived MAC addresses: 1 to 63 letters, digits, '-', '_', '.' [default: vm]
+    ///
+    /// VMs on one network need different names, or explicit MAC addresses. Example: --name db-1
+    #[arg(long, help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<VmName>,
+
+    /// UUID of the VM, as management tools know it [default: none]
+    ///
+    /// Example: --uuid 6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11
+    #[arg(long, help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Uuid>,
+
+    /// Size of guest memory: 2M to 8T in multiples of 2M; units K, M, G, T (powers of 1024) [default: 512M]
+    ///
+    /// Example: --memory 4G
+    #[arg(long, short = 'm', value_name = "SIZE", help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemorySize>,
+
+    /// What guest memory is made of [default: anonymous]
+    ///
+    /// Pages of hugetlb come from the pool in /proc/sys/vm/nr_hugepages and are reserved at once. Example:
+    /// --memory-backing hugetlb
+    #[arg(long, value_name = "KIND", help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_backing: Option<Backing>,
+
+    /// Number of vCPUs: 1 to 64 [default: 1]
+    ///
+    /// Example: --cpus 4
+    #[arg(long, value_name = "N", help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<CpuCount>,
+
+    /// Kernel to boot: an ELF file with a PVH note, or a bzImage. Required, except with --incoming
+    ///
+    /// Example: --kernel /boot/vmlinuz
+    #[arg(long, value_name = "FILE", help_heading = BOOT)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<FilePath>,
+
+    /// Initial RAM disk for the kernel [default: none]
+    ///
+    /// Example: --initrd /boot/initrd.img
+    #[arg(long, value_name = "FILE", help_heading = BOOT)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<FilePath>,
+
+    /// Command line for the kernel: one line of at most 2047 bytes [default: empty]
+    ///
+    /// Example: --cmdline "console=ttyS0 root=/dev/vda"
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = BOOT)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<CommandLine>,
+
+    /// A disk; can be given up to 8 times: path=FILE[,readonly=on][,direct=on][,serial=TEXT]
+    ///
+    /// FILE is a raw image or a block device. direct=on goes past the page cache of the host (O_DIRECT). The serial is 1
+    /// to 20 letters, digits, '-', '_' or '.' [default: diskN, counted from 0]. Commas in FILE are written twice.
+    /// Example: --disk path=root.img,serial=root --disk path=data.img,readonly=on
+    #[arg(long = "disk", value_name = "DISK", help_heading = DEVICES)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<RawDisk>,
+
+    /// A network card; can be given up to 4 times: tap=NAME[,mac=ADDRESS] or fd=N[,mac=ADDRESS]
+    ///
+    /// NAME is a tap interface of the host, N an open tap that this process inherits (3 or more). The MAC address must not
+    /// be multicast [default: locally administered, always the same for this --name and position]. Example: --net
+    /// tap=tap0,mac=02:00:00:00:00:01
+    #[arg(long = "net", value_name = "NET", help_heading = DEVICES)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<RawNet>,
+
+    /// Random number generator: on or off [default: on]
+    ///
+    /// Example: --rng off
+    #[arg(long, value_name = "SWITCH", value_parser = switch, help_heading = DEVICES)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng: Option<bool>,
+
+    /// Memory balloon: on or off [default: on]
+    ///
+    /// Example: --balloon off
+    #[arg(long, value_name = "SWITCH", value_parser = switch, help_heading = DEVICES)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<bool>,
+
+    /// Keyboard: on or off [default: off]
+    ///
+    /// Example: --keyboard on
+    #[arg(long, value_name = "SWITCH", value_parser = switch, help_heading = DEVICES)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyboard: Option<bool>,
+
+    /// Where the serial port leads: stdio, none, file:PATH or unix:PATH [default: stdio]
+    ///
+    /// With unix:PATH the VMM listens, and serves one client at a time. Example: --serial file:console.log
+    #[arg(long, value_name = "PLACE", help_heading = DEVICES)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<SerialPort>,
+
+    /// Listen for QMP on a unix socket: unix:PATH [default: no monitor]
+    ///
+    /// QEMU's spelling unix:PATH,server=on,wait=off means the same. Commas in PATH are written twice. Example: --monitor
+    /// unix:/run/db-1.sock
+    #[arg(long, visible_alias = "qmp", value_name = "unix:PATH", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none", alias = "qmp")]
+    pub monitor: Option<MonitorSocket>,
+
+    /// Await a migration instead of booting: tcp:HOST:PORT, unix:PATH or defer [default: boot]
+    ///
+    /// The machine must be described as on the source. HOST is an address or a name, IPv6 in brackets; PORT 0 to 65535,
+    /// where 0 has the system choose. With defer, the monitor command migrate-incoming says where. Example: --incoming
+    /// tcp:[::1]:4444
+    #[arg(long, value_name = "WHERE", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incoming: Option<Incoming>,
+
+    /// Allow migration over addresses that other hosts can reach: on or off [default: off]
+    ///
+    /// Migration is not encrypted: whoever can read the network reads the guest's memory, and whoever can write it owns
+    /// the guest. Without a value it means on.
+    #[arg(long, value_name = "SWITCH", num_args = 0..=1, require_equals = true, default_missing_value = "on",
+          value_parser = switch, help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<bool>,
+
+    /// Do not run the guest until the monitor command cont: on or off [default: off]
+    ///
+    /// Without a value it means on; -S is the same.
+    #[arg(long, short = 'S', value_name = "SWITCH", num_args = 0..=1, require_equals = true,
+          default_missing_value = "on", value_parser = switch, help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+
+    /// Confine each thread to the system calls that it needs [default: on]
+    ///
+    /// Example: --seccomp log
+    #[arg(long, value_name = "MODE", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
+
+    /// How much to say on stderr [default: info]
+    ///
+    /// Example: --log debug
+    #[arg(long, value_name = "LEVEL", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogLevel>,
+}
+
+const MACHINE: &str = "Machine";
+const BOOT: &str = "Boot";
+const DEVICES: &str = "Devices";
+const PROCESS: &str = "Process";
+
+/// What guest memory is made of on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backing {
+    /// Private anonymous memory
+    Anonymous,
+    /// A memfd: shared memory that has a descriptor
+    Memfd,
+    /// 2 MiB huge pages
+    Hugetlb,
+}
+
+/// What happens on a system call that a thread has no need of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seccomp {
+    /// The process is ended
+    On,
+    /// Nothing, there is no filter
+    Off,
+    /// It is logged by the kernel and carried out
+    Log,
+}
+
+/// How much is said on stderr. Each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What went wrong
+    Error,
+    /// What may go wrong
+    Warn,
+    /// What happens to the VM
+    Info,
+    /// What the VMM does
+    Debug,
+    /// Every step
+    Trace,
+}
+
+impl RawConfig {
+    /// Reads YAML. `origin` is what error messages call it, for example its path.
+    ///
+    /// # Errors
+    /// The text is not YAML, has an unknown or repeated key, or a value that is not possible. The message has the line.
+    pub fn from_yaml(yaml: &str, origin: &str) -> Result<Self, ConfigError> {
+        serde_saphyr::from_str(yaml)
+            .map_err(|error| ConfigError::Yaml { origin: origin.into(), detail: error.to_string() })
+    }
+
+    /// These values over those of `base`: a value that is missing here is taken from `base`; disks and network cards are
+    /// added after those of `base`.
+    #[must_use]
+    pub fn over(self, base: Self) -> Self {
+        Self {
+            name: self.name.or(base.name),
+            uuid: self.uuid.or(base.uuid),
+            memory: self.memory.or(base.memory),
+            memory_backing: self.memory_backing.or(base.memory_backing),
+            cpus: self.cpus.or(base.cpus),
+            kernel: self.kernel.or(base.kernel),
+            initrd: self.initrd.or(base.initrd),
+            cmdline: self.cmdline.or(base.cmdline),
+            disks: [base.disks, self.disks].concat(),
+            nets: [base.nets, self.nets].concat(),
+            rng: self.rng.or(base.rng),
+            balloon: self.balloon.or(base.balloon),
+            keyboard: self.keyboard.or(base.keyboard),
+            serial: self.serial.or(base.serial),
+            monitor: self.monitor.or(base.monitor),
+            incoming: self.incoming.or(base.incoming),
+            insecure: self.insecure.or(base.insecure),
+            paused: self.paused.or(base.paused),
+            seccomp: self.seccomp.or(base.seccomp),
+            log: self.log.or(base.log),
+        }
+    }
+}
