@@ -1,1 +1,45 @@
-//! Placeholder.
+//! Migration as state machines and decisions.
+//!
+//! Nothing here reads a clock, opens a socket or starts a thread. Events and the time go in, actions come out; the
+//! `engine` crate carries the actions out on real sockets and a real machine, tests carry them out on a simulated
+//! network that drops, cuts, delays and kills.
+//!
+//! ```text
+//! source                                       destination
+//!   Connect ──────────── Hello ───────────────▶  check everything
+//!   Prepare ◀─────────── Accept ───────────────
+//!   round 0: all of RAM ═══ channels ═════════▶  place
+//!   round n: what was dirtied ════════════════▶  place
+//!   (convergence says: switch)
+//!   Stop, last pass ══════════════════════════▶  place
+//!   SaveDevices ───────── Device × n ─────────▶  keep
+//!               ───────── Complete ───────────▶  whole? load, lock disks
+//!               ◀──────── Ready ───────────────
+//!   (hand-over) ───────── Go ─────────────────▶  run
+//!               ◀──────── Running ─────────────
+//!   End         ───────── Bye ────────────────▶  end
+//! ```
+//!
+//! Read [`handover`] for the rule on who may run the machine, [`source`] and [`destination`] for the way of a migration,
+//! [`convergence`] for the decision when to switch, [`stats`] for what is counted and foretold.
+
+pub mod convergence;
+pub mod destination;
+pub mod handover;
+pub mod params;
+pub mod source;
+pub mod stats;
+pub mod status;
+
+pub use convergence::{Decision, FixedCosts};
+pub use destination::Destination;
+pub use params::Params;
+pub use source::Source;
+pub use stats::{Downtime, Progress, RoundStats, Statistics};
+pub use status::{Outcome, Status};
+
+/// Time since the attempt began.
+pub type Time = std::time::Duration;
+
+/// Bytes of a page.
+pub const PAGE_BYTES: u64 = wire::PAGE_BYTES as u64;

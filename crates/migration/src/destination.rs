@@ -1,0 +1,421 @@
+//! The destination's side of a migration.
+//!
+//! A destination waits for a source, takes one attempt at a time, and gives up cleanly: after every failure before *go*
+//! it is as empty as before, and the next source may come.
+
+use std::time::Duration;
+
+use state::DeviceState;
+use wire::{Accept, Ack, Complete, Hello, Message, Refuse, SessionId};
+
+use crate::{
+    Time,
+    handover::{Answer, DestinationSide},
+};
+
+/// How long the source may take to open all channels.
+const CHANNELS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the source may be silent, pings included.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most bytes of device states in all; bounds what a source can make this side hold.
+const MAX_STATE_BYTES: usize = 256 << 20;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The source of the attempt said this.
+    Message(Message),
+    /// The machine of the source was compared with this one: every reason why it cannot come, or none.
+    Checked(Vec<String>),
+    /// All channels are open.
+    ChannelsOpen,
+    /// All channels have reached the end of the last round; these pages were placed.
+    AllReceived {
+        /// Pages with contents.
+        raw_pages: u64,
+        /// Zero pages.
+        zero_pages: u64,
+    },
+    /// Device states are loaded, memory is verified where asked for, disk locks are held.
+    Loaded,
+    /// The machine runs (or is paused, if it was).
+    Started,
+    /// The machine could not do what an action asked for.
+    MachineFailed(String),
+    /// The control connection or a channel broke.
+    LinkLost(String),
+    /// The user gives the attempt up.
+    Cancel,
+    /// Time has passed; see [`Destination::deadline`].
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Compare the machines; answer with `Checked`.
+    Check(Box<Hello>),
+    /// Send on the control connection.
+    Send(Message),
+    /// Let this many channels of this session in; answer with `ChannelsOpen`, then `AllReceived`.
+    OpenChannels {
+        /// The session.
+        session: SessionId,
+        /// Page channels.
+        channels: u16,
+    },
+    /// Load these states, compare the digest, take the disk locks; answer with `Loaded`.
+    Load {
+        /// One state for each device of the handshake.
+        states: Vec<DeviceState>,
+        /// Digests to compare, where agreed.
+        digest: Option<Vec<u64>>,
+    },
+    /// Run the machine, or leave it paused; answer with `Started`.
+    Run {
+        /// Whether it ran at the source.
+        run: bool,
+    },
+    /// Throw away what arrived and be ready for the next source.
+    Discard {
+        /// Why.
+        reason: String,
+    },
+    /// The source knows that the machine runs here: nothing more will be asked.
+    End,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    /// Waiting for a source.
+    Listening,
+    Checking(Box<Hello>),
+    Opening(Box<Hello>),
+    Receiving(Box<Hello>),
+    Loading,
+    /// *Ready* was said.
+    AwaitGo,
+    Starting,
+    Running,
+    Ended,
+}
+
+/// The destination's side.
+#[derive(Debug)]
+pub struct Destination {
+    state: State,
+    side: DestinationSide,
+    session: SessionId,
+    states: Vec<DeviceState>,
+    state_bytes: usize,
+    received: Option<(u64, u64)>,
+    complete: Option<Complete>,
+    run: bool,
+    heard: Time,
+    step_began: Time,
+    /// Sessions that were given up, newest last; a question about one of them has a certain answer.
+    given_up: Vec<SessionId>,
+}
+
+/// Sessions remembered as given up.
+const MAX_GIVEN_UP: usize = 1024;
+
+impl Default for Destination {
+    fn default() -> Self {
+        Self {
+            state: State::Listening,
+            side: DestinationSide::Preparing,
+            session: SessionId::NONE,
+            states: Vec::new(),
+            state_bytes: 0,
+            received: None,
+            complete: None,
+            run: true,
+            heard: Time::ZERO,
+            step_began: Time::ZERO,
+            given_up: Vec::new(),
+        }
+    }
+}
+
+impl Destination {
+    /// Takes an event in, answers what to do about it.
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        match event {
+            Event::Message(message) => self.hear(now, message),
+            Event::Checked(reasons) => self.checked(now, reasons),
+            Event::ChannelsOpen => self.channels_open(),
+            Event::AllReceived { raw_pages, zero_pages } => {
+                self.received = Some((raw_pages, zero_pages));
+                self.load_if_whole(now)
+            }
+            Event::Loaded => self.loaded(now),
+            Event::Started => self.started(now),
+            Event::MachineFailed(reason) if self.state == State::Starting => self.could_not_start(reason),
+            Event::MachineFailed(reason) | Event::LinkLost(reason) => self.give_up(reason, true),
+            Event::Cancel => self.give_up("Cancelled at the destination".into(), true),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    /// A question that came on a new connection, about any session. Answers what to say, and what to do besides.
+    pub fn asked(&mut self, now: Time, session: SessionId) -> (Message, Vec<Action>) {
+        if session == self.session && session != SessionId::NONE {
+            if self.state == State::Starting {
+                // Whether the machine can be started is only known in a moment; the source asks again.
+                return (Message::UnknownSession, Vec::new());
+            }
+            let (side, answer) = self.side.asked();
+            let actions = if answer == Answer::Running {
+                Vec::new()
+            } else {
+                self.give_up("The source lost the link and asked".into(), false)
+            };
+            self.side = if answer == Answer::Running { side } else { self.side };
+            return (Self::answer(answer, now.saturating_sub(self.step_began)), actions);
+        }
+        let answer = if self.given_up.contains(&session) { Answer::NotRunning } else { Answer::Unknown };
+        (Self::answer(answer, Duration::ZERO), Vec::new())
+    }
+
+    fn answer(answer: Answer, since: Duration) -> Message {
+        match answer {
+            Answer::Running => Message::Running(ack(since)),
+            Answer::NotRunning => Message::NotRunning { reason: "The session was given up before go".into() },
+            Answer::Unknown => Message::UnknownSession,
+        }
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Opening(_) => Some(self.step_began + CHANNELS_TIMEOUT),
+            State::Receiving(_) => Some(self.heard + PEER_TIMEOUT),
+            State::AwaitGo => Some(self.step_began + PEER_TIMEOUT),
+            _ => None,
+        }
+    }
+
+    /// Whether a source is being served: a second one is told to come later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.state != State::Listening
+    }
+
+    /// Whether the machine belongs to this side.
+    #[must_use]
+    pub fn side(&self) -> DestinationSide {
+        self.side
+    }
+
+    /// Whether pages may arrive now.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    fn hear(&mut self, now: Time, message: Message) -> Vec<Action> {
+        self.heard = now;
+        match (&self.state, message) {
+            (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
+            (_, Message::Pong(_)) => Vec::new(),
+            (State::Listening, Message::Hello(hello)) => self.hello(now, hello),
+            (State::Receiving(_) | State::Opening(_), Message::Switchover { .. }) => Vec::new(),
+            (State::Receiving(hello), Message::Device(device)) => {
+                if let Err(reason) = self.may_keep(hello, &device) {
+                    return self.give_up(reason, true);
+                }
+                self.state_bytes += device.body.len();
+                self.states.push(device);
+                Vec::new()
+            }
+            (State::Receiving(_), Message::Complete(complete)) if self.complete.is_none() => {
+                self.step_began = now;
+                self.complete = Some(complete);
+                self.load_if_whole(now)
+            }
+            (State::AwaitGo, Message::Go) => self.go(now),
+            (State::Running, Message::Bye) => {
+                self.state = State::Ended;
+                vec![Action::End]
+            }
+            (State::Running | State::Starting | State::Ended, _) => Vec::new(),
+            (_, Message::Abort { reason }) => self.give_up(format!("The source gave up: {reason}"), false),
+            (state, message) => {
+                let reason =
+                    format!("The source said {} while the destination was {}", message.name(), state.name());
+                self.give_up(reason, true)
+            }
+        }
+    }
+
+    fn hello(&mut self, now: Time, hello: Hello) -> Vec<Action> {
+        self.step_began = now;
+        self.session = hello.session;
+        self.side = DestinationSide::Preparing;
+        self.state = State::Checking(Box::new(hello.clone()));
+        match hello.common_version() {
+            Ok(_) => vec![Action::Check(Box::new(hello))],
+            Err(reason) => self.checked(now, vec![reason]),
+        }
+    }
+
+    fn checked(&mut self, now: Time, reasons: Vec<String>) -> Vec<Action> {
+        let State::Checking(hello) = &self.state else { return Vec::new() };
+        if !reasons.is_empty() {
+            let discard = format!("Refused: {}", reasons.join("; "));
+            let mut actions = vec![Action::Send(Message::Refuse(Refuse { reasons }))];
+            actions.extend(self.give_up(discard, false));
+            return actions;
+        }
+        let hello = hello.clone();
+        let (session, channels) = (hello.session, hello.channels);
+        let accept = Accept {
+            version: hello.version.min(wire::PROTOCOL_VERSION),
+            release: env!("CARGO_PKG_VERSION").into(),
+            channels,
+        };
+        self.step_began = now;
+        self.state = State::Opening(hello);
+        vec![Action::OpenChannels { session, channels }, Action::Send(Message::Accept(accept))]
+    }
+
+    fn channels_open(&mut self) -> Vec<Action> {
+        if let State::Opening(hello) = &self.state {
+            self.state = State::Receiving(hello.clone());
+        }
+        Vec::new()
+    }
+
+    fn may_keep(&self, hello: &Hello, device: &DeviceState) -> Result<(), String> {
+        let announced = hello.devices.iter().find(|info| info.id == device.id);
+        let Some(info) = announced else {
+            return Err(format!("State of device '{}' came, which the handshake did not name", device.id));
+        };
+        if (&info.kind, info.version) != (&device.kind, device.version) {
+            return Err(format!(
+                "State of device '{}' came as {} v{}, the handshake said {} v{}",
+                device.id, device.kind, device.version, info.kind, info.version
+            ));
+        }
+        if self.states.iter().any(|known| known.id == device.id) {
+            return Err(format!("State of device '{}' came twice", device.id));
+        }
+        if self.state_bytes + device.body.len() > MAX_STATE_BYTES {
+            return Err(format!("Device states are over {} MiB", MAX_STATE_BYTES >> 20));
+        }
+        Ok(())
+    }
+
+    /// Loads once both the word that everything was sent and everything itself are here.
+    fn load_if_whole(&mut self, now: Time) -> Vec<Action> {
+        let State::Receiving(hello) = &self.state else { return Vec::new() };
+        let (Some(complete), Some((raw_pages, zero_pages))) = (&self.complete, self.received) else {
+            return Vec::new();
+        };
+        if (raw_pages, zero_pages) != (complete.raw_pages, complete.zero_pages) {
+            let reason = format!(
+                "{raw_pages} pages and {zero_pages} zero pages arrived, {} and {} were sent",
+                complete.raw_pages, complete.zero_pages
+            );
+            return self.give_up(reason, true);
+        }
+        if self.states.len() != hello.devices.len() || complete.devices as usize != self.states.len() {
+            let missing =
+                hello.devices.iter().filter(|info| !self.states.iter().any(|state| state.id == info.id));
+            let missing: Vec<_> = missing.map(|info| info.id.as_str()).collect();
+            let reason = format!("The state of these devices did not arrive: {}", missing.join(", "));
+            return self.give_up(reason, true);
+        }
+        self.run = complete.run;
+        let (states, digest) = (std::mem::take(&mut self.states), complete.digest.clone());
+        if self.step_began > now {
+            self.step_began = now;
+        }
+        self.state = State::Loading;
+        vec![Action::Load { states, digest }]
+    }
+
+    fn loaded(&mut self, now: Time) -> Vec<Action> {
+        if self.state != State::Loading {
+            return Vec::new();
+        }
+        self.side = self.side.ready();
+        let took = now.saturating_sub(self.step_began);
+        self.state = State::AwaitGo;
+        self.step_began = now;
+        vec![Action::Send(Message::Ready(ack(took)))]
+    }
+
+    fn go(&mut self, now: Time) -> Vec<Action> {
+        self.side = self.side.go();
+        if !self.side.may_run() {
+            return Vec::new();
+        }
+        self.state = State::Starting;
+        self.step_began = now;
+        vec![Action::Run { run: self.run }]
+    }
+
+    fn started(&mut self, now: Time) -> Vec<Action> {
+        if self.state != State::Starting {
+            return Vec::new();
+        }
+        self.state = State::Running;
+        vec![Action::Send(Message::Running(ack(now.saturating_sub(self.step_began))))]
+    }
+
+    fn could_not_start(&mut self, reason: String) -> Vec<Action> {
+        self.side = self.side.could_not_start();
+        let mut actions = vec![Action::Send(Message::NotRunning { reason: reason.clone() })];
+        actions.extend(self.give_up(reason, false));
+        actions
+    }
+
+    /// Ends the attempt with nothing running here. After *go* there is no way back, and nothing changes.
+    fn give_up(&mut self, reason: String, tell: bool) -> Vec<Action> {
+        if self.side.may_run() || !self.is_busy() {
+            return Vec::new();
+        }
+        if self.given_up.len() == MAX_GIVEN_UP {
+            self.given_up.remove(0);
+        }
+        self.given_up.push(self.session);
+        let given_up = std::mem::take(&mut self.given_up);
+        *self = Self { given_up, ..Self::default() };
+        let abort = Action::Send(Message::Abort { reason: reason.clone() });
+        let discard = Action::Discard { reason };
+        if tell { vec![abort, discard] } else { vec![discard] }
+    }
+
+    fn tick(&mut self, now: Time) -> Vec<Action> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
+        self.give_up(
+            format!("The source has been silent while the destination was {}", self.state.name()),
+            true,
+        )
+    }
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Listening => "waiting for a source",
+            Self::Checking(_) => "comparing the machines",
+            Self::Opening(_) => "waiting for channels",
+            Self::Receiving(_) => "receiving",
+            Self::Loading => "loading device states",
+            Self::AwaitGo => "ready and waiting for go",
+            Self::Starting => "starting the machine",
+            Self::Running => "running the machine",
+            Self::Ended => "done",
+        }
+    }
+}
+
+fn ack(duration: Duration) -> Ack {
+    Ack { nanoseconds: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX) }
+}

@@ -1,0 +1,40 @@
+//! What the user chose.
+
+use std::time::Duration;
+
+/// Parameters of a migration. Those marked *live* take effect while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params {
+    /// Bytes per second over all channels together, 0 for no limit. Live. Not applied to the last pass, when the
+    /// machine is stopped.
+    pub max_bandwidth: u64,
+    /// Longest downtime at which the decision to switch over may be taken. Live.
+    pub downtime_limit: Duration,
+    /// Bytes per second to assume for the last pass, 0 to measure. Live.
+    pub switchover_bandwidth: u64,
+    /// Page channels to ask for, 1 to [`wire::MAX_CHANNELS`].
+    pub channels: u16,
+    /// Stop before the last pass and wait for `migrate-continue`.
+    pub pause_before_switchover: bool,
+    /// Compare a digest of all memory before the machine runs at the destination.
+    pub digest: bool,
+    /// How long the machine may be stopped in switchover before the attempt is given up and it runs on at the source.
+    pub switchover_timeout: Duration,
+    /// How long the destination may be silent before the attempt is given up.
+    pub peer_timeout: Duration,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            max_bandwidth: 0,
+            downtime_limit: Duration::from_millis(300), // as QEMU
+            switchover_bandwidth: 0,
+            channels: 4,
+            pause_before_switchover: false,
+            digest: false,
+            switchover_timeout: Duration::from_secs(10),
+            peer_timeout: Duration::from_secs(30),
+        }
+    }
+}
