@@ -27,7 +27,7 @@ pub enum ConfigError {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The YAML does not parse. The text has line, column and an excerpt.
+    /// The YAML does not parse. The text has line and column.
     #[error("Machine description '{origin}' is not valid: {detail}")]
     Yaml {
         /// Where the text came from.

@@ -217,7 +217,9 @@ impl RawConfig {
     /// # Errors
     /// The text is not YAML, has an unknown or repeated key, or a value that is not possible. The message has the line.
     pub fn from_yaml(yaml: &str, origin: &str) -> Result<Self, ConfigError> {
-        serde_saphyr::from_str(yaml)
+        // An excerpt would repeat the message below the line it shows; line and column are enough.
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_str_with_options(yaml, options)
             .map_err(|error| ConfigError::Yaml { origin: origin.into(), detail: error.to_string() })
     }
 

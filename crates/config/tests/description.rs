@@ -13,7 +13,7 @@ fn run(flags: &[&str]) -> Result<Config, ConfigError> {
 }
 
 fn print(flags: &[&str]) -> String {
-    match from_args([&["whimbrel-vmm"], flags].concat()).unwrap() {
+    match from_args([&["whimbrel-vmm"], flags].concat()).expect("these flags are possible") {
         Invocation::Print(text) => text,
         Invocation::Run(config) => panic!("asked for text, got {config:?}"),
     }
@@ -29,7 +29,7 @@ fn yaml(text: &str) -> Result<Config, ConfigError> {
 
 fn file(directory: &TempDir, text: &[u8]) -> PathBuf {
     let path = directory.path().join("vm.yaml");
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("the directory can be written");
     path
 }
 
