@@ -146,10 +146,7 @@ unsafe impl Send for Block {}
 // SAFETY: as above; a `Block` has no interior state of its own.
 unsafe impl Sync for Block {}
 
-fn map(
-    layout: &BlockLayout,
-    backing: Backing,
-) -> Result<GuestRegionMmap<vm_memory::bitmap::AtomicBitmap>, RamError> {
+fn map(layout: &BlockLayout, backing: Backing) -> Result<GuestRegionMmap<AtomicBitmap>, RamError> {
     let alignment = if backing == Backing::Hugetlb2M { HUGE_PAGE } else { PAGE_SIZE } as u64;
     if layout.bytes == 0 || layout.bytes % alignment != 0 || layout.guest_address % alignment != 0 {
         return Err(RamError::Layout(format!(
@@ -176,7 +173,7 @@ fn map(
         Backing::Memfd => libc::MAP_SHARED | libc::MAP_NORESERVE,
         Backing::Hugetlb2M => libc::MAP_SHARED,
     };
-    let mut builder = MmapRegionBuilder::new(bytes)
+    let mut builder = MmapRegionBuilder::new_with_bitmap(bytes, AtomicBitmap::with_len(bytes))
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(flags);
     if backing != Backing::Anonymous {

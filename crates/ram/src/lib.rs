@@ -2,13 +2,24 @@
 //!
 //! This crate does not know KVM, sockets or the migration protocol. KVM's dirty log comes in through [`DirtyLog`].
 //!
-//! Start with [`Ram`] (the memory of one machine), then [`DirtyLog`].
+//! Start with [`Ram`] (the memory of one machine), then [`DirtySet`] (what is left to send, fed by a [`DirtyLog`] and by the
+//! VMM's own writes) for the source, and [`Placer`] for the destination.
 
 mod allocate;
+mod digest;
 mod dirty_log;
+mod dirty_set;
+mod page_set;
+mod place;
+mod zero;
 
 pub use allocate::{Backing, Block, BlockLayout, Ram, RamError};
+pub use digest::{digest, piece_name};
 pub use dirty_log::DirtyLog;
+pub use dirty_set::DirtySet;
+pub use page_set::{PageSet, for_each_run};
+pub use place::{Placer, Segment};
+pub use zero::is_zero_page;
 
 /// Size of a page in bytes. Dirty tracking, placing and the wire all work on 4 KiB pages, however memory is backed:
 /// KVM logs writes at this size even when the host maps 2 MiB pages.
