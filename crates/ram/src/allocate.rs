@@ -1,7 +1,11 @@
 use std::{fmt, fs::File, io, os::fd::OwnedFd, ptr::NonNull};
 
 use rustix::fs::MemfdFlags;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap, mmap::MmapRegionBuilder};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap,
+    bitmap::{AtomicBitmap, NewBitmap},
+    mmap::MmapRegionBuilder,
+};
 
 use crate::{GuestMemory, PAGE_SIZE};
 
