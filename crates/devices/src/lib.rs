@@ -20,9 +20,18 @@
 mod bus;
 mod interrupt;
 mod io;
+mod lifecycle;
+mod machine;
+
+pub mod i8042;
+pub mod power;
+pub mod rng;
+pub mod virtio;
 
 pub use bus::BusDevice;
 pub use interrupt::Interrupt;
 pub use io::{Interest, IoDevice, Watch};
+pub use lifecycle::{Invalid, Lifecycle};
+pub use machine::MachineRequests;
 
 pub use ram::GuestMemory;

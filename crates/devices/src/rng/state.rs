@@ -1,0 +1,12 @@
+use serde::{Deserialize, Serialize};
+use state::Schema;
+
+/// The entropy source remembers nothing beyond its transport.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RngV1 {}
+
+impl Schema for RngV1 {
+    const KIND: &'static str = "virtio-rng";
+    const VERSION: u32 = 1;
+}

@@ -1,0 +1,134 @@
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{Buffers, Chain, GuestError, VirtQueue, registers::Line};
+use crate::GuestMemory;
+
+/// The driver as its device sees it: guest memory, the queues, and ways to be heard.
+#[derive(Debug)]
+pub struct Driver<'a> {
+    pub(super) memory: &'a GuestMemory,
+    pub(super) queues: &'a mut [VirtQueue],
+    pub(super) features: u64,
+    pub(super) line: &'a Line,
+    pub(super) events: &'a [EventFd],
+}
+
+impl<'a> Driver<'a> {
+    /// The memory that the driver's buffers are in.
+    #[must_use]
+    pub fn memory(&self) -> &'a GuestMemory {
+        self.memory
+    }
+
+    /// Whether the driver accepted feature number `number`.
+    #[must_use]
+    pub fn has(&self, number: u32) -> bool {
+        self.features & super::feature(number) != 0
+    }
+
+    /// The features that the driver accepted.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// The next request in `queue`, if the queue is ready and has one.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn pop(&mut self, queue: usize) -> Result<Option<Chain<'a>>, GuestError> {
+        let memory = self.memory;
+        self.queue(queue).map_or(Ok(None), |queue| queue.pop(memory))
+    }
+
+    /// Puts the request popped last from `queue` back.
+    pub fn unpop(&mut self, queue: usize) {
+        if let Some(queue) = self.queue(queue) {
+            queue.unpop();
+        }
+    }
+
+    /// Hands a request back; the device wrote `written` bytes.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn complete(&mut self, queue: usize, head: u16, written: u32) -> Result<(), GuestError> {
+        let memory = self.memory;
+        self.queue(queue).map_or(Ok(()), |queue| queue.complete(memory, head, written))
+    }
+
+    /// Raises the interrupt if the driver wants to know of what was completed in `queue`.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn interrupt(&mut self, queue: usize) -> Result<(), GuestError> {
+        let memory = self.memory;
+        if self.queue(queue).map_or(Ok(false), |queue| queue.wants_interrupt(memory))? {
+            self.line.used();
+        }
+        Ok(())
+    }
+
+    /// Has `queue` processed again soon, after other devices had their turn.
+    pub fn again(&self, queue: usize) {
+        if let Some(event) = self.events.get(queue) {
+            // Fails only when the counter is at its maximum, and then the event is pending anyway.
+            let _ = event.write(1);
+        }
+    }
+
+    /// Tells the driver of `queue` not to announce requests, as the device looks by itself.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn silence(&mut self, queue: usize) -> Result<(), GuestError> {
+        let memory = self.memory;
+        self.queue(queue).map_or(Ok(()), |queue| queue.silence(memory))
+    }
+
+    /// Asks the driver to announce requests in `queue`; true if there already are some that were not popped.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn listen(&mut self, queue: usize) -> Result<bool, GuestError> {
+        let memory = self.memory;
+        self.queue(queue).map_or(Ok(false), |queue| queue.listen(memory))
+    }
+
+    /// Serves requests of `queue` until there are none, or `budget` of them were served: then the rest is left for
+    /// another turn, so that one device never keeps its thread. `serve` returns the number of bytes it wrote.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn serve(
+        &mut self,
+        queue: usize,
+        budget: usize,
+        mut serve: impl FnMut(Buffers<'a>, Buffers<'a>) -> Result<u32, GuestError>,
+    ) -> Result<(), GuestError> {
+        let mut served = false;
+        let mut done = false;
+        self.silence(queue)?;
+        // A turn that finds nothing costs one too: a driver that moves its ring to and fro cannot keep us here.
+        for _ in 0..budget {
+            if let Some(Chain { head, readable, writable }) = self.pop(queue)? {
+                let written = serve(readable, writable)?;
+                self.complete(queue, head, written)?;
+                served = true;
+            } else if self.listen(queue)? {
+                self.silence(queue)?;
+            } else {
+                done = true;
+                break;
+            }
+        }
+        if !done {
+            self.again(queue);
+        }
+        if served { self.interrupt(queue) } else { Ok(()) }
+    }
+
+    fn queue(&mut self, queue: usize) -> Option<&mut VirtQueue> {
+        self.queues.get_mut(queue).filter(|queue| queue.is_ready())
+    }
+}

@@ -1,0 +1,241 @@
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use super::{Buffers, QueueV1};
+use crate::{GuestMemory, Invalid};
+
+/// A virtqueue: what the driver set in its registers, and once it is ready, where the device stands in its rings.
+#[derive(Debug)]
+pub struct VirtQueue {
+    max_size: u16,
+    /// Registers, as the driver wrote them; checked when it sets the queue ready.
+    pub(super) size: u16,
+    pub(super) descriptors: u64,
+    pub(super) driver_ring: u64,
+    pub(super) device_ring: u64,
+    /// Some while the queue is ready.
+    ring: Option<Queue>,
+}
+
+/// A request that the driver made available: the buffers that the device may read, then those that it may write.
+#[derive(Debug)]
+pub struct Chain<'m> {
+    /// Names the request when it is completed.
+    pub head: u16,
+    /// What the driver says.
+    pub readable: Buffers<'m>,
+    /// Where the device answers.
+    pub writable: Buffers<'m>,
+}
+
+/// How the driver broke the rules. The device then asks to be reset (spec, 2.1.2 DEVICE_NEEDS_RESET).
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The rings themselves are wrong.
+    #[error("The guest's driver broke a ring of its virtqueue")]
+    Ring(#[source] virtio_queue::Error),
+    /// The size or an address of the queue is not possible.
+    #[error("The guest's driver set up a virtqueue that is not possible: {0}")]
+    Setup(Invalid),
+    /// A chain of descriptors loops, is empty, or leads out of its table.
+    #[error("The guest's driver made request {head} of descriptors that loop, lead nowhere, or are missing")]
+    BrokenChain {
+        /// Index of the first descriptor.
+        head: u16,
+    },
+    /// A buffer for the device to read follows one for it to write.
+    #[error("The guest's driver mixed readable buffers with writable ones in request {head}")]
+    MixedBuffers {
+        /// Index of the first descriptor.
+        head: u16,
+    },
+    /// A buffer is not in guest memory.
+    #[error("The guest's driver named {bytes} bytes at {address:#x}, which is not memory")]
+    OutsideMemory {
+        /// Guest-physical address.
+        address: u64,
+        /// Length.
+        bytes: usize,
+    },
+    /// A request has more parts than a system call takes.
+    #[error("The guest's driver made a request of more than {} buffers", super::buffers::MAX_PARTS)]
+    TooManyBuffers,
+    /// A request does not follow the device's format.
+    #[error("The guest's driver made a request that is malformed: {0}")]
+    Request(&'static str),
+}
+
+impl VirtQueue {
+    pub(super) fn new(max_size: u16) -> Self {
+        Self { max_size, size: max_size, descriptors: 0, driver_ring: 0, device_ring: 0, ring: None }
+    }
+
+    /// The driver may use the queue.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Largest size that the driver may set.
+    #[must_use]
+    pub fn max_size(&self) -> u16 {
+        self.max_size
+    }
+
+    /// The next request, if there is one.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, GuestError> {
+        let Some(ring) = &mut self.ring else { return Ok(None) };
+        let chain = ring.iter(memory).map_err(GuestError::Ring)?.next();
+        chain.map(|descriptors| Chain::resolve(descriptors, memory)).transpose()
+    }
+
+    /// Puts the request popped last back, to be popped again.
+    pub fn unpop(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.go_to_previous_position();
+        }
+    }
+
+    /// Hands the request with this `head` back to the driver; the device wrote `written` bytes from its start on.
+    ///
+    /// # Errors
+    /// The used ring is not in memory, or `head` is not of this queue.
+    pub fn complete(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), GuestError> {
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        ring.add_used(memory, head, written).map_err(GuestError::Ring)
+    }
+
+    /// Whether the driver wants an interrupt for what was completed since the last call.
+    pub(super) fn wants_interrupt(&mut self, memory: &GuestMemory) -> Result<bool, GuestError> {
+        let Some(ring) = &mut self.ring else { return Ok(false) };
+        if ring.event_idx_enabled() {
+            return ring.needs_notification(memory).map_err(GuestError::Ring);
+        }
+        // The library leaves this flag to its user (spec, 2.7.7); a driver that polls sets it. The completions must be
+        // visible before the flag is read, or a driver that clears it now would wait for ever.
+        fence(Ordering::SeqCst);
+        let flags: u16 = memory
+            .load(GuestAddress(ring.avail_ring()), Ordering::Relaxed)
+            .map_err(|error| GuestError::Ring(virtio_queue::Error::GuestMemory(error)))?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// Tells the driver that it need not announce new requests.
+    pub(super) fn silence(&mut self, memory: &GuestMemory) -> Result<(), GuestError> {
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        ring.disable_notification(memory).map_err(GuestError::Ring)
+    }
+
+    /// Asks the driver to announce new requests. True if there are some already, which it will not announce.
+    pub(super) fn listen(&mut self, memory: &GuestMemory) -> Result<bool, GuestError> {
+        let Some(ring) = &mut self.ring else { return Ok(false) };
+        ring.enable_notification(memory).map_err(GuestError::Ring)
+    }
+
+    /// The driver sets the queue ready.
+    pub(super) fn start(&mut self, memory: &GuestMemory, event_idx: bool) -> Result<(), GuestError> {
+        self.ring = Some(self.checked_ring(memory, event_idx).map_err(GuestError::Setup)?);
+        Ok(())
+    }
+
+    /// The driver stops using the queue; its registers stay.
+    pub(super) fn stop(&mut self) {
+        self.ring = None;
+    }
+
+    pub(super) fn save(&self) -> QueueV1 {
+        QueueV1 {
+            size: self.size,
+            ready: self.is_ready(),
+            descriptors: self.descriptors,
+            driver_ring: self.driver_ring,
+            device_ring: self.device_ring,
+            next_available: self.ring.as_ref().map_or(0, QueueT::next_avail),
+            next_used: self.ring.as_ref().map_or(0, QueueT::next_used),
+        }
+    }
+
+    pub(super) fn restore(
+        max_size: u16,
+        state: &QueueV1,
+        memory: &GuestMemory,
+        event_idx: bool,
+    ) -> Result<Self, Invalid> {
+        let mut queue = Self {
+            max_size,
+            size: state.size,
+            descriptors: state.descriptors,
+            driver_ring: state.driver_ring,
+            device_ring: state.device_ring,
+            ring: None,
+        };
+        if state.ready {
+            let mut ring = queue.checked_ring(memory, event_idx)?;
+            ring.set_next_avail(state.next_available);
+            ring.set_next_used(state.next_used);
+            queue.ring = Some(ring);
+        }
+        Ok(queue)
+    }
+
+    fn checked_ring(&self, memory: &GuestMemory, event_idx: bool) -> Result<Queue, Invalid> {
+        let library = |error: virtio_queue::Error| Invalid(error.to_string());
+        let mut ring = Queue::new(self.max_size).map_err(library)?;
+        ring.try_set_size(self.size).map_err(|_| {
+            Invalid(format!("queue size {} is not a power of two of at most {}", self.size, self.max_size))
+        })?;
+        ring.try_set_desc_table_address(GuestAddress(self.descriptors)).map_err(library)?;
+        ring.try_set_avail_ring_address(GuestAddress(self.driver_ring)).map_err(library)?;
+        ring.try_set_used_ring_address(GuestAddress(self.device_ring)).map_err(library)?;
+        ring.set_event_idx(event_idx);
+        ring.set_ready(true);
+        // Lengths of the three parts (spec, 2.7).
+        let entries = usize::from(self.size);
+        let parts = [
+            ("descriptor table", self.descriptors, 16 * entries),
+            ("driver ring", self.driver_ring, 6 + 2 * entries),
+            ("device ring", self.device_ring, 6 + 8 * entries),
+        ];
+        for (name, address, bytes) in parts {
+            // The library takes a driver ring at address 0 for one that was never set.
+            let in_memory = address != 0 && memory.check_range(GuestAddress(address), bytes);
+            Invalid::unless(in_memory, || {
+                format!("{name} of {bytes} bytes at {address:#x} is not in memory")
+            })?;
+        }
+        Ok(ring)
+    }
+}
+
+impl<'m> Chain<'m> {
+    /// Walks the descriptors. The library ends a chain without a word where it breaks: the last descriptor then still
+    /// promises a next one.
+    fn resolve(
+        mut descriptors: DescriptorChain<&'m GuestMemory>,
+        memory: &'m GuestMemory,
+    ) -> Result<Self, GuestError> {
+        let head = descriptors.head_index();
+        let mut chain = Self { head, readable: Buffers::default(), writable: Buffers::default() };
+        let mut complete = false;
+        let mut writable_seen = false;
+        for descriptor in descriptors.by_ref() {
+            let buffers = if descriptor.is_write_only() {
+                writable_seen = true;
+                &mut chain.writable
+            } else if writable_seen {
+                return Err(GuestError::MixedBuffers { head });
+            } else {
+                &mut chain.readable
+            };
+            buffers.push(memory, descriptor.addr(), descriptor.len() as usize)?;
+            complete = !descriptor.has_next();
+        }
+        if complete { Ok(chain) } else { Err(GuestError::BrokenChain { head }) }
+    }
+}
