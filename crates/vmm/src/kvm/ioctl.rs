@@ -1,0 +1,67 @@
+//! The KVM calls that `kvm-ioctls` does not offer, or offers only with an allocation per call.
+#![expect(unsafe_code, reason = "these are system calls with pointers")]
+
+use kvm_bindings::{
+    KVMIO, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_dirty_log, kvm_dirty_log__bindgen_ty_1,
+};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::{
+    errno,
+    ioctl::{ioctl_with_mut_ref, ioctl_with_ref},
+    ioctl_iow_nr, ioctl_iowr_nr,
+};
+
+// Linux, include/uapi/linux/kvm.h.
+ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
+ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
+
+/// Reads the dirty log of a slot of `pages` pages into `bits`.
+///
+/// # Errors
+/// EINVAL when `bits` is too short for `pages`; otherwise what the kernel says.
+pub(super) fn get_dirty_log(vm: &VmFd, slot: u32, pages: u64, bits: &mut [u64]) -> Result<(), errno::Error> {
+    if (bits.len() as u64) < pages.div_ceil(64) {
+        return Err(errno::Error::new(libc::EINVAL));
+    }
+    let log = kvm_dirty_log {
+        slot,
+        padding1: 0,
+        __bindgen_anon_1: kvm_dirty_log__bindgen_ty_1 { dirty_bitmap: bits.as_mut_ptr().cast() },
+    };
+    // SAFETY: the kernel writes ALIGN(pages, 64) / 8 bytes to `dirty_bitmap`, where pages is the size of the slot; the
+    // caller gave the slot's size, and `bits` was checked above to hold that many bits.
+    match unsafe { ioctl_with_ref(vm, KVM_GET_DIRTY_LOG(), &log) } {
+        0 => Ok(()),
+        _ => Err(errno::Error::last()),
+    }
+}
+
+/// Clears and re-arms the pages of `pages` pages from `first_page` whose bit is set in `bits`.
+///
+/// # Errors
+/// EINVAL when `bits` is too short, or a number does not fit; otherwise what the kernel says.
+pub(super) fn clear_dirty_log(
+    vm: &VmFd,
+    slot: u32,
+    first_page: u64,
+    pages: u64,
+    bits: &[u64],
+) -> Result<(), errno::Error> {
+    let invalid = errno::Error::new(libc::EINVAL);
+    if (bits.len() as u64) < pages.div_ceil(64) {
+        return Err(invalid);
+    }
+    let num_pages = u32::try_from(pages).map_err(|_| invalid)?;
+    let mut clear = kvm_clear_dirty_log {
+        slot,
+        num_pages,
+        first_page,
+        __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 { dirty_bitmap: bits.as_ptr().cast_mut().cast() },
+    };
+    // SAFETY: the kernel only reads `dirty_bitmap`, ALIGN(num_pages, 64) / 8 bytes of it, which `bits` was checked to
+    // hold; `clear` lives across the call.
+    match unsafe { ioctl_with_mut_ref(vm, KVM_CLEAR_DIRTY_LOG(), &mut clear) } {
+        0 => Ok(()),
+        _ => Err(errno::Error::last()),
+    }
+}

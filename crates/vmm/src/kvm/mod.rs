@@ -1,0 +1,148 @@
+//! The one door to `/dev/kvm`: opening it, checking that it can do what a machine needs, and making a VM.
+
+mod clock;
+mod dirty_log;
+mod ioctl;
+mod slots;
+
+use std::{path::Path, sync::Arc};
+
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_XSAVE2, KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config,
+};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vmm_sys_util::errno;
+
+pub(crate) use clock::{ClockFlags, clock_flags};
+pub(crate) use dirty_log::KvmDirtyLog;
+pub(crate) use slots::MemorySlots;
+
+use crate::arch::layout;
+
+/// Where KVM lives.
+const KVM_DEVICE: &str = "/dev/kvm";
+
+/// Why KVM could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// `/dev/kvm` is missing or may not be opened.
+    #[error("Cannot open {KVM_DEVICE}: {advice}")]
+    Open {
+        /// What to do about it.
+        advice: &'static str,
+        /// What the kernel said.
+        source: errno::Error,
+    },
+    /// The kernel speaks another KVM API.
+    #[error("KVM of this host speaks API version {found}, version {KVM_API_VERSION} is needed")]
+    ApiVersion {
+        /// What it speaks.
+        found: i32,
+    },
+    /// The kernel lacks something that a machine cannot do without.
+    #[error("KVM of this host lacks {capability}: use a kernel that has it")]
+    Capability {
+        /// Name of the capability as in `linux/kvm.h`.
+        capability: &'static str,
+    },
+    /// A KVM call failed.
+    #[error("KVM failed to {operation}")]
+    Call {
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        source: errno::Error,
+    },
+}
+
+/// Says what was tried when a KVM call fails.
+pub(crate) trait Trying<T> {
+    /// Turns an errno into a [`KvmError::Call`] for `operation`, which follows "KVM failed to".
+    fn trying(self, operation: &'static str) -> Result<T, KvmError>;
+}
+
+impl<T> Trying<T> for Result<T, errno::Error> {
+    fn trying(self, operation: &'static str) -> Result<T, KvmError> {
+        self.map_err(|source| KvmError::Call { operation, source })
+    }
+}
+
+/// A fresh VM: no memory, no vCPUs, the interrupt controllers and the timer in the kernel.
+#[derive(Debug)]
+pub(crate) struct Hypervisor {
+    pub(crate) kvm: Kvm,
+    pub(crate) vm: Arc<VmFd>,
+    /// Whether the dirty log leaves protecting pages to us (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`, initially set).
+    pub(crate) manual_protect: bool,
+    /// Bytes of a vCPU's XSAVE area.
+    pub(crate) xsave_bytes: usize,
+}
+
+impl Hypervisor {
+    /// Opens KVM and makes a VM.
+    pub(crate) fn open() -> Result<Self, KvmError> {
+        let kvm = Kvm::new().map_err(|source| KvmError::Open { advice: advice(source), source })?;
+        check(&kvm)?;
+        let vm = kvm.create_vm().trying("create a virtual machine")?;
+        vm.set_identity_map_address(layout::IDENTITY_MAP).trying("place the identity map page")?;
+        vm.set_tss_address(layout::KVM_TSS).trying("place the task state segment")?;
+        vm.create_irq_chip().trying("create the interrupt controllers")?;
+        let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+        vm.create_pit2(pit).trying("create the interval timer")?;
+        let manual_protect = enable_manual_protect(&vm);
+        let xsave_bytes = usize::try_from(vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0);
+        Ok(Self { kvm, vm: Arc::new(vm), manual_protect, xsave_bytes: xsave_bytes.max(4096) })
+    }
+}
+
+/// The capabilities without which no machine is built. Each has been in Linux since 4.12 or longer.
+fn check(kvm: &Kvm) -> Result<(), KvmError> {
+    let found = kvm.get_api_version();
+    if found != KVM_API_VERSION.cast_signed() {
+        return Err(KvmError::ApiVersion { found });
+    }
+    let needed = [
+        (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+        (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+        (Cap::Pit2, "KVM_CAP_PIT2"),
+        (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
+        (Cap::Irqfd, "KVM_CAP_IRQFD"),
+        (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+        (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+        (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+        (Cap::MpState, "KVM_CAP_MP_STATE"),
+        (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+        (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
+        (Cap::Xsave, "KVM_CAP_XSAVE"),
+        (Cap::Xcrs, "KVM_CAP_XCRS"),
+        (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
+        (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    ];
+    match needed.into_iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+        Some((_, capability)) => Err(KvmError::Capability { capability }),
+        None => Ok(()),
+    }
+}
+
+/// Asks for a dirty log that starts full and is protected in the chunks that we clear. Says whether that was granted.
+fn enable_manual_protect(vm: &VmFd) -> bool {
+    let wanted = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
+    let offered = vm.check_extension_raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
+    if !u32::try_from(offered).is_ok_and(|offered| offered & wanted == wanted) {
+        return false;
+    }
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, ..Default::default() };
+    cap.args[0] = wanted.into();
+    vm.enable_cap(&cap).is_ok()
+}
+
+fn advice(error: errno::Error) -> &'static str {
+    match error.errno() {
+        libc::ENOENT if !Path::new(KVM_DEVICE).exists() => {
+            "it is missing; load the module kvm_intel or kvm_amd, and switch virtualisation on in the firmware"
+        }
+        libc::EACCES | libc::EPERM => "no permission; join the group 'kvm' or run as root",
+        _ => "check that KVM works on this host (lsmod | grep kvm)",
+    }
+}

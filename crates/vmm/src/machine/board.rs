@@ -1,0 +1,167 @@
+//! A machine without devices: the VM, its memory and its parked vCPUs. Booted and incoming machines both start here.
+
+use std::{io, sync::Arc};
+
+use parking_lot::RwLock;
+use ram::{Backing, Ram, RamError};
+
+use crate::{
+    arch::layout,
+    bus::Buses,
+    events::Events,
+    kvm::{Hypervisor, KvmDirtyLog, KvmError, MemorySlots, Trying as _},
+    vcpu::{Surroundings, Vcpu},
+};
+
+/// The parts of a machine that no device state is needed for.
+#[derive(Debug)]
+pub(crate) struct Board {
+    // Fields are dropped in this order: vCPU threads end before what they run on goes.
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) buses: Arc<RwLock<Arc<Buses>>>,
+    pub(crate) dirty_log: Arc<KvmDirtyLog>,
+    pub(crate) ram: Ram,
+    pub(crate) hypervisor: Hypervisor,
+}
+
+/// Why the board of a machine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// No memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// More memory than the host has at all.
+    #[error("The machine is to have {mib} MiB of memory, but this host has {host_mib} MiB: give it less")]
+    MoreThanTheHost {
+        /// Memory asked for.
+        mib: u64,
+        /// Memory of the host.
+        host_mib: u64,
+    },
+    /// More vCPUs than KVM runs in one VM.
+    #[error("The machine is to have {cpus} vCPUs, KVM of this host runs {limit} at most: give it fewer")]
+    TooManyCpus {
+        /// vCPUs asked for.
+        cpus: u8,
+        /// What KVM says.
+        limit: usize,
+    },
+    /// A vCPU's thread could not be started.
+    #[error("Cannot start a thread for vCPU {vcpu}")]
+    Thread {
+        /// Number of the vCPU.
+        vcpu: u8,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Board {
+    /// Makes a VM with `cpus` vCPUs and `bytes` of memory.
+    pub(crate) fn new(cpus: u8, bytes: u64, backing: Backing, events: &Events) -> Result<Self, BoardError> {
+        check_host_memory(bytes)?;
+        let hypervisor = Hypervisor::open()?;
+        let limit = hypervisor.kvm.get_max_vcpus();
+        if usize::from(cpus) > limit {
+            return Err(BoardError::TooManyCpus { cpus, limit });
+        }
+        let ram = Ram::allocate(&layout::blocks(bytes), backing)?;
+        let slots = MemorySlots::plug(hypervisor.vm.clone(), ram.clone())?;
+        let dirty_log = Arc::new(KvmDirtyLog::new(slots, hypervisor.manual_protect));
+        let buses = Arc::new(RwLock::new(Arc::new(Buses::default())));
+        let surroundings = Surroundings { buses: buses.clone(), events: events.clone() };
+        let vcpu = |vcpu: u8| {
+            let fd = hypervisor.vm.create_vcpu(vcpu.into()).trying("create a vCPU")?;
+            Vcpu::spawn(vcpu, fd, surroundings.clone())
+                .map_err(|source| BoardError::Thread { vcpu, source })
+        };
+        let vcpus = (0..cpus).map(vcpu).collect::<Result<Vec<_>, BoardError>>()?;
+        Ok(Self { vcpus, buses, dirty_log, ram, hypervisor })
+    }
+}
+
+/// Memory is handed out when it is touched, so a machine that can never fit would start, and die later.
+fn check_host_memory(bytes: u64) -> Result<(), BoardError> {
+    let info = rustix::system::sysinfo();
+    let host = info.totalram.saturating_add(info.totalswap).saturating_mul(info.mem_unit.into());
+    if bytes > host {
+        return Err(BoardError::MoreThanTheHost { mib: bytes >> 20, host_mib: host >> 20 });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{
+        arch::{BootFiles, boot_registers},
+        events::MachineEvent,
+        testing::{self, Capture, PATIENCE, guest},
+    };
+
+    /// Boots `code` on one vCPU, with a capturing device at the serial port's address.
+    fn boot(code: &[u8]) -> (Board, Capture, std::sync::mpsc::Receiver<MachineEvent>) {
+        let (events, received) = Events::channel();
+        let board = Board::new(1, 64 << 20, Backing::Anonymous, &events).unwrap();
+        let capture = Capture::default();
+        let mut buses = Buses::default();
+        buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));
+        *board.buses.write() = Arc::new(buses);
+        let entry = BootFiles::open(&testing::path(&guest(code)), None).unwrap().load(board.ram.memory(), "").unwrap();
+        board.vcpus[0].start(move |fd| boot_registers(fd, Some(entry))).recv().unwrap().unwrap();
+        (board, capture, received)
+    }
+
+    #[test]
+    fn a_guest_runs_stops_and_runs_on() {
+        if !testing::kvm_is_usable("a_guest_runs_stops_and_runs_on") {
+            return;
+        }
+        // mov dx,0x3f8; again: inc al; out dx,al; jmp again
+        let (board, capture, _events) = boot(&[0x66, 0xba, 0xf8, 0x03, 0xfe, 0xc0, 0xee, 0xeb, 0xfb]);
+        let vcpu = &board.vcpus[0];
+        let mut seen = 0;
+        for _ in 0..20 {
+            vcpu.run();
+            capture.wait_for(|written| written.len() > seen + 10);
+            vcpu.ask_to_stop();
+            vcpu.wait_until_parked();
+            let written = capture.wait_for(|_| true);
+            let rax = vcpu.start(|fd| fd.get_regs().unwrap().rax).recv().unwrap();
+            // Nothing is lost or repeated, and the last access is complete: the guest's counter agrees.
+            assert!(written.iter().zip(1u8..=255).all(|(byte, expected)| seen > 200 || *byte == expected));
+            assert!(matches!(rax as u8, last if last == *written.last().unwrap() || last == written.last().unwrap().wrapping_add(1)));
+            seen = written.len();
+        }
+    }
+
+    #[test]
+    fn a_triple_fault_asks_for_a_reset() {
+        if !testing::kvm_is_usable("a_triple_fault_asks_for_a_reset") {
+            return;
+        }
+        // ud2, with no interrupt table
+        let (board, _capture, events) = boot(&[0x0f, 0x0b]);
+        board.vcpus[0].run();
+        assert_eq!(events.recv_timeout(PATIENCE), Ok(MachineEvent::Reset));
+        board.vcpus[0].wait_until_parked();
+    }
+
+    #[test]
+    fn a_halted_vcpu_stops_at_once() {
+        if !testing::kvm_is_usable("a_halted_vcpu_stops_at_once") {
+            return;
+        }
+        // mov dx,0x3f8; out dx,al; again: hlt; jmp again
+        let (board, capture, _events) = boot(&[0x66, 0xba, 0xf8, 0x03, 0xee, 0xf4, 0xeb, 0xfd]);
+        board.vcpus[0].run();
+        capture.wait_for(|written| !written.is_empty());
+        board.vcpus[0].ask_to_stop();
+        board.vcpus[0].wait_until_parked();
+    }
+}

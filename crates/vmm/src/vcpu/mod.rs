@@ -1,0 +1,176 @@
+//! vCPU threads: one per vCPU, made when the machine is made, parked until the machine runs.
+
+mod exit;
+mod kick;
+mod run;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use kvm_ioctls::VcpuFd;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+pub(crate) use run::End;
+
+use crate::{bus::Buses, events::Events};
+use kick::ImmediateExit;
+
+/// A call made on the vCPU's own thread.
+type Call = Box<dyn FnOnce(&mut VcpuFd) + Send>;
+
+enum Command {
+    Run,
+    Call(Call),
+}
+
+/// The handle of one vCPU's thread. Dropping it ends the thread.
+pub(crate) struct Vcpu {
+    shared: Arc<Shared>,
+    /// Closed (none) while the thread is told to end.
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread and its handle share.
+struct Shared {
+    /// Asks the thread to park; see [`kick`].
+    stop: AtomicBool,
+    immediate_exit: ImmediateExit,
+    /// Whether the thread is in, or on its way into, the guest.
+    running: Mutex<bool>,
+    parked: Condvar,
+}
+
+/// What a vCPU thread works on besides its vCPU.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// Filled in when the machine's devices are made, before any vCPU runs.
+    pub(crate) buses: Arc<RwLock<Arc<Buses>>>,
+    pub(crate) events: Events,
+}
+
+impl Vcpu {
+    /// Starts the thread of vCPU number `index`, parked.
+    pub(crate) fn spawn(index: u8, mut fd: VcpuFd, surroundings: Surroundings) -> io::Result<Self> {
+        kick::install_handler().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            immediate_exit: ImmediateExit::map(&fd)?,
+            running: Mutex::new(false),
+            parked: Condvar::new(),
+        });
+        let (commands, inbox) = channel();
+        let theirs = shared.clone();
+        let thread = thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || serve(index, &mut fd, &theirs, &surroundings, &inbox))?;
+        Ok(Self { shared, commands: Some(commands), thread: Some(thread) })
+    }
+
+    /// Lets the vCPU run. It must be parked.
+    pub(crate) fn run(&self) {
+        self.shared.stop.store(false, Ordering::SeqCst);
+        *self.shared.running.lock() = true;
+        if !self.send(Command::Run) {
+            *self.shared.running.lock() = false;
+        }
+    }
+
+    /// Asks the vCPU to leave the guest, without waiting: all are asked before one is waited for.
+    pub(crate) fn ask_to_stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.immediate_exit.set(true);
+        if let Some(thread) = &self.thread {
+            kick::interrupt(thread);
+        }
+    }
+
+    /// Waits until the vCPU is out of the guest and has completed what it was doing there.
+    pub(crate) fn wait_until_parked(&self) {
+        let mut running = self.shared.running.lock();
+        while *running {
+            self.shared.parked.wait(&mut running);
+        }
+    }
+
+    /// Starts `call` on the vCPU's thread, and hands back where its result will be. Starting it on all vCPUs before
+    /// reading the first result makes them work at the same time. The channel is closed without a result when the
+    /// thread has died.
+    pub(crate) fn start<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut VcpuFd) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (reply, result) = channel();
+        self.send(Command::Call(Box::new(move |fd| {
+            // The other end is gone only when nobody wants the result.
+            let _ = reply.send(call(fd));
+        })));
+        result
+    }
+
+    fn send(&self, command: Command) -> bool {
+        self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok())
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.ask_to_stop();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vcpu").field("running", &*self.shared.running.lock()).finish_non_exhaustive()
+    }
+}
+
+/// The life of a vCPU thread.
+fn serve(
+    index: u8,
+    fd: &mut VcpuFd,
+    shared: &Shared,
+    surroundings: &Surroundings,
+    inbox: &Receiver<Command>,
+) {
+    // Dropped last, whatever happens in between: nobody waits for a thread that is gone.
+    let _parked = ParkOnDrop(shared);
+    while let Ok(command) = inbox.recv() {
+        match command {
+            Command::Call(call) => call(fd),
+            Command::Run => {
+                let buses = surroundings.buses.read().clone();
+                let end = run::run(fd, shared, &buses);
+                surroundings.events.vcpu_left(index, end);
+                shared.park();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn park(&self) {
+        *self.running.lock() = false;
+        self.parked.notify_all();
+    }
+}
+
+struct ParkOnDrop<'a>(&'a Shared);
+
+impl Drop for ParkOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.park();
+    }
+}
