@@ -26,6 +26,7 @@ mod machine;
 pub mod i8042;
 pub mod power;
 pub mod rng;
+pub mod serial;
 pub mod virtio;
 
 pub use bus::BusDevice;

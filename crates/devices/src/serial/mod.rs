@@ -1,0 +1,17 @@
+//! The 16550 serial port, on the terminal, a file, or a unix socket.
+
+mod backend;
+mod descriptors;
+mod file;
+mod model;
+mod socket;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Backend, BackendError};
+pub use descriptors::Descriptors;
+pub use file::OutputFile;
+pub use model::{PORTS, Serial};
+pub use socket::Socket;
+pub use state::SerialV1;
