@@ -1,1 +1,67 @@
-//! Placeholder.
+//! Connections between the two sides: dialling, accepting, sending and receiving, pacing to a bandwidth.
+//!
+//! What the bytes mean is none of this crate's business. Connections are blocking; [`Connection::shutdown`] from another
+//! thread ends every call that is waiting on one.
+
+mod address;
+mod connection;
+mod listener;
+mod pacer;
+mod vectored;
+
+pub use address::{Address, Reach};
+pub use connection::Connection;
+pub use listener::{Listener, Stopper};
+pub use pacer::Pacer;
+pub use vectored::Piece;
+
+use std::io;
+
+/// Why a connection could not be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The address is of another host, and connections are not encrypted.
+    #[error(
+        "'{address}' is not on this host, and migration connections are not encrypted: guest memory would be readable \
+         on the network. Use a loopback address or a unix socket, or allow it with --insecure"
+    )]
+    NotLoopback {
+        /// The address as it was given.
+        address: String,
+    },
+    /// The name does not resolve.
+    #[error("Cannot resolve '{address}': check the name and the port")]
+    Resolve {
+        /// The address as it was given.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// Nobody answers there.
+    #[error(
+        "Cannot connect to {address}: check that the destination was started with --incoming at this address"
+    )]
+    Connect {
+        /// The address as it was given.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("Cannot listen on {address}: check that it is free and may be used")]
+    Listen {
+        /// The address as it was given.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The other side closed the connection.
+    #[error("The other side closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error("The connection broke")]
+    Broken(#[source] io::Error),
+    /// It was shut down on purpose, from this side.
+    #[error("Stopped")]
+    Stopped,
+}

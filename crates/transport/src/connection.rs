@@ -1,0 +1,138 @@
+use std::{
+    io,
+    net::TcpStream,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use rustix::net::sockopt;
+
+use crate::{Address, Reach, TransportError, vectored};
+
+/// How long sent data may stay unacknowledged, and a silent peer be probed, before a TCP connection counts as broken.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+/// Silence after which keepalive probes begin, and the pause between them.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// A stream connection, TCP or unix.
+#[derive(Debug)]
+pub struct Connection {
+    pub(crate) fd: OwnedFd,
+    stopped: AtomicBool,
+}
+
+impl Connection {
+    /// Connects to `address`, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// The address is out of `reach`, does not resolve, or nobody answers.
+    pub fn dial(address: &Address, reach: Reach, timeout: Duration) -> Result<Self, TransportError> {
+        let failed = |source| TransportError::Connect { address: address.to_string(), source };
+        match address {
+            Address::Unix(path) => Ok(Self::unix(UnixStream::connect(path).map_err(failed)?)),
+            Address::Tcp { host, port } => {
+                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+                for candidate in address.resolve(host, *port, reach)? {
+                    match TcpStream::connect_timeout(&candidate, timeout) {
+                        Ok(stream) => return Self::tcp(stream).map_err(failed),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(failed(last))
+            }
+        }
+    }
+
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self { fd: stream.into(), stopped: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let fd: OwnedFd = stream.into();
+        sockopt::set_socket_keepalive(&fd, true)?;
+        sockopt::set_tcp_keepidle(&fd, KEEPALIVE)?;
+        sockopt::set_tcp_keepintvl(&fd, KEEPALIVE)?;
+        sockopt::set_tcp_user_timeout(&fd, DEAD_AFTER.as_millis() as u32)?;
+        Ok(Self { fd, stopped: AtomicBool::new(false) })
+    }
+
+    /// Sends all of `bytes`.
+    ///
+    /// # Errors
+    /// The connection broke or was shut down; how much was sent is not known then.
+    pub fn send(&self, bytes: &[u8]) -> Result<(), TransportError> {
+        vectored::send_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
+    }
+
+    /// Fills `bytes` from the connection.
+    ///
+    /// # Errors
+    /// [`TransportError::Closed`] at the end of the stream, also when it ends in the middle of `bytes`.
+    pub fn receive(&self, bytes: &mut [u8]) -> Result<(), TransportError> {
+        vectored::receive_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
+    }
+
+    /// Sends `head`, then the bytes of all `pieces`, with as few system calls as possible and without a copy in this process.
+    ///
+    /// # Safety
+    /// The pieces are mapped for as long as the call takes. They may be written by others meanwhile; what is sent is then
+    /// some mixture of old and new.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub unsafe fn send_pieces(&self, head: &[u8], pieces: &mut [crate::Piece]) -> Result<(), TransportError> {
+        // SAFETY: the caller's promise.
+        unsafe { vectored::send_pieces(self.as_fd(), head, pieces) }.map_err(|error| self.explain(error))
+    }
+
+    /// Receives into all `pieces`, one after the other, straight from the kernel.
+    ///
+    /// # Safety
+    /// The pieces are mapped for as long as the call takes, and nobody relies on their contents.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub unsafe fn receive_pieces(&self, pieces: &mut [crate::Piece]) -> Result<(), TransportError> {
+        // SAFETY: the caller's promise.
+        unsafe { vectored::receive_pieces(self.as_fd(), pieces) }.map_err(|error| self.explain(error))
+    }
+
+    /// Gives up waiting in [`Self::receive`] after `timeout`; `None` waits for ever.
+    ///
+    /// # Errors
+    /// The kernel refuses a time-out of zero.
+    pub fn set_receive_timeout(&self, timeout: Option<Duration>) -> Result<(), TransportError> {
+        sockopt::set_socket_timeout(&self.fd, sockopt::Timeout::Recv, timeout)
+            .map_err(|error| TransportError::Broken(error.into()))
+    }
+
+    /// Ends the connection in both directions, and every call that waits on it. May be called many times.
+    pub fn shutdown(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Fails only if the other side was faster.
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+    }
+
+    fn explain(&self, error: io::Error) -> TransportError {
+        if self.stopped.load(Ordering::Relaxed) {
+            return TransportError::Stopped;
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                TransportError::Closed
+            }
+            _ => TransportError::Broken(error),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

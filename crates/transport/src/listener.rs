@@ -1,0 +1,168 @@
+use std::{
+    io,
+    net::TcpListener,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    sync::Arc,
+};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use crate::{Address, Connection, Reach, TransportError};
+
+/// Accepts connections at an address until it is stopped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: Address,
+    stop: Arc<OwnedFd>,
+}
+
+/// Stops a [`Listener`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<OwnedFd>);
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    /// The path is removed when the listener goes.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Listens on `address`.
+    ///
+    /// A unix socket that a dead process left behind is replaced; one that answers is not.
+    ///
+    /// # Errors
+    /// The address is out of `reach`, in use, or not allowed.
+    pub fn bind(address: &Address, reach: Reach) -> Result<Self, TransportError> {
+        let failed = |source| TransportError::Listen { address: address.to_string(), source };
+        let socket = match address {
+            Address::Tcp { host, port } => {
+                let listener =
+                    TcpListener::bind(address.resolve(host, *port, reach)?.as_slice()).map_err(failed)?;
+                listener.set_nonblocking(true).map_err(failed)?;
+                Socket::Tcp(listener)
+            }
+            Address::Unix(path) => {
+                if path.exists()
+                    && UnixStream::connect(path)
+                        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+                {
+                    std::fs::remove_file(path).map_err(failed)?;
+                }
+                let listener = UnixListener::bind(path).map_err(failed)?;
+                listener.set_nonblocking(true).map_err(failed)?;
+                Socket::Unix(listener, path.clone())
+            }
+        };
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| failed(error.into()))?;
+        let address = socket.address().map_err(failed)?;
+        Ok(Self { socket, address, stop: Arc::new(stop) })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// [`TransportError::Stopped`] after [`Stopper::stop`]. A connection that is gone before it is accepted is no error.
+    pub fn accept(&self) -> Result<Connection, TransportError> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.socket, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(TransportError::Broken(error.into())),
+            }
+            if !fds[1].revents().is_empty() {
+                return Err(TransportError::Stopped);
+            }
+            match self.socket.accept() {
+                Ok(connection) => return Ok(connection),
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(TransportError::Broken(error)),
+            }
+        }
+    }
+
+    /// The address that is listened on, with the port that the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// A handle that ends [`Self::accept`], now and for ever.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
+    }
+}
+
+impl Stopper {
+    /// Stops the listener. May be called many times.
+    pub fn stop(&self) {
+        // Fails only when the counter is full, and then it is stopped already.
+        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Errors of `accept` that concern one connection (or a moment without descriptors), not the listener.
+fn is_passing(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    use rustix::io::Errno;
+    matches!(
+        errno,
+        Some(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::TIMEDOUT)
+    )
+}
+
+impl Socket {
+    fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                Connection::tcp(stream)
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                Ok(Connection::unix(stream))
+            }
+        }
+    }
+
+    fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let local = listener.local_addr()?;
+                Address::Tcp { host: local.ip().to_string(), port: local.port() }
+            }
+            Self::Unix(_, path) => Address::Unix(path.clone()),
+        })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody else may have removed it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

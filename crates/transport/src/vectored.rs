@@ -1,0 +1,142 @@
+//! The system calls that move bytes, and all that is unsafe about them.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::NonNull,
+};
+
+/// A piece of this process's memory to send from or receive into. Laid out as the kernel's `struct iovec`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Piece {
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+/// Most pieces in one system call (`IOV_MAX` of Linux).
+const MAX_PIECES: usize = 1024;
+
+// SAFETY: a piece is an address and a length; using it is what is unsafe, on whichever thread.
+unsafe impl Send for Piece {}
+
+impl Piece {
+    /// The `bytes` bytes at `address`.
+    #[must_use]
+    pub fn new(address: NonNull<u8>, bytes: usize) -> Self {
+        Self { address, bytes }
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Drops the first `bytes` bytes, which must be in the piece.
+    fn advance(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.bytes);
+        // SAFETY: stays within the piece or one past its end.
+        self.address = unsafe { self.address.add(bytes) };
+        self.bytes -= bytes;
+    }
+}
+
+/// Sends all bytes.
+pub(crate) fn send_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::net::send(fd, bytes, rustix::net::SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `bytes`.
+pub(crate) fn receive_all(fd: BorrowedFd<'_>, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::read(fd, &mut *bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(received) => bytes = &mut bytes[received..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As [`Connection::send_pieces`](crate::Connection::send_pieces).
+pub(crate) unsafe fn send_pieces(
+    fd: BorrowedFd<'_>,
+    head: &[u8],
+    mut pieces: &mut [Piece],
+) -> io::Result<()> {
+    let mut flags = libc::MSG_NOSIGNAL;
+    if !pieces.is_empty() {
+        flags |= libc::MSG_MORE;
+    }
+    let sent = loop {
+        // SAFETY: `head` is a live slice of that length.
+        let sent = unsafe { libc::send(fd.as_raw_fd(), head.as_ptr().cast(), head.len(), flags) };
+        if let Some(sent) = result(sent)? {
+            break sent;
+        }
+    };
+    send_all(fd, &head[sent..])?;
+    while !pieces.is_empty() {
+        // SAFETY: an all-zero `msghdr` is a valid one.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = pieces.as_mut_ptr().cast();
+        message.msg_iovlen = pieces.len().min(MAX_PIECES) as _;
+        // SAFETY: the iovecs are live, laid out as the kernel's, and the caller promised what they point to.
+        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
+        if let Some(sent) = result(sent)? {
+            pieces = skip(pieces, sent);
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As [`Connection::receive_pieces`](crate::Connection::receive_pieces).
+pub(crate) unsafe fn receive_pieces(fd: BorrowedFd<'_>, mut pieces: &mut [Piece]) -> io::Result<()> {
+    pieces = skip(pieces, 0);
+    while !pieces.is_empty() {
+        let count = pieces.len().min(MAX_PIECES) as libc::c_int;
+        // SAFETY: the iovecs are live, laid out as the kernel's, and the caller promised what they point to.
+        let received = unsafe { libc::readv(fd.as_raw_fd(), pieces.as_ptr().cast(), count) };
+        match result(received)? {
+            Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(received) => pieces = skip(pieces, received),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a system call moved; `None` when a signal came first and it must be repeated.
+fn result(moved: libc::ssize_t) -> io::Result<Option<usize>> {
+    match usize::try_from(moved) {
+        Ok(moved) => Ok(Some(moved)),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+/// The pieces without their first `bytes` bytes, and without pieces that are empty then.
+fn skip(mut pieces: &mut [Piece], mut bytes: usize) -> &mut [Piece] {
+    while let Some(first) = pieces.first_mut() {
+        if first.bytes > bytes {
+            first.advance(bytes);
+            break;
+        }
+        bytes -= first.bytes;
+        pieces = &mut pieces[1..];
+    }
+    pieces
+}
