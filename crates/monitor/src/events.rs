@@ -80,7 +80,9 @@ impl Events {
 
     /// Adds a client. It is forgotten when its last owner drops it.
     pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
-        self.shared.listeners.lock().push(listener);
+        let mut listeners = self.shared.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
     }
 
     fn emit(&self, name: &str, data: Option<Value>) {

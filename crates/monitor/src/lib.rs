@@ -16,10 +16,17 @@
 //! `commands` (arguments checked and typed) → [`Handler`] → reply into the client's bounded outbox → socket.
 //! `human-monitor-command` takes a detour through `human`, which parses a line of text and calls the same handler.
 
+mod client;
+mod commands;
 mod events;
 mod handler;
+mod human;
 pub mod protocol;
+mod server;
 pub mod types;
 
+pub use client::{Client, ClientError, EventQueue};
 pub use events::Events;
 pub use handler::{CommandError, ErrorClass, Handler};
+pub use human::info_migrate;
+pub use server::{BindError, MAX_CLIENTS, Server};

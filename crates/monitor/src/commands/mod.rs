@@ -1,0 +1,137 @@
+//! The commands of QMP: their names, and how each turns a client's arguments into a call of the [`Handler`].
+
+mod arguments;
+mod keys;
+mod machine;
+mod migration;
+mod parameters;
+
+use crate::protocol::Request;
+use crate::types::VersionInfo;
+use crate::{CommandError, Events, Handler, human};
+use arguments::Arguments;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+pub(crate) use keys::parse_combination;
+pub(crate) use migration::{capability_states, set_capabilities};
+pub(crate) use parameters::{parse_size, parse_text as parse_parameter};
+
+/// What a command works on.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) handler: &'a dyn Handler,
+    pub(crate) events: &'a Events,
+}
+
+type Outcome = Result<Value, CommandError>;
+
+/// A command: its name, and what it does.
+struct Command {
+    name: &'static str,
+    run: Run,
+}
+
+enum Run {
+    /// Takes no arguments.
+    Plain(fn(Context<'_>) -> Outcome),
+    /// Takes arguments, and calls [`Arguments::finish`] before it does anything.
+    With(fn(Context<'_>, Arguments) -> Outcome),
+}
+
+/// Every command, in the order in which `query-commands` lists them.
+const COMMANDS: [Command; 26] = [
+    Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
+    Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
+    Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
+    Command { name: "query-status", run: Run::Plain(|c| to_value(&c.handler.query_status())) },
+    Command { name: "query-name", run: Run::Plain(|c| to_value(&c.handler.query_name())) },
+    Command { name: "query-uuid", run: Run::Plain(|c| to_value(&c.handler.query_uuid())) },
+    Command { name: "query-cpus-fast", run: Run::Plain(|c| to_value(&c.handler.query_cpus_fast())) },
+    Command { name: "stop", run: Run::Plain(|c| done(c.handler.stop())) },
+    Command { name: "cont", run: Run::Plain(|c| done(c.handler.cont())) },
+    Command { name: "system_powerdown", run: Run::Plain(|c| done(c.handler.system_powerdown())) },
+    Command { name: "system_reset", run: Run::Plain(|c| done(c.handler.system_reset())) },
+    Command { name: "quit", run: Run::Plain(|c| done(c.handler.quit())) },
+    Command { name: "query-balloon", run: Run::Plain(|c| to_value(&c.handler.query_balloon()?)) },
+    Command { name: "balloon", run: Run::With(machine::balloon) },
+    Command { name: "send-key", run: Run::With(keys::send_key) },
+    Command { name: "announce-self", run: Run::With(machine::announce_self) },
+    Command { name: "migrate", run: Run::With(migration::migrate) },
+    Command { name: "migrate-incoming", run: Run::With(migration::migrate_incoming) },
+    Command { name: "migrate_cancel", run: Run::Plain(|c| done(c.handler.migrate_cancel())) },
+    Command { name: "migrate-continue", run: Run::With(migration::migrate_continue) },
+    Command { name: "query-migrate", run: Run::Plain(|c| to_value(&c.handler.query_migrate())) },
+    Command { name: "migrate-set-capabilities", run: Run::With(migration::migrate_set_capabilities) },
+    Command {
+        name: "query-migrate-capabilities",
+        run: Run::Plain(|c| to_value(&capability_states(c.handler))),
+    },
+    Command { name: "migrate-set-parameters", run: Run::With(parameters::migrate_set_parameters) },
+    Command {
+        name: "query-migrate-parameters",
+        run: Run::Plain(|c| to_value(&c.handler.query_migrate_parameters())),
+    },
+    Command { name: "human-monitor-command", run: Run::With(human_monitor_command) },
+];
+
+/// The command that a client must send first.
+const NEGOTIATE: &str = "qmp_capabilities";
+
+/// Does what the request asks for.
+pub(crate) fn dispatch(context: Context<'_>, request: Request) -> Outcome {
+    let command = COMMANDS.iter().find(|command| command.name == request.execute).ok_or_else(|| {
+        CommandError::command_not_found(format!("The command {} has not been found", request.execute))
+    })?;
+    let arguments = Arguments::new(request.arguments);
+    match command.run {
+        Run::With(run) => run(context, arguments),
+        Run::Plain(run) => {
+            arguments.finish()?;
+            run(context)
+        }
+    }
+}
+
+/// Answers the first request of a client, which must be `qmp_capabilities`.
+pub(crate) fn negotiate(request: Request) -> Outcome {
+    if request.execute != NEGOTIATE {
+        let desc = "Expecting capabilities negotiation with 'qmp_capabilities'";
+        return Err(CommandError::command_not_found(desc));
+    }
+    let mut arguments = Arguments::new(request.arguments);
+    let enable = arguments.optional_strings("enable")?;
+    arguments.finish()?;
+    match enable.first() {
+        None => Ok(json!({})),
+        Some(name) => Err(CommandError::generic(format!(
+            "Capability '{name}' is not offered: the greeting offers none"
+        ))),
+    }
+}
+
+fn negotiated_already() -> CommandError {
+    CommandError::command_not_found("Capabilities negotiation is already complete, command ignored")
+}
+
+fn query_commands() -> Value {
+    COMMANDS.iter().map(|command| json!({ "name": command.name })).collect()
+}
+
+fn human_monitor_command(context: Context<'_>, mut arguments: Arguments) -> Outcome {
+    let line = arguments.string("command-line")?;
+    // QEMU lets the line be run on a chosen vCPU. Nothing that is known here depends on one.
+    arguments.optional_u64("cpu-index")?;
+    arguments.finish()?;
+    Ok(Value::String(human::run(context, &line).replace('\n', "\r\n")))
+}
+
+/// The reply of a command that returns nothing.
+fn done(outcome: Result<(), CommandError>) -> Outcome {
+    outcome.map(|()| json!({}))
+}
+
+fn to_value(value: &impl Serialize) -> Outcome {
+    serde_json::to_value(value)
+        .map_err(|error| CommandError::generic(format!("The result cannot be encoded: {error}")))
+}

@@ -1,0 +1,82 @@
+use super::info_migrate;
+use crate::CommandError;
+use crate::commands::{self, Context};
+use crate::types::{RunState, VersionInfo};
+
+/// Makes the text of one `info` command.
+pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
+
+/// What `info` can show: name, help, text.
+const TOPICS: [(&str, &str, Topic); 9] = [
+    ("balloon", "show balloon information", balloon),
+    ("cpus", "show the vCPUs and their threads", cpus),
+    ("migrate", "show migration status (-a is accepted: all is always shown)", |c| {
+        Ok(info_migrate(&c.handler.query_migrate()))
+    }),
+    ("migrate_capabilities", "show current migration capabilities", migrate_capabilities),
+    ("migrate_parameters", "show current migration parameters", migrate_parameters),
+    ("name", "show the machine's name", |c| Ok(line(c.handler.query_name().name.unwrap_or_default()))),
+    ("status", "show whether the machine runs", status),
+    ("uuid", "show the machine's UUID", |c| Ok(line(c.handler.query_uuid().uuid))),
+    ("version", "show the version", |_| Ok(version())),
+];
+
+pub(super) fn find(name: &str) -> Option<Topic> {
+    TOPICS.iter().find(|(topic, _, _)| *topic == name).map(|&(_, _, text)| text)
+}
+
+pub(super) fn help() -> String {
+    TOPICS.iter().map(|(name, help, _)| format!("info {name} -- {help}\n")).collect()
+}
+
+fn line(mut text: String) -> String {
+    text.push('\n');
+    text
+}
+
+fn version() -> String {
+    let VersionInfo { qemu, package } = VersionInfo::default();
+    format!("{package} (QMP of QEMU {}.{}.{})\n", qemu.major, qemu.minor, qemu.micro)
+}
+
+/// QEMU says `running`, or `paused` with the reason if it is another than the operator.
+fn status(context: Context<'_>) -> Result<String, CommandError> {
+    let status = context.handler.query_status();
+    Ok(match status.status {
+        _ if status.running => "VM status: running\n".to_owned(),
+        RunState::Paused => "VM status: paused\n".to_owned(),
+        other => format!("VM status: paused ({other})\n"),
+    })
+}
+
+fn balloon(context: Context<'_>) -> Result<String, CommandError> {
+    Ok(format!("balloon: actual={}\n", context.handler.query_balloon()?.actual >> 20))
+}
+
+fn cpus(context: Context<'_>) -> Result<String, CommandError> {
+    let cpus = context.handler.query_cpus_fast();
+    Ok(cpus.iter().map(|cpu| format!("  CPU #{}: thread_id={}\n", cpu.cpu_index, cpu.thread_id)).collect())
+}
+
+fn migrate_capabilities(context: Context<'_>) -> Result<String, CommandError> {
+    let states = commands::capability_states(context.handler);
+    Ok(states.iter().map(|c| format!("{}: {}\n", c.capability, if c.state { "on" } else { "off" })).collect())
+}
+
+fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
+    let p = context.handler.query_migrate_parameters();
+    Ok([
+        format!("announce-initial: {} ms\n", p.announce.initial),
+        format!("announce-max: {} ms\n", p.announce.max),
+        format!("announce-rounds: {}\n", p.announce.rounds),
+        format!("announce-step: {} ms\n", p.announce.step),
+        format!("tls-creds: '{}'\n", p.tls_creds),
+        format!("tls-hostname: '{}'\n", p.tls_hostname),
+        format!("max-bandwidth: {} bytes/second\n", p.max_bandwidth),
+        format!("avail-switchover-bandwidth: {} bytes/second\n", p.avail_switchover_bandwidth),
+        format!("downtime-limit: {} ms\n", p.downtime_limit),
+        format!("multifd-channels: {}\n", p.multifd_channels),
+        format!("tls-authz: '{}'\n", p.tls_authz),
+    ]
+    .concat())
+}

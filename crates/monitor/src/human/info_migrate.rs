@@ -1,0 +1,223 @@
+use crate::types::{
+    DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo,
+    SocketAddress, WhimbrelInfo,
+};
+use std::fmt::{self, Display};
+
+/// The text of `info migrate`: QEMU's lines with QEMU's labels and units, then Whimbrel's own.
+///
+/// Lines end in `\n`. As in QEMU, sizes of RAM are in kbytes of 1024 bytes, and throughput is in Mbit/s of 10^6 bits.
+pub fn info_migrate(info: &MigrationInfo) -> String {
+    Text(info).to_string()
+}
+
+struct Text<'a>(&'a MigrationInfo);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.0;
+        globals(f, info.whimbrel.as_ref().map(|whimbrel| whimbrel.globals).unwrap_or_default())?;
+        for reason in info.blocked_reasons.iter().flatten() {
+            writeln!(f, "blocked: {reason}")?;
+        }
+        status_and_times(f, info)?;
+        if let Some(ram) = &info.ram {
+            ram_figures(f, ram)?;
+        }
+        if let Some(addresses) = &info.socket_address {
+            socket_addresses(f, addresses)?;
+        }
+        match &info.whimbrel {
+            Some(whimbrel) => own_figures(f, whimbrel, info.status),
+            None => Ok(()),
+        }
+    }
+}
+
+fn globals(f: &mut fmt::Formatter<'_>, globals: MigrationGlobals) -> fmt::Result {
+    let on_off = |on| if on { "on" } else { "off" };
+    writeln!(f, "globals:")?;
+    writeln!(f, "store-global-state: {}", on_off(globals.store_global_state))?;
+    writeln!(f, "only-migratable: {}", on_off(globals.only_migratable))?;
+    writeln!(f, "send-configuration: {}", on_off(globals.send_configuration))?;
+    writeln!(f, "send-section-footer: {}", on_off(globals.send_section_footer))?;
+    writeln!(f, "clear-bitmap-shift: {}", globals.clear_bitmap_shift)
+}
+
+fn status_and_times(f: &mut fmt::Formatter<'_>, info: &MigrationInfo) -> fmt::Result {
+    if let Some(status) = info.status {
+        write!(f, "Migration status: {status}")?;
+        match &info.error_desc {
+            Some(error) => writeln!(f, " ({error})")?,
+            None => writeln!(f)?,
+        }
+        // QEMU has this line whenever there is a status, be it 0.
+        writeln!(f, "total time: {} ms", info.total_time.unwrap_or(0))?;
+    }
+    if let Some(ms) = info.expected_downtime {
+        writeln!(f, "expected downtime: {ms} ms")?;
+    }
+    if let Some(ms) = info.downtime {
+        writeln!(f, "downtime: {ms} ms")?;
+    }
+    if let Some(ms) = info.setup_time {
+        writeln!(f, "setup: {ms} ms")?;
+    }
+    Ok(())
+}
+
+fn ram_figures(f: &mut fmt::Formatter<'_>, ram: &MigrationRamStats) -> fmt::Result {
+    writeln!(f, "transferred ram: {} kbytes", ram.transferred >> 10)?;
+    writeln!(f, "throughput: {:.2} mbps", ram.mbps)?;
+    writeln!(f, "remaining ram: {} kbytes", ram.remaining >> 10)?;
+    writeln!(f, "total ram: {} kbytes", ram.total >> 10)?;
+    writeln!(f, "duplicate: {} pages", ram.duplicate)?;
+    writeln!(f, "normal: {} pages", ram.normal)?;
+    writeln!(f, "normal bytes: {} kbytes", ram.normal_bytes >> 10)?;
+    writeln!(f, "dirty sync count: {}", ram.dirty_sync_count)?;
+    writeln!(f, "page size: {} kbytes", ram.page_size >> 10)?;
+    writeln!(f, "multifd bytes: {} kbytes", ram.multifd_bytes >> 10)?;
+    writeln!(f, "pages-per-second: {}", ram.pages_per_second)?;
+    if ram.dirty_pages_rate > 0 {
+        writeln!(f, "dirty pages rate: {} pages", ram.dirty_pages_rate)?;
+    }
+    if ram.postcopy_requests > 0 {
+        writeln!(f, "postcopy request count: {}", ram.postcopy_requests)?;
+    }
+    writeln!(f, "precopy ram: {} kbytes", ram.precopy_bytes >> 10)?;
+    writeln!(f, "downtime ram: {} kbytes", ram.downtime_bytes >> 10)?;
+    if ram.postcopy_bytes > 0 {
+        writeln!(f, "postcopy ram: {} kbytes", ram.postcopy_bytes >> 10)?;
+    }
+    if ram.dirty_sync_missed_zero_copy > 0 {
+        writeln!(f, "Zero-copy-send fallbacks happened: {} times", ram.dirty_sync_missed_zero_copy)?;
+    }
+    Ok(())
+}
+
+fn socket_addresses(f: &mut fmt::Formatter<'_>, addresses: &[SocketAddress]) -> fmt::Result {
+    writeln!(f, "socket address: [")?;
+    for address in addresses {
+        match address {
+            SocketAddress::Inet { host, port } => writeln!(f, "\ttcp:{host}:{port}")?,
+            SocketAddress::Unix { path } => writeln!(f, "\tunix:{path}")?,
+            SocketAddress::Fd { str } => writeln!(f, "\tfd:{str}")?,
+            SocketAddress::Vsock { cid, port } => writeln!(f, "\tvsock:{cid}:{port}")?,
+        }
+    }
+    writeln!(f, "]")
+}
+
+fn own_figures(
+    f: &mut fmt::Formatter<'_>,
+    own: &WhimbrelInfo,
+    status: Option<MigrationStatus>,
+) -> fmt::Result {
+    if let Some(session) = &own.session {
+        writeln!(f, "session: {session}")?;
+    }
+    if own.channels > 0 {
+        writeln!(f, "channels: {}", own.channels)?;
+    }
+    if let Some(percentage) = own.percentage {
+        progress(f, percentage, own, status)?;
+    }
+    if let Some(predicted) = own.predicted_downtime_ms {
+        writeln!(f, "predicted downtime: {predicted:.1} ms")?;
+    }
+    if own.downtime_limit_ms > 0 {
+        writeln!(f, "downtime limit: {} ms", own.downtime_limit_ms)?;
+    }
+    if let Some(seconds) = own.cpu_seconds {
+        writeln!(f, "cpu time: {seconds:.2} s")?;
+    }
+    if let Some(digest) = &own.digest {
+        writeln!(f, "digest: {digest}")?;
+    }
+    if let Some(reason) = &own.reason {
+        writeln!(f, "reason: {reason}")?;
+    }
+    if let Some(advice) = &own.advice {
+        writeln!(f, "advice: {advice}")?;
+    }
+    if let Some(phases) = &own.downtime_phases {
+        downtime_phases(f, phases)?;
+    }
+    rounds(f, &own.rounds)
+}
+
+fn progress(
+    f: &mut fmt::Formatter<'_>,
+    percentage: f64,
+    own: &WhimbrelInfo,
+    status: Option<MigrationStatus>,
+) -> fmt::Result {
+    write!(f, "progress: {percentage:.1} %")?;
+    let ended = status.is_some_and(MigrationStatus::is_final);
+    match own.eta_ms {
+        Some(ms) if !ended => write!(f, ", {} to go", Duration(ms))?,
+        _ => {}
+    }
+    match &own.eta_note {
+        Some(note) => writeln!(f, " ({note})"),
+        None => writeln!(f),
+    }
+}
+
+fn downtime_phases(f: &mut fmt::Formatter<'_>, phases: &DowntimePhases) -> fmt::Result {
+    writeln!(f, "downtime by phase:")?;
+    for (name, ms) in phases.measured() {
+        writeln!(f, "{:>13} {ms:>9.2} ms", name)?;
+    }
+    Ok(())
+}
+
+fn rounds(f: &mut fmt::Formatter<'_>, rounds: &[RoundInfo]) -> fmt::Result {
+    if rounds.is_empty() {
+        return Ok(());
+    }
+    let columns = ["round", "sent", "pages", "zero", "dirtied", "dirty rate", "wire rate", "took"];
+    let [round, sent, pages, zero, dirtied, dirty_rate, wire_rate, took] = columns;
+    writeln!(
+        f,
+        "{round:>5} {sent:>11} {pages:>10} {zero:>10} {dirtied:>10} {dirty_rate:>13} {wire_rate:>13} {took:>9}"
+    )?;
+    for round in rounds {
+        writeln!(
+            f,
+            "{:>5} {:>11} {:>10} {:>10} {:>10} {:>13} {:>13} {:>9}",
+            round.round,
+            Bytes(round.bytes).to_string(),
+            round.pages,
+            round.zero_pages,
+            round.dirty_pages,
+            format!("{}/s", Bytes(round.dirty_rate)),
+            format!("{}/s", Bytes(round.wire_rate)),
+            Duration(round.duration_ms).to_string(),
+        )?;
+    }
+    Ok(())
+}
+
+/// A number of bytes with a decimal unit: rates of networks are thought of in powers of ten.
+struct Bytes(u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 4] =
+            [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
+        match UNITS.iter().find(|(size, _)| self.0 >= *size) {
+            Some((size, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / *size as f64),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+/// Milliseconds, shown in seconds from one second on.
+struct Duration(u64);
+
+impl Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 1000 { write!(f, "{} ms", self.0) } else { write!(f, "{:.1} s", self.0 as f64 / 1000.0) }
+    }
+}

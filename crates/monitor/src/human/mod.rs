@@ -1,0 +1,268 @@
+//! `human-monitor-command`: the commands of QEMU's human monitor, which are lines of text and answer in text.
+
+mod info;
+mod info_migrate;
+
+use crate::CommandError;
+use crate::commands::{self, Context};
+use crate::types::{MigrationCapability, MigrationCapabilityStatus, MigrationStatus};
+
+pub use info_migrate::info_migrate;
+
+/// A command of the human monitor.
+struct Command {
+    name: &'static str,
+    /// A second name, or empty.
+    alias: &'static str,
+    /// The arguments, as the help shows them.
+    arguments: &'static str,
+    help: &'static str,
+    run: fn(Context<'_>, &[&str]) -> Result<String, Failure>,
+}
+
+/// Why a line was not done.
+enum Failure {
+    /// The line is not as the help says.
+    Usage(&'static str),
+    /// The machine did not do it.
+    Refused(CommandError),
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+type Outcome = Result<String, Failure>;
+
+const COMMANDS: [Command; 16] = [
+    Command {
+        name: "announce_self",
+        alias: "",
+        arguments: "",
+        help: "announce the machine to the network",
+        run: |c, args| {
+            plain(args, || c.handler.announce_self(&c.handler.query_migrate_parameters().announce))
+        },
+    },
+    Command {
+        name: "balloon",
+        alias: "",
+        arguments: "target",
+        help: "request the guest to change its memory to this many MiB",
+        run: balloon,
+    },
+    Command {
+        name: "cont",
+        alias: "c",
+        arguments: "",
+        help: "let the vCPUs run",
+        run: |c, args| plain(args, || c.handler.cont()),
+    },
+    Command { name: "help", alias: "?", arguments: "[command]", help: "show this list", run: help },
+    Command {
+        name: "info",
+        alias: "",
+        arguments: "[what]",
+        help: "show information, or what there is",
+        run: info,
+    },
+    Command {
+        name: "migrate",
+        alias: "",
+        arguments: "[-d] uri",
+        help: "migrate to tcp:HOST:PORT or unix:PATH; does not wait (-d is taken for granted)",
+        run: migrate,
+    },
+    Command {
+        name: "migrate_cancel",
+        alias: "",
+        arguments: "",
+        help: "cancel the migration",
+        run: |c, args| plain(args, || c.handler.migrate_cancel()),
+    },
+    Command {
+        name: "migrate_continue",
+        alias: "",
+        arguments: "state",
+        help: "go on from the state pre-switchover",
+        run: migrate_continue,
+    },
+    Command {
+        name: "migrate_incoming",
+        alias: "",
+        arguments: "uri",
+        help: "listen for a migration on tcp:HOST:PORT or unix:PATH",
+        run: migrate_incoming,
+    },
+    Command {
+        name: "migrate_set_capability",
+        alias: "",
+        arguments: "capability on|off",
+        help: "switch a capability of migration",
+        run: migrate_set_capability,
+    },
+    Command {
+        name: "migrate_set_parameter",
+        alias: "",
+        arguments: "parameter value",
+        help: "set a parameter of migration; bandwidths are in MiB/s if they have no suffix B, K, M, G or T",
+        run: migrate_set_parameter,
+    },
+    Command {
+        name: "quit",
+        alias: "q",
+        arguments: "",
+        help: "end the virtual machine",
+        run: |c, args| plain(args, || c.handler.quit()),
+    },
+    Command {
+        name: "sendkey",
+        alias: "",
+        arguments: "keys [hold-ms]",
+        help: "press keys, such as ctrl-alt-delete",
+        run: sendkey,
+    },
+    Command {
+        name: "stop",
+        alias: "s",
+        arguments: "",
+        help: "stop the vCPUs",
+        run: |c, args| plain(args, || c.handler.stop()),
+    },
+    Command {
+        name: "system_powerdown",
+        alias: "",
+        arguments: "",
+        help: "press the power button",
+        run: |c, args| plain(args, || c.handler.system_powerdown()),
+    },
+    Command {
+        name: "system_reset",
+        alias: "",
+        arguments: "",
+        help: "reset the machine",
+        run: |c, args| plain(args, || c.handler.system_reset()),
+    },
+];
+
+/// Runs a line, and returns what QEMU would print.
+pub(crate) fn run(context: Context<'_>, line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let Some((name, arguments)) = words.split_first() else { return String::new() };
+    let Some(command) = find(name) else { return format!("unknown command: '{name}'\n") };
+    match (command.run)(context, arguments) {
+        Ok(text) => text,
+        Err(Failure::Refused(error)) => format!("Error: {}\n", error.desc),
+        Err(Failure::Usage(problem)) => {
+            format!("{0}: {problem}\nTry \"help {0}\" for more information\n", command.name)
+        }
+    }
+}
+
+fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name || (!name.is_empty() && command.alias == name))
+}
+
+fn help(_: Context<'_>, arguments: &[&str]) -> Outcome {
+    match arguments {
+        [] => Ok(COMMANDS.iter().map(line_of_help).collect()),
+        ["info"] => Ok(info::help()),
+        [name] => Ok(find(name).map(line_of_help).unwrap_or_default()),
+        _ => Err(TOO_MANY),
+    }
+}
+
+fn line_of_help(command: &Command) -> String {
+    let alias = if command.alias.is_empty() { String::new() } else { format!("|{}", command.alias) };
+    let arguments =
+        if command.arguments.is_empty() { String::new() } else { format!(" {}", command.arguments) };
+    format!("{}{alias}{arguments} -- {}\n", command.name, command.help)
+}
+
+fn info(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let Some((what, arguments)) = arguments.split_first() else { return Ok(info::help()) };
+    match info::find(what) {
+        Some(topic) if arguments.is_empty() || (*what == "migrate" && arguments == ["-a"]) => {
+            Ok(topic(context)?)
+        }
+        Some(_) => Err(TOO_MANY),
+        None => Ok(format!("unknown command: 'info {what}'\n")),
+    }
+}
+
+fn balloon(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let [target] = exactly(arguments)?;
+    let bytes = commands::parse_size("target", target, 1 << 20)?;
+    if bytes == 0 {
+        return Err(CommandError::generic("Parameter 'target' expects a size").into());
+    }
+    silent(context.handler.balloon(bytes))
+}
+
+fn migrate(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let (options, rest): (Vec<&str>, Vec<&str>) = arguments.iter().partition(|word| word.starts_with('-'));
+    if options.iter().any(|option| *option != "-d") {
+        return Err(Failure::Usage("unsupported option: only -d is known"));
+    }
+    let [uri] = exactly(&rest)?;
+    silent(context.handler.migrate(&uri.parse().map_err(CommandError::from)?))
+}
+
+fn migrate_incoming(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let [uri] = exactly(arguments)?;
+    silent(context.handler.migrate_incoming(&uri.parse().map_err(CommandError::from)?, true))
+}
+
+fn migrate_continue(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    match exactly(arguments)? {
+        ["pre-switchover"] => silent(context.handler.migrate_continue(MigrationStatus::PreSwitchover)),
+        [state] => Err(CommandError::generic(format!("invalid parameter value: {state}")).into()),
+    }
+}
+
+fn migrate_set_capability(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let [name, state] = exactly(arguments)?;
+    let capability = MigrationCapability::from_name(name)
+        .ok_or_else(|| CommandError::generic(format!("invalid parameter value: {name}")))?;
+    let state = match state {
+        "on" => true,
+        "off" => false,
+        _ => return Err(Failure::Usage("state must be on or off")),
+    };
+    silent(commands::set_capabilities(context, &[MigrationCapabilityStatus { capability, state }]))
+}
+
+fn migrate_set_parameter(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let [name, value] = exactly(arguments)?;
+    silent(context.handler.migrate_set_parameters(&commands::parse_parameter(name, value)?))
+}
+
+fn sendkey(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let (keys, hold) = match arguments {
+        [keys] => (keys, None),
+        [keys, hold] => (keys, Some(*hold)),
+        [] => return Err(TOO_FEW),
+        _ => return Err(TOO_MANY),
+    };
+    let (keys, hold) = commands::parse_combination(keys, hold)?;
+    silent(context.handler.send_key(&keys, hold))
+}
+
+const TOO_FEW: Failure = Failure::Usage("an argument is missing");
+const TOO_MANY: Failure = Failure::Usage("extraneous characters at the end of line");
+
+fn exactly<'a, const N: usize>(arguments: &[&'a str]) -> Result<[&'a str; N], Failure> {
+    arguments.try_into().map_err(|_| if arguments.len() < N { TOO_FEW } else { TOO_MANY })
+}
+
+/// A command that has no arguments and says nothing.
+fn plain(arguments: &[&str], run: impl FnOnce() -> Result<(), CommandError>) -> Outcome {
+    let [] = exactly(arguments)?;
+    silent(run())
+}
+
+fn silent(outcome: Result<(), CommandError>) -> Outcome {
+    Ok(outcome.map(|()| String::new())?)
+}
