@@ -23,6 +23,7 @@ mod io;
 mod lifecycle;
 mod machine;
 
+pub mod blk;
 pub mod i8042;
 pub mod power;
 pub mod rng;

@@ -106,7 +106,6 @@ impl<'a> Driver<'a> {
         budget: usize,
         mut serve: impl FnMut(Buffers<'a>, Buffers<'a>) -> Result<u32, GuestError>,
     ) -> Result<(), GuestError> {
-        let mut served = false;
         let mut done = false;
         self.silence(queue)?;
         // A turn that finds nothing costs one too: a driver that moves its ring to and fro cannot keep us here.
@@ -114,7 +113,7 @@ impl<'a> Driver<'a> {
             if let Some(Chain { head, readable, writable }) = self.pop(queue)? {
                 let written = serve(readable, writable)?;
                 self.complete(queue, head, written)?;
-                served = true;
+                self.interrupt(queue)?;
             } else if self.listen(queue)? {
                 self.silence(queue)?;
             } else {
@@ -125,7 +124,7 @@ impl<'a> Driver<'a> {
         if !done {
             self.again(queue);
         }
-        if served { self.interrupt(queue) } else { Ok(()) }
+        Ok(())
     }
 
     fn queue(&mut self, queue: usize) -> Option<&mut VirtQueue> {

@@ -1,0 +1,285 @@
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::fs::FileTypeExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags},
+    io::Errno,
+};
+
+use super::SECTOR;
+use crate::virtio::Buffers;
+
+/// Bytes moved at once where data has to be copied to memory that suits the image.
+const BOUNCE_BYTES: usize = 1 << 20;
+
+/// How an image is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// The image is never written.
+    pub read_only: bool,
+    /// The host's page cache is not used (O_DIRECT).
+    pub direct: bool,
+}
+
+/// An open disk image.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    bytes: u64,
+    read_only: bool,
+    /// Alignment that direct I/O needs.
+    direct: Option<Alignment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Alignment {
+    memory: usize,
+    offset: u32,
+}
+
+/// Why an image cannot be used as a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// It cannot be opened.
+    #[error("Cannot open disk image '{path}' for {access}: check the path and its permissions")]
+    Open {
+        /// The image.
+        path: PathBuf,
+        /// Reading, or reading and writing.
+        access: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something about it cannot be found out.
+    #[error("Cannot read the properties of disk image '{path}'")]
+    Inspect {
+        /// The image.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is a directory, a pipe, a terminal.
+    #[error("'{path}' is neither a file nor a block device: give a raw disk image")]
+    NotADisk {
+        /// The image.
+        path: PathBuf,
+    },
+    /// The file system does not do direct I/O.
+    #[error("Disk image '{path}' is on a file system without direct I/O: leave the direct option out")]
+    NoDirect {
+        /// The image.
+        path: PathBuf,
+    },
+    /// The size is odd.
+    #[error(
+        "Disk image '{path}' has {bytes} bytes, which is not a multiple of {block}: extend it (truncate -s %{block} FILE)"
+    )]
+    Size {
+        /// The image.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// What the size must be a multiple of.
+        block: u64,
+    },
+}
+
+impl Disk {
+    /// Opens the raw image or block device at `path`.
+    ///
+    /// # Errors
+    /// It is not there, may not be accessed, or cannot be a disk.
+    pub fn open(path: &Path, options: DiskOptions) -> Result<Self, DiskError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let access = if options.read_only { "reading" } else { "reading and writing" };
+        let flags = if options.direct { OFlags::DIRECT } else { OFlags::empty() };
+        let file = File::options()
+            .read(true)
+            .write(!options.read_only)
+            .custom_flags(flags.bits() as i32)
+            .open(path)
+            .map_err(|source| match source.raw_os_error() {
+                // open(2): the file system does not support O_DIRECT.
+                Some(libc::EINVAL) if options.direct => DiskError::NoDirect { path: path.into() },
+                _ => DiskError::Open { path: path.into(), access, source },
+            })?;
+        Self::inspect(file, path, options)
+    }
+
+    /// The file, for example to lock it.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The image is never written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Smallest block in bytes that can be read or written.
+    #[must_use]
+    pub fn block_bytes(&self) -> u32 {
+        self.direct.map_or(SECTOR as u32, |alignment| alignment.offset)
+    }
+
+    /// Puts everything written so far on stable storage.
+    ///
+    /// # Errors
+    /// As fdatasync(2).
+    pub fn flush(&self) -> io::Result<()> {
+        if self.read_only { Ok(()) } else { Ok(rustix::fs::fdatasync(&self.file)?) }
+    }
+
+    /// Fills `buffers` from `offset` on.
+    pub(super) fn read(&self, buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
+        if self.suits(&buffers) {
+            return for_all(buffers, offset, |rest, offset| rest.read_from_at(self.file.as_raw_fd(), offset));
+        }
+        self.bounced(buffers, offset, |part, memory, offset| {
+            let bytes = rustix::io::pread(&self.file, &mut *memory, offset)?;
+            Ok(part.write(&memory[..bytes]))
+        })
+    }
+
+    /// Writes `buffers` from `offset` on.
+    pub(super) fn write(&self, buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
+        if self.suits(&buffers) {
+            return for_all(buffers, offset, |rest, offset| rest.write_to_at(self.file.as_raw_fd(), offset));
+        }
+        self.bounced(buffers, offset, |part, memory, offset| {
+            part.read(memory);
+            Ok(rustix::io::pwrite(&self.file, memory, offset)?)
+        })
+    }
+
+    /// The guest no longer needs this range. An image without holes keeps it, which is allowed.
+    pub(super) fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, offset, bytes) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Makes this range read as zeroes; frees it if `free`.
+    pub(super) fn write_zeroes(&self, offset: u64, bytes: u64, free: bool) -> io::Result<()> {
+        let how = if free { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        match rustix::fs::fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zero_bytes(offset, bytes),
+            result => Ok(result?),
+        }
+    }
+
+    fn write_zero_bytes(&self, mut offset: u64, bytes: u64) -> io::Result<()> {
+        let mut memory = Bounce::new(self.direct);
+        let end = offset + bytes;
+        while offset < end {
+            let bytes = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BOUNCE_BYTES);
+            match rustix::io::pwrite(&self.file, memory.get(bytes), offset)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => offset += written as u64,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the image takes these buffers without a copy.
+    fn suits(&self, buffers: &Buffers<'_>) -> bool {
+        self.direct.is_none_or(|alignment| buffers.is_aligned(alignment.memory))
+    }
+
+    /// Moves `buffers` in pieces through memory that suits the image.
+    fn bounced(
+        &self,
+        buffers: Buffers<'_>,
+        offset: u64,
+        transfer: impl Fn(&Buffers<'_>, &mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let mut memory = Bounce::new(self.direct);
+        for_all(buffers, offset, |rest, offset| {
+            transfer(rest, memory.get(rest.len().min(BOUNCE_BYTES)), offset)
+        })
+    }
+
+    fn inspect(file: File, path: &Path, options: DiskOptions) -> Result<Self, DiskError> {
+        let failed = |source: io::Error| DiskError::Inspect { path: path.into(), source };
+        let kind = file.metadata().map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(DiskError::NotADisk { path: path.into() });
+        }
+        // The length in the metadata of a block device is zero; its end tells the size.
+        let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|errno| failed(errno.into()))?;
+        let direct = if options.direct { Some(alignment(&file, path)?) } else { None };
+        let block = direct.map_or(SECTOR, |alignment| u64::from(alignment.offset));
+        if !bytes.is_multiple_of(block) {
+            return Err(DiskError::Size { path: path.into(), bytes, block });
+        }
+        Ok(Self { file, bytes, read_only: options.read_only, direct })
+    }
+}
+
+/// What direct I/O on `file` needs (statx(2), STATX_DIOALIGN since Linux 6.1); before that a page, which suits all.
+fn alignment(file: &File, path: &Path) -> Result<Alignment, DiskError> {
+    let statx = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    let statx = statx.map_err(|errno| DiskError::Inspect { path: path.into(), source: errno.into() })?;
+    if statx.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
+        return Ok(Alignment { memory: 4096, offset: 4096 });
+    }
+    let (memory, offset) = (statx.stx_dio_mem_align, statx.stx_dio_offset_align);
+    if !memory.is_power_of_two() || !offset.is_power_of_two() {
+        return Err(DiskError::NoDirect { path: path.into() });
+    }
+    Ok(Alignment { memory: memory as usize, offset: offset.max(SECTOR as u32) })
+}
+
+/// Repeats a transfer that may stop early until all of `buffers` is done. `transfer` says how many bytes it moved.
+fn for_all(
+    mut buffers: Buffers<'_>,
+    mut offset: u64,
+    mut transfer: impl FnMut(&Buffers<'_>, u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !buffers.is_empty() {
+        match transfer(&buffers, offset) {
+            // The image shrank under us.
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => {
+                let _done = buffers.take_front(bytes);
+                offset += bytes as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Memory at an address that suits direct I/O.
+struct Bounce {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Bounce {
+    fn new(direct: Option<Alignment>) -> Self {
+        let alignment = direct.map_or(1, |alignment| alignment.memory);
+        let memory = vec![0; BOUNCE_BYTES + alignment];
+        let start = memory.as_ptr().align_offset(alignment).min(alignment);
+        Self { memory, start }
+    }
+
+    fn get(&mut self, bytes: usize) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + bytes.min(BOUNCE_BYTES)]
+    }
+}

@@ -1,0 +1,20 @@
+//! virtio-blk: a disk (spec, 5.2) in a raw image file or on a block device.
+//!
+//! Requests are done one after the other on the device's I/O thread, straight between the image and guest memory, so
+//! that nothing is in flight while the thread is parked. Locking the image against a second machine is the machine's
+//! business: see [`Disk::file`].
+
+mod config;
+mod disk;
+mod model;
+mod request;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use disk::{Disk, DiskError, DiskOptions};
+pub use model::{Blk, SERIAL_BYTES};
+pub use state::BlkV1;
+
+/// Bytes of a sector, the unit of all addresses in requests (spec, 5.2.4).
+pub const SECTOR: u64 = 512;
