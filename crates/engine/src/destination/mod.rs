@@ -1,0 +1,545 @@
+//! Takes a machine in: the migration thread of the destination.
+//!
+//! [`listen`] answers at once with a [`Handle`]. Sources come and fail and come again; the thread ends when a machine runs
+//! here and its source knows that, or when it is stopped.
+
+mod barrier;
+mod door;
+mod receiver;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver as Inbox, Sender as Queue, unbounded};
+use migration::{
+    Destination, Outcome, Status, Time,
+    destination::{Action, Event},
+};
+use parking_lot::Mutex;
+use ram::{Placer, digest, piece_name};
+use state::DeviceState;
+use transport::{Connection, Listener, Stopper};
+use wire::{BlockInfo, Hello, Message, Refuse, SessionId, control::DIGEST_PIECE_BYTES};
+
+use self::{
+    barrier::Barrier,
+    door::Visitor,
+    receiver::{Arrived, ReceiveError, Receiver},
+};
+use crate::{
+    DestinationMachine, MachineError, Observer, chain,
+    cpu_time::{CpuTime, ThreadClock},
+    frames::{FrameReader, MessageSender},
+};
+
+/// A destination that listens, receives, or is done.
+#[derive(Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    queue: Queue<Input>,
+    stopper: Stopper,
+    address: transport::Address,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The figures of a destination at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub status: Status,
+    /// Bytes of pages that arrived in this attempt.
+    pub bytes: u64,
+    /// Pages that arrived with contents.
+    pub raw_pages: u64,
+    /// Pages that arrived as zero.
+    pub zero_pages: u64,
+    /// CPU time of the engine's threads.
+    pub cpu: Duration,
+    /// Why the last attempt came to nothing.
+    pub last_failure: Option<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    cpu: Arc<CpuTime>,
+    view: Mutex<View>,
+}
+
+#[derive(Debug, Default)]
+struct View {
+    status: Status,
+    arrived: Arc<Arrived>,
+    last_failure: Option<String>,
+}
+
+/// What reaches the migration thread. Numbers tell attempts apart: what belongs to an older one is ignored.
+#[derive(Debug)]
+enum Input {
+    Visitor(Visitor),
+    Heard(u32, Result<Message, String>),
+    ChannelDone(u32, Result<(), String>),
+    Cancel,
+    Stop,
+}
+
+/// Waits for sources at `listener`, and takes the first machine in that arrives whole.
+///
+/// # Errors
+/// No threads can be started.
+pub fn listen(
+    machine: Box<dyn DestinationMachine>,
+    listener: Listener,
+    observer: Arc<dyn Observer>,
+) -> std::io::Result<Handle> {
+    let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view: Mutex::default() });
+    let (queue, inbox) = unbounded();
+    let (stopper, address) = (listener.stopper(), listener.address().clone());
+    let door_queue = queue.clone();
+    let admit: Arc<dyn Fn(Visitor) + Send + Sync> = Arc::new(move |visitor| {
+        // Nobody is at home when the destination is done.
+        let _ = door_queue.send(Input::Visitor(visitor));
+    });
+    let door =
+        std::thread::Builder::new().name("mig-accept".into()).spawn(move || door::keep(&listener, &admit))?;
+    let host = Host {
+        machine,
+        observer,
+        shared: shared.clone(),
+        queue: queue.clone(),
+        stopper: stopper.clone(),
+        destination: Destination::default(),
+        number: 0,
+        link: None,
+        attempt: None,
+        status: Status::None,
+        clock: None,
+    };
+    let thread = std::thread::Builder::new().name("migration".into()).spawn(move || {
+        host.run(&inbox);
+        // The door was stopped; it ends by itself.
+        let _ = door.join();
+    });
+    let thread = thread.inspect_err(|_| stopper.stop())?;
+    Ok(Handle { shared, queue, stopper, address, thread: Mutex::new(Some(thread)) })
+}
+
+impl Handle {
+    /// Where it listens, with the port that the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> &transport::Address {
+        &self.address
+    }
+
+    /// Gives up the attempt under way, unless the machine runs here already. Sources may come again.
+    pub fn cancel(&self) {
+        // Fails only when the destination is done.
+        let _ = self.queue.send(Input::Cancel);
+    }
+
+    /// Stops listening and gives up an attempt under way, unless the machine runs here already.
+    pub fn stop(&self) {
+        self.stopper.stop();
+        // Fails only when the destination is done.
+        let _ = self.queue.send(Input::Stop);
+    }
+
+    /// The figures now. Never waits for the network.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let view = self.shared.view.lock();
+        Snapshot {
+            status: view.status,
+            bytes: view.arrived.bytes.load(Ordering::Relaxed),
+            raw_pages: view.arrived.raw_pages.load(Ordering::Relaxed),
+            zero_pages: view.arrived.zero_pages.load(Ordering::Relaxed),
+            cpu: self.shared.cpu.total(),
+            last_failure: view.last_failure.clone(),
+        }
+    }
+
+    /// Waits until the destination is done and its threads have ended.
+    pub fn join(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the migration thread owns.
+struct Host {
+    machine: Box<dyn DestinationMachine>,
+    observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
+    queue: Queue<Input>,
+    stopper: Stopper,
+    destination: Destination,
+    /// Number of the attempt.
+    number: u32,
+    link: Option<Link>,
+    attempt: Option<Attempt>,
+    status: Status,
+    clock: Option<ThreadClock>,
+}
+
+/// The control connection of the source that is being served.
+struct Link {
+    connection: Arc<Connection>,
+    sender: MessageSender,
+    reader: Option<FrameReader>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The page channels of an attempt.
+struct Attempt {
+    hello: Box<Hello>,
+    expected: u16,
+    connections: Vec<Arc<Connection>>,
+    indices: Vec<u16>,
+    done: u16,
+    placer: Arc<Placer>,
+    barrier: Arc<Barrier>,
+    arrived: Arc<Arrived>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Host {
+    fn run(mut self, inbox: &Inbox<Input>) {
+        self.clock = Some(ThreadClock::start());
+        self.tell(Status::Setup);
+        loop {
+            let input = match self.destination.deadline() {
+                Some(deadline) => inbox.recv_deadline(self.shared.began + deadline).ok(),
+                // `self.queue` keeps the channel open.
+                None => inbox.recv().ok(),
+            };
+            let mut todo = VecDeque::from(match input {
+                Some(Input::Stop) => return self.stop(),
+                Some(input) => self.take(input),
+                None => self.destination.handle(self.now(), Event::Tick),
+            });
+            while let Some(action) = todo.pop_front() {
+                if action == Action::End {
+                    return self.end();
+                }
+                if let Some(event) = self.carry_out(action) {
+                    todo.extend(self.destination.handle(self.now(), event));
+                }
+            }
+            if let Some(clock) = &mut self.clock {
+                clock.add_to(&self.shared.cpu);
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.shared.began.elapsed()
+    }
+
+    fn take(&mut self, input: Input) -> Vec<Action> {
+        let now = self.now();
+        match input {
+            Input::Visitor(Visitor::Source { connection, reader, hello }) => {
+                self.source_came(connection, reader, hello)
+            }
+            Input::Visitor(Visitor::Channel { connection, reader, hello }) => {
+                self.channel_came(connection, reader, hello)
+            }
+            Input::Visitor(Visitor::Asker { connection, reader, session }) => {
+                self.asked(connection, reader, session)
+            }
+            Input::Heard(number, _) | Input::ChannelDone(number, _) if number != self.number => Vec::new(),
+            Input::Heard(_, Ok(message)) => self.destination.handle(now, Event::Message(message)),
+            Input::Heard(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
+            Input::ChannelDone(_, Ok(())) => self.channel_done(),
+            Input::ChannelDone(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
+            Input::Cancel => self.destination.handle(now, Event::Cancel),
+            Input::Stop => Vec::new(),
+        }
+    }
+
+    fn source_came(
+        &mut self,
+        connection: Arc<Connection>,
+        reader: FrameReader,
+        hello: Box<Hello>,
+    ) -> Vec<Action> {
+        let mut sender = MessageSender::new();
+        if self.destination.is_busy() {
+            let reasons =
+                vec!["The destination is busy with another source: try again when that is over".into()];
+            // A source that does not even hear the refusal learns it from the closed connection.
+            let _ = sender.send(&connection, &Message::Refuse(Refuse { reasons }));
+            return Vec::new();
+        }
+        self.number += 1;
+        self.link = Some(Link { connection, sender, reader: Some(reader), thread: None });
+        self.destination.handle(self.now(), Event::Message(Message::Hello(*hello)))
+    }
+
+    /// Answers a source that lost its link; afterwards it only says goodbye.
+    fn asked(&mut self, connection: Arc<Connection>, reader: FrameReader, session: SessionId) -> Vec<Action> {
+        let (answer, actions) = self.destination.asked(self.now(), session);
+        let mut sender = MessageSender::new();
+        let sent = sender.send(&connection, &answer);
+        if sent.is_ok() && matches!(answer, Message::Running(_)) {
+            // What the source says next (goodbye) is heard like on the link that was lost.
+            self.close_link();
+            self.link = Some(Link { connection, sender, reader: Some(reader), thread: None });
+            self.read_link();
+        }
+        actions
+    }
+
+    fn channel_came(
+        &mut self,
+        connection: Arc<Connection>,
+        reader: FrameReader,
+        hello: wire::ChannelHello,
+    ) -> Vec<Action> {
+        let Some(attempt) = &mut self.attempt else { return Vec::new() };
+        let wanted = hello.session == self.destination.session()
+            && hello.index < attempt.expected
+            && !attempt.indices.contains(&hello.index);
+        if !wanted {
+            tracing::warn!("A page channel was closed: it does not belong to the migration under way");
+            return Vec::new();
+        }
+        let receiver = Receiver {
+            index: hello.index,
+            connection: connection.clone(),
+            reader,
+            placer: attempt.placer.clone(),
+            barrier: attempt.barrier.clone(),
+            arrived: attempt.arrived.clone(),
+        };
+        let (number, queue, cpu) = (self.number, self.queue.clone(), self.shared.cpu.clone());
+        let serve = move || serve(receiver, number, &queue, &cpu);
+        match std::thread::Builder::new().name(format!("mig-recv-{}", hello.index)).spawn(serve) {
+            Ok(thread) => attempt.threads.push(thread),
+            Err(error) => {
+                return self
+                    .destination
+                    .handle(self.now(), Event::LinkLost(format!("No thread for a channel: {error}")));
+            }
+        }
+        attempt.connections.push(connection);
+        attempt.indices.push(hello.index);
+        if attempt.indices.len() == usize::from(attempt.expected) {
+            self.tell(Status::Active);
+            return self.destination.handle(self.now(), Event::ChannelsOpen);
+        }
+        Vec::new()
+    }
+
+    fn channel_done(&mut self) -> Vec<Action> {
+        let Some(attempt) = &mut self.attempt else { return Vec::new() };
+        attempt.done += 1;
+        if attempt.done < attempt.expected {
+            return Vec::new();
+        }
+        let raw_pages = attempt.arrived.raw_pages.load(Ordering::Relaxed);
+        let zero_pages = attempt.arrived.zero_pages.load(Ordering::Relaxed);
+        self.destination.handle(self.now(), Event::AllReceived { raw_pages, zero_pages })
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Check(hello) => {
+                let reasons = self.check(&hello);
+                if reasons.is_empty() {
+                    self.attempt = Some(self.new_attempt(hello));
+                }
+                Some(Event::Checked(reasons))
+            }
+            Action::Send(message) => {
+                let link = self.link.as_mut()?;
+                let sent = link.sender.send(&link.connection, &message);
+                sent.err().map(|error| {
+                    Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error)))
+                })
+            }
+            // The door lets them in from here on, since there is an attempt.
+            Action::OpenChannels { .. } => {
+                self.read_link();
+                None
+            }
+            Action::Load { states, digest } => {
+                self.tell(Status::Device);
+                let loaded = self.load(&states, digest.as_deref());
+                Some(
+                    loaded
+                        .map_or_else(|error| Event::MachineFailed(chain(error.as_ref())), |()| Event::Loaded),
+                )
+            }
+            Action::Run { run } => Some(match self.machine.run(run) {
+                Ok(()) => {
+                    self.tell(Status::Completed);
+                    Event::Started
+                }
+                Err(error) => Event::MachineFailed(format!("The machine could not be started: {error}")),
+            }),
+            Action::Discard { reason } => {
+                self.discard(&reason);
+                None
+            }
+            Action::End => None,
+        }
+    }
+
+    fn check(&self, hello: &Hello) -> Vec<String> {
+        let ram = self.machine.ram();
+        let blocks = ram.blocks().iter().map(|block| BlockInfo {
+            name: block.name().into(),
+            guest_address: block.guest_address(),
+            bytes: block.bytes(),
+        });
+        let mut reasons = hello.mismatches(&blocks.collect::<Vec<_>>(), &self.machine.devices());
+        reasons.extend(self.machine.check(hello));
+        reasons
+    }
+
+    fn new_attempt(&self, hello: Box<Hello>) -> Attempt {
+        let arrived = Arc::new(Arrived::default());
+        self.shared.view.lock().arrived = arrived.clone();
+        Attempt {
+            expected: hello.channels,
+            barrier: Arc::new(Barrier::new(usize::from(hello.channels))),
+            hello,
+            connections: Vec::new(),
+            indices: Vec::new(),
+            done: 0,
+            placer: Arc::new(Placer::new(self.machine.ram())),
+            arrived,
+            threads: Vec::new(),
+        }
+    }
+
+    /// Starts the thread that reads the control connection.
+    fn read_link(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let Some(mut reader) = link.reader.take() else { return };
+        let (number, queue, connection) = (self.number, self.queue.clone(), link.connection.clone());
+        let read = move || {
+            loop {
+                let heard = reader.read_message(&connection).map_err(|error| chain(&error));
+                let over = heard.is_err();
+                if queue.send(Input::Heard(number, heard)).is_err() || over {
+                    return;
+                }
+            }
+        };
+        match std::thread::Builder::new().name("mig-control".into()).spawn(read) {
+            Ok(thread) => link.thread = Some(thread),
+            Err(error) => {
+                let _ =
+                    self.queue.send(Input::Heard(number, Err(format!("No thread to read with: {error}"))));
+            }
+        }
+    }
+
+    fn load(&mut self, states: &[DeviceState], expected: Option<&[u64]>) -> Result<(), MachineError> {
+        let Some(attempt) = &self.attempt else { return Err("There is no attempt".into()) };
+        self.machine.load(&attempt.hello.machine, states)?;
+        if let Some(expected) = expected {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let ram = self.machine.ram();
+            let found = digest(&ram, DIGEST_PIECE_BYTES, threads);
+            if let Some(reason) = differing(&ram, expected, &found) {
+                return Err(reason.into());
+            }
+        }
+        self.machine.lock_disks()
+    }
+
+    fn discard(&mut self, reason: &str) {
+        tracing::warn!("Incoming migration came to nothing: {reason}");
+        self.number += 1;
+        self.close();
+        self.shared.view.lock().last_failure = Some(reason.into());
+        self.tell(Status::Failed);
+        if let Err(error) = self.machine.discard() {
+            tracing::error!("This destination cannot take another machine: {error}");
+        }
+        self.tell(Status::Setup);
+    }
+
+    /// Closes all connections of the attempt and waits for their threads: none writes guest memory afterwards.
+    fn close(&mut self) {
+        self.close_link();
+        if let Some(attempt) = self.attempt.take() {
+            attempt.barrier.shatter();
+            for connection in &attempt.connections {
+                connection.shutdown();
+            }
+            for thread in attempt.threads {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn close_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.connection.shutdown();
+            if let Some(thread) = link.thread {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// A machine has arrived, and its source knows.
+    fn end(mut self) {
+        self.stopper.stop();
+        self.close();
+        if let Some(clock) = &mut self.clock {
+            clock.add_to(&self.shared.cpu);
+        }
+        self.tell(Status::Completed);
+        self.observer.ended(&Outcome::Completed);
+    }
+
+    fn stop(mut self) {
+        let actions = self.destination.handle(self.now(), Event::Cancel);
+        for action in actions {
+            self.carry_out(action);
+        }
+        self.close();
+    }
+
+    fn tell(&mut self, status: Status) {
+        if status != self.status {
+            self.status = status;
+            self.shared.view.lock().status = status;
+            self.observer.status(status);
+        }
+    }
+}
+
+/// A channel thread.
+fn serve(mut receiver: Receiver, number: u32, queue: &Queue<Input>, cpu: &CpuTime) {
+    let mut clock = ThreadClock::start();
+    let received = receiver.receive_all();
+    clock.add_to(cpu);
+    let done = match received {
+        Ok(()) => Ok(()),
+        Err(ReceiveError::Stopped) => return,
+        Err(error) => Err(chain(&error)),
+    };
+    // Nobody is at home when the destination is done.
+    let _ = queue.send(Input::ChannelDone(number, done));
+}
+
+/// Which pieces of memory are not as they were at the source, in a sentence.
+fn differing(ram: &ram::Ram, expected: &[u64], found: &[u64]) -> Option<String> {
+    if expected.len() != found.len() {
+        return Some(format!("{} digests came for {} pieces of memory", expected.len(), found.len()));
+    }
+    let differ = (0..found.len()).filter(|&piece| expected[piece] != found[piece]);
+    let names: Vec<_> = differ.filter_map(|piece| piece_name(ram, DIGEST_PIECE_BYTES, piece)).collect();
+    (!names.is_empty()).then(|| format!("Memory is not as it was at the source: {}", names.join(", ")))
+}

@@ -1,0 +1,149 @@
+//! A page channel at the destination: from the wire straight into guest memory.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use ram::Placer;
+use transport::{Connection, Piece};
+use wire::{Batch, Encoding, FrameKind, RoundEnd, WireError};
+
+use super::barrier::Barrier;
+use crate::frames::{FrameError, FrameReader};
+
+/// What has arrived so far, over all channels.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    pub(super) raw_pages: AtomicU64,
+    pub(super) zero_pages: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// Why a channel cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiveError {
+    #[error("Page channel {channel}")]
+    Frame { channel: u16, source: FrameError },
+    #[error(
+        "Page channel {channel}: round {round} ended with {found_raw} pages and {found_zero} zero pages, {raw} and {zero} \
+         were sent"
+    )]
+    Count { channel: u16, round: u32, found_raw: u64, found_zero: u64, raw: u64, zero: u64 },
+    #[error("Page channel {channel}: round {found} came while round {expected} was due")]
+    Round { channel: u16, found: u32, expected: u32 },
+    #[error("Stopped")]
+    Stopped,
+}
+
+/// One page channel.
+pub(super) struct Receiver {
+    pub(super) index: u16,
+    pub(super) connection: Arc<Connection>,
+    /// Has read the channel's hello already.
+    pub(super) reader: FrameReader,
+    pub(super) placer: Arc<Placer>,
+    pub(super) barrier: Arc<Barrier>,
+    pub(super) arrived: Arc<Arrived>,
+}
+
+/// Pages of the round under way on this channel.
+#[derive(Default)]
+struct Round {
+    number: u32,
+    raw_pages: u64,
+    zero_pages: u64,
+}
+
+impl Receiver {
+    /// Receives until the end of the last round, when all other channels have come to it too.
+    pub(super) fn receive_all(&mut self) -> Result<(), ReceiveError> {
+        let mut batch = Batch::default();
+        let mut pieces = Vec::with_capacity(wire::MAX_RUNS);
+        let mut round = Round::default();
+        loop {
+            let (kind, body) =
+                self.reader.read(&self.connection).map_err(|source| failed(self.index, source))?;
+            match kind {
+                FrameKind::Pages => {
+                    let decoded = batch.decode_from(body, |block| self.placer.block_pages(block));
+                    decoded.map_err(|error| failed(self.index, error.into()))?;
+                    self.place(&batch, &mut pieces, &mut round)?;
+                }
+                FrameKind::RoundEnd => {
+                    let end = RoundEnd::decode(body).map_err(|error| failed(self.index, error.into()))?;
+                    self.check(&end, &round)?;
+                    if !self.barrier.wait() {
+                        return Err(ReceiveError::Stopped);
+                    }
+                    if end.last {
+                        return Ok(());
+                    }
+                    round = Round { number: round.number.wrapping_add(1), ..Round::default() };
+                }
+                other => return Err(failed(self.index, WireError::Kind { found: other as u8 }.into())),
+            }
+        }
+    }
+
+    fn place(&self, batch: &Batch, pieces: &mut Vec<Piece>, round: &mut Round) -> Result<(), ReceiveError> {
+        if batch.round != round.number {
+            return Err(ReceiveError::Round {
+                channel: self.index,
+                found: batch.round,
+                expected: round.number,
+            });
+        }
+        pieces.clear();
+        for run in &batch.runs {
+            let placed = match run.encoding {
+                Encoding::Raw => self.placer.place(batch.block, run.first_page, run.pages).map(|segment| {
+                    pieces.push(Piece::new(segment.address, segment.bytes));
+                }),
+                Encoding::Zero => self.placer.place_zeros(batch.block, run.first_page, run.pages).map(|_| ()),
+            };
+            placed.ok_or_else(|| {
+                failed(self.index, WireError::Malformed("run outside of memory".into()).into())
+            })?;
+        }
+        // SAFETY: the pieces are segments of the placer's memory, which lives as long as the placer. The machine does not
+        // run yet and nothing else relies on pages that have not arrived.
+        unsafe { self.connection.receive_pieces(pieces) }
+            .map_err(|error| failed(self.index, error.into()))?;
+        let (raw_pages, zero_pages) = (batch.raw_pages(), batch.zero_pages());
+        round.raw_pages += raw_pages;
+        round.zero_pages += zero_pages;
+        self.arrived.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
+        self.arrived.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
+        self.arrived.bytes.fetch_add(raw_pages * wire::PAGE_BYTES as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check(&self, end: &RoundEnd, round: &Round) -> Result<(), ReceiveError> {
+        if end.round != round.number {
+            return Err(ReceiveError::Round {
+                channel: self.index,
+                found: end.round,
+                expected: round.number,
+            });
+        }
+        if (end.raw_pages, end.zero_pages) != (round.raw_pages, round.zero_pages) {
+            return Err(ReceiveError::Count {
+                channel: self.index,
+                round: round.number,
+                found_raw: round.raw_pages,
+                found_zero: round.zero_pages,
+                raw: end.raw_pages,
+                zero: end.zero_pages,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn failed(channel: u16, source: FrameError) -> ReceiveError {
+    match source {
+        FrameError::Transport(transport::TransportError::Stopped) => ReceiveError::Stopped,
+        source => ReceiveError::Frame { channel, source },
+    }
+}

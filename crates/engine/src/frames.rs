@@ -1,0 +1,73 @@
+//! Whole frames over a connection.
+
+use transport::{Connection, TransportError};
+use wire::{FrameHeader, FrameKind, HEADER_BYTES, Message, WireError};
+
+/// Reads frames off one connection, checking that none is lost, repeated or damaged.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    sequence: u32,
+    body: Vec<u8>,
+}
+
+/// Memory taken at once for a frame; a longer one grows as its bytes really arrive.
+const STEP_BYTES: usize = 64 << 10;
+
+/// Why no frame could be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl FrameReader {
+    pub(crate) fn new() -> Self {
+        Self { sequence: 0, body: Vec::new() }
+    }
+
+    /// Reads the next frame: its kind and its structured part. Page data, if any, is still on the connection.
+    pub(crate) fn read(&mut self, connection: &Connection) -> Result<(FrameKind, &[u8]), FrameError> {
+        let mut raw = [0; HEADER_BYTES];
+        connection.receive(&mut raw)?;
+        let header = FrameHeader::decode(&raw)?;
+        let length = header.length as usize;
+        self.body.clear();
+        while self.body.len() < length {
+            let have = self.body.len();
+            self.body.resize(length.min(have + STEP_BYTES), 0);
+            connection.receive(&mut self.body[have..])?;
+        }
+        header.check(&raw, &self.body, self.sequence)?;
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok((header.kind, &self.body))
+    }
+
+    /// Reads the next frame, which must be a message.
+    pub(crate) fn read_message(&mut self, connection: &Connection) -> Result<Message, FrameError> {
+        match self.read(connection)? {
+            (FrameKind::Control, body) => Ok(Message::decode(body)?),
+            (other, _) => Err(WireError::Kind { found: other as u8 }.into()),
+        }
+    }
+}
+
+/// Sends messages on a control connection.
+#[derive(Debug)]
+pub(crate) struct MessageSender {
+    sequence: u32,
+}
+
+impl MessageSender {
+    pub(crate) fn new() -> Self {
+        Self { sequence: 0 }
+    }
+
+    pub(crate) fn send(&mut self, connection: &Connection, message: &Message) -> Result<(), FrameError> {
+        let frame = message.encode(self.sequence)?;
+        connection.send(&frame)?;
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok(())
+    }
+}

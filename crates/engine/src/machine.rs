@@ -1,0 +1,66 @@
+use std::sync::Arc;
+
+use migration::{Outcome, Status};
+use ram::{DirtyLog, Ram};
+use state::DeviceState;
+use wire::{DeviceInfo, Hello};
+
+/// Why a machine could not do what it was asked; the engine passes it on and does not look inside.
+pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A machine that is to move, as the engine needs it. All methods are called on the migration thread.
+pub trait SourceMachine: Send + Sync {
+    /// Guest memory.
+    fn ram(&self) -> Ram;
+    /// The log of what vCPUs write.
+    fn dirty_log(&self) -> Arc<dyn DirtyLog>;
+    /// Every device whose state [`Self::save`] will answer.
+    fn devices(&self) -> Vec<DeviceInfo>;
+    /// What the destination's machine must be able to be; it is compared by [`DestinationMachine::check`].
+    fn description(&self) -> Result<DeviceState, MachineError>;
+
+    /// Stops vCPUs and devices, flushes disks. Answers whether the machine ran until then.
+    /// From here to [`Self::resume`] or the end of the process nothing writes guest memory.
+    fn stop(&self) -> Result<bool, MachineError>;
+    /// The state of every device of a stopped machine. Changes nothing.
+    fn save(&self) -> Result<Vec<DeviceState>, MachineError>;
+    /// Gives up the disk locks, so that the destination can take them.
+    fn release_disks(&self) -> Result<(), MachineError>;
+    /// The machine stays here after all: takes the disk locks back if they were released, and runs if `run`.
+    ///
+    /// # Errors
+    /// The locks cannot be had: somebody else uses the disks. The machine then stays stopped.
+    fn resume(&self, run: bool) -> Result<(), MachineError>;
+}
+
+/// A machine that can come, as the engine needs it. All methods are called on the migration thread.
+pub trait DestinationMachine: Send {
+    /// Guest memory, fresh: all zero, not written to since [`Self::discard`] or the start.
+    fn ram(&self) -> Ram;
+    /// Every device that must come.
+    fn devices(&self) -> Vec<DeviceInfo>;
+    /// Every reason why the machine that `hello` describes cannot run here, beyond memory blocks and the list of devices,
+    /// which the engine compares.
+    fn check(&self, hello: &Hello) -> Vec<String>;
+    /// Makes the machine from its states. Memory is not complete yet.
+    fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError>;
+    /// Takes the disk locks.
+    fn lock_disks(&mut self) -> Result<(), MachineError>;
+    /// Lets the loaded machine run, or leaves it paused; tells the network where it is now. After this the machine belongs here.
+    ///
+    /// # Errors
+    /// Not one instruction of the machine has run.
+    fn run(&mut self, run: bool) -> Result<(), MachineError>;
+    /// Throws away what arrived: releases locks, and has fresh memory for the next attempt.
+    fn discard(&mut self) -> Result<(), MachineError>;
+}
+
+/// Who wants to know how an attempt goes. Called on the migration thread; must not wait for anything.
+pub trait Observer: Send + Sync {
+    /// The status changed.
+    fn status(&self, status: Status);
+    /// The dirty log was read for the `pass`-th time.
+    fn pass(&self, pass: u32);
+    /// The attempt is over, on this side.
+    fn ended(&self, outcome: &Outcome);
+}

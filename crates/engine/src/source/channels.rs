@@ -1,0 +1,156 @@
+//! The page channels of one attempt: their threads, and counting them together.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use crossbeam_channel::{Receiver, Sender as Queue, unbounded};
+use migration::source::Event;
+use ram::{DirtyLog, Ram};
+use transport::{Connection, Pacer};
+
+use super::{
+    DIAL_TIMEOUT, Target,
+    sender::{ChannelRound, SendError, Sender},
+    work::{RoundProgress, RoundWork},
+};
+use crate::{
+    chain,
+    cpu_time::{CpuTime, ThreadClock},
+};
+
+/// The open channels. Dropping it without [`Channels::close`] leaves the threads to end by themselves.
+pub(super) struct Channels {
+    connections: Vec<Arc<Connection>>,
+    work: Vec<Queue<Arc<RoundWork>>>,
+    threads: Vec<JoinHandle<()>>,
+    pacer: Arc<Pacer>,
+    tally: Arc<Tally>,
+}
+
+/// What every channel thread needs.
+pub(super) struct Resources {
+    pub(super) ram: Ram,
+    pub(super) log: Arc<dyn DirtyLog>,
+    pub(super) pacer: Arc<Pacer>,
+    pub(super) progress: Arc<RoundProgress>,
+    pub(super) cpu: Arc<CpuTime>,
+}
+
+/// Where channel threads report to.
+pub(super) type Report = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Adds up the channels of a round, and reports once: when all are done, or when the first fails.
+struct Tally {
+    channels: usize,
+    round: Mutex<(usize, ChannelRound)>,
+    report: Report,
+}
+
+impl Channels {
+    /// Dials all channels, says hello on each, and starts their threads.
+    pub(super) fn open(
+        target: &Target,
+        count: u16,
+        resources: &Resources,
+        report: Report,
+    ) -> Result<Self, String> {
+        let mut channels = Self {
+            connections: Vec::new(),
+            work: Vec::new(),
+            threads: Vec::new(),
+            pacer: resources.pacer.clone(),
+            tally: Arc::new(Tally { channels: usize::from(count), round: Mutex::default(), report }),
+        };
+        for index in 0..count {
+            if let Err(reason) = channels.add(target, index, resources) {
+                channels.close();
+                return Err(format!("Page channel {index} cannot be opened: {reason}"));
+            }
+        }
+        Ok(channels)
+    }
+
+    fn add(&mut self, target: &Target, index: u16, resources: &Resources) -> Result<(), String> {
+        let connection =
+            Connection::dial(&target.address, target.reach, DIAL_TIMEOUT).map_err(|error| chain(&error))?;
+        let connection = Arc::new(connection);
+        let mut sender = Sender::new(
+            index,
+            connection.clone(),
+            resources.ram.clone(),
+            resources.log.clone(),
+            resources.pacer.clone(),
+            resources.progress.clone(),
+        );
+        sender.greet(target.session, wire::PROTOCOL_VERSION).map_err(|error| chain(&error))?;
+        let (queue, work) = unbounded();
+        let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("mig-send-{index}"))
+            .spawn(move || serve(sender, &work, &tally, &cpu))
+            .map_err(|error| error.to_string())?;
+        self.connections.push(connection);
+        self.work.push(queue);
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Has all channels send a round. The end is reported as an event.
+    pub(super) fn send_round(&self, work: &Arc<RoundWork>) {
+        *self.tally.lock() = Default::default();
+        for queue in &self.work {
+            // A thread that is gone has reported why.
+            let _ = queue.send(work.clone());
+        }
+    }
+
+    /// Breaks all connections and waits for the threads.
+    pub(super) fn close(self) {
+        self.pacer.stop();
+        for connection in &self.connections {
+            connection.shutdown();
+        }
+        drop(self.work);
+        for thread in self.threads {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A channel thread: sends one round after the other.
+fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu: &CpuTime) {
+    let mut clock = ThreadClock::start();
+    for round in work {
+        let sent = sender.send_round(&round);
+        // The dirty set must be free before the end of the round is reported.
+        drop(round);
+        clock.add_to(cpu);
+        match sent {
+            Ok(sent) => tally.add(sent),
+            Err(SendError::Stopped) => return,
+            Err(error) => return (tally.report)(Event::LinkLost(chain(&error))),
+        }
+    }
+}
+
+impl Tally {
+    fn add(&self, sent: ChannelRound) {
+        let mut round = self.lock();
+        round.0 += 1;
+        round.1.bytes += sent.bytes;
+        round.1.raw_pages += sent.raw_pages;
+        round.1.zero_pages += sent.zero_pages;
+        if round.0 == self.channels {
+            let ChannelRound { bytes, raw_pages, zero_pages } = round.1;
+            drop(round);
+            (self.report)(Event::RoundSent { bytes, raw_pages, zero_pages });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (usize, ChannelRound)> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,508 @@
+//! Moves a machine away: the migration thread of the source.
+//!
+//! [`start`] answers at once with a [`Handle`]; the attempt goes on in the background. Everything that happens becomes an
+//! [`Event`] for the state machine, and [`Attempt::carry_out`] does what the state machine answers.
+
+mod channels;
+mod sender;
+mod work;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
+use migration::{
+    FixedCosts, Outcome, Params, Progress, Source, Statistics, Status,
+    source::{Action, Event},
+};
+use parking_lot::Mutex;
+use ram::{DirtySet, digest};
+use transport::{Address, Connection, Pacer, Reach};
+use wire::{BlockInfo, Hello, Message, SessionId};
+
+use self::{
+    channels::Channels,
+    work::{Chunk, RoundProgress, RoundWork},
+};
+use crate::{
+    MachineError, Observer, SourceMachine, chain,
+    cpu_time::{CpuTime, ThreadClock},
+    frames::{FrameReader, MessageSender},
+};
+
+/// How long dialling may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Where to migrate to, and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where the destination listens.
+    pub address: Address,
+    /// Which addresses may be used without encryption.
+    pub reach: Reach,
+    /// Identifies the attempt; random.
+    pub session: SessionId,
+    /// Release of this side, for messages.
+    pub release: String,
+    /// What switchovers have cost so far, if that is known.
+    pub fixed_costs: FixedCosts,
+}
+
+/// An attempt under way, or over.
+#[derive(Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    events: Queue<Input>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The figures of an attempt at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub status: Status,
+    /// Figures of the rounds that are over.
+    pub statistics: Statistics,
+    /// How far it is.
+    pub progress: Progress,
+    /// Parameters in force.
+    pub params: Params,
+    /// Since the start; stops at the end.
+    pub elapsed: Duration,
+    /// Bytes sent, the round under way included.
+    pub sent_bytes: u64,
+    /// Pages sent with contents, the round under way included.
+    pub raw_pages: u64,
+    /// Pages sent as zero, the round under way included.
+    pub zero_pages: u64,
+    /// Pages left to send.
+    pub remaining_pages: u64,
+    /// CPU time of the engine's threads.
+    pub cpu: Duration,
+    /// Page channels that are open.
+    pub channels: u16,
+    /// Switchover costs as measured.
+    pub fixed_costs: FixedCosts,
+}
+
+/// What the migration thread and those who ask about it share.
+#[derive(Debug)]
+struct Shared {
+    source: Mutex<Source>,
+    began: Instant,
+    progress: Arc<RoundProgress>,
+    pacer: Arc<Pacer>,
+    cpu: Arc<CpuTime>,
+    channels: std::sync::atomic::AtomicU16,
+}
+
+/// What reaches the migration thread.
+#[derive(Debug)]
+enum Input {
+    Event(Event),
+    /// A dial is over; the number tells it apart from an older one.
+    Dialled(u32, Result<Arc<Connection>, String>),
+    /// The reader of control connection number so-and-so heard something or ended.
+    Heard(u32, Result<Message, String>),
+}
+
+/// Starts moving `machine` to `target`.
+///
+/// # Errors
+/// The machine cannot describe itself, or no thread can be started. Nothing has happened then.
+pub fn start(
+    machine: Arc<dyn SourceMachine>,
+    params: Params,
+    target: Target,
+    observer: Arc<dyn Observer>,
+) -> Result<Handle, MachineError> {
+    let hello = describe(machine.as_ref(), &params, &target)?;
+    let progress = Arc::new(RoundProgress::default());
+    let pacer = Arc::new(Pacer::new(params.max_bandwidth));
+    let (source, actions) = Source::start(params, hello, target.fixed_costs);
+    let shared = Arc::new(Shared {
+        source: Mutex::new(source),
+        began: Instant::now(),
+        progress,
+        pacer,
+        cpu: Arc::default(),
+        channels: 0.into(),
+    });
+    let (events, inputs) = unbounded();
+    let attempt = Attempt {
+        machine,
+        target,
+        observer,
+        shared: shared.clone(),
+        queue: events.clone(),
+        control: None,
+        dial: 0,
+        channels: None,
+        chunks: Arc::new([]),
+        set: None,
+        was_running: None,
+        status: Status::None,
+        clock: None,
+    };
+    let thread =
+        std::thread::Builder::new().name("migration".into()).spawn(move || attempt.run(actions, &inputs))?;
+    Ok(Handle { shared, events, thread: Mutex::new(Some(thread)) })
+}
+
+fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Result<Hello, MachineError> {
+    let ram = machine.ram();
+    let blocks = ram.blocks().iter().map(|block| BlockInfo {
+        name: block.name().into(),
+        guest_address: block.guest_address(),
+        bytes: block.bytes(),
+    });
+    Ok(Hello {
+        version: wire::PROTOCOL_VERSION,
+        oldest_version: wire::OLDEST_PROTOCOL_VERSION,
+        release: target.release.clone(),
+        session: target.session,
+        channels: params.channels,
+        page_bytes: wire::PAGE_BYTES as u32,
+        digest: params.digest,
+        blocks: blocks.collect(),
+        devices: machine.devices(),
+        machine: machine.description()?,
+    })
+}
+
+impl Handle {
+    /// Asks for the attempt to be cancelled. Without effect once the destination was told to run the machine.
+    pub fn cancel(&self) {
+        self.post(Event::Cancel);
+    }
+
+    /// Lets a switchover that waits go on.
+    pub fn proceed(&self) {
+        self.post(Event::Continue);
+    }
+
+    /// Changes the parameters that are live.
+    pub fn set_live(&self, max_bandwidth: u64, downtime_limit: Duration, switchover_bandwidth: u64) {
+        self.shared.source.lock().set_live(max_bandwidth, downtime_limit, switchover_bandwidth);
+        self.shared.pacer.set_rate(max_bandwidth);
+    }
+
+    /// The figures now. Never waits for the network.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &self.shared;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let mut source = shared.source.lock();
+        let (round_bytes, round_pages) =
+            (load(&shared.progress.sent_bytes), load(&shared.progress.done_pages));
+        let now = shared.began.elapsed();
+        let progress = source.progress(now, round_bytes, round_pages);
+        let statistics = source.statistics().clone();
+        Snapshot {
+            status: source.status(),
+            progress,
+            params: source.params().clone(),
+            elapsed: statistics.total.unwrap_or(now),
+            sent_bytes: statistics.bytes + round_bytes,
+            raw_pages: statistics.raw_pages + load(&shared.progress.raw_pages),
+            zero_pages: statistics.zero_pages + load(&shared.progress.zero_pages),
+            remaining_pages: statistics.remaining_pages.saturating_sub(round_pages),
+            cpu: shared.cpu.total(),
+            channels: shared.channels.load(Ordering::Relaxed),
+            fixed_costs: source.fixed_costs(),
+            statistics,
+        }
+    }
+
+    /// Waits until the attempt is over and its threads have ended.
+    pub fn join(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was reported by the thread itself; the attempt is over either way.
+            let _ = thread.join();
+        }
+    }
+
+    fn post(&self, event: Event) {
+        // Fails only when the attempt is over.
+        let _ = self.events.send(Input::Event(event));
+    }
+}
+
+/// What the migration thread owns.
+struct Attempt {
+    machine: Arc<dyn SourceMachine>,
+    target: Target,
+    observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
+    queue: Queue<Input>,
+    control: Option<Control>,
+    /// Number of the last dial; what an older one brings is ignored.
+    dial: u32,
+    channels: Option<Channels>,
+    chunks: Arc<[Chunk]>,
+    set: Option<Arc<DirtySet>>,
+    was_running: Option<bool>,
+    status: Status,
+    clock: Option<ThreadClock>,
+}
+
+/// The control connection, and the thread that reads it.
+struct Control {
+    connection: Arc<Connection>,
+    sender: MessageSender,
+    reader: JoinHandle<()>,
+}
+
+impl Attempt {
+    fn run(mut self, actions: Vec<Action>, inputs: &Receiver<Input>) {
+        self.clock = Some(ThreadClock::start());
+        let mut todo = VecDeque::from(actions);
+        loop {
+            self.observe();
+            while let Some(action) = todo.pop_front() {
+                if let Action::End(outcome) = action {
+                    return self.end(&outcome);
+                }
+                if let Some(event) = self.carry_out(action) {
+                    todo.extend(self.handle(event));
+                }
+            }
+            if let Some(clock) = &mut self.clock {
+                clock.add_to(&self.shared.cpu);
+            }
+            let event = self.next_event(inputs);
+            todo.extend(self.handle(event));
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Action> {
+        let now = self.shared.began.elapsed();
+        let mut source = self.shared.source.lock();
+        if let Event::RoundSent { .. } = event {
+            // From here on the round is in the statistics.
+            self.shared.progress.reset();
+        }
+        let actions = source.handle(now, event);
+        drop(source);
+        self.observe();
+        actions
+    }
+
+    fn observe(&mut self) {
+        let status = self.shared.source.lock().status();
+        if status != self.status {
+            self.status = status;
+            // How it ended is told at the very end, when everything is cleaned up.
+            if status.is_under_way() {
+                self.observer.status(status);
+            }
+        }
+    }
+
+    fn next_event(&mut self, inputs: &Receiver<Input>) -> Event {
+        loop {
+            let deadline = self.shared.source.lock().deadline();
+            let input = match deadline {
+                Some(deadline) => match inputs.recv_deadline(self.shared.began + deadline) {
+                    Ok(input) => input,
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Event::Tick,
+                },
+                // `self.queue` keeps the channel open.
+                None => inputs.recv().unwrap_or(Input::Event(Event::Tick)),
+            };
+            match input {
+                Input::Event(event) => return event,
+                Input::Dialled(number, _) | Input::Heard(number, _) if number != self.dial => {}
+                Input::Dialled(_, Ok(connection)) => return self.adopt(connection),
+                Input::Dialled(_, Err(reason)) | Input::Heard(_, Err(reason)) => {
+                    return Event::LinkLost(reason);
+                }
+                Input::Heard(_, Ok(message)) => return Event::Message(message),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Connect => self.dial(),
+            Action::Send(message) => self.send(&message),
+            Action::Prepare { channels } => Some(self.prepare(channels).unwrap_or_else(Event::LinkLost)),
+            Action::SendRound { round, last } => self.send_round(round, last),
+            Action::FetchDirty => Some(self.fetch_dirty()),
+            Action::Stop => Some(match self.machine.stop() {
+                Ok(was_running) => {
+                    self.was_running = Some(was_running);
+                    Event::Stopped { was_running }
+                }
+                Err(error) => Event::MachineFailed(format!(
+                    "The machine could not be stopped: {}",
+                    chain(error.as_ref())
+                )),
+            }),
+            Action::SaveDevices => Some(self.save_devices()),
+            Action::Resume => {
+                // The source's word is final: pages that are still on their way are of no use any more.
+                self.disconnect();
+                if let Err(error) = self.machine.resume(self.was_running.unwrap_or(true)) {
+                    tracing::error!("The machine stays stopped: {}", chain(error.as_ref()));
+                }
+                None
+            }
+            Action::Disconnect => {
+                self.disconnect();
+                None
+            }
+            Action::End(_) => None,
+        }
+    }
+
+    /// Dials in a thread of its own, so that a cancel does not have to wait for a host that does not answer.
+    fn dial(&mut self) -> Option<Event> {
+        self.dial += 1;
+        let (number, queue, target) = (self.dial, self.queue.clone(), self.target.clone());
+        let dial = move || {
+            let dialled = Connection::dial(&target.address, target.reach, DIAL_TIMEOUT);
+            let dialled = dialled.map(Arc::new).map_err(|error| chain(&error));
+            // Nobody listens when the attempt is over.
+            let _ = queue.send(Input::Dialled(number, dialled));
+        };
+        let spawned = std::thread::Builder::new().name("mig-dial".into()).spawn(dial);
+        spawned.err().map(|error| Event::LinkLost(format!("No thread to dial with: {error}")))
+    }
+
+    fn adopt(&mut self, connection: Arc<Connection>) -> Event {
+        let (number, queue, incoming) = (self.dial, self.queue.clone(), connection.clone());
+        let read = move || {
+            let mut reader = FrameReader::new();
+            loop {
+                let heard = reader.read_message(&incoming).map_err(|error| chain(&error));
+                let over = heard.is_err();
+                if queue.send(Input::Heard(number, heard)).is_err() || over {
+                    return;
+                }
+            }
+        };
+        match std::thread::Builder::new().name("mig-control".into()).spawn(read) {
+            Ok(reader) => {
+                self.control = Some(Control { connection, sender: MessageSender::new(), reader });
+                Event::Connected
+            }
+            Err(error) => Event::LinkLost(format!("No thread to read with: {error}")),
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Option<Event> {
+        // Without a connection there is nobody to tell, as for the abort of an attempt that never connected.
+        let control = self.control.as_mut()?;
+        let sent = control.sender.send(&control.connection, message);
+        sent.err()
+            .map(|error| Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error))))
+    }
+
+    fn prepare(&mut self, count: u16) -> Result<Event, String> {
+        let ram = self.machine.ram();
+        self.chunks = work::chunks(&ram, count);
+        let log = self.machine.dirty_log();
+        log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
+        self.set = Some(Arc::new(DirtySet::all(&ram)));
+        let queue = self.queue.clone();
+        let report = move |event| {
+            // Nobody listens when the attempt is over.
+            let _ = queue.send(Input::Event(event));
+        };
+        let shared = &self.shared;
+        let resources = channels::Resources {
+            ram,
+            log,
+            pacer: shared.pacer.clone(),
+            progress: shared.progress.clone(),
+            cpu: shared.cpu.clone(),
+        };
+        self.channels = Some(Channels::open(&self.target, count, &resources, Arc::new(report))?);
+        shared.channels.store(count, Ordering::Relaxed);
+        Ok(Event::Prepared)
+    }
+
+    fn send_round(&mut self, round: u32, last: bool) -> Option<Event> {
+        let (Some(channels), Some(set)) = (&self.channels, &self.set) else {
+            return Some(Event::LinkLost("There are no channels".into()));
+        };
+        channels.send_round(&Arc::new(RoundWork::new(round, last, set.clone(), self.chunks.clone())));
+        None
+    }
+
+    fn fetch_dirty(&mut self) -> Event {
+        let (ram, log) = (self.machine.ram(), self.machine.dirty_log());
+        // The channel threads have let go of the set: they did so before they reported the end of their round.
+        let Some(set) = self.set.as_mut().and_then(Arc::get_mut) else {
+            return Event::MachineFailed("The dirty set is in use between two rounds".into());
+        };
+        match set.fetch(&ram, log.as_ref()) {
+            Ok(pages) => {
+                self.observer.pass(self.shared.source.lock().statistics().dirty_syncs + 1);
+                Event::DirtyFetched { pages }
+            }
+            Err(error) => Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
+        }
+    }
+
+    fn save_devices(&mut self) -> Event {
+        match self.try_save_devices() {
+            Ok((devices, digest)) => Event::Saved { devices, digest },
+            Err(error) => {
+                Event::MachineFailed(format!("The device states cannot be sent: {}", chain(error.as_ref())))
+            }
+        }
+    }
+
+    fn try_save_devices(&mut self) -> Result<(u32, Option<Vec<u64>>), MachineError> {
+        let states = self.machine.save()?;
+        let count = u32::try_from(states.len())?;
+        for state in states {
+            if let Some(Event::LinkLost(reason)) = self.send(&Message::Device(state)) {
+                return Err(reason.into());
+            }
+        }
+        self.machine.release_disks()?;
+        let wanted = self.shared.source.lock().params().digest;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let digest = wanted.then(|| digest(&self.machine.ram(), wire::control::DIGEST_PIECE_BYTES, threads));
+        Ok((count, digest))
+    }
+
+    /// Closes all connections and waits for the threads that used them.
+    fn disconnect(&mut self) {
+        self.dial += 1;
+        if let Some(channels) = self.channels.take() {
+            channels.close();
+        }
+        if let Some(control) = self.control.take() {
+            control.connection.shutdown();
+            let _ = control.reader.join();
+        }
+    }
+
+    fn end(mut self, outcome: &Outcome) {
+        self.disconnect();
+        if let Err(error) = self.machine.dirty_log().stop() {
+            tracing::warn!("Dirty logging could not be stopped: {error}");
+        }
+        if let Some(clock) = &mut self.clock {
+            clock.add_to(&self.shared.cpu);
+        }
+        self.observer.status(outcome.status());
+        self.observer.ended(outcome);
+    }
+}
+
+impl RoundProgress {
+    fn reset(&self) {
+        for counter in [&self.sent_bytes, &self.done_pages, &self.raw_pages, &self.zero_pages] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A page channel at the source: everything that happens to a page between the dirty set and the wire.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use ram::{Block, DirtyLog, PAGE_SIZE, Ram, for_each_run};
+use transport::{Connection, Pacer, Piece, TransportError};
+use wire::{Batch, ChannelHello, Encoding, MAX_RUNS, RoundEnd, SessionId};
+
+use super::work::{Chunk, RoundProgress, RoundWork};
+
+/// Raw pages in a batch: 1 MiB, which stays in a core's cache between the look for zeros and the copy into the socket.
+const BATCH_PAGES: u64 = 256;
+/// Pages in a batch, zero ones included (256 MiB): progress is counted when a batch is sent.
+const BATCH_ANY_PAGES: u64 = 65_536;
+/// How much of a second's bandwidth a batch may be, so that a slow limit is kept evenly.
+const BATCHES_PER_SECOND: u64 = 50;
+
+/// What a channel carried in one round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChannelRound {
+    pub(crate) bytes: u64,
+    pub(crate) raw_pages: u64,
+    pub(crate) zero_pages: u64,
+}
+
+/// Why a channel cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error("Page channel {channel}: {source}")]
+    Transport { channel: u16, source: TransportError },
+    #[error("The dirty log cannot be cleared")]
+    Clear(#[source] std::io::Error),
+    #[error("Stopped")]
+    Stopped,
+}
+
+/// One page channel.
+pub(crate) struct Sender {
+    pub(crate) index: u16,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) ram: Ram,
+    pub(crate) log: Arc<dyn DirtyLog>,
+    pub(crate) pacer: Arc<Pacer>,
+    pub(crate) progress: Arc<RoundProgress>,
+    sequence: u32,
+    batch: Batch,
+    raw_in_batch: u64,
+    in_batch: u64,
+    // Kept from batch to batch, so that nothing is allocated on a page's way.
+    frame: Vec<u8>,
+    pieces: Vec<Piece>,
+    words: Vec<u64>,
+    round: ChannelRound,
+}
+
+impl Sender {
+    pub(crate) fn new(
+        index: u16,
+        connection: Arc<Connection>,
+        ram: Ram,
+        log: Arc<dyn DirtyLog>,
+        pacer: Arc<Pacer>,
+        progress: Arc<RoundProgress>,
+    ) -> Self {
+        Self {
+            index,
+            connection,
+            ram,
+            log,
+            pacer,
+            progress,
+            sequence: 0,
+            batch: Batch::default(),
+            raw_in_batch: 0,
+            in_batch: 0,
+            frame: Vec::with_capacity(16 << 10),
+            pieces: Vec::with_capacity(MAX_RUNS),
+            words: Vec::with_capacity(128),
+            round: ChannelRound::default(),
+        }
+    }
+
+    /// Says which attempt the channel belongs to.
+    pub(crate) fn greet(&mut self, session: SessionId, version: u16) -> Result<(), SendError> {
+        let hello = ChannelHello { version, index: self.index, session };
+        self.sequence = 1;
+        self.connection.send(&hello.encode()).map_err(|source| self.broken(source))
+    }
+
+    /// Sends chunks until none is left, then the mark of the round's end.
+    pub(crate) fn send_round(&mut self, work: &RoundWork) -> Result<ChannelRound, SendError> {
+        self.round = ChannelRound::default();
+        self.batch.round = work.round;
+        while let Some(chunk) = work.take() {
+            self.send_chunk(work, chunk)?;
+        }
+        self.flush(work.last)?;
+        let end = RoundEnd {
+            round: work.round,
+            last: work.last,
+            raw_pages: self.round.raw_pages,
+            zero_pages: self.round.zero_pages,
+        };
+        let frame = end.encode(self.sequence);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.round.bytes += frame.len() as u64;
+        self.connection.send(&frame).map_err(|source| self.broken(source))?;
+        Ok(self.round)
+    }
+
+    fn send_chunk(&mut self, work: &RoundWork, chunk: Chunk) -> Result<(), SendError> {
+        let mut words = std::mem::take(&mut self.words);
+        work.set.block(chunk.block).copy_words(chunk.first_page, chunk.pages, &mut words);
+        let sent = self.send_words(work, chunk, &words);
+        self.words = words;
+        sent
+    }
+
+    fn send_words(&mut self, work: &RoundWork, chunk: Chunk, words: &[u64]) -> Result<(), SendError> {
+        if words.iter().all(|&word| word == 0) {
+            return Ok(());
+        }
+        if !work.last {
+            // Before the first page is looked at: what is written from here on is in the next round.
+            self.log.clear(chunk.block, chunk.first_page, chunk.pages, words).map_err(SendError::Clear)?;
+        }
+        let block_number = chunk.block as u16;
+        if self.batch.block != block_number {
+            self.flush(work.last)?;
+            self.batch.block = block_number;
+        }
+        let ram = self.ram.clone();
+        let block = &ram.blocks()[chunk.block];
+        let limit = self.batch_pages(work.last);
+        let mut outcome = Ok(());
+        for_each_run(words, chunk.first_page, |first, pages| {
+            for page in first..first + pages {
+                if outcome.is_ok() {
+                    outcome = self.add(block, page, limit, work.last);
+                }
+            }
+        });
+        outcome
+    }
+
+    /// Looks at a page and adds it to the batch.
+    fn add(&mut self, block: &Block, page: u64, limit: u64, last: bool) -> Result<(), SendError> {
+        let Some(segment) = block.segment(page, 1) else { return Ok(()) };
+        // SAFETY: a segment is mapped as long as the `Ram` lives, which `self.ram` keeps.
+        let zero = unsafe { ram::is_zero_page(segment.address) };
+        let encoding = if zero { Encoding::Zero } else { Encoding::Raw };
+        self.raw_in_batch += u64::from(!zero);
+        self.in_batch += 1;
+        let full = self.batch.push(page, encoding) || self.in_batch >= BATCH_ANY_PAGES;
+        if full || self.raw_in_batch >= limit { self.flush(last) } else { Ok(()) }
+    }
+
+    /// Sends what is in the batch.
+    fn flush(&mut self, last: bool) -> Result<(), SendError> {
+        if self.batch.runs.is_empty() {
+            return Ok(());
+        }
+        self.batch.encode_into(self.sequence, &mut self.frame);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.collect_pieces();
+        let (raw_pages, zero_pages) = (self.batch.raw_pages(), self.batch.zero_pages());
+        let bytes = self.frame.len() as u64 + raw_pages * PAGE_SIZE as u64;
+        if !last && !self.pacer.wait(bytes) {
+            return Err(SendError::Stopped);
+        }
+        // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`.
+        unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
+            .map_err(|source| self.broken(source))?;
+        self.batch.runs.clear();
+        (self.raw_in_batch, self.in_batch) = (0, 0);
+        self.round.bytes += bytes;
+        self.round.raw_pages += raw_pages;
+        self.round.zero_pages += zero_pages;
+        self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.done_pages.fetch_add(raw_pages + zero_pages, Ordering::Relaxed);
+        self.progress.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
+        self.progress.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn collect_pieces(&mut self) {
+        self.pieces.clear();
+        let block = &self.ram.blocks()[usize::from(self.batch.block)];
+        let raw = self.batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
+        let segments = raw.filter_map(|run| block.segment(run.first_page, u64::from(run.pages)));
+        self.pieces.extend(segments.map(|segment| Piece::new(segment.address, segment.bytes)));
+    }
+
+    /// Raw pages in a batch under the bandwidth limit in force.
+    fn batch_pages(&self, last: bool) -> u64 {
+        match self.pacer.rate() {
+            0 => BATCH_PAGES,
+            _ if last => BATCH_PAGES,
+            rate => (rate / BATCHES_PER_SECOND / PAGE_SIZE as u64).clamp(1, BATCH_PAGES),
+        }
+    }
+
+    fn broken(&self, source: TransportError) -> SendError {
+        match source {
+            TransportError::Stopped => SendError::Stopped,
+            source => SendError::Transport { channel: self.index, source },
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The engine's two sides over real sockets.
+
+mod machine;
+
+use std::{sync::Arc, time::Duration};
+
+use engine::{destination, source};
+use migration::{FixedCosts, Outcome, Params, Status};
+use transport::{Address, Listener, Reach};
+use whimbrel_engine as engine;
+use wire::SessionId;
+
+use machine::{Arrival, Machine, Notes, PAGES, Vacancy, ram};
+
+struct Destination {
+    handle: destination::Handle,
+    arrival: Arc<Arrival>,
+    notes: Arc<Notes>,
+}
+
+fn destination(address: &Address) -> Destination {
+    let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
+    let vacancy = Vacancy { ram: ram(), writes: 0, arrival: arrival.clone() };
+    let listener = Listener::bind(address, Reach::Loopback).unwrap();
+    let handle = destination::listen(Box::new(vacancy), listener, notes.clone()).unwrap();
+    Destination { handle, arrival, notes }
+}
+
+fn loopback() -> Address {
+    Address::Tcp { host: "127.0.0.1".into(), port: 0 }
+}
+
+fn migrate(machine: &Arc<Machine>, to: &Address, params: Params) -> (source::Handle, Arc<Notes>) {
+    let notes = Arc::new(Notes::default());
+    let target = source::Target {
+        address: to.clone(),
+        reach: Reach::Loopback,
+        session: SessionId(rand_bytes()),
+        release: "test".into(),
+        fixed_costs: FixedCosts::default(),
+    };
+    (source::start(machine.clone(), params, target, notes.clone()).unwrap(), notes)
+}
+
+fn rand_bytes() -> [u8; 16] {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    u128::from(NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst)).to_le_bytes()
+}
+
+fn assert_arrived_whole(machine: &Machine, destination: &Destination, notes: &Notes) -> Arc<Machine> {
+    assert_eq!(notes.outcome(), Outcome::Completed);
+    assert_eq!(destination.notes.outcome(), Outcome::Completed);
+    let arrived = destination.arrival.machine.lock().unwrap().clone().unwrap();
+    assert!(machine.contents() == arrived.contents(), "memory differs");
+    assert_eq!(
+        machine.writes.load(std::sync::atomic::Ordering::SeqCst),
+        arrived.writes.load(std::sync::atomic::Ordering::SeqCst)
+    );
+    arrived
+}
+
+#[test]
+fn a_busy_machine_arrives_whole_over_many_channels() {
+    for channels in [1, 4, 16] {
+        let machine = Machine::new(ram(), 0);
+        machine.fill();
+        machine.run(PAGES);
+        let destination = destination(&loopback());
+        let params = Params { channels, digest: true, ..Params::default() };
+        let (handle, notes) = migrate(&machine, destination.handle.address(), params);
+        assert_arrived_whole(&machine, &destination, &notes);
+        assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(true));
+        let statistics = handle.snapshot().statistics;
+        assert!(statistics.rounds.len() >= 2, "{statistics:#?}");
+        assert!(statistics.zero_pages > 0, "half of memory was zero");
+    }
+}
+
+#[test]
+fn a_machine_goes_back_and_forth_over_unix_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new(ram(), 0);
+    machine.fill();
+    for hop in 0..6 {
+        machine.run(PAGES / 4);
+        let destination = destination(&Address::Unix(folder.path().join(format!("{hop}.sock"))));
+        let params = Params { digest: true, ..Params::default() };
+        let (_handle, notes) = migrate(&machine, destination.handle.address(), params);
+        machine = assert_arrived_whole(&machine, &destination, &notes);
+    }
+}
+
+#[test]
+fn a_paused_machine_moves_and_stays_paused() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    let destination = destination(&loopback());
+    let (_handle, notes) = migrate(&machine, destination.handle.address(), Params::default());
+    assert_arrived_whole(&machine, &destination, &notes);
+    assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(false));
+}
+
+#[test]
+fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(PAGES);
+    let destination = destination(&loopback());
+    let slow = Params { max_bandwidth: 2_000_000, ..Params::default() };
+    let (handle, notes) = migrate(&machine, destination.handle.address(), slow);
+    while handle.snapshot().sent_bytes == 0 {
+        std::thread::yield_now();
+    }
+    handle.cancel();
+    assert_eq!(notes.outcome(), Outcome::Cancelled);
+    assert_eq!(handle.snapshot().status, Status::Cancelled);
+    assert!(machine.running.load(std::sync::atomic::Ordering::SeqCst), "the machine must run at the source");
+    // The destination notices on its own time; until then it is busy.
+    let mut attempts = 0;
+    let (notes, _handle) = loop {
+        let (handle, notes) =
+            migrate(&machine, destination.handle.address(), Params { digest: true, ..Params::default() });
+        match notes.outcome() {
+            Outcome::Failed(reason) if reason.contains("busy") && attempts < 1000 => attempts += 1,
+            _ => break (notes, handle),
+        }
+    };
+    assert_arrived_whole(&machine, &destination, &notes);
+}
+
+#[test]
+fn pause_before_switchover_waits_for_the_word() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(64);
+    let destination = destination(&loopback());
+    let params = Params { pause_before_switchover: true, ..Params::default() };
+    let (handle, notes) = migrate(&machine, destination.handle.address(), params);
+    while handle.snapshot().status != Status::PreSwitchover {
+        std::thread::yield_now();
+    }
+    assert!(!machine.running.load(std::sync::atomic::Ordering::SeqCst));
+    handle.proceed();
+    assert_arrived_whole(&machine, &destination, &notes);
+}
+
+#[test]
+fn lifting_the_bandwidth_limit_takes_effect_at_once() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    let destination = destination(&loopback());
+    let slow = Params { max_bandwidth: 1000, ..Params::default() };
+    let (handle, notes) = migrate(&machine, destination.handle.address(), slow);
+    while handle.snapshot().status != Status::Active {
+        std::thread::yield_now();
+    }
+    handle.set_live(0, Duration::from_millis(300), 0);
+    assert_arrived_whole(&machine, &destination, &notes);
+}
+
+#[test]
+fn nobody_listening_is_a_failure_that_says_where() {
+    let machine = Machine::new(ram(), 0);
+    machine.run(64);
+    let nobody = Address::Unix("/nonexistent/socket".into());
+    let (_handle, notes) = migrate(&machine, &nobody, Params::default());
+    let Outcome::Failed(reason) = notes.outcome() else { panic!("it cannot have succeeded") };
+    assert!(reason.contains("unix:/nonexistent/socket"), "{reason}");
+    assert!(machine.running.load(std::sync::atomic::Ordering::SeqCst));
+    machine.halt();
+}
