@@ -25,6 +25,7 @@ mod machine;
 
 pub mod blk;
 pub mod i8042;
+pub mod net;
 pub mod power;
 pub mod rng;
 pub mod serial;

@@ -41,6 +41,16 @@ impl<'m> Buffers<'m> {
         Ok(())
     }
 
+    /// Adds the buffers of `other`. False if that would be too many parts; then nothing is added.
+    #[must_use]
+    pub fn append(&mut self, other: &Self) -> bool {
+        let fits = self.parts.len() + other.parts.len() <= MAX_PARTS;
+        if fits {
+            self.parts.extend_from_slice(&other.parts);
+        }
+        fits
+    }
+
     /// Bytes of all buffers together.
     #[must_use]
     pub fn len(&self) -> usize {

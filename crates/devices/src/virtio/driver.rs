@@ -41,20 +41,26 @@ impl<'a> Driver<'a> {
         self.queue(queue).map_or(Ok(None), |queue| queue.pop(memory))
     }
 
-    /// Puts the request popped last from `queue` back.
-    pub fn unpop(&mut self, queue: usize) {
+    /// Puts the `count` requests popped last from `queue` back.
+    pub fn unpop(&mut self, queue: usize, count: u16) {
         if let Some(queue) = self.queue(queue) {
-            queue.unpop();
+            queue.unpop(count);
         }
     }
 
-    /// Hands a request back; the device wrote `written` bytes.
+    /// Entries of `queue`, 0 if it is not ready.
+    #[must_use]
+    pub fn size(&self, queue: usize) -> u16 {
+        self.queues.get(queue).filter(|queue| queue.is_ready()).map_or(0, VirtQueue::size)
+    }
+
+    /// Hands requests back, all at once: pairs of a head and the number of bytes written.
     ///
     /// # Errors
     /// The driver broke the rules.
-    pub fn complete(&mut self, queue: usize, head: u16, written: u32) -> Result<(), GuestError> {
+    pub fn complete(&mut self, queue: usize, requests: &[(u16, u32)]) -> Result<(), GuestError> {
         let memory = self.memory;
-        self.queue(queue).map_or(Ok(()), |queue| queue.complete(memory, head, written))
+        self.queue(queue).map_or(Ok(()), |queue| queue.complete(memory, requests))
     }
 
     /// Raises the interrupt if the driver wants to know of what was completed in `queue`.
@@ -112,7 +118,7 @@ impl<'a> Driver<'a> {
         for _ in 0..budget {
             if let Some(Chain { head, readable, writable }) = self.pop(queue)? {
                 let written = serve(readable, writable)?;
-                self.complete(queue, head, written)?;
+                self.complete(queue, &[(head, written)])?;
                 self.interrupt(queue)?;
             } else if self.listen(queue)? {
                 self.silence(queue)?;

@@ -112,13 +112,18 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         look(&mut self.shared.inner.lock().device)
     }
 
-    /// Changes the configuration space on the device's own account, and tells the driver.
-    pub(crate) fn change_config(&self, change: impl FnOnce(&mut D)) {
+    /// Changes the configuration space on the device's own account, and tells the driver. `change` gets the features that
+    /// the driver uses (none before it is ready) and says whether it changed anything.
+    pub(crate) fn change_config(&self, change: impl FnOnce(&mut D, u64) -> bool) {
         let mut inner = self.shared.inner.lock();
-        change(&mut inner.device);
-        inner.registers.config_generation = inner.registers.config_generation.wrapping_add(1);
         // No notification before DRIVER_OK (spec, 2.1.2).
-        if inner.registers.driver_ok() {
+        let ready = inner.registers.driver_ok();
+        let features = if ready { inner.registers.driver_features } else { 0 };
+        if !change(&mut inner.device, features) {
+            return;
+        }
+        inner.registers.config_generation = inner.registers.config_generation.wrapping_add(1);
+        if ready {
             self.shared.line.config();
         }
     }

@@ -2,7 +2,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::{Buffers, QueueV1};
 use crate::{GuestMemory, Invalid};
@@ -18,6 +18,9 @@ pub struct VirtQueue {
     pub(super) device_ring: u64,
     /// Some while the queue is ready.
     ring: Option<Queue>,
+    /// How far the driver was told of completions: used entries, modulo 2^16. Between two turns of the device this is
+    /// where the used ring stands, so it is not saved.
+    told: u16,
 }
 
 /// A request that the driver made available: the buffers that the device may read, then those that it may write.
@@ -68,15 +71,27 @@ pub enum GuestError {
     Request(&'static str),
 }
 
+/// Bytes before the entries of the used ring, and of an entry (spec, 2.7.8).
+const USED_HEADER: u64 = 4;
+const USED_ELEMENT: u64 = 8;
+/// Bytes before the entries of the available ring (spec, 2.7.6).
+const AVAILABLE_HEADER: u64 = 4;
+
 impl VirtQueue {
     pub(super) fn new(max_size: u16) -> Self {
-        Self { max_size, size: max_size, descriptors: 0, driver_ring: 0, device_ring: 0, ring: None }
+        Self { max_size, size: max_size, descriptors: 0, driver_ring: 0, device_ring: 0, ring: None, told: 0 }
     }
 
     /// The driver may use the queue.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ring.is_some()
+    }
+
+    /// Entries, as the driver set them.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.size
     }
 
     /// Largest size that the driver may set.
@@ -95,35 +110,58 @@ impl VirtQueue {
         chain.map(|descriptors| Chain::resolve(descriptors, memory)).transpose()
     }
 
-    /// Puts the request popped last back, to be popped again.
-    pub fn unpop(&mut self) {
+    /// Puts the `count` requests popped last back, to be popped again.
+    pub fn unpop(&mut self, count: u16) {
         if let Some(ring) = &mut self.ring {
-            ring.go_to_previous_position();
+            ring.set_next_avail(ring.next_avail().wrapping_sub(count));
         }
     }
 
-    /// Hands the request with this `head` back to the driver; the device wrote `written` bytes from its start on.
+    /// Hands requests back to the driver: pairs of a head and the number of bytes that the device wrote from the start of
+    /// that request on. The driver sees all of them or none, as it must with a packet that spans several.
     ///
     /// # Errors
-    /// The used ring is not in memory, or `head` is not of this queue.
-    pub fn complete(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), GuestError> {
+    /// The used ring is not in memory, or a head is not of this queue.
+    pub fn complete(&mut self, memory: &GuestMemory, requests: &[(u16, u32)]) -> Result<(), GuestError> {
         let Some(ring) = &mut self.ring else { return Ok(()) };
-        ring.add_used(memory, head, written).map_err(GuestError::Ring)
+        let Some(((last, last_written), earlier)) = requests.split_last() else { return Ok(()) };
+        // The library publishes each entry at once: so all but the last are put in place by hand, behind its back.
+        for (head, written) in earlier {
+            if *head >= ring.size() {
+                return Err(GuestError::Ring(virtio_queue::Error::InvalidDescriptorIndex));
+            }
+            let slot = u64::from(ring.next_used() % ring.size());
+            // struct virtq_used_elem: le32 id, le32 len.
+            let element = (u64::from(*written) << 32 | u64::from(*head)).to_le();
+            let address = GuestAddress(ring.used_ring() + USED_HEADER + slot * USED_ELEMENT);
+            memory.write_obj(element, address).map_err(ring_memory)?;
+            ring.set_next_used(ring.next_used().wrapping_add(1));
+        }
+        ring.add_used(memory, *last, *last_written).map_err(GuestError::Ring)
     }
 
-    /// Whether the driver wants an interrupt for what was completed since the last call.
+    /// Whether the driver wants an interrupt for what was completed since the last call (spec, 2.7.7 and 2.7.10).
+    ///
+    /// Not the library's `needs_notification`, which does not know the flag of drivers that poll, and counts only what
+    /// it completed itself.
     pub(super) fn wants_interrupt(&mut self, memory: &GuestMemory) -> Result<bool, GuestError> {
         let Some(ring) = &mut self.ring else { return Ok(false) };
-        if ring.event_idx_enabled() {
-            return ring.needs_notification(memory).map_err(GuestError::Ring);
+        let new = ring.next_used();
+        let old = std::mem::replace(&mut self.told, new);
+        if new == old {
+            return Ok(false);
         }
-        // The library leaves this flag to its user (spec, 2.7.7); a driver that polls sets it. The completions must be
-        // visible before the flag is read, or a driver that clears it now would wait for ever.
+        // The completions must be visible before the wish is read, or a driver that changes it now waits for ever.
         fence(Ordering::SeqCst);
-        let flags: u16 = memory
-            .load(GuestAddress(ring.avail_ring()), Ordering::Relaxed)
-            .map_err(|error| GuestError::Ring(virtio_queue::Error::GuestMemory(error)))?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        let load = |offset| -> Result<u16, GuestError> {
+            let address = GuestAddress(ring.avail_ring() + offset);
+            memory.load(address, Ordering::Relaxed).map(u16::from_le).map_err(ring_memory)
+        };
+        if ring.event_idx_enabled() {
+            let event = load(AVAILABLE_HEADER + 2 * u64::from(ring.size()))?;
+            return Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old));
+        }
+        Ok(u32::from(load(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Tells the driver that it need not announce new requests.
@@ -141,6 +179,7 @@ impl VirtQueue {
     /// The driver sets the queue ready.
     pub(super) fn start(&mut self, memory: &GuestMemory, event_idx: bool) -> Result<(), GuestError> {
         self.ring = Some(self.checked_ring(memory, event_idx).map_err(GuestError::Setup)?);
+        self.told = 0;
         Ok(())
     }
 
@@ -174,6 +213,7 @@ impl VirtQueue {
             driver_ring: state.driver_ring,
             device_ring: state.device_ring,
             ring: None,
+            told: state.next_used,
         };
         if state.ready {
             let mut ring = queue.checked_ring(memory, event_idx)?;
@@ -211,6 +251,10 @@ impl VirtQueue {
         }
         Ok(ring)
     }
+}
+
+fn ring_memory(error: GuestMemoryError) -> GuestError {
+    GuestError::Ring(virtio_queue::Error::GuestMemory(error))
 }
 
 impl<'m> Chain<'m> {

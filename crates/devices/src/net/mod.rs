@@ -1,0 +1,34 @@
+//! virtio-net: a network interface (spec, 5.1) on a tap of the host.
+//!
+//! Packets go straight between the tap and guest memory. What the tap of a machine that moved has not delivered stays
+//! on the source host and is lost, as on any network; [`VirtioMmio::announce`](crate::virtio::VirtioMmio::announce)
+//! tells switches where the guest is now.
+
+mod announce;
+mod control;
+mod model;
+mod receive;
+mod state;
+mod tap;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+pub use announce::rarp;
+pub use model::Net;
+pub use state::NetV1;
+pub use tap::{Tap, TapError};
+
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+/// Bytes of the header before each packet (spec, 5.1.6, struct virtio_net_hdr_v1).
+const HEADER_BYTES: usize = 12;
+
+/// Queues (spec, 5.1.2).
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+const CONTROL: usize = 2;
+
+/// Packets moved in one turn, in each direction: other devices share the thread.
+const BUDGET: usize = 64;

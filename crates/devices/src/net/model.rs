@@ -1,0 +1,193 @@
+use std::io;
+
+use virtio_bindings::{virtio_ids::VIRTIO_ID_NET, virtio_net::*};
+
+use super::{
+    CONTROL, Mac, NetV1, RECEIVE, TRANSMIT, Tap,
+    announce::rarp,
+    control::{self, Command},
+    receive::receive,
+    tap::Offloads,
+    transmit::transmit,
+};
+use crate::{
+    Interest, Invalid, Watch,
+    virtio::{Driver, GuestError, VirtioDevice, VirtioMmio, feature, read_from},
+};
+
+/// Commands served in one turn.
+const CONTROL_BUDGET: usize = 16;
+
+/// Which offloads of the tap stand for which features (spec, 5.1.3).
+const GUEST_OFFLOADS: [(u32, u32); 4] = [
+    (VIRTIO_NET_F_GUEST_CSUM, libc::TUN_F_CSUM),
+    (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
+    (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
+    (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
+];
+
+/// A virtio network interface.
+#[derive(Debug)]
+pub struct Net {
+    tap: Tap,
+    /// The address that the machine gave it, and which it has again after a reset.
+    own_mac: Mac,
+    mac: Mac,
+    announce: bool,
+    /// What the tap was told of the driver's features.
+    offloads: Offloads,
+    /// Sending waits for room in the tap.
+    tap_full: bool,
+}
+
+impl Net {
+    /// A network interface with this hardware address.
+    ///
+    /// # Errors
+    /// `mac` is a group address.
+    pub fn new(tap: Tap, mac: Mac) -> Result<Self, Invalid> {
+        check(mac)?;
+        Ok(Self { tap, own_mac: mac, mac, announce: false, offloads: Offloads::NONE, tap_full: false })
+    }
+
+    /// The network interface as it was saved. `mac` is the address that the machine gives it, as in [`Self::new`].
+    ///
+    /// # Errors
+    /// The address is a group address.
+    pub fn restore(tap: Tap, mac: Mac, state: &NetV1) -> Result<Self, Invalid> {
+        check(state.mac)?;
+        let mut net = Self::new(tap, mac)?;
+        net.mac = state.mac;
+        net.announce = state.announce;
+        Ok(net)
+    }
+
+    /// Has the tap leave to the guest what the guest can do itself.
+    fn settle_offloads(&mut self, features: u64) {
+        let accepted = GUEST_OFFLOADS.iter().filter(|(number, _)| features & feature(*number) != 0);
+        let wanted = Offloads(accepted.map(|(_, flag)| flag).sum());
+        if wanted != self.offloads {
+            self.set_offloads(wanted);
+        }
+    }
+
+    fn set_offloads(&mut self, wanted: Offloads) {
+        if let Err(error) = self.tap.set_offloads(wanted) {
+            tracing::warn!(tap = self.tap.name(), %error, "the tap refuses the guest's offloads");
+        }
+        self.offloads = wanted;
+    }
+
+    fn transmit(&mut self, driver: &mut Driver<'_>) -> Result<(), GuestError> {
+        self.tap_full = transmit(&self.tap, driver)?;
+        Ok(())
+    }
+
+    fn control(&mut self, driver: &mut Driver<'_>) -> Result<(), GuestError> {
+        driver.serve(CONTROL, CONTROL_BUDGET, |readable, writable| {
+            let (command, written) = control::take(readable, &writable)?;
+            match command {
+                Some(Command::SetMac(mac)) => self.mac = mac,
+                Some(Command::Announced) => self.announce = false,
+                Some(Command::Filter) | None => {}
+            }
+            Ok(written)
+        })
+    }
+}
+
+impl VirtioMmio<Net> {
+    /// Tells the network where this guest is: a frame of its own from the host, and a guest that can is asked to
+    /// announce its addresses. Frames get lost: a machine that moved does this a few times.
+    ///
+    /// # Errors
+    /// The frame could not be sent, for example because the interface is down. The guest is asked nevertheless.
+    pub fn announce(&self) -> io::Result<()> {
+        self.change_config(|net, features| {
+            let asked = features & feature(VIRTIO_NET_F_GUEST_ANNOUNCE) != 0 && !net.announce;
+            net.announce |= asked;
+            asked
+        });
+        self.with(|net| net.tap.send(&rarp(net.mac)))
+    }
+
+    /// The hardware address that the guest uses.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.with(|net| net.mac)
+    }
+}
+
+impl VirtioDevice for Net {
+    type State = NetV1;
+    const DEVICE_ID: u32 = VIRTIO_ID_NET;
+    const QUEUE_SIZES: &'static [u16] = &[256, 256, 64];
+
+    fn features(&self) -> u64 {
+        let always = [
+            VIRTIO_NET_F_MAC,
+            VIRTIO_NET_F_STATUS,
+            VIRTIO_NET_F_MRG_RXBUF,
+            VIRTIO_NET_F_CTRL_VQ,
+            VIRTIO_NET_F_CTRL_RX,
+            VIRTIO_NET_F_CTRL_MAC_ADDR,
+            VIRTIO_NET_F_GUEST_ANNOUNCE,
+            // A tap takes these from the guest at any time.
+            VIRTIO_NET_F_CSUM,
+            VIRTIO_NET_F_HOST_TSO4,
+            VIRTIO_NET_F_HOST_TSO6,
+            VIRTIO_NET_F_HOST_ECN,
+        ];
+        let offloads = GUEST_OFFLOADS.iter().map(|(number, _)| *number).filter(|_| self.tap.can_offload());
+        always.into_iter().chain(offloads).fold(0, |features, number| features | feature(number))
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let status = VIRTIO_NET_S_LINK_UP | if self.announce { VIRTIO_NET_S_ANNOUNCE } else { 0 };
+        let mut config = [0; 8];
+        config[..6].copy_from_slice(&self.mac);
+        config[6..].copy_from_slice(&(status as u16).to_le_bytes());
+        read_from(&config, offset, data);
+    }
+
+    fn write_config(&mut self, _offset: u64, _data: &[u8], _features: u64) {}
+
+    fn process(&mut self, queue: usize, driver: &mut Driver<'_>) -> Result<(), GuestError> {
+        self.settle_offloads(driver.features());
+        match queue {
+            RECEIVE => receive(&self.tap, driver),
+            TRANSMIT => self.transmit(driver),
+            CONTROL => self.control(driver),
+            _ => Ok(()),
+        }
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![Watch { fd: self.tap.raw_fd(), interest: Interest::ReadWrite, token: 0 }]
+    }
+
+    fn ready(&mut self, _token: u32, driver: &mut Driver<'_>) -> Result<(), GuestError> {
+        self.settle_offloads(driver.features());
+        if self.tap_full {
+            self.transmit(driver)?;
+        }
+        receive(&self.tap, driver)
+    }
+
+    fn reset(&mut self) {
+        self.mac = self.own_mac;
+        self.announce = false;
+        self.tap_full = false;
+        self.set_offloads(Offloads::NONE);
+    }
+
+    fn save(&self) -> NetV1 {
+        NetV1 { mac: self.mac, announce: self.announce }
+    }
+}
+
+fn check(mac: Mac) -> Result<(), Invalid> {
+    Invalid::unless(mac[0] & 1 == 0, || {
+        "the hardware address is a group address: its first byte must be even".into()
+    })
+}
