@@ -113,6 +113,7 @@ fn own_figures(
     own: &WhimbrelInfo,
     status: Option<MigrationStatus>,
 ) -> fmt::Result {
+    writeln!(f, "whimbrel:")?;
     if let Some(session) = &own.session {
         writeln!(f, "session: {session}")?;
     }
