@@ -23,11 +23,14 @@ mod io;
 mod lifecycle;
 mod machine;
 
+pub mod balloon;
 pub mod blk;
 pub mod i8042;
+pub mod input;
 pub mod net;
 pub mod power;
 pub mod rng;
+pub mod rtc;
 pub mod serial;
 pub mod virtio;
 

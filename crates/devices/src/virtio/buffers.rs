@@ -17,7 +17,14 @@ pub(crate) const MAX_PARTS: usize = 1024;
 /// after it has happened.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers<'m> {
-    parts: Vec<VolatileSlice<'m, BS<'m, AtomicBitmap>>>,
+    parts: Vec<Part<'m>>,
+}
+
+/// A range of guest memory without a gap, in the guest's addresses and in ours.
+#[derive(Clone, Debug)]
+struct Part<'m> {
+    address: u64,
+    slice: VolatileSlice<'m, BS<'m, AtomicBitmap>>,
 }
 
 impl<'m> Buffers<'m> {
@@ -31,11 +38,14 @@ impl<'m> Buffers<'m> {
         address: GuestAddress,
         bytes: usize,
     ) -> Result<(), GuestError> {
-        for part in GuestMemoryBackend::get_slices(memory, address, bytes) {
-            let part = part.map_err(|_| GuestError::OutsideMemory { address: address.0, bytes })?;
+        let mut address = address.0;
+        for slice in GuestMemoryBackend::get_slices(memory, GuestAddress(address), bytes) {
+            let slice = slice.map_err(|_| GuestError::OutsideMemory { address, bytes })?;
             if self.parts.len() == MAX_PARTS {
                 return Err(GuestError::TooManyBuffers);
             }
+            let part = Part { address, slice };
+            address = address.saturating_add(part.slice.len() as u64);
             self.parts.push(part);
         }
         Ok(())
@@ -54,7 +64,7 @@ impl<'m> Buffers<'m> {
     /// Bytes of all buffers together.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.parts.iter().map(VolatileSlice::len).sum()
+        self.parts.iter().map(|part| part.slice.len()).sum()
     }
 
     /// There are no bytes.
@@ -69,14 +79,16 @@ impl<'m> Buffers<'m> {
         let mut front = Vec::new();
         let mut missing = bytes;
         while missing > 0 && !self.parts.is_empty() {
-            if self.parts[0].len() <= missing {
-                missing -= self.parts[0].len();
+            let Part { address, slice } = &self.parts[0];
+            if slice.len() <= missing {
+                missing -= slice.len();
                 front.push(self.parts.remove(0));
-            } else if let Ok((head, tail)) = self.parts[0].split_at(missing) {
-                front.push(head);
-                self.parts[0] = tail;
-                missing = 0;
+                continue;
             }
+            let (address, Ok((head, tail))) = (*address, slice.split_at(missing)) else { break };
+            front.push(Part { address, slice: head });
+            self.parts[0] = Part { address: address + missing as u64, slice: tail };
+            missing = 0;
         }
         Self { parts: front }
     }
@@ -92,7 +104,7 @@ impl<'m> Buffers<'m> {
     pub fn read(&self, data: &mut [u8]) -> usize {
         let mut done = 0;
         for part in &self.parts {
-            done += part.copy_to(&mut data[done..]);
+            done += part.slice.copy_to(&mut data[done..]);
         }
         done
     }
@@ -101,19 +113,24 @@ impl<'m> Buffers<'m> {
     pub fn write(&self, data: &[u8]) -> usize {
         let mut done = 0;
         for part in &self.parts {
-            let bytes = part.len().min(data.len() - done);
-            part.copy_from(&data[done..done + bytes]);
+            let bytes = part.slice.len().min(data.len() - done);
+            part.slice.copy_from(&data[done..done + bytes]);
             done += bytes;
         }
         done
+    }
+
+    /// Guest-physical address and length in bytes of each buffer.
+    pub fn ranges(&self) -> impl Iterator<Item = (GuestAddress, usize)> {
+        self.parts.iter().map(|part| (GuestAddress(part.address), part.slice.len()))
     }
 
     /// Every buffer starts and ends on a multiple of `alignment` bytes of host memory.
     #[must_use]
     pub fn is_aligned(&self, alignment: usize) -> bool {
         self.parts.iter().all(|part| {
-            (part.ptr_guard().as_ptr() as usize).is_multiple_of(alignment)
-                && part.len().is_multiple_of(alignment)
+            (part.slice.ptr_guard().as_ptr() as usize).is_multiple_of(alignment)
+                && part.slice.len().is_multiple_of(alignment)
         })
     }
 
@@ -161,9 +178,9 @@ impl<'m> Buffers<'m> {
     }
 
     fn vectors(&self) -> Vec<libc::iovec> {
-        let vector = |part: &VolatileSlice<'m, _>| libc::iovec {
-            iov_base: part.ptr_guard_mut().as_ptr().cast(),
-            iov_len: part.len(),
+        let vector = |Part { slice, .. }: &Part<'m>| libc::iovec {
+            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+            iov_len: slice.len(),
         };
         self.parts.iter().map(vector).collect()
     }
@@ -176,12 +193,12 @@ impl<'m> Buffers<'m> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => usize::MAX,
         };
-        for part in &self.parts {
-            let bytes = part.len().min(dirty);
+        for Part { slice, .. } in &self.parts {
+            let bytes = slice.len().min(dirty);
             if bytes == 0 {
                 break;
             }
-            part.bitmap().mark_dirty(0, bytes);
+            slice.bitmap().mark_dirty(0, bytes);
             dirty -= bytes;
         }
         result

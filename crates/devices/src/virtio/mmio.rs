@@ -107,6 +107,12 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         &self.shared.events
     }
 
+    /// A driver uses the device, and has not broken its rules.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.shared.inner.lock().registers.is_live()
+    }
+
     /// Looks at the device. Waits while the device works.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut D) -> R) -> R {
         look(&mut self.shared.inner.lock().device)
