@@ -1,5 +1,7 @@
 //! Clients that send rubbish, too much, too early, or do not read. After each, the monitor answers.
 
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
 mod machine;
 mod support;
 

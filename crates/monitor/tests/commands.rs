@@ -1,5 +1,7 @@
 //! What clients ask, and what they are told.
 
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]

@@ -1,5 +1,7 @@
 //! Lines of the human monitor, through `human-monitor-command`.
 
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]

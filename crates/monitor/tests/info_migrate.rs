@@ -1,5 +1,7 @@
 //! The text of `info migrate`, before, during and after.
 
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
 use whimbrel_monitor::info_migrate;
 use whimbrel_monitor::types::{
     DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress, WhimbrelInfo,

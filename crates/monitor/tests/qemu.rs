@@ -1,5 +1,7 @@
 //! The client against QEMU's own monitor, and our names against QEMU's. Skipped, loudly, where QEMU is not installed.
 
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]

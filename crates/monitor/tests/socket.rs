@@ -1,5 +1,7 @@
 //! The socket's file: whose it is, who may open it, and what becomes of it.
 
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
