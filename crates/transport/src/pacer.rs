@@ -53,6 +53,12 @@ impl Pacer {
         }
     }
 
+    /// The rate in force, 0 for no limit.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.state.lock().rate
+    }
+
     /// Changes the rate, 0 for no limit.
     pub fn set_rate(&self, rate: u64) {
         let mut state = self.state.lock();
