@@ -1,0 +1,191 @@
+//! Which crate may depend on which. Arrows go only downward.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+/// What one crate may know of the others, and must not know of the outside.
+struct Rule {
+    /// Folder in `crates/`.
+    name: &'static str,
+    /// Crates of the workspace it may depend on.
+    may_use: &'static [&'static str],
+    /// Crates from outside that neither it nor anything it may use depends on.
+    must_not_use: &'static [&'static [&'static str]],
+    /// What the crate is, in the words of the message.
+    because: &'static str,
+}
+
+const KVM: &[&str] = &["kvm-ioctls", "kvm-bindings"];
+const SYSTEM: &[&str] = &["libc", "rustix", "nix", "signal-hook", "event-manager", "vmm-sys-util"];
+const THREADS: &[&str] = &["crossbeam-channel", "parking_lot", "tokio", "rayon"];
+const MEMORY: &[&str] = &["vm-memory", "vm-superio", "virtio-queue"];
+const SOCKETS: &[&str] = &["rustls", "socket2", "mio", "tokio"];
+
+const RULES: &[Rule] = &[
+    Rule {
+        name: "state",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it is the envelope of device states, and turns values into bytes and back",
+    },
+    Rule {
+        name: "wire",
+        may_use: &["state"],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it is the bytes of the protocol, without sockets, clocks or guest memory",
+    },
+    Rule {
+        name: "migration",
+        may_use: &["state", "wire"],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it is pure: events and the time go in, actions come out, so that both peers can be driven without I/O",
+    },
+    Rule {
+        name: "ram",
+        may_use: &[],
+        must_not_use: &[KVM, SOCKETS],
+        because: "it knows guest memory, not the protocol, sockets or KVM (whose dirty log comes in through a trait)",
+    },
+    Rule {
+        name: "transport",
+        may_use: &[],
+        must_not_use: &[KVM, MEMORY],
+        because: "it moves bytes and does not know what they mean",
+    },
+    Rule {
+        name: "engine",
+        may_use: &["migration", "ram", "state", "transport", "wire"],
+        must_not_use: &[KVM],
+        because: "it runs a migration for any machine, so that other machines than ours can embed it",
+    },
+    Rule {
+        name: "devices",
+        may_use: &["ram", "state"],
+        must_not_use: &[KVM, SOCKETS],
+        because: "a device knows guest memory and its own registers, not how it is migrated or who emulates the CPU",
+    },
+    Rule {
+        name: "config",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it describes a machine and opens nothing of it",
+    },
+    Rule {
+        name: "monitor",
+        may_use: &[],
+        must_not_use: &[KVM, MEMORY],
+        because: "it speaks QMP for whoever implements its handler, and does not know how a machine or a migration works",
+    },
+    Rule {
+        name: "guests",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, SOCKETS],
+        because: "it is a guest as bytes",
+    },
+    Rule {
+        name: "vmm",
+        may_use: &[
+            "config",
+            "devices",
+            "engine",
+            "migration",
+            "monitor",
+            "ram",
+            "state",
+            "transport",
+            "wire",
+        ],
+        must_not_use: &[],
+        because: "it puts everything together, but is no place for the operator's tool or for test guests",
+    },
+    Rule {
+        name: "whimbrel",
+        may_use: &["config", "guests", "monitor"],
+        must_not_use: &[KVM, MEMORY],
+        because: "the operator's tool sees a machine only through its command line and its monitor",
+    },
+    Rule {
+        name: "fuzzing",
+        may_use: &["config", "monitor", "state", "wire"],
+        must_not_use: &[KVM],
+        because: "it feeds bytes to the crates that parse what comes from outside",
+    },
+    Rule { name: "boundaries", may_use: &[], must_not_use: &[KVM], because: "it reads the others as text" },
+];
+
+#[test]
+fn every_crate_has_a_rule() {
+    let crates: BTreeSet<_> = workspace().into_keys().collect();
+    let rules: BTreeSet<_> = RULES.iter().map(|rule| rule.name.to_owned()).collect();
+    assert_eq!(
+        crates,
+        rules,
+        "each crate of the workspace needs a rule in {}, and each rule a crate",
+        file!()
+    );
+}
+
+#[test]
+fn crates_use_only_the_crates_that_they_may_know() {
+    let workspace = workspace();
+    let mut wrong = Vec::new();
+    for rule in RULES {
+        for dependency in dependencies(&workspace, rule.name).filter(|name| workspace.contains_key(*name)) {
+            if !rule.may_use.contains(&dependency) {
+                wrong.push(format!("`{}` depends on `{dependency}`, but {}", rule.name, rule.because));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_keep_out_what_they_must_not_know() {
+    let workspace = workspace();
+    let mut wrong = Vec::new();
+    for rule in RULES {
+        let forbidden: BTreeSet<_> = rule.must_not_use.concat().into_iter().collect();
+        for reached in std::iter::once(rule.name).chain(rule.may_use.iter().copied()) {
+            for dependency in dependencies(&workspace, reached).filter(|name| forbidden.contains(name)) {
+                let through =
+                    if reached == rule.name { String::new() } else { format!(" through `{reached}`") };
+                wrong.push(format!("`{}` depends on {dependency}{through}, but {}", rule.name, rule.because));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rules_name_only_crates_below_them() {
+    let position = |name: &str| RULES.iter().position(|rule| rule.name == name);
+    for rule in RULES {
+        for below in rule.may_use {
+            assert!(position(below).is_some(), "`{below}` in the rule of `{}` is no crate", rule.name);
+            let circle = RULES.iter().any(|other| other.name == *below && other.may_use.contains(&rule.name));
+            assert!(!circle, "`{}` and `{below}` may use each other", rule.name);
+        }
+    }
+}
+
+/// The crates of the workspace by the name of their folder.
+fn workspace() -> BTreeMap<String, Package> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(boundaries::root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo can read the workspace");
+    let folder = |package: &Package| package.manifest_path.parent()?.file_name().map(str::to_owned);
+    metadata.packages.into_iter().filter_map(|package| Some((folder(&package)?, package))).collect()
+}
+
+/// What a crate is built from: dependencies of its tests are free to be anything. Crates of the workspace go by the name of
+/// their folder, others by the name of their package.
+fn dependencies<'a>(workspace: &'a BTreeMap<String, Package>, name: &str) -> impl Iterator<Item = &'a str> {
+    let all = workspace.get(name).map(|package| package.dependencies.as_slice()).unwrap_or_default();
+    all.iter().filter(|dependency| dependency.kind != DependencyKind::Development).map(|dependency| {
+        let folder = dependency.path.as_ref().and_then(|path| path.file_name());
+        folder.unwrap_or(&dependency.name)
+    })
+}

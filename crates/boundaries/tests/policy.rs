@@ -1,0 +1,88 @@
+//! Rules for every file: where `unsafe` may stand, how long a file may be, and that nothing is left to do.
+
+use boundaries::{SourceFile, sources, unsafe_lines};
+
+/// Longest file, in lines. Past about 500 a file has two ideas.
+const MAX_LINES: usize = 600;
+
+/// Files that are longer, each with the reason.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+/// Where `unsafe` may stand, each with what needs it: a file, or a folder with `/` at its end. All else must do without.
+const UNSAFE_PLACES: &[(&str, &str)] = &[
+    ("crates/devices/src/balloon/discard.rs", "madvise takes pages of guest memory back"),
+    ("crates/devices/src/net/tap.rs", "ioctls of a tap"),
+    ("crates/devices/src/virtio/buffers.rs", "files are read and written straight from guest memory"),
+    ("crates/engine/src/destination/receiver.rs", "pages are received straight into guest memory"),
+    ("crates/engine/src/source/sender.rs", "pages are sent straight from guest memory"),
+    ("crates/ram/benches/pages.rs", "the memory that is measured is filled through its address"),
+    ("crates/ram/src/allocate.rs", "blocks are shared between threads by their address"),
+    ("crates/ram/src/digest.rs", "guest memory is read through its address"),
+    ("crates/ram/src/page_set.rs", "words are plain where nobody shares them, atomic where somebody does"),
+    ("crates/ram/src/place.rs", "addresses within a block, and pages that become zero"),
+    ("crates/ram/src/zero.rs", "vector instructions look at guest memory"),
+    ("crates/transport/src/connection.rs", "passes on what is promised about pieces"),
+    ("crates/transport/src/vectored.rs", "sendmsg and recvmsg on pieces of memory"),
+    ("crates/vmm/src/arch/x86_64/vm_state.rs", "KVM's interrupt controllers are unions"),
+    ("crates/vmm/src/arch/x86_64/xsave.rs", "KVM fills an area as long as it said"),
+    ("crates/vmm/src/disk_lock.rs", "fcntl takes a pointer"),
+    ("crates/vmm/src/io_loop.rs", "descriptors are known by number"),
+    ("crates/vmm/src/kvm/ioctl.rs", "ioctls that no crate has"),
+    ("crates/vmm/src/kvm/slots.rs", "KVM is told host addresses"),
+    ("crates/vmm/src/machine/resources.rs", "a descriptor that was inherited is known by number"),
+    ("crates/vmm/src/vcpu/exit.rs", "the page that the kernel shares with a vCPU"),
+    ("crates/vmm/src/vcpu/kick.rs", "one flag in that page, and a signal handler"),
+    ("guests/workload/src/", "a machine without an operating system"),
+];
+
+#[test]
+fn unsafe_stands_only_where_it_is_needed() {
+    let is_in = |file: &SourceFile, place: &str| {
+        file.path == place || (place.ends_with('/') && file.path.starts_with(place))
+    };
+    let with_unsafe: Vec<_> = all().into_iter().filter(|file| !unsafe_lines(file).is_empty()).collect();
+    let astray: Vec<_> = with_unsafe
+        .iter()
+        .filter(|file| !UNSAFE_PLACES.iter().any(|(place, _)| is_in(file, place)))
+        .map(|file| format!("{}:{}", file.path, unsafe_lines(file)[0]))
+        .collect();
+    assert!(
+        astray.is_empty(),
+        "`unsafe` in {astray:#?}: move it to one of UNSAFE_PLACES in {}, or add the file there with the reason",
+        file!()
+    );
+    let left: Vec<_> = UNSAFE_PLACES
+        .iter()
+        .filter(|(place, _)| !with_unsafe.iter().any(|file| is_in(file, place)))
+        .collect();
+    assert!(left.is_empty(), "no `unsafe` any more in {left:#?}: take them off UNSAFE_PLACES in {}", file!());
+}
+
+#[test]
+fn files_are_short() {
+    let is_excused = |path: &str| LONG_FILES.iter().any(|(long, _)| *long == path);
+    let lengths = all().into_iter().map(|file| (file.text.lines().count(), file.path));
+    let (long, short): (Vec<_>, Vec<_>) = lengths.partition(|(lines, _)| *lines > MAX_LINES);
+    let long: Vec<_> = long.iter().filter(|(_, path)| !is_excused(path)).collect();
+    assert!(long.is_empty(), "over {MAX_LINES} lines: {long:#?}. Each has two ideas, give each idea a file");
+    let excused: Vec<_> = short.iter().filter(|(_, path)| is_excused(path)).collect();
+    assert!(excused.is_empty(), "short again: {excused:#?}. Take them off LONG_FILES in {}", file!());
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    // Put together here, so that this file does not contain them.
+    let words = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["todo", "!"], ["unimplemented", "!"]]
+        .map(|word| word.concat());
+    for file in all() {
+        for (index, line) in file.text.lines().enumerate() {
+            let found = words.iter().find(|word| line.contains(*word));
+            assert!(found.is_none(), "{}:{} says {found:?}: do it, or leave it out", file.path, index + 1);
+        }
+    }
+}
+
+/// Every file of Rust in the repository.
+fn all() -> Vec<SourceFile> {
+    ["crates", "guests", "fuzz", "tests", "bench"].into_iter().flat_map(sources).collect()
+}

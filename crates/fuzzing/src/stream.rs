@@ -1,0 +1,110 @@
+//! What a peer sends during a migration: control frames, and the frames of page channels.
+
+use wire::{
+    Ack, Batch, ChannelHello, Complete, Encoding, FrameHeader, FrameKind, HEADER_BYTES, Message, Refuse,
+    RoundEnd, Run, SessionId,
+};
+
+/// Pages of the blocks of the machine that receives. Others do not exist.
+fn block_pages(block: u16) -> Option<u64> {
+    [1 << 18, 1, u64::MAX].get(usize::from(block)).copied()
+}
+
+/// A control frame: header, then body. The body is also decoded by itself, since bytes that are changed at random never
+/// have the right checksum.
+pub(crate) fn control(bytes: &[u8]) {
+    let body = behind_header(bytes);
+    let Ok(message) = Message::decode(body) else { return };
+    let frame = message.encode(7).expect("what could be received can be sent");
+    let again = Message::decode(&frame[HEADER_BYTES..]);
+    // CBOR has several spellings of one value: the value must survive, not the bytes.
+    assert_eq!(again.as_ref(), Ok(&message));
+    assert!(!message.name().is_empty());
+    if let Message::Hello(hello) = &message {
+        let _ = hello.common_version();
+        let _ = hello.mismatches(&[], &[]);
+    }
+}
+
+/// A frame of a page channel, its body decoded as each kind in turn.
+pub(crate) fn pages(bytes: &[u8]) {
+    let body = behind_header(bytes);
+    let mut batch = Batch::default();
+    if batch.decode_from(body, block_pages).is_ok() {
+        within_limits(&batch);
+        let mut frame = Vec::new();
+        batch.encode_into(0, &mut frame);
+        assert_eq!(&frame[HEADER_BYTES..], body, "a table has one spelling");
+    }
+    if let Ok(hello) = ChannelHello::decode(body) {
+        assert_eq!(&hello.encode()[HEADER_BYTES..], body);
+    }
+    if let Ok(end) = RoundEnd::decode(body) {
+        assert_eq!(&end.encode(3)[HEADER_BYTES..], body);
+    }
+}
+
+fn within_limits(batch: &Batch) {
+    assert!(batch.runs.len() <= wire::MAX_RUNS && batch.raw_pages() <= wire::MAX_BATCH_PAGES);
+    for run in &batch.runs {
+        let end = run.first_page.checked_add(run.pages.into());
+        assert!(end.is_some() && end <= block_pages(batch.block), "{run:?} is outside of its block");
+    }
+    let data: usize = batch.runs.iter().map(Run::data_bytes).sum();
+    assert!(data as u64 <= wire::MAX_BATCH_PAGES * wire::PAGE_BYTES as u64);
+}
+
+/// What follows a header; the header itself must be refused or bounded.
+fn behind_header(bytes: &[u8]) -> &[u8] {
+    let Some((raw, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return bytes };
+    if let Ok(header) = FrameHeader::decode(raw) {
+        assert!(header.length <= header.kind.max_length());
+        // A receiver reads exactly as many bytes as the header says.
+        if let Some(body) = body.get(..header.length as usize)
+            && header.check(raw, body, header.sequence).is_ok()
+        {
+            assert_eq!(FrameHeader::encode(header.kind, header.sequence, body), *raw);
+        }
+    }
+    body
+}
+
+pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
+    let messages = [
+        Message::Refuse(Refuse { reasons: vec!["Memory differs".into()] }),
+        Message::Ping(u64::MAX),
+        Message::Switchover { round: 3 },
+        Message::Device(state::DeviceState {
+            id: "disk0".into(),
+            kind: "virtio-blk".into(),
+            version: 1,
+            body: vec![0xa0],
+        }),
+        Message::Complete(Complete {
+            rounds: 2,
+            raw_pages: 1,
+            zero_pages: 2,
+            devices: 3,
+            run: true,
+            digest: Some(vec![1, u64::MAX]),
+        }),
+        Message::Ready(Ack { nanoseconds: 1 }),
+        Message::Go,
+        Message::NotRunning { reason: "disk in use".into() },
+        Message::Ask { session: SessionId([7; 16]) },
+    ];
+    messages.iter().filter_map(|message| message.encode(0).ok()).collect()
+}
+
+pub(crate) fn pages_seeds() -> Vec<Vec<u8>> {
+    let run = |first_page, pages, encoding| Run { first_page, pages, encoding };
+    let runs =
+        vec![run(0, 1, Encoding::Raw), run(9, 2048 - 1, Encoding::Raw), run(3000, 1 << 17, Encoding::Zero)];
+    let mut batch = Vec::new();
+    Batch { round: 1, block: 0, runs }.encode_into(0, &mut batch);
+    let end = RoundEnd { round: 1, last: true, raw_pages: 2048, zero_pages: u64::MAX };
+    let hello = ChannelHello { version: 1, index: 63, session: SessionId([1; 16]) };
+    let mut too_long = FrameHeader::encode(FrameKind::Pages, 0, &[]).to_vec();
+    too_long[4..8].fill(0xff);
+    vec![batch, end.encode(1), hello.encode(), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]
+}
