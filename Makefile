@@ -1,0 +1,40 @@
+# `make` or `make help` says what there is. Each target installs what it needs (scripts/bootstrap).
+
+target_dir := $(or $(CARGO_TARGET_DIR),target)
+release := $(target_dir)/release
+
+.PHONY: help demo test check bench fuzz clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: ## Build, and watch a busy VM move between two processes and back
+	@scripts/bootstrap build
+	cargo build --locked --release --package whimbrel-vmm --package whimbrel
+	$(release)/whimbrel demo
+
+test: check ## Everything: checks, documentation examples, unit and end-to-end tests
+	@scripts/bootstrap test
+	@scripts/test
+
+check: ## Formatting, lints, dependencies and licences, boundaries between crates
+	@scripts/bootstrap check
+	@scripts/stage format scripts/format --check
+	@scripts/stage clippy cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	@scripts/stage clippy-guest cargo clippy --locked --quiet --manifest-path guests/workload/Cargo.toml --lib --bins -- -D warnings
+	@scripts/stage deny cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
+	@scripts/stage boundaries cargo test --locked --quiet --package whimbrel-boundaries
+
+bench: ## Measure, side by side with QEMU where it does the same
+	@scripts/bootstrap bench
+	cargo build --locked --release --package whimbrel-vmm --package whimbrel
+	cargo bench --locked --workspace
+	$(release)/whimbrel bench
+
+fuzz: ## Fuzz everything that parses bytes from outside, FUZZ_SECONDS (30) for each target
+	@scripts/bootstrap fuzz
+	@scripts/fuzz
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf fuzz/target fuzz/corpus fuzz/artifacts guests/workload/target
