@@ -313,7 +313,7 @@ io_bitmap: .skip 8192 + 64              # behind all TSSs: one for all of them
 ring0_stacks: .skip MAX_CPUS << RING0_STACK_SHIFT
 .globl idt
 idt: .skip 32 * 16
-boot_stack: .skip 32768
+boot_stack: .skip 65536
 boot_stack_top:
 fault_stack: .skip 8192
 fault_stack_top:

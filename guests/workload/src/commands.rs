@@ -50,7 +50,9 @@ impl Commands {
             match word {
                 "poweroff" => request = Some(Request::PowerOff),
                 "reset" => request = Some(Request::Reset),
-                _ => obey(word, setup),
+                _ if word.contains('=') => obey(word, setup),
+                // Anything else was typed to see it echoed.
+                _ => {}
             }
         }
         self.line.clear();

@@ -52,7 +52,7 @@ fn first_cpu() -> ! {
     });
     let mut ram = match Ram::new() {
         Ok(ram) => ram,
-        Err(bad) => panic!("this loader does not say what memory there is: {bad:?}"),
+        Err(bad) => panic!("{}", bad.sentence()),
     };
     ram.map();
     let mut devices = Devices::new(&params, &mut ram, clock.tsc_khz);

@@ -114,11 +114,22 @@ pub(crate) struct Ram {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BadStart {
     /// What EBX pointed to is no start info.
-    NoStartInfo,
+    Boot,
     /// There is no memory map in it.
-    NoMemoryMap,
+    Map,
     /// The map has no memory behind the image.
-    NoMemory,
+    Memory,
+}
+
+impl BadStart {
+    /// What to tell whoever built the machine.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            BadStart::Boot => "EBX does not point to a PVH start info",
+            BadStart::Map => "The PVH start info has no memory map (version 1)",
+            BadStart::Memory => "The memory map has no memory behind the image in the first GiB",
+        }
+    }
 }
 
 impl Ram {
@@ -129,7 +140,7 @@ impl Ram {
     pub(crate) fn new() -> Result<Self, BadStart> {
         let info = start_info()?;
         if info.version < 1 || info.memory_map == 0 || info.memory_map_entries == 0 {
-            return Err(BadStart::NoMemoryMap);
+            return Err(BadStart::Map);
         }
         let (mut free, mut has_low_page) = (Regions::default(), false);
         for index in 0..info.memory_map_entries.min(MAX_MEMORY_MAP) {
@@ -145,7 +156,7 @@ impl Ram {
             free.push(Region { start, end });
         }
         if free.bytes() == 0 || free.list[0].start >= GIB {
-            Err(BadStart::NoMemory)
+            Err(BadStart::Memory)
         } else {
             Ok(Self { free, has_low_page })
         }
@@ -228,11 +239,11 @@ pub(crate) fn copy_command_line(into: &mut [u8]) -> &str {
 fn start_info() -> Result<StartInfo, BadStart> {
     let address = boot::start_info();
     if address == 0 {
-        return Err(BadStart::NoStartInfo);
+        return Err(BadStart::Boot);
     }
     // SAFETY: PVH: EBX points to it, and the loader puts it into the first GiB.
     let info = unsafe { (address as *const StartInfo).read_unaligned() };
-    if info.magic == MAGIC { Ok(info) } else { Err(BadStart::NoStartInfo) }
+    if info.magic == MAGIC { Ok(info) } else { Err(BadStart::Boot) }
 }
 
 /// A page of physical memory, by its address.
