@@ -1,2 +1,42 @@
-//! Placeholder.
-fn main() {}
+//! `whimbrel`: the operator's tool.
+
+mod monitor;
+
+use clap::{Parser, Subcommand};
+use std::error::Error;
+use std::process::ExitCode;
+
+/// The operator's tool for Whimbrel virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "whimbrel", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Monitor(monitor::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Monitor(arguments) => monitor::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("whimbrel: {}", with_sources(&*error));
+        ExitCode::FAILURE
+    })
+}
+
+/// An error and all that caused it, on one line.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
