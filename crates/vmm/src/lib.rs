@@ -3,14 +3,21 @@
 
 mod arch;
 mod bus;
+mod disk_lock;
 mod events;
+mod io_loop;
 mod kvm;
 mod machine;
 #[cfg(test)]
 mod testing;
 mod vcpu;
 
-pub use arch::KernelError;
+pub use arch::{CpuidEntry, KernelError, MsrError};
+pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};
 pub use kvm::KvmError;
-pub use machine::BoardError;
+pub use machine::{
+    BoardError, BuildError, DeviceDescription, DeviceError, Incoming, Machine, MachineDescription,
+    MemoryDescription, PauseError, PauseTimings, PlugError, ResetError, ResourceError, RestoreError,
+    SaveError, StatesError, VcpuError,
+};

@@ -1,6 +1,5 @@
 //! The one door to `/dev/kvm`: opening it, checking that it can do what a machine needs, and making a VM.
 
-mod clock;
 mod dirty_log;
 mod ioctl;
 mod slots;
@@ -14,7 +13,6 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::errno;
 
-pub(crate) use clock::{ClockFlags, clock_flags};
 pub(crate) use dirty_log::KvmDirtyLog;
 pub(crate) use slots::MemorySlots;
 

@@ -2,11 +2,12 @@
 
 use std::{io, sync::Arc};
 
+use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use parking_lot::RwLock;
 use ram::{Backing, Ram, RamError};
 
 use crate::{
-    arch::layout,
+    arch::{self, CpuidEntry, IrqchipV1, MsrError, PitV1, VcpuV1, layout},
     bus::Buses,
     events::Events,
     kvm::{Hypervisor, KvmDirtyLog, KvmError, MemorySlots, Trying as _},
@@ -22,6 +23,28 @@ pub(crate) struct Board {
     pub(crate) dirty_log: Arc<KvmDirtyLog>,
     pub(crate) ram: Ram,
     pub(crate) hypervisor: Hypervisor,
+    pub(crate) processor: Processor,
+    /// How everything in KVM is after power-on, for a reset.
+    pub(crate) power_on: PowerOn,
+}
+
+/// What the vCPUs are.
+#[derive(Clone, Debug)]
+pub(crate) struct Processor {
+    /// CPUID of vCPU 0.
+    pub(crate) cpuid: Vec<CpuidEntry>,
+    /// The model-specific registers that are saved.
+    pub(crate) msrs: Vec<u32>,
+    /// Frequency of the time-stamp counter.
+    pub(crate) tsc_khz: u32,
+}
+
+/// The states in KVM after power-on.
+#[derive(Clone, Debug)]
+pub(crate) struct PowerOn {
+    pub(crate) vcpus: Vec<VcpuV1>,
+    pub(crate) irqchip: IrqchipV1,
+    pub(crate) pit: PitV1,
 }
 
 /// Why the board of a machine could not be made.
@@ -33,6 +56,9 @@ pub enum BoardError {
     /// No memory.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// A vCPU refused.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
     /// More memory than the host has at all.
     #[error("The machine is to have {mib} MiB of memory, but this host has {host_mib} MiB: give it less")]
     MoreThanTheHost {
@@ -59,6 +85,25 @@ pub enum BoardError {
     },
 }
 
+/// Why something could not be done with a vCPU.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// KVM refused.
+    #[error("vCPU {vcpu} cannot be set up")]
+    Refused {
+        /// Number of the vCPU.
+        vcpu: u8,
+        /// Why.
+        source: MsrError,
+    },
+    /// Its thread ended with a panic, which is on standard error.
+    #[error("The thread of vCPU {vcpu} has died: this is a defect of the VMM, and the machine cannot go on")]
+    Dead {
+        /// Number of the vCPU.
+        vcpu: u8,
+    },
+}
+
 impl Board {
     /// Makes a VM with `cpus` vCPUs and `bytes` of memory.
     pub(crate) fn new(cpus: u8, bytes: u64, backing: Backing, events: &Events) -> Result<Self, BoardError> {
@@ -73,14 +118,85 @@ impl Board {
         let dirty_log = Arc::new(KvmDirtyLog::new(slots, hypervisor.manual_protect));
         let buses = Arc::new(RwLock::new(Arc::new(Buses::default())));
         let surroundings = Surroundings { buses: buses.clone(), events: events.clone() };
-        let vcpu = |vcpu: u8| {
-            let fd = hypervisor.vm.create_vcpu(vcpu.into()).trying("create a vCPU")?;
-            Vcpu::spawn(vcpu, fd, surroundings.clone())
-                .map_err(|source| BoardError::Thread { vcpu, source })
-        };
-        let vcpus = (0..cpus).map(vcpu).collect::<Result<Vec<_>, BoardError>>()?;
-        Ok(Self { vcpus, buses, dirty_log, ram, hypervisor })
+        let mut fds = create_vcpus(&hypervisor.vm, cpus)?;
+        let processor = Processor::of_this_host(&hypervisor, &mut fds)?;
+        let power_on = PowerOn::read(&hypervisor, &fds, &processor)?;
+        let vcpus = (0u8..).zip(fds).map(|(vcpu, fd)| {
+            Vcpu::spawn(vcpu, fd, surroundings.clone()).map_err(|source| BoardError::Thread { vcpu, source })
+        });
+        let vcpus = vcpus.collect::<Result<_, _>>()?;
+        Ok(Self { vcpus, buses, dirty_log, ram, hypervisor, processor, power_on })
     }
+
+    /// Makes one call on every vCPU's thread, all at the same time. `each` hands out the calls.
+    pub(crate) fn on_vcpus<T, C>(&self, mut each: impl FnMut(u8) -> C) -> Result<Vec<T>, VcpuError>
+    where
+        T: Send + 'static,
+        C: FnOnce(&mut VcpuFd) -> Result<T, MsrError> + Send + 'static,
+    {
+        let numbered = || (0u8..).zip(&self.vcpus);
+        let started: Vec<_> = numbered().map(|(index, vcpu)| vcpu.start(each(index))).collect();
+        let finished = (0u8..).zip(started).map(|(vcpu, result)| match result.recv() {
+            Ok(result) => result.map_err(|source| VcpuError::Refused { vcpu, source }),
+            Err(_) => Err(VcpuError::Dead { vcpu }),
+        });
+        finished.collect()
+    }
+
+    /// The machine's time-stamp counter now. No vCPU may be running.
+    pub(crate) fn tsc(&self) -> Result<u64, VcpuError> {
+        let result = self.vcpus[0].start(|fd| arch::tsc(fd)).recv();
+        result
+            .map_err(|_| VcpuError::Dead { vcpu: 0 })?
+            .map_err(|source| VcpuError::Refused { vcpu: 0, source })
+    }
+}
+
+impl Processor {
+    /// All that this host can offer and migrate. Gives the vCPUs their CPUID on the way, without which KVM does not know
+    /// which registers they have.
+    fn of_this_host(hypervisor: &Hypervisor, vcpus: &mut [VcpuFd]) -> Result<Self, BoardError> {
+        let cpus = u8::try_from(vcpus.len()).unwrap_or(layout::MAX_CPUS);
+        let tsc_deadline = hypervisor.kvm.check_extension(Cap::TscDeadlineTimer);
+        let mut cpuid = arch::for_guest(&arch::supported(&hypervisor.kvm)?, cpus, tsc_deadline);
+        set_cpuid(&vcpus[0], &cpuid, 0)?;
+        if !arch::takes_arch_capabilities(&vcpus[0]) {
+            arch::without_arch_capabilities(&mut cpuid);
+        }
+        (0u8..).zip(&*vcpus).try_for_each(|(vcpu, fd)| set_cpuid(fd, &cpuid, vcpu))?;
+        let msrs = arch::migratable(&hypervisor.kvm, &vcpus[0])?;
+        let tsc_khz = vcpus[0].get_tsc_khz().trying("read the frequency of the time-stamp counter")?;
+        Ok(Self { cpuid, msrs, tsc_khz })
+    }
+}
+
+impl PowerOn {
+    /// Forgets registers that a machine which came from elsewhere does not have.
+    pub(crate) fn keep_only_msrs(&mut self, msrs: &[u32]) {
+        self.vcpus.iter_mut().for_each(|vcpu| vcpu.keep_only_msrs(msrs));
+    }
+
+    fn read(hypervisor: &Hypervisor, vcpus: &[VcpuFd], processor: &Processor) -> Result<Self, BoardError> {
+        let read = |(vcpu, fd)| {
+            arch::save_vcpu(fd, &processor.msrs, hypervisor.xsave_bytes)
+                .map_err(|source| VcpuError::Refused { vcpu, source })
+        };
+        Ok(Self {
+            vcpus: (0u8..).zip(vcpus).map(read).collect::<Result<_, _>>()?,
+            irqchip: IrqchipV1::save(&hypervisor.vm)?,
+            pit: PitV1::save(&hypervisor.vm)?,
+        })
+    }
+}
+
+fn create_vcpus(vm: &VmFd, cpus: u8) -> Result<Vec<VcpuFd>, KvmError> {
+    (0..cpus).map(|vcpu| vm.create_vcpu(vcpu.into()).trying("create a vCPU")).collect()
+}
+
+/// Gives vCPU number `vcpu` its CPUID.
+pub(crate) fn set_cpuid(fd: &VcpuFd, template: &[CpuidEntry], vcpu: u8) -> Result<(), KvmError> {
+    let cpuid = arch::to_kvm(&arch::for_vcpu(template, vcpu))?;
+    fd.set_cpuid2(&cpuid).trying("set the processor features of a vCPU")
 }
 
 /// Memory is handed out when it is touched, so a machine that can never fit would start, and die later.
@@ -112,7 +228,10 @@ mod tests {
         let mut buses = Buses::default();
         buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));
         *board.buses.write() = Arc::new(buses);
-        let entry = BootFiles::open(&testing::path(&guest(code)), None).unwrap().load(board.ram.memory(), "").unwrap();
+        let entry = BootFiles::open(&testing::path(&guest(code)), None)
+            .unwrap()
+            .load(board.ram.memory(), "")
+            .unwrap();
         board.vcpus[0].start(move |fd| boot_registers(fd, Some(entry))).recv().unwrap().unwrap();
         (board, capture, received)
     }
@@ -135,7 +254,9 @@ mod tests {
             let rax = vcpu.start(|fd| fd.get_regs().unwrap().rax).recv().unwrap();
             // Nothing is lost or repeated, and the last access is complete: the guest's counter agrees.
             assert!(written.iter().zip(1u8..=255).all(|(byte, expected)| seen > 200 || *byte == expected));
-            assert!(matches!(rax as u8, last if last == *written.last().unwrap() || last == written.last().unwrap().wrapping_add(1)));
+            assert!(
+                matches!(rax as u8, last if last == *written.last().unwrap() || last == written.last().unwrap().wrapping_add(1))
+            );
             seen = written.len();
         }
     }

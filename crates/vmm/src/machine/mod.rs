@@ -1,3 +1,104 @@
-mod board;
+//! A machine from its description to its end.
+//!
+//! [`Machine::boot`] builds one that starts; [`Incoming`] is one that waits for its contents and becomes a machine by
+//! [`Incoming::restore`]. Either way it is paused at first.
 
-pub use board::BoardError;
+mod board;
+mod build;
+mod description;
+mod devices;
+mod plug;
+mod reset;
+mod resources;
+mod restore;
+mod run;
+mod save;
+mod states;
+
+use std::{io, sync::Arc};
+
+use parking_lot::Mutex;
+use ram::{DirtyLog, Ram};
+
+pub use board::{BoardError, VcpuError};
+pub use build::BuildError;
+pub use description::{DeviceDescription, MachineDescription, MemoryDescription};
+pub use devices::DeviceError;
+pub use plug::PlugError;
+pub use reset::ResetError;
+pub use resources::ResourceError;
+pub use restore::{Incoming, RestoreError};
+pub use run::{PauseError, PauseTimings};
+pub use save::SaveError;
+pub use states::StatesError;
+
+use crate::{disk_lock::DiskLockError, events::Events, io_loop::IoThread};
+
+/// One virtual machine. All methods may be called from any thread; those that change whether it runs wait for each other.
+///
+/// Dropping it ends the guest.
+#[derive(Debug)]
+pub struct Machine {
+    // Dropped in this order: threads end before what they work on goes.
+    io: Vec<IoThread>,
+    board: board::Board,
+    devices: devices::Devices,
+    bootable: Option<build::Bootable>,
+    description: MachineDescription,
+    events: Events,
+    running: Mutex<bool>,
+}
+
+impl Machine {
+    /// The memory of the guest.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.board.ram
+    }
+
+    /// The pages that vCPUs write. Devices' writes are in the bitmap of [`Ram::memory`].
+    #[must_use]
+    pub fn dirty_log(&self) -> Arc<dyn DirtyLog> {
+        self.board.dirty_log.clone()
+    }
+
+    /// What another side must be able to offer for this machine to move there.
+    #[must_use]
+    pub fn description(&self) -> &MachineDescription {
+        &self.description
+    }
+
+    /// Presses the power button. What happens is up to the guest.
+    pub fn power_button(&self) {
+        self.devices.power.lock().press_power_button();
+    }
+
+    /// Tells the network where the guest is. Frames get lost: a machine that has moved does this several times.
+    ///
+    /// # Errors
+    /// The first network card whose tap did not take the frame; the others were announced.
+    pub fn announce(&self) -> io::Result<()> {
+        let results: Vec<_> = self.devices.nets.iter().map(|net| net.announce()).collect();
+        results.into_iter().collect()
+    }
+
+    /// Takes the locks of all disks. Those that are held already stay.
+    ///
+    /// # Errors
+    /// An image is in use elsewhere. None is locked then.
+    pub fn lock_disks(&self) -> Result<(), DiskLockError> {
+        let result = self.devices.locks.iter().try_for_each(crate::disk_lock::DiskLock::lock);
+        if result.is_err() {
+            self.unlock_disks();
+        }
+        result
+    }
+
+    /// Gives the locks of all disks up, for another machine to take them. This one must not run until it has them again.
+    pub fn unlock_disks(&self) {
+        self.devices.locks.iter().for_each(crate::disk_lock::DiskLock::unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests;

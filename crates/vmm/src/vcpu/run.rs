@@ -67,7 +67,9 @@ fn step(fd: &mut VcpuFd, buses: &Buses) -> Next {
             Next::Enter
         }
         Ok(VcpuExit::Intr) => Next::Interrupted,
-        Ok(VcpuExit::IrqWindowOpen | VcpuExit::SetTpr | VcpuExit::IoapicEoi(_) | VcpuExit::Hlt) => Next::Enter,
+        Ok(VcpuExit::IrqWindowOpen | VcpuExit::SetTpr | VcpuExit::IoapicEoi(_) | VcpuExit::Hlt) => {
+            Next::Enter
+        }
         // KVM_SYSTEM_EVENT_* are reports of guests that ask by hypercall; on x86 only a crash is reported so.
         Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => Next::Leave(End::Shutdown),
         Ok(VcpuExit::InternalError) => failed(exit::internal_error(fd)),

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt as _;
 
 use devices::GuestMemory;
 use linux_loader::{
-    loader::{self, KernelLoader as _},
     loader::bootparam::{boot_e820_entry, boot_params, setup_header},
+    loader::{self, KernelLoader as _},
 };
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};
 
@@ -45,8 +45,9 @@ pub(super) fn load(memory: &GuestMemory, kernel: &mut Named) -> Result<Header, K
     if kernel.file.read_exact_at(&mut magic, 0x202).is_err() || magic != *HEADER_MAGIC {
         return Err(KernelError::NotAKernel { path: kernel.path.clone() });
     }
-    let result = loader::BzImage::load(memory, None, &mut kernel.file, Some(GuestAddress(layout::HIGH_MEMORY)))
-        .map_err(|error| kernel.cannot_load(memory, &error.to_string()))?;
+    let result =
+        loader::BzImage::load(memory, None, &mut kernel.file, Some(GuestAddress(layout::HIGH_MEMORY)))
+            .map_err(|error| kernel.cannot_load(memory, &error.to_string()))?;
     let Some(setup) = result.setup_header else {
         return Err(KernelError::NotAKernel { path: kernel.path.clone() });
     };

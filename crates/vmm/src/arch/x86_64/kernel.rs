@@ -149,7 +149,8 @@ impl BootFiles {
     pub(crate) fn load(&mut self, memory: &GuestMemory, command_line: &str) -> Result<Entry, KernelError> {
         let mut magic = [0; 4];
         let kernel = &mut self.kernel;
-        let unreadable = |source| KernelError::Unreadable { what: "kernel", path: kernel.path.clone(), source };
+        let unreadable =
+            |source| KernelError::Unreadable { what: "kernel", path: kernel.path.clone(), source };
         let bytes = kernel.file.metadata().map_err(unreadable)?.len();
         if bytes >= magic.len() as u64 {
             kernel.file.read_exact_at(&mut magic, 0).map_err(unreadable)?;
@@ -197,9 +198,15 @@ impl BootFiles {
     }
 
     /// Puts the initrd as high as it may be, on a page boundary.
-    fn load_initrd(&mut self, memory: &GuestMemory, floor: u64, limit: u64) -> Result<(u64, u64), KernelError> {
+    fn load_initrd(
+        &mut self,
+        memory: &GuestMemory,
+        floor: u64,
+        limit: u64,
+    ) -> Result<(u64, u64), KernelError> {
         let Some(initrd) = &mut self.initrd else { return Ok((0, 0)) };
-        let unreadable = |source| KernelError::Unreadable { what: "initrd", path: initrd.path.clone(), source };
+        let unreadable =
+            |source| KernelError::Unreadable { what: "initrd", path: initrd.path.clone(), source };
         let bytes = initrd.file.metadata().map_err(unreadable)?.len();
         let start = limit.checked_sub(bytes).map(|start| start & !0xfff).filter(|start| *start >= floor);
         let (Some(start), Ok(count)) = (start, usize::try_from(bytes)) else {

@@ -41,6 +41,11 @@ pub(crate) const ACPI_TABLES_END: u64 = HIGH_MEMORY;
 /// Start of memory past 1 MiB, where kernels are loaded.
 pub(crate) const HIGH_MEMORY: u64 = 0x10_0000;
 
+/// I/O ports of the serial port: COM1 of a PC.
+pub(crate) const SERIAL_PORTS: u16 = 0x3f8;
+/// I/O ports of the ACPI power device.
+pub(crate) const POWER_PORTS: u16 = 0x600;
+
 /// First virtio-mmio device; the same as in QEMU's microvm machine.
 pub(crate) const VIRTIO_START: u64 = 0xfeb0_0000;
 /// Bytes of one virtio-mmio device.

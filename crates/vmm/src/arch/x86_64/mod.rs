@@ -1,10 +1,26 @@
+mod acpi;
 mod boot_registers;
 mod bzimage;
+mod cpu_check;
+mod cpuid;
 mod gdt;
 mod kernel;
 pub(crate) mod layout;
+mod mirror;
+mod msr;
 mod pvh;
+mod vcpu_state;
+mod vm_state;
+mod xsave;
 
+pub(crate) use acpi::write as write_acpi_tables;
 pub(crate) use boot_registers::boot_registers;
+pub(crate) use cpu_check::reasons as cpu_reasons;
+pub use cpuid::CpuidEntry;
+pub(crate) use cpuid::{for_guest, for_vcpu, supported, to_kvm, without_arch_capabilities};
 pub use kernel::KernelError;
 pub(crate) use kernel::{BootFiles, Entry};
+pub use msr::MsrError;
+pub(crate) use msr::{migratable, takes_arch_capabilities};
+pub(crate) use vcpu_state::{Time, VcpuV1, restore as restore_vcpu, save as save_vcpu, tsc};
+pub(crate) use vm_state::{ClockV1, IrqchipV1, PitV1};

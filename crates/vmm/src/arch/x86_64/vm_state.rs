@@ -1,0 +1,192 @@
+//! The state of what all vCPUs share and KVM emulates: interrupt controllers, interval timer, clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kvm_bindings::{
+    KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data,
+    kvm_ioapic_state, kvm_ioapic_state__bindgen_ty_1, kvm_irqchip, kvm_pit_state2,
+};
+use kvm_ioctls::VmFd;
+use serde::{Deserialize, Serialize};
+use state::Schema;
+
+use super::mirror::{Pic, PitChannel};
+use crate::kvm::{KvmError, Trying as _};
+
+/// The interrupt controllers beside the local APICs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IrqchipV1 {
+    pic_master: Pic,
+    pic_slave: Pic,
+    ioapic: Ioapic,
+}
+
+/// The I/O APIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ioapic {
+    base_address: u64,
+    selected: u32,
+    id: u32,
+    requests: u32,
+    redirections: [u64; 24],
+}
+
+/// The interval timer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PitV1 {
+    channels: [PitChannel; 3],
+    flags: u32,
+}
+
+/// The machine's time. All three were read at the same moment, with no vCPU running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClockV1 {
+    /// kvmclock, in nanoseconds.
+    kvmclock_ns: u64,
+    /// The host's wall clock (`CLOCK_REALTIME`), in nanoseconds since 1970.
+    realtime_ns: u64,
+    /// Time-stamp counter of the machine: that of any vCPU, less what the guest added to it there.
+    tsc: u64,
+}
+
+impl Schema for IrqchipV1 {
+    const KIND: &'static str = "x86-irqchip";
+    const VERSION: u32 = 1;
+}
+
+impl Schema for PitV1 {
+    const KIND: &'static str = "x86-pit";
+    const VERSION: u32 = 1;
+}
+
+impl Schema for ClockV1 {
+    const KIND: &'static str = "x86-clock";
+    const VERSION: u32 = 1;
+}
+
+impl IrqchipV1 {
+    /// Reads the controllers of `vm`.
+    #[expect(unsafe_code, reason = "KVM fills in a union")]
+    pub(crate) fn save(vm: &VmFd) -> Result<Self, KvmError> {
+        let get = |chip_id| {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            vm.get_irqchip(&mut chip).trying("read an interrupt controller").map(|()| chip)
+        };
+        // SAFETY: KVM filled in the member that goes with the `chip_id`; both are plain integers.
+        let pic = |chip: kvm_irqchip| unsafe { chip.chip.pic };
+        // SAFETY: as above.
+        let ioapic = unsafe { get(KVM_IRQCHIP_IOAPIC)?.chip.ioapic };
+        Ok(Self {
+            pic_master: pic(get(KVM_IRQCHIP_PIC_MASTER)?).into(),
+            pic_slave: pic(get(KVM_IRQCHIP_PIC_SLAVE)?).into(),
+            ioapic: ioapic.into(),
+        })
+    }
+
+    /// Sets the controllers of `vm`.
+    pub(crate) fn restore(self, vm: &VmFd) -> Result<(), KvmError> {
+        let set = |chip: &kvm_irqchip| vm.set_irqchip(chip).trying("set an interrupt controller");
+        for (chip_id, pic) in
+            [(KVM_IRQCHIP_PIC_MASTER, self.pic_master), (KVM_IRQCHIP_PIC_SLAVE, self.pic_slave)]
+        {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            chip.chip.pic = pic.into();
+            set(&chip)?;
+        }
+        let mut chip = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..Default::default() };
+        chip.chip.ioapic = self.ioapic.into();
+        set(&chip)
+    }
+}
+
+impl PitV1 {
+    /// Reads the timer of `vm`.
+    pub(crate) fn save(vm: &VmFd) -> Result<Self, KvmError> {
+        let pit = vm.get_pit2().trying("read the interval timer")?;
+        Ok(Self { channels: pit.channels.map(Into::into), flags: pit.flags })
+    }
+
+    /// Sets the timer of `vm`.
+    pub(crate) fn restore(self, vm: &VmFd) -> Result<(), KvmError> {
+        let channels = self.channels.map(Into::into);
+        let pit = kvm_pit_state2 { channels, flags: self.flags, ..Default::default() };
+        vm.set_pit2(&pit).trying("set the interval timer")
+    }
+}
+
+impl ClockV1 {
+    /// Reads the clock of `vm`. `tsc` was read just before.
+    pub(crate) fn save(vm: &VmFd, tsc: u64) -> Result<Self, KvmError> {
+        let clock = vm.get_clock().trying("read the clock")?;
+        // KVM reads both at once where the host's clock allows it.
+        let at_once = clock.flags & KVM_CLOCK_REALTIME != 0;
+        let realtime_ns = if at_once { clock.realtime } else { realtime_ns() };
+        Ok(Self { kvmclock_ns: clock.clock, realtime_ns, tsc })
+    }
+
+    /// Sets the clock of `vm` to what it would be now had the machine not stopped, and returns the time-stamp counter
+    /// for its vCPUs, which run at `tsc_khz`. Hosts whose wall clocks disagree make the guest's time stand still rather
+    /// than go back.
+    pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32) -> Result<u64, KvmError> {
+        let away = self.away(realtime_ns());
+        let away_ns = u64::try_from(away.as_nanos()).unwrap_or(u64::MAX);
+        let clock = kvm_clock_data { clock: self.kvmclock_ns.saturating_add(away_ns), ..Default::default() };
+        vm.set_clock(&clock).trying("set the clock")?;
+        let ticks = away.as_nanos().saturating_mul(tsc_khz.into()) / 1_000_000;
+        Ok(self.tsc.wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX)))
+    }
+
+    /// How long the machine has been stopped at `now_ns`.
+    fn away(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(self.realtime_ns))
+    }
+}
+
+impl From<kvm_ioapic_state> for Ioapic {
+    #[expect(unsafe_code, reason = "the redirections are unions")]
+    fn from(kvm: kvm_ioapic_state) -> Self {
+        Self {
+            base_address: kvm.base_address,
+            selected: kvm.ioregsel,
+            id: kvm.id,
+            requests: kvm.irr,
+            // SAFETY: both members of the union are the same 64 bits.
+            redirections: kvm.redirtbl.map(|entry| unsafe { entry.bits }),
+        }
+    }
+}
+
+impl From<Ioapic> for kvm_ioapic_state {
+    fn from(state: Ioapic) -> Self {
+        Self {
+            base_address: state.base_address,
+            ioregsel: state.selected,
+            id: state.id,
+            irr: state.requests,
+            pad: 0,
+            redirtbl: state.redirections.map(|bits| kvm_ioapic_state__bindgen_ty_1 { bits }),
+        }
+    }
+}
+
+/// The host's wall clock.
+fn realtime_ns() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_spent_on_the_way_counts_and_never_backwards() {
+        let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 1_000, tsc: 0 };
+        assert_eq!(clock.away(1_500), Duration::from_nanos(500));
+        assert_eq!(clock.away(900), Duration::ZERO);
+    }
+}

@@ -1,0 +1,176 @@
+//! From the engine's figures to `query-migrate`.
+
+use engine::{destination, source};
+use migration::{Outcome, PAGE_BYTES, RoundStats, Status};
+use monitor::types::{
+    DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress, WhimbrelInfo,
+};
+use std::time::Duration;
+
+/// What is told of a migration that leaves.
+pub(super) fn outgoing(snapshot: &source::Snapshot, total_bytes: u64, session: &str) -> MigrationInfo {
+    let status = status(snapshot.status);
+    let statistics = &snapshot.statistics;
+    let begun = snapshot.status != Status::Setup;
+    let failed = snapshot.status == Status::Failed;
+    let expected = statistics.predicted.unwrap_or(snapshot.params.downtime_limit);
+    MigrationInfo {
+        status: Some(status),
+        ram: begun.then(|| ram(snapshot, total_bytes)),
+        total_time: Some(millis(snapshot.elapsed)),
+        expected_downtime: (snapshot.status == Status::Active).then(|| millis(expected)),
+        downtime: (snapshot.status == Status::Completed).then(|| millis(statistics.downtime.total)),
+        setup_time: begun.then(|| millis(statistics.setup)),
+        error_desc: failed.then(|| statistics.reason.clone()),
+        whimbrel: Some(whimbrel(snapshot, session)),
+        ..MigrationInfo::default()
+    }
+}
+
+/// What is told of a migration that comes.
+pub(super) fn incoming(
+    snapshot: &destination::Snapshot,
+    total_bytes: u64,
+    address: Option<SocketAddress>,
+) -> MigrationInfo {
+    let arrived = snapshot.raw_pages + snapshot.zero_pages;
+    let ram = MigrationRamStats {
+        transferred: snapshot.bytes,
+        total: total_bytes,
+        duplicate: snapshot.zero_pages,
+        normal: snapshot.raw_pages,
+        normal_bytes: snapshot.raw_pages * PAGE_BYTES,
+        page_size: PAGE_BYTES,
+        multifd_bytes: snapshot.bytes,
+        ..MigrationRamStats::default()
+    };
+    MigrationInfo {
+        status: Some(status(snapshot.status)),
+        ram: (arrived > 0).then_some(ram),
+        error_desc: snapshot.last_failure.clone().filter(|_| snapshot.status != Status::Completed),
+        socket_address: address.map(|address| vec![address]),
+        whimbrel: Some(WhimbrelInfo {
+            cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
+            reason: snapshot.last_failure.as_ref().map(|failure| format!("The last attempt came to nothing: {failure}")),
+            ..WhimbrelInfo::default()
+        }),
+        ..MigrationInfo::default()
+    }
+}
+
+fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
+    let statistics = &snapshot.statistics;
+    let seconds = snapshot.elapsed.saturating_sub(statistics.setup).as_secs_f64();
+    let each_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+    MigrationRamStats {
+        transferred: snapshot.sent_bytes,
+        remaining: snapshot.remaining_pages * PAGE_BYTES,
+        total: total_bytes,
+        duplicate: snapshot.zero_pages,
+        normal: snapshot.raw_pages,
+        normal_bytes: snapshot.raw_pages * PAGE_BYTES,
+        dirty_pages_rate: (statistics.dirty_rate() / PAGE_BYTES as f64) as u64,
+        mbps: each_second(snapshot.sent_bytes) * 8.0 / 1e6,
+        dirty_sync_count: statistics.dirty_syncs.into(),
+        page_size: PAGE_BYTES,
+        multifd_bytes: snapshot.sent_bytes,
+        pages_per_second: each_second(snapshot.raw_pages + snapshot.zero_pages) as u64,
+        precopy_bytes: snapshot.sent_bytes.saturating_sub(statistics.downtime_bytes),
+        downtime_bytes: statistics.downtime_bytes,
+        ..MigrationRamStats::default()
+    }
+}
+
+fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
+    let statistics = &snapshot.statistics;
+    let under_way = snapshot.status.is_under_way();
+    let unknown = snapshot.status == Status::Unknown;
+    let advice = unknown.then(|| {
+        "Do not start the machine anywhere. Restore the network between the two hosts: this side asks the destination by \
+         itself, every second, who runs the machine"
+            .to_owned()
+    });
+    WhimbrelInfo {
+        session: Some(session.to_owned()),
+        channels: snapshot.channels.into(),
+        rounds: statistics.rounds.iter().map(round).collect(),
+        downtime_limit_ms: millis(snapshot.params.downtime_limit),
+        predicted_downtime_ms: statistics.predicted.map(fine_millis),
+        percentage: Some(snapshot.progress.percentage),
+        eta_ms: snapshot.progress.eta.filter(|_| under_way).map(millis),
+        eta_note: snapshot.progress.note.clone().filter(|_| under_way),
+        downtime_phases: phases(snapshot),
+        cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
+        reason: Some(statistics.reason.clone()).filter(|reason| !reason.is_empty()),
+        advice,
+        ..WhimbrelInfo::default()
+    }
+}
+
+fn round(stats: &RoundStats) -> RoundInfo {
+    RoundInfo {
+        round: stats.round + 1,
+        bytes: stats.bytes,
+        pages: stats.raw_pages + stats.zero_pages,
+        zero_pages: stats.zero_pages,
+        dirty_pages: stats.dirty_pages,
+        dirty_rate: stats.dirty_rate as u64,
+        wire_rate: stats.wire_rate as u64,
+        duration_ms: millis(stats.duration),
+        predicted_downtime_ms: stats.predicted.map(fine_millis),
+        decision: Some(stats.decision.clone()).filter(|decision| !decision.is_empty()),
+    }
+}
+
+/// Where the downtime went, once the machine was stopped.
+fn phases(snapshot: &source::Snapshot) -> Option<DowntimePhases> {
+    let downtime = &snapshot.statistics.downtime;
+    if downtime.stop.is_zero() {
+        return None;
+    }
+    let measured = |duration: Duration| Some(fine_millis(duration)).filter(|_| !duration.is_zero());
+    let network = downtime.ready.saturating_sub(downtime.load) + downtime.go.saturating_sub(downtime.start);
+    Some(DowntimePhases {
+        stop_ms: measured(downtime.stop),
+        waiting_ms: measured(downtime.waiting),
+        last_pages_ms: measured(downtime.last_fetch + downtime.last_pass),
+        save_ms: measured(downtime.save),
+        transfer_ms: None,
+        load_ms: measured(downtime.load),
+        hand_over_ms: measured(network),
+        start_ms: measured(downtime.start),
+    })
+}
+
+/// QEMU's word for where a migration stands. QEMU has none for a hand-over whose outcome is not known: the machine is
+/// stopped and the last messages are due, which is what `device` means; reason and advice say the rest.
+pub(super) fn status(status: Status) -> MigrationStatus {
+    match status {
+        Status::None => MigrationStatus::None,
+        Status::Setup => MigrationStatus::Setup,
+        Status::Active => MigrationStatus::Active,
+        Status::PreSwitchover => MigrationStatus::PreSwitchover,
+        Status::Device | Status::Unknown => MigrationStatus::Device,
+        Status::Cancelling => MigrationStatus::Cancelling,
+        Status::Cancelled => MigrationStatus::Cancelled,
+        Status::Failed => MigrationStatus::Failed,
+        Status::Completed => MigrationStatus::Completed,
+    }
+}
+
+/// How an attempt ended, in a sentence for the log.
+pub(super) fn sentence(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Completed => "The migration is complete: the machine belongs to the destination".into(),
+        Outcome::Cancelled => "The migration was cancelled: the machine stays here".into(),
+        Outcome::Failed(reason) => format!("The migration failed, the machine stays here: {reason}"),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn fine_millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,82 @@
+use ram::Backing;
+use rustix::mm::Advice;
+
+use super::{Machine, board::VcpuError, build::BuildError, restore::restore_vcpus};
+use crate::{arch::Time, kvm::KvmError};
+
+/// Why a machine could not be reset. It is paused, and cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// A machine that came here without a kernel of its own.
+    #[error("The machine cannot be reset: it was started here without a kernel")]
+    NoKernel,
+    /// Memory could not be emptied.
+    #[error("Guest memory cannot be emptied")]
+    Memory(#[source] std::io::Error),
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A vCPU refused.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The kernel could not be loaded again.
+    #[error(transparent)]
+    Boot(#[from] BuildError),
+}
+
+impl Machine {
+    /// Starts the guest anew, as after power-on: vCPUs, interrupt controllers, devices, memory, kernel. A machine that ran
+    /// runs afterwards.
+    ///
+    /// # Errors
+    /// See [`ResetError`]. The machine is paused then.
+    pub fn reset(&self) -> Result<(), ResetError> {
+        let bootable = self.bootable.as_ref().ok_or(ResetError::NoKernel)?;
+        let ran = self.is_running();
+        if let Err(error) = self.pause() {
+            tracing::warn!(%error, "the guest is reset with a disk that does not take what was written");
+        }
+        self.devices.reset();
+        self.empty_memory().map_err(ResetError::Memory)?;
+        let vm = &self.board.hypervisor.vm;
+        let power_on = self.board.power_on.clone();
+        power_on.irqchip.restore(vm)?;
+        power_on.pit.restore(vm)?;
+        // Time does not go back for a guest that starts anew.
+        restore_vcpus(&self.board, power_on.vcpus, Time { tsc: self.board.tsc()? })?;
+        let entry =
+            bootable.load(self.board.ram.memory(), self.description.cpus, self.devices.virtio_slots)?;
+        self.board.start_at(entry)?;
+        self.events.settle();
+        if ran {
+            self.resume();
+        }
+        Ok(())
+    }
+
+    /// Gives all memory back to the host: it reads as zero. Every page counts as written, since a migration that is under
+    /// way has sent what was there before.
+    #[expect(unsafe_code, reason = "the kernel is told to drop mapped memory")]
+    fn empty_memory(&self) -> std::io::Result<()> {
+        let ram = &self.board.ram;
+        let advice = match ram.backing() {
+            Backing::Anonymous => Advice::LinuxDontNeed,
+            Backing::Memfd | Backing::Hugetlb2M => Advice::LinuxRemove,
+        };
+        for block in ram.blocks() {
+            let bytes = usize::try_from(block.bytes()).unwrap_or(usize::MAX);
+            // SAFETY: the range is the block's mapping, which lives as long as `ram`. Guest memory is only ever accessed
+            // through raw pointers, and may change at any time: zero is a value like any other. Pages stay mapped.
+            unsafe { rustix::mm::madvise(block.host_address().as_ptr().cast(), bytes, advice)? };
+        }
+        mark_all_dirty(ram);
+        Ok(())
+    }
+}
+
+fn mark_all_dirty(ram: &ram::Ram) {
+    use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _, bitmap::Bitmap as _};
+    for region in ram.memory().iter() {
+        region.bitmap().mark_dirty(0, usize::try_from(region.len()).unwrap_or(usize::MAX));
+    }
+}

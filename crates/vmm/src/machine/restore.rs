@@ -1,0 +1,177 @@
+use std::sync::Arc;
+
+use config::Config;
+use kvm_ioctls::Cap;
+use ram::Ram;
+use state::DeviceState;
+
+use super::{
+    Machine,
+    board::{Board, VcpuError, set_cpuid},
+    build::{self, Bootable, BuildError},
+    description::MachineDescription,
+    devices::{DeviceError, Extras, Origin, Workshop},
+    resources::HostResources,
+    save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
+    states::{States, StatesError},
+};
+use crate::{
+    arch::{ClockV1, IrqchipV1, PitV1, Time, VcpuV1, restore_vcpu},
+    events::{Events, RequestsV1},
+    kvm::{KvmError, Trying as _},
+};
+
+/// A machine that waits for its contents: VM, memory, parked vCPUs and host resources are there, the disks are not locked,
+/// nothing has been started.
+#[derive(Debug)]
+pub struct Incoming {
+    board: Board,
+    resources: HostResources,
+    extras: Extras,
+    bootable: Option<Bootable>,
+    description: MachineDescription,
+    events: Events,
+}
+
+/// Why a machine could not be restored. What was built of it is gone; a new [`Incoming`] can be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The machine does not fit.
+    #[error("The machine does not fit here: {}", .0.join("; "))]
+    Mismatch(Vec<String>),
+    /// States are missing, left over, or cannot be read.
+    #[error(transparent)]
+    States(#[from] StatesError),
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A vCPU refused its state.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// A device refused its state.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The machine could not be put together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+impl Incoming {
+    /// Builds all of the machine that `config` describes that is not its contents.
+    ///
+    /// # Errors
+    /// Something that the machine needs is missing, or not what it should be.
+    pub fn prepare(config: &Config, events: Events) -> Result<Self, BuildError> {
+        let bootable = Bootable::open(config)?;
+        let resources = HostResources::open(config)?;
+        let board = build::board(config, &events)?;
+        let extras = build::extras(config);
+        let description = MachineDescription::of(&board, &resources, extras);
+        Ok(Self { board, resources, extras, bootable, description, events })
+    }
+
+    /// Whether the machine described by `offered` can come here.
+    ///
+    /// # Errors
+    /// Every reason why it cannot, as sentences.
+    pub fn check(&self, offered: &MachineDescription) -> Result<(), Vec<String>> {
+        let reasons = self.description.reasons(offered, self.can_scale_tsc());
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    /// What this machine would be if it booted here.
+    #[must_use]
+    pub fn description(&self) -> &MachineDescription {
+        &self.description
+    }
+
+    /// The memory, all zero until something is placed in it.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.board.ram
+    }
+
+    /// Makes the machine that `source` described and that was saved as `states`. Its memory must be in place. It is
+    /// paused, and its disks are not locked.
+    ///
+    /// Time goes on from where it was saved, by the wall clocks of both hosts: restoring is best done just before the
+    /// machine resumes. Restoring vCPUs makes KVM write a little guest memory (the clock pages of guests that use
+    /// kvmclock): digests are to be compared before.
+    ///
+    /// # Errors
+    /// The machine does not fit, or its states are not those of its devices.
+    pub fn restore(
+        mut self,
+        source: &MachineDescription,
+        states: &[DeviceState],
+    ) -> Result<Machine, RestoreError> {
+        self.check(source).map_err(RestoreError::Mismatch)?;
+        let mut states = States::new(states)?;
+        self.become_like(source)?;
+        let tsc = self.restore_chips(&mut states)?;
+        let requests: RequestsV1 = states.decode(REQUESTS)?;
+        let vcpus = decode_vcpus(&mut states, source.cpus)?;
+        let Self { board, resources, extras, bootable, events, .. } = self;
+        let workshop = Workshop {
+            vm: &board.hypervisor.vm,
+            memory: board.ram.memory(),
+            requests: Arc::new(events.clone()),
+            origin: Origin::Saved(&mut states),
+        };
+        let (devices, buses) = workshop.make(resources, extras)?;
+        states.finish()?;
+        *board.buses.write() = Arc::new(buses);
+        restore_vcpus(&board, vcpus, Time { tsc })?;
+        let machine = Machine::assemble(board, devices, bootable, source.clone(), events)?;
+        machine.events.restore(&requests);
+        Ok(machine)
+    }
+
+    /// Takes over the processor of the source: its CPUID, the registers it saves, the speed of its counter.
+    fn become_like(&mut self, source: &MachineDescription) -> Result<(), RestoreError> {
+        let scale = self.can_scale_tsc().then_some(source.tsc_khz);
+        self.board.on_vcpus(|vcpu| {
+            let cpuid = source.cpuid.clone();
+            move |fd| {
+                set_cpuid(fd, &cpuid, vcpu)?;
+                if let Some(khz) = scale {
+                    fd.set_tsc_khz(khz).trying("scale the time-stamp counter")?;
+                }
+                Ok(())
+            }
+        })?;
+        self.board.processor.cpuid.clone_from(&source.cpuid);
+        self.board.processor.msrs.clone_from(&source.msrs);
+        self.board.processor.tsc_khz = source.tsc_khz;
+        self.board.power_on.keep_only_msrs(&source.msrs);
+        Ok(())
+    }
+
+    /// Restores what the vCPUs share, the clock first; returns the time-stamp counter for the vCPUs.
+    fn restore_chips(&self, states: &mut States) -> Result<u64, RestoreError> {
+        let vm = &self.board.hypervisor.vm;
+        let tsc = states.decode::<ClockV1>(CLOCK)?.restore(vm, self.board.processor.tsc_khz)?;
+        states.decode::<IrqchipV1>(IRQCHIP)?.restore(vm)?;
+        states.decode::<PitV1>(PIT)?.restore(vm)?;
+        Ok(tsc)
+    }
+
+    fn can_scale_tsc(&self) -> bool {
+        self.board.hypervisor.kvm.check_extension(Cap::TscControl)
+    }
+}
+
+fn decode_vcpus(states: &mut States, cpus: u8) -> Result<Vec<VcpuV1>, StatesError> {
+    (0..cpus).map(|index| states.decode(&vcpu_id(index))).collect()
+}
+
+/// Restores all vCPUs, each on its thread.
+pub(super) fn restore_vcpus(board: &Board, vcpus: Vec<VcpuV1>, time: Time) -> Result<(), VcpuError> {
+    let xsave_bytes = board.hypervisor.xsave_bytes;
+    let mut vcpus = vcpus.into_iter();
+    board.on_vcpus(|_| {
+        let state = vcpus.next();
+        move |fd| state.map_or(Ok(()), |state| restore_vcpu(fd, state, xsave_bytes, time))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+use std::time::{Duration, Instant};
+
+use super::Machine;
+
+/// How long the parts of a pause took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PauseTimings {
+    /// Until no vCPU was in the guest.
+    pub vcpus: Duration,
+    /// From then until all I/O threads were parked.
+    pub io: Duration,
+    /// From then until the disks were flushed.
+    pub flush: Duration,
+}
+
+/// Why a pause was not complete. The machine is paused nevertheless.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// What the guest has written to a disk may not be on it.
+    #[error("Disk {index} could not be flushed: what the guest wrote may not be on it")]
+    Flush {
+        /// Number of the disk.
+        index: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Machine {
+    /// Lets the guest run. Does nothing if it does already.
+    pub fn resume(&self) {
+        let mut running = self.running.lock();
+        if *running {
+            return;
+        }
+        // What a device has to tell the guest is there before the guest looks.
+        self.io.iter().for_each(crate::io_loop::IoThread::run);
+        self.board.vcpus.iter().for_each(crate::vcpu::Vcpu::run);
+        *running = true;
+    }
+
+    /// Stops the guest between two instructions, and the devices between two requests; flushes the disks. Nothing writes
+    /// guest memory from then on until [`Self::resume`]. Does nothing if it is paused already.
+    ///
+    /// # Errors
+    /// A disk could not be flushed. The machine is paused all the same.
+    pub fn pause(&self) -> Result<PauseTimings, PauseError> {
+        let mut running = self.running.lock();
+        if !*running {
+            return Ok(PauseTimings::default());
+        }
+        let start = Instant::now();
+        // Asking all before waiting for one: the slowest decides, not their sum.
+        self.board.vcpus.iter().for_each(crate::vcpu::Vcpu::ask_to_stop);
+        self.board.vcpus.iter().for_each(crate::vcpu::Vcpu::wait_until_parked);
+        let vcpus = start.elapsed();
+        self.io.iter().for_each(crate::io_loop::IoThread::ask_to_park);
+        self.io.iter().for_each(crate::io_loop::IoThread::wait_until_parked);
+        let io = start.elapsed();
+        *running = false;
+        drop(running);
+        self.flush_disks()?;
+        Ok(PauseTimings { vcpus, io: io - vcpus, flush: start.elapsed() - io })
+    }
+
+    /// Whether the guest runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        *self.running.lock()
+    }
+
+    /// Puts what the guest has written on stable storage. Before a pause that is to be short, this takes the bulk of the
+    /// writing out of it.
+    ///
+    /// # Errors
+    /// The first disk that could not be flushed; the others were flushed.
+    pub fn flush_disks(&self) -> Result<(), PauseError> {
+        let results = self
+            .devices
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(index, disk)| disk.flush().map_err(|source| PauseError::Flush { index, source }));
+        // All are flushed before the first failure is reported.
+        results.collect::<Vec<_>>().into_iter().collect()
+    }
+}

@@ -1,0 +1,70 @@
+use state::{DeviceState, Schema, StateError};
+
+use super::{Machine, board::VcpuError};
+use crate::{
+    arch::{ClockV1, IrqchipV1, PitV1, save_vcpu},
+    events::RequestsV1,
+    kvm::KvmError,
+};
+
+/// Id of vCPU number `index`.
+pub(super) fn vcpu_id(index: u8) -> String {
+    format!("vcpu{index}")
+}
+
+pub(super) const IRQCHIP: &str = "irqchip";
+pub(super) const PIT: &str = "pit";
+pub(super) const CLOCK: &str = "clock";
+pub(super) const REQUESTS: &str = "requests";
+
+/// Why a machine could not be saved. It can go on as if nothing had happened.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The guest runs.
+    #[error("The machine runs: pause it before it is saved")]
+    Running,
+    /// A vCPU could not be read.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A state does not fit its envelope.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl Machine {
+    /// The states of everything but memory: vCPUs (all at the same time), interrupt controllers, timer, clock, devices.
+    /// Changes nothing: the machine may go on afterwards.
+    ///
+    /// # Errors
+    /// The machine runs, or something could not be read.
+    pub fn save(&self) -> Result<Vec<DeviceState>, SaveError> {
+        // Held to the end: nobody resumes the machine meanwhile.
+        let running = self.running.lock();
+        if *running {
+            return Err(SaveError::Running);
+        }
+        let vm = &self.board.hypervisor.vm;
+        let xsave_bytes = self.board.hypervisor.xsave_bytes;
+        let vcpus = self.board.on_vcpus(|_| {
+            let msrs = self.board.processor.msrs.clone();
+            move |fd| save_vcpu(fd, &msrs, xsave_bytes)
+        })?;
+        let mut states = Vec::new();
+        for (index, vcpu) in (0u8..).zip(&vcpus) {
+            states.push(DeviceState::encode(vcpu_id(index), vcpu)?);
+        }
+        states.push(encode(IRQCHIP, &IrqchipV1::save(vm)?)?);
+        states.push(encode(PIT, &PitV1::save(vm)?)?);
+        states.push(encode(CLOCK, &ClockV1::save(vm, self.board.tsc()?)?)?);
+        states.push(encode(REQUESTS, &RequestsV1::from(&self.events))?);
+        states.extend(self.devices.save()?);
+        Ok(states)
+    }
+}
+
+fn encode<S: Schema>(id: &str, state: &S) -> Result<DeviceState, StateError> {
+    DeviceState::encode(id, state)
+}

@@ -1,0 +1,270 @@
+//! Whole machines on KVM, with guests of a few instructions.
+
+use std::{path::Path, sync::mpsc::Receiver};
+
+use config::{Config, RawConfig};
+use vm_memory::{Bytes as _, GuestAddress};
+
+use super::*;
+use crate::{
+    events::MachineEvent,
+    testing::{self, guest},
+};
+
+/// Counts on its serial port: mov dx,0x3f8; again: inc al; out dx,al; jmp again
+const COUNTER: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xfe, 0xc0, 0xee, 0xeb, 0xfb];
+
+struct Bench {
+    directory: tempfile::TempDir,
+    kernel: tempfile::NamedTempFile,
+    extra: String,
+}
+
+impl Bench {
+    fn new(code: &[u8], extra: &str) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), kernel: guest(code), extra: extra.into() }
+    }
+
+    fn config(&self) -> Config {
+        let yaml = format!(
+            "kernel: {}\nmemory: 64M\nserial: file:{}\nrng: true\nballoon: false\n{}",
+            self.kernel.path().display(),
+            self.serial().display(),
+            self.extra
+        );
+        Config::new(RawConfig::from_yaml(&yaml, "test").unwrap()).unwrap()
+    }
+
+    fn serial(&self) -> std::path::PathBuf {
+        self.directory.path().join("serial")
+    }
+
+    fn boot(&self) -> (Machine, Receiver<MachineEvent>) {
+        let (events, received) = Events::channel();
+        (Machine::boot(&self.config(), events).unwrap(), received)
+    }
+
+    fn incoming(&self) -> Incoming {
+        Incoming::prepare(&self.config(), Events::channel().0).unwrap()
+    }
+
+    /// Moves a paused machine into a new one in this process.
+    fn moved(&self, from: &Machine) -> Machine {
+        let states = from.save().unwrap();
+        let incoming = self.incoming();
+        incoming.check(from.description()).unwrap();
+        copy(from.ram(), incoming.ram());
+        incoming.restore(from.description(), &states).unwrap()
+    }
+}
+
+fn copy(from: &Ram, to: &Ram) {
+    for block in from.blocks() {
+        let mut page = vec![0; 1 << 20];
+        for offset in (0..block.bytes()).step_by(page.len()) {
+            let at = GuestAddress(block.guest_address() + offset);
+            from.memory().read_slice(&mut page, at).unwrap();
+            if page.iter().any(|byte| *byte != 0) {
+                to.memory().write_slice(&page, at).unwrap();
+            }
+        }
+    }
+}
+
+fn wait_for(path: &Path, done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let start = std::time::Instant::now();
+    loop {
+        let written = std::fs::read(path).unwrap_or_default();
+        if done(&written) {
+            return written;
+        }
+        assert!(start.elapsed() < testing::PATIENCE, "the guest wrote only {} bytes", written.len());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Every byte is one more than the one before.
+fn counts(bytes: &[u8]) -> bool {
+    bytes.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1))
+}
+
+#[test]
+fn a_guest_goes_on_where_it_was_saved_over_and_over() {
+    if !testing::kvm_is_usable("a_guest_goes_on_where_it_was_saved_over_and_over") {
+        return;
+    }
+    let bench = Bench::new(&COUNTER, "cpus: 2");
+    let (mut machine, _events) = bench.boot();
+    let mut seen = 0;
+    for _ in 0..5 {
+        machine.resume();
+        seen = wait_for(&bench.serial(), |written| written.len() > seen + 50).len();
+        machine.pause().unwrap();
+        let next = bench.moved(&machine);
+        assert_eq!(next.description(), machine.description());
+        machine = next;
+    }
+    machine.resume();
+    let written = wait_for(&bench.serial(), |written| written.len() > seen + 50);
+    machine.pause().unwrap();
+    assert!(counts(&written), "{written:?}");
+}
+
+#[test]
+fn a_saved_machine_runs_on() {
+    if !testing::kvm_is_usable("a_saved_machine_runs_on") {
+        return;
+    }
+    let bench = Bench::new(&COUNTER, "");
+    let (machine, _events) = bench.boot();
+    assert!(matches!(
+        {
+            machine.resume();
+            machine.save()
+        },
+        Err(SaveError::Running)
+    ));
+    machine.pause().unwrap();
+    let first = machine.save().unwrap();
+    let seen = wait_for(&bench.serial(), |_| true).len();
+    assert_eq!(machine.save().unwrap().len(), first.len());
+    machine.resume();
+    assert!(counts(&wait_for(&bench.serial(), |written| written.len() > seen + 50)));
+}
+
+#[test]
+fn the_description_names_the_states_that_are_saved() {
+    if !testing::kvm_is_usable("the_description_names_the_states_that_are_saved") {
+        return;
+    }
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let bench = Bench::new(&COUNTER, &format!("cpus: 3\ndisks:\n - path: {}", image.path().display()));
+    let (machine, _events) = bench.boot();
+    let states = machine.save().unwrap();
+    let saved: Vec<_> =
+        states.iter().map(|state| (state.id.clone(), state.kind.clone(), state.version)).collect();
+    let named = machine.description().devices.iter();
+    let named: Vec<_> =
+        named.map(|device| (device.id.clone(), device.kind.clone(), device.version)).collect();
+    assert_eq!(saved, named);
+    assert!(Machine::boot(&bench.config(), Events::channel().0).is_err(), "the disk is in use");
+}
+
+#[test]
+fn states_must_be_complete_and_nothing_more() {
+    if !testing::kvm_is_usable("states_must_be_complete_and_nothing_more") {
+        return;
+    }
+    let bench = Bench::new(&COUNTER, "");
+    let (machine, _events) = bench.boot();
+    let states = machine.save().unwrap();
+    let restore =
+        |states: &[state::DeviceState]| bench.incoming().restore(machine.description(), states).unwrap_err();
+    for left_out in 0..states.len() {
+        let mut fewer = states.clone();
+        let gone = fewer.remove(left_out);
+        let error = restore(&fewer).to_string();
+        assert!(error.contains(&format!("no state for device '{}'", gone.id)), "{error}");
+    }
+    let mut twice = states.clone();
+    twice.push(states[0].clone());
+    assert!(restore(&twice).to_string().contains("twice"));
+    let mut more = states;
+    more.push(state::DeviceState { id: "tape0".into(), kind: "tape".into(), version: 1, body: vec![] });
+    assert!(restore(&more).to_string().contains("tape0"));
+}
+
+#[test]
+fn a_machine_that_does_not_fit_is_refused_with_every_reason() {
+    if !testing::kvm_is_usable("a_machine_that_does_not_fit_is_refused_with_every_reason") {
+        return;
+    }
+    let bench = Bench::new(&COUNTER, "");
+    let (machine, _events) = bench.boot();
+    let mut offered = machine.description().clone();
+    offered.cpus = 2;
+    offered.memory[0].bytes = 1 << 30;
+    offered.devices[5].version = 9;
+    offered.devices.push(DeviceDescription { id: "tape0".into(), kind: "tape".into(), version: 1 });
+    offered.msrs.push(0xdead);
+    let leaf = offered.cpuid.iter_mut().find(|entry| (entry.leaf, entry.subleaf) == (7, 0)).unwrap();
+    leaf.ebx |= 1 << 30;
+    let reasons = bench.incoming().check(&offered).unwrap_err();
+    for part in ["2 vCPUs", "ram.low 1024 MiB", "serial0", "tape0", "0xdead", "0x7.0 ebx, bits 30"] {
+        assert!(reasons.iter().any(|reason| reason.contains(part)), "{part}: {reasons:#?}");
+    }
+    assert_eq!(reasons.len(), 6, "{reasons:#?}");
+}
+
+#[test]
+fn the_dirty_log_shows_exactly_what_the_guest_wrote() {
+    if !testing::kvm_is_usable("the_dirty_log_shows_exactly_what_the_guest_wrote") {
+        return;
+    }
+    // mov dx,0x3f8; again: mov edi,0x2000000; mov ecx,100; page: mov [edi],al; add edi,0x2000; loop page;
+    // out dx,al; inc al; jmp again
+    let writer = [
+        0x66, 0xba, 0xf8, 0x03, 0xbf, 0, 0, 0, 2, 0xb9, 100, 0, 0, 0, 0x88, 0x07, 0x81, 0xc7, 0, 0x20, 0, 0,
+        0xe2, 0xf6, 0xee, 0xfe, 0xc0, 0xeb, 0xe7,
+    ];
+    let bench = Bench::new(&writer, "");
+    let (machine, _events) = bench.boot();
+    let log = machine.dirty_log();
+    let pages = machine.ram().blocks()[0].pages();
+    let mut bits = vec![0u64; (pages / 64) as usize];
+    log.start().unwrap();
+    log.fetch(0, &mut bits).unwrap();
+    assert_eq!(count(&bits), pages, "every page is dirty at first");
+    log.clear(0, 0, pages, &bits).unwrap();
+    log.fetch(0, &mut bits).unwrap();
+    assert_eq!(count(&bits), 0);
+
+    let mut seen = 0;
+    for _ in 0..3 {
+        machine.resume();
+        seen = wait_for(&bench.serial(), |written| written.len() > seen + 2).len();
+        machine.pause().unwrap();
+        log.fetch(0, &mut bits).unwrap();
+        let expected: Vec<u64> = (0..100).map(|index| 0x2000 + 2 * index).collect();
+        assert_eq!(set_pages(&bits), expected);
+        // Reading does not clear, and clearing half clears half.
+        log.clear(0, 0, 0x2040, &bits).unwrap();
+        log.fetch(0, &mut bits).unwrap();
+        assert_eq!(set_pages(&bits), expected[32..]);
+        log.clear(0, 0x2040, pages - 0x2040, &bits[0x2040 / 64..]).unwrap();
+    }
+    assert!(log.clear(0, 1, 64, &bits).is_err());
+    assert!(log.clear(0, 0, pages + 64, &bits).is_err());
+    log.stop().unwrap();
+}
+
+fn count(bits: &[u64]) -> u64 {
+    bits.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+fn set_pages(bits: &[u64]) -> Vec<u64> {
+    (0..bits.len() as u64 * 64).filter(|page| bits[(page / 64) as usize] >> (page % 64) & 1 == 1).collect()
+}
+
+#[test]
+fn a_reset_guest_starts_anew_in_empty_memory() {
+    if !testing::kvm_is_usable("a_reset_guest_starts_anew_in_empty_memory") {
+        return;
+    }
+    // Prints the byte at 32 MiB, sets it, asks the keyboard controller for a reset:
+    // mov dx,0x3f8; mov al,[0x2000000]; out dx,al; mov byte [0x2000000],7; mov al,0xfe; out 0x64,al; again: jmp again
+    let code = [
+        0x66, 0xba, 0xf8, 0x03, 0xa0, 0, 0, 0, 2, 0xee, 0xc6, 0x05, 0, 0, 0, 2, 7, 0xb0, 0xfe, 0xe6, 0x64,
+        0xeb, 0xfe,
+    ];
+    let bench = Bench::new(&code, "cpus: 2");
+    let (machine, events) = bench.boot();
+    machine.resume();
+    for round in 1..=3 {
+        assert_eq!(events.recv_timeout(testing::PATIENCE), Ok(MachineEvent::Reset));
+        assert_eq!(wait_for(&bench.serial(), |written| written.len() >= round), vec![0; round]);
+        machine.reset().unwrap();
+        assert!(machine.is_running());
+    }
+}
