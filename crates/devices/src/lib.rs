@@ -18,10 +18,14 @@
 //! since a request may be pending with no event left to announce it.
 
 mod bus;
+#[cfg(test)]
+mod fixtures;
 mod interrupt;
 mod io;
 mod lifecycle;
 mod machine;
+#[cfg(test)]
+mod machine_testing;
 
 pub mod balloon;
 pub mod blk;

@@ -24,6 +24,9 @@ const SET: u8 = 1 << 7;
 /// Register D: the battery is good.
 const VALID: u8 = 1 << 7;
 
+/// How long the registers stay those of one moment, for a guest that reads all of them.
+const READING_SECONDS: i64 = 2;
+
 /// Offsets from the host's clock that are believed: 10,000 years.
 const MAX_OFFSET_SECONDS: u64 = 10_000 * 366 * 86_400;
 
@@ -35,9 +38,9 @@ pub struct Rtc {
     index: u8,
     memory: [u8; 128],
     offset_seconds: i64,
-    /// The time that the guest is reading, taken when it read the seconds: a reader that sees seconds and minutes of
-    /// different moments would be a minute off.
-    reading: Option<DateTime>,
+    /// The time that the guest is reading, in Unix seconds, taken when it read the seconds: a reader that sees seconds
+    /// and minutes of different moments would be a minute off.
+    reading: i64,
     now: fn() -> i64,
 }
 
@@ -61,7 +64,7 @@ impl Rtc {
         let mut memory = [0; 128];
         memory[usize::from(REGISTER_A)] = TIME_BASE;
         memory[usize::from(REGISTER_B)] = HOURS_24;
-        Self { index: 0, memory, offset_seconds: 0, reading: None, now }
+        Self { index: 0, memory, offset_seconds: 0, reading: i64::MIN, now }
     }
 
     pub(super) fn restored(mut self, state: &DeviceState) -> Result<Self, StateError> {
@@ -77,10 +80,9 @@ impl Rtc {
         Ok(self)
     }
 
-    /// What time it is for the guest. Beyond the years that exist for the library, it is 1970.
-    fn time(&self) -> DateTime {
-        let seconds = (self.now)().saturating_add(self.offset_seconds);
-        Offset::UTC.to_datetime(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
+    /// What time it is for the guest, in Unix seconds.
+    fn time(&self) -> i64 {
+        (self.now)().saturating_add(self.offset_seconds)
     }
 
     fn format(&self) -> u8 {
@@ -95,11 +97,12 @@ impl Rtc {
         let stored = self.memory[usize::from(self.index)];
         match self.index {
             register if TIME.contains(&register) && !self.is_set() => {
-                if register == SECONDS {
-                    self.reading = Some(self.time());
+                let time = self.time();
+                let is_over = !(0..READING_SECONDS).contains(&time.saturating_sub(self.reading));
+                if register == SECONDS || is_over {
+                    self.reading = time;
                 }
-                let time = self.reading.unwrap_or_else(|| self.time());
-                registers::encode(register, time, self.format())
+                registers::encode(register, date_time(self.reading), self.format())
             }
             // No interrupt is ever pending.
             REGISTER_C => 0,
@@ -137,7 +140,7 @@ impl Rtc {
 
     /// Puts the time into the memory, for the guest to change.
     fn store_time(&mut self) {
-        let time = self.time();
+        let time = date_time(self.time());
         for register in TIME {
             self.memory[usize::from(register)] = registers::encode(register, time, self.format());
         }
@@ -145,12 +148,17 @@ impl Rtc {
 
     /// Goes on from the time that the guest put into the memory. A date that does not exist changes nothing.
     fn take_time(&mut self) {
-        self.reading = None;
+        self.reading = i64::MIN;
         let Some(time) = registers::decode(&self.memory, self.format()) else { return };
         if let Ok(time) = Offset::UTC.to_timestamp(time) {
             self.offset_seconds = time.as_second().saturating_sub((self.now)());
         }
     }
+}
+
+/// Beyond the years that exist for the library, it is 1970.
+fn date_time(seconds: i64) -> DateTime {
+    Offset::UTC.to_datetime(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 impl Default for Rtc {
@@ -187,6 +195,6 @@ impl Lifecycle for Rtc {
     /// A battery keeps the time and the memory; only interrupt enables are cleared, and none are kept here.
     fn reset(&mut self) {
         self.index = 0;
-        self.reading = None;
+        self.reading = i64::MIN;
     }
 }

@@ -8,6 +8,8 @@
 mod buffers;
 mod device;
 mod driver;
+#[cfg(test)]
+pub(crate) mod hostile;
 mod mmio;
 mod queue;
 mod registers;
