@@ -84,6 +84,14 @@ impl Events {
         *self.request.lock() = None;
     }
 
+    /// Says again what is pending. For a machine to which this became possible only now: one that has arrived, or one whose
+    /// migration failed.
+    pub(crate) fn repeat(&self) {
+        if let Some(request) = *self.request.lock() {
+            self.say(request);
+        }
+    }
+
     /// Takes over what was pending where the machine came from.
     pub(crate) fn restore(&self, RequestsV1 { pending }: &RequestsV1) {
         if let Some(request) = pending {
@@ -95,11 +103,15 @@ impl Events {
         let mut pending = self.request.lock();
         if pending.is_none() {
             *pending = Some(request);
-            self.send(match request {
-                Request::Reset => MachineEvent::Reset,
-                Request::PowerOff => MachineEvent::PowerOff,
-            });
+            self.say(request);
         }
+    }
+
+    fn say(&self, request: Request) {
+        self.send(match request {
+            Request::Reset => MachineEvent::Reset,
+            Request::PowerOff => MachineEvent::PowerOff,
+        });
     }
 
     /// Tells the program. When nobody listens any more, the machine is about to end anyway.

@@ -3,16 +3,20 @@
 
 mod arch;
 mod bus;
+mod control;
 mod disk_lock;
 mod events;
 mod io_loop;
 mod kvm;
 mod machine;
+mod process;
 #[cfg(test)]
 mod testing;
 mod vcpu;
 
 pub use arch::{CpuidEntry, KernelError, MsrError};
+pub use control::{Commands, Control, Ending};
+pub use devices::{balloon::Stats as BalloonStats, input::UnknownKey};
 pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};
 pub use kvm::KvmError;
@@ -21,3 +25,4 @@ pub use machine::{
     MemoryDescription, PauseError, PauseTimings, PlugError, ResetError, ResourceError, RestoreError,
     SaveError, StatesError, VcpuError,
 };
+pub use process::{ProcessError, run};

@@ -1,2 +1,45 @@
-//! Placeholder.
-fn main() {}
+//! `whimbrel-vmm`: one process, one virtual machine.
+
+use std::process::ExitCode;
+
+use config::{Invocation, LogLevel, from_args};
+
+fn main() -> ExitCode {
+    let config = match from_args(std::env::args_os()) {
+        Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Print(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&error),
+    };
+    log_to_stderr(config.log());
+    match vmm::run(config) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says what went wrong and everything that caused it.
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    eprintln!("whimbrel-vmm: {}", text.trim_end());
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(level: LogLevel) {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(max_level(level)).init();
+}
+
+fn max_level(level: LogLevel) -> tracing::level_filters::LevelFilter {
+    use tracing::level_filters::LevelFilter;
+    match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}

@@ -51,7 +51,10 @@ pub(super) fn incoming(
         socket_address: address.map(|address| vec![address]),
         whimbrel: Some(WhimbrelInfo {
             cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
-            reason: snapshot.last_failure.as_ref().map(|failure| format!("The last attempt came to nothing: {failure}")),
+            reason: snapshot
+                .last_failure
+                .as_ref()
+                .map(|failure| format!("The last attempt came to nothing: {failure}")),
             ..WhimbrelInfo::default()
         }),
         ..MigrationInfo::default()

@@ -9,8 +9,9 @@ use super::{
     Machine,
     board::{Board, BoardError, VcpuError},
     description::MachineDescription,
-    devices::{DeviceError, Devices, Extras, Origin, Workshop},
+    devices::Devices,
     resources::{HostResources, ResourceError},
+    workshop::{DeviceError, Extras, Origin, Workshop},
 };
 use crate::{
     arch::{BootFiles, Entry, KernelError, boot_registers, layout, write_acpi_tables},
@@ -107,7 +108,7 @@ pub(super) fn board(config: &Config, events: &Events) -> Result<Board, BoardErro
 }
 
 pub(super) fn extras(config: &Config) -> Extras {
-    Extras { rng: config.rng() }
+    Extras { rng: config.rng(), balloon: config.balloon(), keyboard: config.keyboard() }
 }
 
 impl Board {

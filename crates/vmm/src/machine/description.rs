@@ -1,15 +1,18 @@
 //! What a machine is, as both sides of a migration compare it before a page moves.
 
-use devices::{blk::BlkV1, i8042::I8042V1, net::NetV1, power::PowerV1, rng::RngV1, serial::SerialV1};
+use devices::{
+    balloon::BalloonV1, blk::BlkV1, i8042::I8042V1, input::KeyboardV1, net::NetV1, power::PowerV1,
+    rng::RngV1, rtc::RtcV1, serial::SerialV1,
+};
 use ram::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
 use state::Schema;
 
 use super::{
     board::Board,
-    devices::Extras,
     resources::HostResources,
     save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
+    workshop::Extras,
 };
 use crate::{
     arch::{ClockV1, CpuidEntry, IrqchipV1, PitV1, VcpuV1, cpu_reasons},
@@ -77,12 +80,15 @@ impl MachineDescription {
             device::<ClockV1>(CLOCK),
             device::<RequestsV1>(REQUESTS),
             device::<SerialV1>("serial0"),
+            device::<RtcV1>("rtc0"),
             device::<I8042V1>("i8042"),
             device::<PowerV1>("power0"),
         ]);
         devices.extend((0..resources.disks.len()).map(|index| device::<BlkV1>(&format!("disk{index}"))));
         devices.extend((0..resources.nets.len()).map(|index| device::<NetV1>(&format!("net{index}"))));
         devices.extend(extras.rng.then(|| device::<RngV1>("rng0")));
+        devices.extend(extras.balloon.then(|| device::<BalloonV1>("balloon0")));
+        devices.extend(extras.keyboard.then(|| device::<KeyboardV1>("keyboard0")));
         Self {
             cpus,
             cpuid: board.processor.cpuid.clone(),

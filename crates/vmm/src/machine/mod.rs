@@ -14,16 +14,17 @@ mod restore;
 mod run;
 mod save;
 mod states;
+mod workshop;
 
 use std::{io, sync::Arc};
 
+use ::devices::{balloon::Stats, input::UnknownKey, virtio::VirtioMmio};
 use parking_lot::Mutex;
 use ram::{DirtyLog, Ram};
 
 pub use board::{BoardError, VcpuError};
 pub use build::BuildError;
 pub use description::{DeviceDescription, MachineDescription, MemoryDescription};
-pub use devices::DeviceError;
 pub use plug::PlugError;
 pub use reset::ResetError;
 pub use resources::ResourceError;
@@ -31,6 +32,7 @@ pub use restore::{Incoming, RestoreError};
 pub use run::{PauseError, PauseTimings};
 pub use save::SaveError;
 pub use states::StatesError;
+pub use workshop::DeviceError;
 
 use crate::{disk_lock::DiskLockError, events::Events, io_loop::IoThread};
 
@@ -80,6 +82,46 @@ impl Machine {
     pub fn announce(&self) -> io::Result<()> {
         let results: Vec<_> = self.devices.nets.iter().map(|net| net.announce()).collect();
         results.into_iter().collect()
+    }
+
+    /// Whether there is a balloon.
+    #[must_use]
+    pub fn has_balloon(&self) -> bool {
+        self.devices.balloon.is_some()
+    }
+
+    /// Asks the guest to make do with `bytes` of memory; it takes its time. Without a balloon nothing happens.
+    pub fn set_balloon_target(&self, bytes: u64) {
+        if let Some(balloon) = &self.devices.balloon {
+            balloon.set_target(bytes);
+        }
+    }
+
+    /// Bytes of memory that the balloon leaves the guest; none without a balloon.
+    #[must_use]
+    pub fn balloon_actual(&self) -> Option<u64> {
+        self.devices.balloon.as_ref().map(VirtioMmio::actual)
+    }
+
+    /// Asks the guest how it uses its memory. The answer comes later, to [`Self::balloon_stats`].
+    pub fn request_balloon_stats(&self) {
+        if let Some(balloon) = &self.devices.balloon {
+            balloon.request_stats();
+        }
+    }
+
+    /// What the guest said last of its memory; none without a balloon.
+    #[must_use]
+    pub fn balloon_stats(&self) -> Option<Stats> {
+        self.devices.balloon.as_ref().map(VirtioMmio::stats)
+    }
+
+    /// Presses (`down`) or releases a key of the keyboard, by its evdev code. Without a keyboard nothing happens.
+    ///
+    /// # Errors
+    /// The keyboard has no such key.
+    pub fn send_key(&self, code: u16, down: bool) -> Result<(), UnknownKey> {
+        self.devices.keyboard.as_ref().map_or(Ok(()), |keyboard| keyboard.send_key(code, down))
     }
 
     /// Takes the locks of all disks. Those that are held already stay.

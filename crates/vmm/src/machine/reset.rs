@@ -1,5 +1,5 @@
-use ram::Backing;
-use rustix::mm::Advice;
+use devices::balloon::Discard;
+use vm_memory::GuestAddress;
 
 use super::{Machine, board::VcpuError, build::BuildError, restore::restore_vcpus};
 use crate::{arch::Time, kvm::KvmError};
@@ -56,27 +56,8 @@ impl Machine {
 
     /// Gives all memory back to the host: it reads as zero. Every page counts as written, since a migration that is under
     /// way has sent what was there before.
-    #[expect(unsafe_code, reason = "the kernel is told to drop mapped memory")]
     fn empty_memory(&self) -> std::io::Result<()> {
-        let ram = &self.board.ram;
-        let advice = match ram.backing() {
-            Backing::Anonymous => Advice::LinuxDontNeed,
-            Backing::Memfd | Backing::Hugetlb2M => Advice::LinuxRemove,
-        };
-        for block in ram.blocks() {
-            let bytes = usize::try_from(block.bytes()).unwrap_or(usize::MAX);
-            // SAFETY: the range is the block's mapping, which lives as long as `ram`. Guest memory is only ever accessed
-            // through raw pointers, and may change at any time: zero is a value like any other. Pages stay mapped.
-            unsafe { rustix::mm::madvise(block.host_address().as_ptr().cast(), bytes, advice)? };
-        }
-        mark_all_dirty(ram);
+        Discard::new(self.board.ram.memory().clone())?.discard(GuestAddress(0), u64::MAX)?;
         Ok(())
-    }
-}
-
-fn mark_all_dirty(ram: &ram::Ram) {
-    use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _, bitmap::Bitmap as _};
-    for region in ram.memory().iter() {
-        region.bitmap().mark_dirty(0, usize::try_from(region.len()).unwrap_or(usize::MAX));
     }
 }

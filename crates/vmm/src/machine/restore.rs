@@ -10,10 +10,10 @@ use super::{
     board::{Board, VcpuError, set_cpuid},
     build::{self, Bootable, BuildError},
     description::MachineDescription,
-    devices::{DeviceError, Extras, Origin, Workshop},
     resources::HostResources,
     save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     states::{States, StatesError},
+    workshop::{DeviceError, Extras, Origin, Workshop},
 };
 use crate::{
     arch::{ClockV1, IrqchipV1, PitV1, Time, VcpuV1, restore_vcpu},

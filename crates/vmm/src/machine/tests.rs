@@ -27,7 +27,7 @@ impl Bench {
 
     fn config(&self) -> Config {
         let yaml = format!(
-            "kernel: {}\nmemory: 64M\nserial: file:{}\nrng: true\nballoon: false\n{}",
+            "kernel: {}\nmemory: 64M\nserial: file:{}\nkeyboard: true\n{}",
             self.kernel.path().display(),
             self.serial().display(),
             self.extra

@@ -10,7 +10,7 @@ use acpi_tables::{
     sdt::Sdt,
     xsdt::XSDT,
 };
-use devices::{GuestMemory, power, serial};
+use devices::{GuestMemory, power, rtc, serial};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};
 
 use super::layout;
@@ -93,7 +93,7 @@ fn dsdt(cpus: u8, virtio_slots: usize) -> Vec<u8> {
     let mut dsdt = Sdt::new(*b"DSDT", HEADER_BYTES, DSDT_REVISION, OEM, OEM_TABLE, OEM_REVISION);
     let s5 = aml::Package::new(vec![&power::SLEEP_TYPE_S5, &0u8, &0u8, &0u8]);
     dsdt.append_slice(&bytes(&aml::Name::new("_S5_".into(), &s5)));
-    let mut system_bus = [serial_port(), power_button(), event_device()].concat();
+    let mut system_bus = [serial_port(), clock(), power_button(), event_device()].concat();
     for slot in 0..virtio_slots {
         system_bus.extend(layout::virtio_slot(slot).map(|place| virtio(slot, place)).unwrap_or_default());
     }
@@ -106,6 +106,12 @@ fn serial_port() -> Vec<u8> {
     let ports = aml::IO::new(layout::SERIAL_PORTS, layout::SERIAL_PORTS, 0, ports(serial::PORTS));
     let resources = resources(vec![&ports, &interrupt(layout::GSI_SERIAL)]);
     device("COM1", &aml::EISAName::new("PNP0501"), 0u8, vec![&resources])
+}
+
+/// The clock without an interrupt: there are no alarms.
+fn clock() -> Vec<u8> {
+    let ports = aml::IO::new(rtc::PORT, rtc::PORT, 0, ports(rtc::PORTS));
+    device("RTC_", &aml::EISAName::new("PNP0B00"), 0u8, vec![&resources(vec![&ports])])
 }
 
 fn power_button() -> Vec<u8> {

@@ -59,8 +59,6 @@ pub(crate) const IDENTITY_MAP: u64 = 0xfffb_c000;
 /// Three more pages for the same purpose (4.36).
 pub(crate) const KVM_TSS: usize = 0xfffb_d000;
 
-/// Interrupt line of the keyboard controller.
-pub(crate) const GSI_I8042: u32 = 1;
 /// Interrupt line of the serial port.
 pub(crate) const GSI_SERIAL: u32 = 4;
 /// Interrupt line of the power button and other ACPI events.

@@ -1,0 +1,198 @@
+use std::{sync::Arc, time::Duration};
+
+use monitor::{
+    CommandError, Handler,
+    types::{
+        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationAddress, MigrationCapability,
+        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
+        ParameterChange, RunState, ShutdownCause, StatusInfo, UuidInfo,
+    },
+};
+use transport::Address;
+
+use super::{Control, announce, query};
+
+/// The commands of the monitor, for one machine.
+#[derive(Clone, Debug)]
+pub struct Commands(pub Arc<Control>);
+
+impl Handler for Commands {
+    fn query_status(&self) -> StatusInfo {
+        self.0.state().into()
+    }
+
+    fn stop(&self) -> Result<(), CommandError> {
+        self.0.pause()
+    }
+
+    fn cont(&self) -> Result<(), CommandError> {
+        self.0.resume()
+    }
+
+    fn system_powerdown(&self) -> Result<(), CommandError> {
+        self.0.machine()?.power_button();
+        self.0.events.powerdown();
+        Ok(())
+    }
+
+    fn system_reset(&self) -> Result<(), CommandError> {
+        self.0.reset(ShutdownCause::HostQmpSystemReset)
+    }
+
+    fn quit(&self) -> Result<(), CommandError> {
+        self.0.end(ShutdownCause::HostQmpQuit, 0);
+        Ok(())
+    }
+
+    fn migrate(&self, destination: &MigrationAddress) -> Result<(), CommandError> {
+        self.0.depart(address(destination))
+    }
+
+    fn migrate_incoming(&self, listen: &MigrationAddress, _exit_on_error: bool) -> Result<(), CommandError> {
+        // An attempt that fails leaves the destination as it was, listening: there is no reason to end the process.
+        self.0.listen(&address(listen))
+    }
+
+    fn migrate_cancel(&self) -> Result<(), CommandError> {
+        if let Some(departure) = &*self.0.departure.lock() {
+            departure.handle.cancel();
+        }
+        if let Some(arrival) = &*self.0.arrival.lock() {
+            arrival.handle.cancel();
+        }
+        Ok(())
+    }
+
+    fn migrate_continue(&self, state: MigrationStatus) -> Result<(), CommandError> {
+        let departure = self.0.departure.lock().clone();
+        let current = departure
+            .as_ref()
+            .map_or(MigrationStatus::None, |departure| query::status(departure.handle.snapshot().status));
+        match departure {
+            Some(departure) if state == current && current == MigrationStatus::PreSwitchover => {
+                departure.handle.proceed();
+                Ok(())
+            }
+            _ => Err(CommandError::generic(format!("Migration not in expected state: {current}"))),
+        }
+    }
+
+    fn query_migrate(&self) -> MigrationInfo {
+        let departure = self.0.departure.lock().clone();
+        if let Some(departure) = departure {
+            return query::outgoing(&departure.handle.snapshot(), departure.total_bytes, &departure.session);
+        }
+        let arrival = self.0.arrival.lock().clone();
+        arrival.map_or_else(MigrationInfo::default, |arrival| {
+            query::incoming(&arrival.handle.snapshot(), arrival.total_bytes, Some(arrival.address))
+        })
+    }
+
+    fn migrate_set_capabilities(
+        &self,
+        capabilities: &[MigrationCapabilityStatus],
+    ) -> Result<(), CommandError> {
+        let under_way = self
+            .0
+            .departure
+            .lock()
+            .as_ref()
+            .is_some_and(|departure| departure.handle.snapshot().status.is_under_way());
+        if under_way {
+            return Err(CommandError::generic("There's a migration process in progress"));
+        }
+        self.0.settings.lock().switch(capabilities)
+    }
+
+    fn query_migrate_capabilities(&self) -> Vec<MigrationCapability> {
+        self.0.settings.lock().capabilities.clone()
+    }
+
+    fn migrate_set_parameters(&self, change: &ParameterChange) -> Result<(), CommandError> {
+        let params = {
+            let mut settings = self.0.settings.lock();
+            settings.parameters.apply(change);
+            settings.params()
+        };
+        if let Some(departure) = &*self.0.departure.lock() {
+            departure.handle.set_live(
+                params.max_bandwidth,
+                params.downtime_limit,
+                params.switchover_bandwidth,
+            );
+        }
+        Ok(())
+    }
+
+    fn query_migrate_parameters(&self) -> MigrationParameters {
+        self.0.settings.lock().parameters.clone()
+    }
+
+    fn announce_self(&self, parameters: &AnnounceParameters) -> Result<(), CommandError> {
+        announce::start(&self.0.machine()?, *parameters);
+        Ok(())
+    }
+
+    fn query_balloon(&self) -> Result<BalloonInfo, CommandError> {
+        let actual = self.0.machine()?.balloon_actual();
+        actual.map(|actual| BalloonInfo { actual }).ok_or_else(no_balloon)
+    }
+
+    fn balloon(&self, bytes: u64) -> Result<(), CommandError> {
+        if self.0.machine()?.set_balloon_target(bytes) { Ok(()) } else { Err(no_balloon()) }
+    }
+
+    fn send_key(&self, keys: &[KeyCode], hold: Duration) -> Result<(), CommandError> {
+        let machine = self.0.machine()?;
+        let press = |key: &KeyCode, down: bool| {
+            machine.send_key(key.evdev(), down).map_err(|error| CommandError::generic(error.to_string()))
+        };
+        keys.iter().try_for_each(|key| press(key, true))?;
+        let (keys, machine) = (keys.to_vec(), Arc::downgrade(&machine));
+        let release = move || {
+            std::thread::sleep(hold);
+            let Some(machine) = machine.upgrade() else { return };
+            for key in keys.iter().rev() {
+                // The same keys went down a moment ago.
+                let _ = machine.send_key(key.evdev(), false);
+            }
+        };
+        let spawned = std::thread::Builder::new().name("keys".into()).spawn(release);
+        spawned
+            .map(|_| ())
+            .map_err(|error| CommandError::generic(format!("The keys cannot be released: {error}")))
+    }
+
+    fn query_name(&self) -> NameInfo {
+        NameInfo { name: Some(self.0.config.name().as_str().to_owned()) }
+    }
+
+    fn query_uuid(&self) -> UuidInfo {
+        UuidInfo { uuid: self.0.config.uuid().unwrap_or_default().to_string() }
+    }
+
+    fn query_cpus_fast(&self) -> Vec<CpuInfoFast> {
+        let threads = self.0.machine().map(|machine| machine.vcpu_threads()).unwrap_or_default();
+        (0..).zip(threads).map(|(index, thread)| CpuInfoFast::x86_64(index, thread)).collect()
+    }
+}
+
+impl Control {
+    /// Why the machine runs or does not.
+    pub fn run_state(&self) -> RunState {
+        self.state()
+    }
+}
+
+fn no_balloon() -> CommandError {
+    CommandError::device_not_active(
+        "No balloon device has been activated: start the machine with --balloon on",
+    )
+}
+
+fn address(address: &MigrationAddress) -> Address {
+    match address {
+        MigrationAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
+        MigrationAddress::Unix { path } => Address::Unix(path.clone()),
+    }
+}

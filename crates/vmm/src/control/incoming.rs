@@ -1,0 +1,177 @@
+use std::sync::{Arc, Weak};
+
+use engine::{DestinationMachine, MachineError, Observer, destination};
+use migration::{Outcome, Status};
+use monitor::{
+    CommandError,
+    types::{RunState, SocketAddress},
+};
+use ram::Ram;
+use state::{DeviceState, Schema};
+use transport::{Address, Listener};
+use wire::{DeviceInfo, Hello};
+
+use super::{Control, announce, one_line, query};
+use crate::{BuildError, Incoming, Machine, MachineDescription};
+
+impl Schema for MachineDescription {
+    const KIND: &'static str = "machine";
+    const VERSION: u32 = 1;
+}
+
+/// A migration that may come, comes, or came.
+#[derive(Clone, Debug)]
+pub(super) struct Arrival {
+    pub(super) handle: Arc<destination::Handle>,
+    pub(super) address: SocketAddress,
+    pub(super) total_bytes: u64,
+}
+
+impl Control {
+    /// Prepares a place for the machine, and listens at `address` for a source.
+    ///
+    /// # Errors
+    /// Something listens already, something that the machine needs is missing, or the address cannot be used.
+    pub fn listen(self: &Arc<Self>, address: &Address) -> Result<(), CommandError> {
+        // Held until it listens: two commands at once listen once.
+        let mut arrival = self.arrival.lock();
+        if self.state() != RunState::Inmigrate {
+            return Err(CommandError::generic(
+                "'-incoming' was not specified on the command line: the machine does not wait for a migration",
+            ));
+        }
+        if arrival.is_some() {
+            return Err(CommandError::generic("The incoming migration has already been started"));
+        }
+        let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
+        let listener = Listener::bind(address, self.reach()).map_err(|error| failed(&error))?;
+        let incoming = self.prepare().map_err(|error| failed(&error))?;
+        let address = match listener.address() {
+            Address::Tcp { host, port } => SocketAddress::Inet { host: host.clone(), port: port.to_string() },
+            Address::Unix(path) => SocketAddress::Unix { path: path.display().to_string() },
+        };
+        tracing::info!("Waiting for a migration at {}", listener.address());
+        let total_bytes = incoming.ram().bytes();
+        let vacancy = Vacancy {
+            control: Arc::downgrade(self),
+            ram: incoming.ram().clone(),
+            devices: devices(incoming.description()),
+            incoming: Some(incoming),
+            machine: None,
+        };
+        let watch = Arc::new(Watch { control: Arc::downgrade(self) });
+        let handle =
+            destination::listen(Box::new(vacancy), listener, watch).map_err(|error| failed(&error))?;
+        *arrival = Some(Arrival { handle: Arc::new(handle), address, total_bytes });
+        Ok(())
+    }
+
+    fn prepare(&self) -> Result<Incoming, BuildError> {
+        Incoming::prepare(&self.config, self.machine_events.clone())
+    }
+
+    /// The machine that has arrived is this side's from here on.
+    fn take_over(&self, machine: Machine, ran: bool) {
+        let turn = self.turn.lock();
+        let machine = Arc::new(machine);
+        *self.machine.lock() = Some(machine.clone());
+        let run = self.run_on_arrival.lock().unwrap_or(ran);
+        if run {
+            self.set_running(&turn, &machine);
+        } else {
+            self.set(RunState::Paused);
+        }
+        self.machine_events.repeat();
+        announce::start(&machine, self.settings.lock().parameters.announce);
+    }
+}
+
+/// The devices of a machine, as the handshake names them.
+pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
+    let info = |device: &crate::DeviceDescription| DeviceInfo {
+        id: device.id.clone(),
+        kind: device.kind.clone(),
+        version: device.version,
+    };
+    description.devices.iter().map(info).collect()
+}
+
+/// The place for a machine, as the engine's destination sees it.
+struct Vacancy {
+    control: Weak<Control>,
+    ram: Ram,
+    devices: Vec<DeviceInfo>,
+    incoming: Option<Incoming>,
+    machine: Option<Machine>,
+}
+
+impl DestinationMachine for Vacancy {
+    fn ram(&self) -> Ram {
+        self.ram.clone()
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        self.devices.clone()
+    }
+
+    fn check(&self, hello: &Hello) -> Vec<String> {
+        let Some(incoming) = &self.incoming else {
+            return vec![
+                "The destination could not be made ready again after the last attempt: see its log".into(),
+            ];
+        };
+        match hello.machine.decode::<MachineDescription>() {
+            Ok(description) => incoming.check(&description).err().unwrap_or_default(),
+            Err(error) => vec![one_line(&error)],
+        }
+    }
+
+    fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
+        let description = description.decode::<MachineDescription>()?;
+        let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
+        self.machine = Some(incoming.restore(&description, states)?);
+        Ok(())
+    }
+
+    fn lock_disks(&mut self) -> Result<(), MachineError> {
+        Ok(self.machine.as_ref().ok_or("there is no machine")?.lock_disks()?)
+    }
+
+    fn run(&mut self, run: bool) -> Result<(), MachineError> {
+        let control = self.control.upgrade().ok_or("this process is ending")?;
+        let machine = self.machine.take().ok_or("there is no machine")?;
+        control.take_over(machine, run);
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<(), MachineError> {
+        // What is there goes first: memory, taps and sockets cannot be had twice.
+        self.machine = None;
+        self.incoming = None;
+        self.ram = Ram::allocate(&[], self.ram.backing())?;
+        let control = self.control.upgrade().ok_or("this process is ending")?;
+        let incoming = control.prepare()?;
+        self.ram = incoming.ram().clone();
+        self.incoming = Some(incoming);
+        Ok(())
+    }
+}
+
+/// Tells the monitor's clients how the migration goes.
+struct Watch {
+    control: Weak<Control>,
+}
+
+impl Observer for Watch {
+    fn status(&self, status: Status) {
+        if let Some(control) = self.control.upgrade() {
+            control.events.migration(query::status(status));
+        }
+    }
+
+    fn pass(&self, _pass: u32) {}
+
+    fn ended(&self, outcome: &Outcome) {
+        tracing::info!("The incoming migration is over: {outcome:?}");
+    }
+}

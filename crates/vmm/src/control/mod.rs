@@ -1,0 +1,254 @@
+//! The machine as its operator sees it: what the monitor can ask and tell, and both ends of a migration.
+//!
+//! [`Control`] owns the machine, or the place where one is to arrive, and knows why it runs or does not. Everything that changes
+//! that goes through [`Control`] and waits for its turn; questions never wait.
+//!
+//! * `handler`: the commands of the monitor.
+//! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes.
+//! * `query`: the engine's figures in the monitor's words.
+//! * `settings`: parameters and capabilities of migration.
+
+mod announce;
+mod handler;
+mod incoming;
+mod outgoing;
+mod query;
+mod settings;
+
+use std::sync::{Arc, mpsc};
+
+use config::Config;
+use monitor::{
+    CommandError, Events,
+    types::{RunState, ShutdownCause},
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::{Machine, MachineEvent, events};
+use incoming::Arrival;
+use outgoing::Departure;
+use settings::Settings;
+
+/// How the process is to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Who wanted it.
+    pub cause: ShutdownCause,
+    /// Exit status of the process.
+    pub status: u8,
+}
+
+/// The machine, or the place for one, and everything that may be done with it.
+#[derive(Debug)]
+pub struct Control {
+    config: Config,
+    events: Events,
+    /// Held by whatever changes whether the machine runs, for as long as that takes.
+    turn: Mutex<()>,
+    run: Mutex<RunState>,
+    /// Whether a machine that arrives shall run; `None` leaves it as it was at the source.
+    run_on_arrival: Mutex<Option<bool>>,
+    machine: Mutex<Option<Arc<Machine>>>,
+    settings: Mutex<Settings>,
+    departure: Mutex<Option<Departure>>,
+    arrival: Mutex<Option<Arrival>>,
+    machine_events: events::Events,
+    endings: mpsc::Sender<Ending>,
+}
+
+impl Control {
+    /// Takes `machine` over, or waits for one if there is none. Answers the control, and where the process hears that it is
+    /// to end.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        machine: Option<Machine>,
+        machine_events: events::Events,
+        events: Events,
+    ) -> (Arc<Self>, mpsc::Receiver<Ending>) {
+        let (endings, end) = mpsc::channel();
+        let run = if machine.is_some() { RunState::Prelaunch } else { RunState::Inmigrate };
+        let run_on_arrival = config.paused().then_some(false);
+        let control = Self {
+            settings: Mutex::new(Settings::new()),
+            config,
+            events,
+            turn: Mutex::default(),
+            run: Mutex::new(run),
+            run_on_arrival: Mutex::new(run_on_arrival),
+            machine: Mutex::new(machine.map(Arc::new)),
+            departure: Mutex::default(),
+            arrival: Mutex::default(),
+            machine_events,
+            endings,
+        };
+        (Arc::new(control), end)
+    }
+
+    /// Lets the machine run.
+    ///
+    /// # Errors
+    /// It must not run: it has moved away, is about to, or has ended.
+    pub fn resume(&self) -> Result<(), CommandError> {
+        let turn = self.turn.lock();
+        match self.state() {
+            RunState::Running => Ok(()),
+            RunState::Inmigrate => {
+                *self.run_on_arrival.lock() = Some(true);
+                Ok(())
+            }
+            RunState::Paused | RunState::Prelaunch => {
+                let machine = self.machine()?;
+                self.set_running(&turn, &machine);
+                Ok(())
+            }
+            state => Err(CommandError::generic(why_it_may_not_run(state))),
+        }
+    }
+
+    /// Stops the machine.
+    ///
+    /// # Errors
+    /// What the guest wrote could not be put on a disk. It is stopped all the same.
+    pub fn pause(&self) -> Result<(), CommandError> {
+        let _turn = self.turn.lock();
+        match self.state() {
+            RunState::Running => {
+                let machine = self.machine()?;
+                let paused = machine.pause();
+                self.set(RunState::Paused);
+                self.events.stop();
+                paused.map(|_| ()).map_err(|error| CommandError::generic(one_line(&error)))
+            }
+            RunState::Inmigrate => {
+                *self.run_on_arrival.lock() = Some(false);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts the guest anew, on behalf of `cause`.
+    ///
+    /// # Errors
+    /// There is no machine here, or it could not be reset; it is stopped then.
+    pub fn reset(&self, cause: ShutdownCause) -> Result<(), CommandError> {
+        let _turn = self.turn.lock();
+        match self.state() {
+            RunState::Running | RunState::Paused | RunState::Prelaunch | RunState::InternalError => {}
+            state => return Err(CommandError::generic(why_it_may_not_run(state))),
+        }
+        let machine = self.machine()?;
+        if let Err(error) = machine.reset() {
+            self.set(RunState::InternalError);
+            self.events.stop();
+            return Err(CommandError::generic(one_line(&error)));
+        }
+        if self.state() == RunState::InternalError {
+            self.set(RunState::Paused);
+        }
+        self.events.reset(cause);
+        Ok(())
+    }
+
+    /// Asks the process to end.
+    pub fn end(&self, cause: ShutdownCause, status: u8) {
+        // Nobody listens when it is ending already.
+        let _ = self.endings.send(Ending { cause, status });
+    }
+
+    /// What the machine says. The program calls this for every event, from one thread.
+    pub fn hear(&self, event: MachineEvent) {
+        match event {
+            // It stays pending, moves with the machine, and is said again where the machine runs on.
+            MachineEvent::Reset | MachineEvent::PowerOff if !self.is_here() => {}
+            MachineEvent::Reset => {
+                if let Err(error) = self.reset(ShutdownCause::GuestReset) {
+                    tracing::error!("The guest asked for a reset, which was not possible: {error}");
+                }
+            }
+            MachineEvent::PowerOff => self.end(ShutdownCause::GuestShutdown, 0),
+            MachineEvent::Failed { vcpu, reason } => self.failed(vcpu, &reason),
+        }
+    }
+
+    /// Ends what is under way, as far as that is safe, before the process ends.
+    pub fn close(&self, cause: ShutdownCause) {
+        self.events.shutdown(cause);
+        if let Some(departure) = self.departure.lock().take() {
+            departure.handle.cancel();
+            departure.join_within(CLOSE_TIMEOUT);
+        }
+        if let Some(arrival) = self.arrival.lock().take() {
+            arrival.handle.stop();
+        }
+        let _turn = self.turn.lock();
+        if let Some(machine) = self.machine.lock().take()
+            && let Err(error) = machine.pause()
+        {
+            tracing::error!("{}", one_line(&error));
+        }
+    }
+
+    fn failed(&self, vcpu: u8, reason: &str) {
+        let _turn = self.turn.lock();
+        tracing::error!("vCPU {vcpu} cannot go on, the machine is stopped: {reason}");
+        if let Ok(machine) = self.machine() {
+            if let Err(error) = machine.pause() {
+                tracing::error!("{}", one_line(&error));
+            }
+            self.set(RunState::InternalError);
+            self.events.stop();
+        }
+        if self.config.monitor().is_none() {
+            // Nobody could look at it or reset it.
+            self.end(ShutdownCause::HostError, 1);
+        }
+    }
+
+    /// Whether the machine is this side's.
+    fn is_here(&self) -> bool {
+        !matches!(self.state(), RunState::Inmigrate | RunState::Postmigrate | RunState::FinishMigrate)
+    }
+
+    fn machine(&self) -> Result<Arc<Machine>, CommandError> {
+        let machine = self.machine.lock().clone();
+        machine.ok_or_else(|| CommandError::generic(why_it_may_not_run(self.state())))
+    }
+
+    fn state(&self) -> RunState {
+        *self.run.lock()
+    }
+
+    fn set(&self, state: RunState) {
+        *self.run.lock() = state;
+    }
+
+    fn set_running(&self, _turn: &MutexGuard<'_, ()>, machine: &Machine) {
+        // The event goes first: what the guest does next comes after it.
+        self.events.resume();
+        self.set(RunState::Running);
+        machine.resume();
+    }
+}
+
+/// How long the end of the process waits for a migration that it cancels.
+const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn why_it_may_not_run(state: RunState) -> String {
+    match state {
+        RunState::Postmigrate => "The machine has moved away and runs elsewhere".into(),
+        RunState::FinishMigrate => {
+            "The machine is stopped for the end of a migration: wait for it, or cancel it".into()
+        }
+        RunState::Inmigrate => "There is no machine here yet: it waits for a migration".into(),
+        RunState::InternalError => "The machine is stopped by an internal error: reset it".into(),
+        state => format!("The machine is in state '{state}'"),
+    }
+}
+
+/// An error and everything that caused it, in one line.
+fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

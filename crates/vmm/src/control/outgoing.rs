@@ -1,0 +1,177 @@
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use engine::{MachineError, Observer, SourceMachine, source};
+use migration::{Outcome, Status};
+use monitor::{CommandError, types::RunState};
+use ram::{DirtyLog, Ram};
+use state::DeviceState;
+use transport::{Address, Reach};
+use wire::{DeviceInfo, SessionId};
+
+use super::{Control, one_line, query};
+use crate::Machine;
+
+/// A migration that leaves, or left.
+#[derive(Clone, Debug)]
+pub(super) struct Departure {
+    pub(super) handle: Arc<source::Handle>,
+    pub(super) session: String,
+    pub(super) total_bytes: u64,
+}
+
+impl Departure {
+    /// Waits until the attempt is over, but no longer than `timeout`.
+    pub(super) fn join_within(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        while self.handle.snapshot().status.is_under_way() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if !self.handle.snapshot().status.is_under_way() {
+            self.handle.join();
+        }
+    }
+}
+
+impl Control {
+    /// Starts moving the machine to `address`.
+    pub(super) fn depart(self: &Arc<Self>, address: Address) -> Result<(), CommandError> {
+        // Held until the attempt is registered: two commands at once start one migration.
+        let mut departure = self.departure.lock();
+        if departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status.is_under_way()) {
+            return Err(CommandError::generic("There's a migration process in progress"));
+        }
+        match self.state() {
+            RunState::Running | RunState::Paused | RunState::Prelaunch => {}
+            state => return Err(CommandError::generic(super::why_it_may_not_run(state))),
+        }
+        let machine = self.machine()?;
+        let total_bytes = machine.ram().bytes();
+        let session = uuid::Uuid::new_v4();
+        let (params, fixed_costs) = {
+            let settings = self.settings.lock();
+            (settings.params(), settings.fixed_costs)
+        };
+        let target = source::Target {
+            address,
+            reach: self.reach(),
+            session: SessionId(*session.as_bytes()),
+            release: env!("CARGO_PKG_VERSION").into(),
+            fixed_costs,
+        };
+        let leaving = Arc::new(Leaving { control: self.clone(), machine });
+        let observer = Arc::new(Watch { control: Arc::downgrade(self) });
+        let handle = source::start(leaving, params, target, observer)
+            .map_err(|error| CommandError::generic(one_line(error.as_ref())))?;
+        *departure = Some(Departure { handle: Arc::new(handle), session: session.to_string(), total_bytes });
+        Ok(())
+    }
+
+    /// Which addresses migrations may use.
+    pub(super) fn reach(&self) -> Reach {
+        if self.config.insecure() { Reach::Anywhere } else { Reach::Loopback }
+    }
+}
+
+/// The machine as the engine's source sees it.
+struct Leaving {
+    control: Arc<Control>,
+    machine: Arc<Machine>,
+}
+
+impl SourceMachine for Leaving {
+    fn ram(&self) -> Ram {
+        self.machine.ram().clone()
+    }
+
+    fn dirty_log(&self) -> Arc<dyn DirtyLog> {
+        self.machine.dirty_log()
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        super::incoming::devices(self.machine.description())
+    }
+
+    fn description(&self) -> Result<DeviceState, MachineError> {
+        Ok(DeviceState::encode("machine", self.machine.description())?)
+    }
+
+    fn stop(&self) -> Result<bool, MachineError> {
+        let turn = self.control.turn.lock();
+        let state = self.control.state();
+        match state {
+            RunState::Running | RunState::Paused | RunState::Prelaunch => {}
+            state => return Err(format!("the machine is in state '{state}'").into()),
+        }
+        let was_running = state == RunState::Running;
+        if was_running {
+            let paused = self.machine.pause();
+            self.control.events.stop();
+            if let Err(error) = paused {
+                // It is paused, and goes on where it is: what it wrote is not known to be on its disk.
+                self.control.set_running(&turn, &self.machine);
+                return Err(error.into());
+            }
+        }
+        self.control.set(RunState::FinishMigrate);
+        Ok(was_running)
+    }
+
+    fn save(&self) -> Result<Vec<DeviceState>, MachineError> {
+        Ok(self.machine.save()?)
+    }
+
+    fn release_disks(&self) -> Result<(), MachineError> {
+        self.machine.unlock_disks();
+        Ok(())
+    }
+
+    fn resume(&self, run: bool) -> Result<(), MachineError> {
+        let turn = self.control.turn.lock();
+        if self.control.state() != RunState::FinishMigrate {
+            return Ok(());
+        }
+        self.control.set(RunState::Paused);
+        self.machine.lock_disks()?;
+        if run {
+            self.control.set_running(&turn, &self.machine);
+        }
+        self.control.machine_events.repeat();
+        Ok(())
+    }
+}
+
+/// Tells the monitor's clients how the migration goes.
+struct Watch {
+    control: Weak<Control>,
+}
+
+impl Observer for Watch {
+    fn status(&self, status: Status) {
+        if let Some(control) = self.control.upgrade() {
+            control.events.migration(query::status(status));
+        }
+    }
+
+    fn pass(&self, pass: u32) {
+        if let Some(control) = self.control.upgrade() {
+            control.events.migration_pass(pass);
+        }
+    }
+
+    fn ended(&self, outcome: &Outcome) {
+        let Some(control) = self.control.upgrade() else { return };
+        tracing::info!("{}", query::sentence(outcome));
+        if *outcome == Outcome::Completed {
+            control.set(RunState::Postmigrate);
+            // It runs elsewhere now: without it nothing can run it here again, and its memory goes back to the host.
+            control.machine.lock().take();
+        }
+        let departure = control.departure.lock().clone();
+        if let Some(departure) = departure {
+            control.settings.lock().fixed_costs = departure.handle.snapshot().fixed_costs;
+        }
+    }
+}

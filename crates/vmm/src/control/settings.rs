@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use migration::{FixedCosts, Params};
+use monitor::{
+    CommandError,
+    types::{MigrationCapability, MigrationCapabilityStatus, MigrationParameters},
+};
+
+/// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
+const DEFAULT_CHANNELS: usize = 4;
+
+/// Parameters and capabilities of migration.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) parameters: MigrationParameters,
+    pub(super) capabilities: Vec<MigrationCapability>,
+    /// What switchovers have cost so far in this process.
+    pub(super) fixed_costs: FixedCosts,
+}
+
+/// Capabilities that can be switched on and off.
+const SWITCHABLE: [MigrationCapability; 3] =
+    [MigrationCapability::Events, MigrationCapability::PauseBeforeSwitchover, MigrationCapability::Multifd];
+
+/// Capabilities that every Whimbrel migration has: the destination always answers, acknowledges the switchover, and takes
+/// disks late.
+const ALWAYS_ON: [MigrationCapability; 3] = [
+    MigrationCapability::ReturnPath,
+    MigrationCapability::SwitchoverAck,
+    MigrationCapability::LateBlockActivate,
+];
+
+impl Settings {
+    pub(super) fn new() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut capabilities = ALWAYS_ON.to_vec();
+        capabilities.push(MigrationCapability::Multifd);
+        Self {
+            parameters: MigrationParameters::new(cpus.min(DEFAULT_CHANNELS) as u8),
+            capabilities,
+            fixed_costs: FixedCosts::default(),
+        }
+    }
+
+    /// Switches capabilities, all or none of them.
+    pub(super) fn switch(&mut self, wanted: &[MigrationCapabilityStatus]) -> Result<(), CommandError> {
+        for MigrationCapabilityStatus { capability, state } in wanted {
+            let possible = SWITCHABLE.contains(capability) || ALWAYS_ON.contains(capability) == *state;
+            if !possible {
+                let problem =
+                    if *state { "is not supported by Whimbrel" } else { "is always on in Whimbrel" };
+                return Err(CommandError::generic(format!("Capability '{capability}' {problem}")));
+            }
+        }
+        for MigrationCapabilityStatus { capability, state } in wanted {
+            self.capabilities.retain(|known| known != capability);
+            if *state {
+                self.capabilities.push(*capability);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn has(&self, capability: MigrationCapability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// What the engine is to work with. Without `multifd` there is one channel for pages.
+    pub(super) fn params(&self) -> Params {
+        let parameters = &self.parameters;
+        let channels = if self.has(MigrationCapability::Multifd) { parameters.multifd_channels } else { 1 };
+        Params {
+            max_bandwidth: parameters.max_bandwidth,
+            downtime_limit: Duration::from_millis(parameters.downtime_limit),
+            switchover_bandwidth: parameters.avail_switchover_bandwidth,
+            channels: channels.into(),
+            pause_before_switchover: self.has(MigrationCapability::PauseBeforeSwitchover),
+            digest: parameters.whimbrel_digest,
+            ..Params::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn switch(capability: MigrationCapability, state: bool) -> MigrationCapabilityStatus {
+        MigrationCapabilityStatus { capability, state }
+    }
+
+    #[test]
+    fn a_capability_that_is_not_there_changes_nothing() {
+        let mut settings = Settings::new();
+        let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::Xbzrle, true)];
+        assert!(settings.switch(&wanted).unwrap_err().desc.contains("xbzrle"));
+        assert!(!settings.has(MigrationCapability::Events));
+    }
+
+    #[test]
+    fn what_is_off_and_not_there_may_be_switched_off() {
+        assert!(Settings::new().switch(&[switch(MigrationCapability::PostcopyRam, false)]).is_ok());
+    }
+
+    #[test]
+    fn without_multifd_there_is_one_channel() {
+        let mut settings = Settings::new();
+        settings.switch(&[switch(MigrationCapability::Multifd, false)]).unwrap();
+        assert_eq!(settings.params().channels, 1);
+    }
+}
