@@ -9,7 +9,7 @@ use state::DeviceState;
 use wire::{Accept, Ack, Complete, Hello, Message, Refuse, SessionId};
 
 use crate::{
-    Time,
+    Time, digest_time,
     handover::{Answer, DestinationSide},
 };
 
@@ -141,20 +141,24 @@ impl Default for Destination {
 impl Destination {
     /// Takes an event in, answers what to do about it.
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        let mut actions = self.take(now, event);
+        // After every event: a source that never stops talking must not keep a deadline from being noticed.
+        actions.extend(self.tick(now));
+        actions
+    }
+
+    fn take(&mut self, now: Time, event: Event) -> Vec<Action> {
         match event {
             Event::Message(message) => self.hear(now, message),
             Event::Checked(reasons) => self.checked(now, reasons),
             Event::ChannelsOpen => self.channels_open(),
-            Event::AllReceived { raw_pages, zero_pages } => {
-                self.received = Some((raw_pages, zero_pages));
-                self.load_if_whole(now)
-            }
+            Event::AllReceived { raw_pages, zero_pages } => self.all_received(now, raw_pages, zero_pages),
             Event::Loaded => self.loaded(now),
             Event::Started => self.started(now),
             Event::MachineFailed(reason) if self.state == State::Starting => self.could_not_start(reason),
             Event::MachineFailed(reason) | Event::LinkLost(reason) => self.give_up(reason, true),
             Event::Cancel => self.give_up("Cancelled at the destination".into(), true),
-            Event::Tick => self.tick(now),
+            Event::Tick => Vec::new(),
         }
     }
 
@@ -191,7 +195,7 @@ impl Destination {
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Opening(_) => Some(self.step_began + CHANNELS_TIMEOUT),
-            State::Receiving(_) => Some(self.heard + PEER_TIMEOUT),
+            State::Receiving(ref hello) => Some(self.heard + Self::patience(hello)),
             State::AwaitGo => Some(self.step_began + PEER_TIMEOUT),
             _ => None,
         }
@@ -221,8 +225,9 @@ impl Destination {
             (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
             (_, Message::Pong(_)) => Vec::new(),
             (State::Listening, Message::Hello(hello)) => self.hello(now, hello),
+            // A small machine is sent, stopped and saved before the last channel has introduced itself here.
             (State::Receiving(_) | State::Opening(_), Message::Switchover { .. }) => Vec::new(),
-            (State::Receiving(hello), Message::Device(device)) => {
+            (State::Receiving(hello) | State::Opening(hello), Message::Device(device)) => {
                 if let Err(reason) = self.may_keep(hello, &device) {
                     return self.give_up(reason, true);
                 }
@@ -230,7 +235,9 @@ impl Destination {
                 self.states.push(device);
                 Vec::new()
             }
-            (State::Receiving(_), Message::Complete(complete)) if self.complete.is_none() => {
+            (State::Receiving(_) | State::Opening(_), Message::Complete(complete))
+                if self.complete.is_none() =>
+            {
                 self.step_began = now;
                 self.complete = Some(complete);
                 self.load_if_whole(now)
@@ -286,6 +293,18 @@ impl Destination {
             self.state = State::Receiving(hello.clone());
         }
         Vec::new()
+    }
+
+    fn all_received(&mut self, now: Time, raw_pages: u64, zero_pages: u64) -> Vec<Action> {
+        let State::Receiving(_) = self.state else { return Vec::new() };
+        self.received = Some((raw_pages, zero_pages));
+        self.load_if_whole(now)
+    }
+
+    /// How long the source may be silent while pages come. It does not ping while it makes a digest.
+    fn patience(hello: &Hello) -> Duration {
+        let bytes = hello.blocks.iter().fold(0_u64, |sum, block| sum.saturating_add(block.bytes));
+        PEER_TIMEOUT + if hello.digest { digest_time(bytes) } else { Duration::ZERO }
     }
 
     fn may_keep(&self, hello: &Hello, device: &DeviceState) -> Result<(), String> {

@@ -43,3 +43,9 @@ pub type Time = std::time::Duration;
 
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = wire::PAGE_BYTES as u64;
+
+/// How long a digest of `bytes` of memory may take on a slow host; widens the time-outs where one is asked for.
+fn digest_time(bytes: u64) -> std::time::Duration {
+    const BYTES_PER_SECOND: u64 = 200 << 20;
+    std::time::Duration::from_secs(bytes / BYTES_PER_SECOND)
+}

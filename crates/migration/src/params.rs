@@ -18,7 +18,8 @@ pub struct Params {
     pub pause_before_switchover: bool,
     /// Compare a digest of all memory before the machine runs at the destination.
     pub digest: bool,
-    /// How long the machine may be stopped in switchover before the attempt is given up and it runs on at the source.
+    /// How long beyond [`Self::downtime_limit`] the machine may be stopped in switchover before the attempt is given up and
+    /// it runs on at the source.
     pub switchover_timeout: Duration,
     /// How long the destination may be silent before the attempt is given up.
     pub peer_timeout: Duration,

@@ -347,10 +347,8 @@ impl Attempt {
             Action::Resume => {
                 // The source's word is final: pages that are still on their way are of no use any more.
                 self.disconnect();
-                if let Err(error) = self.machine.resume(self.was_running.unwrap_or(true)) {
-                    tracing::error!("The machine stays stopped: {}", chain(error.as_ref()));
-                }
-                None
+                let resumed = self.machine.resume(self.was_running.unwrap_or(true));
+                Some(Event::Resumed(resumed.map_err(|error| chain(error.as_ref()))))
             }
             Action::Disconnect => {
                 self.disconnect();

@@ -1,0 +1,87 @@
+//! What goes into the state machine of the source, and what comes out.
+
+use wire::Message;
+
+use crate::Outcome;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The control connection is up, for the first time or again.
+    Connected,
+    /// The destination said this.
+    Message(Message),
+    /// Channels are open and dirty logging is on.
+    Prepared,
+    /// All channels have sent the round, its end marks included.
+    RoundSent {
+        /// Bytes, headers included.
+        bytes: u64,
+        /// Pages with contents.
+        raw_pages: u64,
+        /// Zero pages.
+        zero_pages: u64,
+    },
+    /// The dirty log was read; this many pages are dirty.
+    DirtyFetched {
+        /// Pages of [`crate::PAGE_BYTES`].
+        pages: u64,
+    },
+    /// The machine is stopped, its disks are flushed.
+    Stopped {
+        /// Whether it ran until then.
+        was_running: bool,
+    },
+    /// Device states were saved and sent, disk locks released.
+    Saved {
+        /// How many states.
+        devices: u32,
+        /// Digests of all memory, where asked for.
+        digest: Option<Vec<u64>>,
+    },
+    /// The machine is here again as it was before the switchover, or why it cannot be yet.
+    Resumed(Result<(), String>),
+    /// The control connection or a channel broke.
+    LinkLost(String),
+    /// The machine could not do what an action asked for.
+    MachineFailed(String),
+    /// The user cancels.
+    Cancel,
+    /// The user lets the switchover go on.
+    Continue,
+    /// Time has passed; see [`Source::deadline`].
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Open a control connection; answer with `Connected` or `LinkLost`.
+    Connect,
+    /// Send on the control connection.
+    Send(Message),
+    /// Open this many channels and start dirty logging; answer with `Prepared`.
+    Prepare {
+        /// Page channels.
+        channels: u16,
+    },
+    /// Send all of RAM (round 0) or what was last fetched; answer with `RoundSent`.
+    SendRound {
+        /// Number of the round.
+        round: u32,
+        /// Whether it is the last: the machine is stopped, nothing is re-armed, no bandwidth limit holds.
+        last: bool,
+    },
+    /// Read the dirty log; answer with `DirtyFetched`.
+    FetchDirty,
+    /// Stop the machine; answer with `Stopped`.
+    Stop,
+    /// Save and send device states while the last pages fly, release disk locks; answer with `Saved`.
+    SaveDevices,
+    /// Take the disk locks back, and let the machine run if it ran before; answer with `Resumed`.
+    Resume,
+    /// Close the connections: the attempt goes on without them.
+    Disconnect,
+    /// The attempt is over: stop dirty logging, close everything.
+    End(Outcome),
+}

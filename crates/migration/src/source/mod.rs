@@ -1,0 +1,379 @@
+//! The source's side of a migration, from the first connection to the end.
+//!
+//! [`Source::handle`] takes one event and the time, and answers the actions to carry out, in order. The machine runs at the
+//! source in every state up to [`State::Stopping`], and again after every failure or cancel before *go*.
+
+mod ending;
+mod events;
+mod rounds;
+
+use std::time::Duration;
+
+use wire::{Hello, Message};
+
+pub use self::events::{Action, Event};
+use crate::{
+    FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, handover::SourceSide,
+    stats::bytes_of,
+};
+
+/// How long connecting and shaking hands may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the answer to *go* before the link counts as lost.
+const RUNNING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two questions while it is not known who runs the machine.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two pings.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two tries to take the machine back.
+const RESUME_INTERVAL: Duration = Duration::from_millis(50);
+/// How long to try. The destination may hold the disk locks until it has noticed that the attempt is over, which takes it
+/// half a minute when the link is dead; a lock server may take longer to notice that it died.
+const RESUME_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Handshake,
+    Preparing,
+    Sending {
+        round: u32,
+    },
+    Fetching {
+        round: u32,
+    },
+    Stopping {
+        round: u32,
+    },
+    PreSwitchover {
+        round: u32,
+    },
+    LastFetch {
+        round: u32,
+    },
+    LastPass {
+        round: u32,
+        pages_sent: bool,
+        devices: Option<u32>,
+    },
+    AwaitReady,
+    AwaitRunning,
+    /// *Go* was said and the link is lost; the next question is due at this time.
+    Unknown {
+        ask_at: Time,
+    },
+    /// A new connection is being made to ask.
+    Reconnecting,
+    /// Asked, waiting for the answer.
+    Asking {
+        until: Time,
+    },
+    /// The machine stays here, and is being taken back.
+    Resuming {
+        /// When the next try is due; `None` while one is under way.
+        retry_at: Option<Time>,
+    },
+    Ended,
+}
+
+/// The source's side of one attempt.
+#[derive(Debug)]
+pub struct Source {
+    params: Params,
+    hello: Hello,
+    total_pages: u64,
+    fixed: FixedCosts,
+    state: State,
+    side: SourceSide,
+    was_running: Option<bool>,
+    digest: Option<Vec<u64>>,
+    outcome: Option<Outcome>,
+    statistics: Statistics,
+    progress: Progress,
+    extra_rounds: u32,
+    /// When the current state, or the current step of the switchover, began.
+    since: Time,
+    round_began: Time,
+    stop_began: Option<Time>,
+    /// As `stop_began`, without the time that the user made it wait.
+    switchover_began: Time,
+    heard: Time,
+    pinged: Option<(u64, Time)>,
+    next_ping: Time,
+}
+
+impl Source {
+    /// A new attempt at time zero. `fixed` are the switchover costs to assume until they are measured.
+    /// Answers the machine and the first actions.
+    #[must_use]
+    pub fn start(params: Params, hello: Hello, fixed: FixedCosts) -> (Self, Vec<Action>) {
+        let total_pages = hello.blocks.iter().map(|block| block.bytes / crate::PAGE_BYTES).sum();
+        let statistics = Statistics { remaining_pages: total_pages, ..Statistics::default() };
+        let source = Self {
+            params,
+            hello,
+            total_pages,
+            fixed,
+            state: State::Connecting,
+            side: SourceSide::Owner,
+            was_running: None,
+            digest: None,
+            outcome: None,
+            statistics,
+            progress: Progress::default(),
+            extra_rounds: 0,
+            since: Time::ZERO,
+            round_began: Time::ZERO,
+            stop_began: None,
+            switchover_began: Time::ZERO,
+            heard: Time::ZERO,
+            pinged: None,
+            next_ping: Time::ZERO,
+        };
+        (source, vec![Action::Connect])
+    }
+
+    /// Takes an event in, answers what to do about it.
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        let mut actions = self.take(now, event);
+        // After every event: a peer that never stops talking must not keep a deadline from being noticed.
+        actions.extend(self.tick(now));
+        actions
+    }
+
+    fn take(&mut self, now: Time, event: Event) -> Vec<Action> {
+        match event {
+            Event::Resumed(result) => self.resumed(now, result),
+            _ if matches!(self.state, State::Resuming { .. } | State::Ended) => Vec::new(),
+            Event::Message(message) => self.hear(now, message),
+            Event::Connected => self.connected(now),
+            Event::Prepared => self.prepared(now),
+            Event::RoundSent { bytes, raw_pages, zero_pages } => {
+                self.round_sent(now, bytes, raw_pages, zero_pages)
+            }
+            Event::DirtyFetched { pages } => self.fetched(now, pages),
+            Event::Stopped { was_running } => self.stopped(now, was_running),
+            Event::Saved { devices, digest } => self.saved(now, devices, digest),
+            Event::LinkLost(reason) => self.link_lost(now, reason),
+            Event::MachineFailed(reason) => self.fail(now, reason),
+            Event::Cancel => self.cancel(now),
+            Event::Continue => self.proceed(now),
+            Event::Tick => Vec::new(),
+        }
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Connecting | State::Handshake | State::Preparing => Some(self.since + HANDSHAKE_TIMEOUT),
+            State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
+                Some(self.next_ping.min(self.heard + self.params.peer_timeout))
+            }
+            State::Stopping { .. } | State::LastFetch { .. } | State::LastPass { .. } | State::AwaitReady => {
+                Some(self.next_ping.min(self.switchover_began + self.switchover_timeout()))
+            }
+            State::AwaitRunning => Some(self.since + RUNNING_TIMEOUT),
+            State::Unknown { ask_at } => Some(ask_at),
+            State::Reconnecting => Some(self.since + HANDSHAKE_TIMEOUT),
+            State::Asking { until } => Some(until),
+            State::Resuming { retry_at } => retry_at,
+            State::Ended => None,
+        }
+    }
+
+    /// Where the attempt stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self.state {
+            State::Connecting | State::Handshake | State::Preparing => Status::Setup,
+            State::Sending { .. } | State::Fetching { .. } => Status::Active,
+            State::PreSwitchover { .. } => Status::PreSwitchover,
+            State::Stopping { .. }
+            | State::LastFetch { .. }
+            | State::LastPass { .. }
+            | State::AwaitReady
+            | State::AwaitRunning => Status::Device,
+            State::Unknown { .. } | State::Reconnecting | State::Asking { .. } => Status::Unknown,
+            State::Resuming { .. } if self.outcome == Some(Outcome::Cancelled) => Status::Cancelling,
+            State::Resuming { .. } => Status::Device,
+            State::Ended => self.outcome.as_ref().map_or(Status::Failed, Outcome::status),
+        }
+    }
+
+    /// Which side the machine belongs to, as far as the source knows.
+    #[must_use]
+    pub fn side(&self) -> SourceSide {
+        self.side
+    }
+
+    /// The figures so far.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Switchover costs, as measured where they were.
+    #[must_use]
+    pub fn fixed_costs(&self) -> FixedCosts {
+        self.fixed
+    }
+
+    /// The parameters in force.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Changes the parameters that are live.
+    pub fn set_live(&mut self, max_bandwidth: u64, downtime_limit: Duration, switchover_bandwidth: u64) {
+        self.params.max_bandwidth = max_bandwidth;
+        self.params.downtime_limit = downtime_limit;
+        self.params.switchover_bandwidth = switchover_bandwidth;
+    }
+
+    /// How far the attempt is. `sent_bytes` went over the wire in the round under way, `done_pages` were dealt with in it.
+    pub fn progress(&mut self, now: Time, sent_bytes: u64, done_pages: u64) -> Progress {
+        if self.state == State::Ended && self.side == SourceSide::Released {
+            return Progress::complete();
+        }
+        let elapsed = now.saturating_sub(self.round_began).as_secs_f64();
+        let current = (sent_bytes > 1 << 20 && elapsed > 0.01).then(|| sent_bytes as f64 / elapsed);
+        let rate = current.or_else(|| self.statistics.wire_rate());
+        let remaining = bytes_of(self.statistics.remaining_pages.saturating_sub(done_pages));
+        let budget = self.params.downtime_limit.saturating_sub(self.fixed.total()).as_secs_f64();
+        let enough = rate.map_or(0.0, |rate| rate * budget);
+        self.progress =
+            Progress::estimate(&self.progress, now, remaining, enough, self.statistics.dirty_rate(), rate);
+        self.progress.clone()
+    }
+
+    fn connected(&mut self, now: Time) -> Vec<Action> {
+        match self.state {
+            State::Connecting => {
+                self.enter(State::Handshake, now);
+                self.heard = now;
+                vec![Action::Send(Message::Hello(self.hello.clone()))]
+            }
+            State::Reconnecting => {
+                self.enter(State::Asking { until: now + RUNNING_TIMEOUT }, now);
+                vec![Action::Send(Message::Ask { session: self.hello.session })]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, now: Time, message: Message) -> Vec<Action> {
+        self.heard = now;
+        match (self.state, message) {
+            (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
+            (_, Message::Pong(number)) => self.pong(now, number),
+            (State::Handshake, Message::Accept(accept)) => {
+                if accept.channels == 0 || accept.channels > self.hello.channels {
+                    return self.fail(now, format!("The destination asks for {} channels", accept.channels));
+                }
+                self.enter(State::Preparing, now);
+                vec![Action::Prepare { channels: accept.channels }]
+            }
+            (State::Handshake, Message::Refuse(refuse)) => self.fail(
+                now,
+                format!("The destination does not take the machine: {}", refuse.reasons.join("; ")),
+            ),
+            (State::AwaitReady, Message::Ready(ack)) => {
+                self.ready(now, Duration::from_nanos(ack.nanoseconds))
+            }
+            (State::AwaitRunning, Message::Running(ack)) => {
+                self.statistics.downtime.go = now.saturating_sub(self.since);
+                self.fixed.start = Duration::from_nanos(ack.nanoseconds).min(self.statistics.downtime.go);
+                self.statistics.downtime.start = self.fixed.start;
+                self.released(now)
+            }
+            (State::Asking { .. }, Message::Running(_)) => self.released(now),
+            (State::AwaitRunning | State::Asking { .. }, Message::NotRunning { reason }) => {
+                self.taken_back(now, &reason)
+            }
+            (State::Asking { .. }, Message::UnknownSession) => {
+                let asked = "The destination does not know the session (was it restarted?): nobody can tell who runs the \
+                             machine. Look at the destination; see the disk locks";
+                self.wait_to_ask(now, asked.into())
+            }
+            (State::AwaitRunning | State::Unknown { .. } | State::Reconnecting | State::Asking { .. }, _) => {
+                Vec::new()
+            }
+            (_, Message::Abort { reason }) => self.fail(now, format!("The destination gave up: {reason}")),
+            (state, message) => {
+                let reason =
+                    format!("The destination said {} while the source was in {state:?}", message.name());
+                self.fail(now, reason)
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Time) -> Vec<Action> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
+        match self.state {
+            State::Connecting | State::Handshake | State::Preparing => {
+                self.fail(now, format!("The destination did not answer within {HANDSHAKE_TIMEOUT:?}"))
+            }
+            State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
+                let silent = now.saturating_sub(self.heard);
+                if silent >= self.params.peer_timeout {
+                    return self.fail(now, format!("The destination has been silent for {silent:.0?}"));
+                }
+                self.ping(now)
+            }
+            State::Stopping { .. } | State::LastFetch { .. } | State::LastPass { .. } | State::AwaitReady => {
+                let timeout = self.switchover_timeout();
+                if now >= self.switchover_began + timeout {
+                    let reason =
+                        format!("The switchover was not over after {timeout:?}: the machine runs on here");
+                    return self.fail(now, reason);
+                }
+                self.ping(now)
+            }
+            State::AwaitRunning => self.link_lost(now, format!("No answer to go within {RUNNING_TIMEOUT:?}")),
+            State::Unknown { .. } => {
+                self.enter(State::Reconnecting, now);
+                vec![Action::Connect]
+            }
+            State::Reconnecting | State::Asking { .. } => {
+                self.link_lost(now, "The destination does not answer".into())
+            }
+            State::Resuming { .. } => {
+                self.state = State::Resuming { retry_at: None };
+                vec![Action::Resume]
+            }
+            State::Ended => Vec::new(),
+        }
+    }
+
+    /// Keeps the destination from taking silence for death, and measures the round trip.
+    fn ping(&mut self, now: Time) -> Vec<Action> {
+        self.next_ping = now + PING_INTERVAL;
+        let number = self.pinged.map_or(1, |(number, _)| number + 1);
+        self.pinged = Some((number, now));
+        vec![Action::Send(Message::Ping(number))]
+    }
+
+    fn pong(&mut self, now: Time, number: u64) -> Vec<Action> {
+        if let Some((pinged, at)) = self.pinged
+            && pinged == number
+        {
+            self.fixed.round_trip = now.saturating_sub(at);
+        }
+        Vec::new()
+    }
+
+    fn switchover_timeout(&self) -> Duration {
+        let digest = if self.hello.digest { digest_time(bytes_of(self.total_pages)) } else { Duration::ZERO };
+        self.params.switchover_timeout + self.params.downtime_limit + digest
+    }
+
+    fn enter(&mut self, state: State, now: Time) {
+        self.state = state;
+        self.since = now;
+    }
+}

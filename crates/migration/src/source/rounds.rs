@@ -1,0 +1,143 @@
+//! From the first page to the last: rounds, the decision, the switchover.
+
+use wire::Message;
+
+use super::{Action, Source, State};
+use crate::{Decision, RoundStats, Time, convergence, stats::bytes_of};
+
+impl Source {
+    pub(super) fn prepared(&mut self, now: Time) -> Vec<Action> {
+        if self.state != State::Preparing {
+            return Vec::new();
+        }
+        self.statistics.setup = now;
+        self.statistics.dirty_syncs = 1;
+        self.next_ping = now;
+        self.begin_round(now, 0)
+    }
+
+    pub(super) fn begin_round(&mut self, now: Time, round: u32) -> Vec<Action> {
+        self.enter(State::Sending { round }, now);
+        self.round_began = now;
+        vec![Action::SendRound { round, last: false }]
+    }
+
+    pub(super) fn round_sent(
+        &mut self,
+        now: Time,
+        bytes: u64,
+        raw_pages: u64,
+        zero_pages: u64,
+    ) -> Vec<Action> {
+        let duration = now.saturating_sub(self.round_began);
+        let (State::Sending { round } | State::LastPass { round, .. }) = self.state else {
+            return Vec::new();
+        };
+        let wire_rate = bytes as f64 / duration.as_secs_f64().max(1e-9);
+        let stats =
+            RoundStats { round, bytes, raw_pages, zero_pages, duration, wire_rate, ..RoundStats::default() };
+        self.statistics.add(stats);
+        match &mut self.state {
+            State::LastPass { pages_sent, .. } => {
+                *pages_sent = true;
+                self.statistics.remaining_pages = 0;
+                self.statistics.downtime_bytes = bytes;
+                self.statistics.downtime.last_pass = duration;
+                self.complete_if_sent(now)
+            }
+            _ => {
+                self.enter(State::Fetching { round }, now);
+                vec![Action::FetchDirty]
+            }
+        }
+    }
+
+    pub(super) fn fetched(&mut self, now: Time, pages: u64) -> Vec<Action> {
+        self.statistics.remaining_pages = pages;
+        self.statistics.dirty_syncs += 1;
+        match self.state {
+            State::Fetching { round } => self.decide(now, round, pages),
+            State::LastFetch { round } => {
+                self.statistics.downtime.last_fetch = now.saturating_sub(self.since);
+                self.state = State::LastPass { round, pages_sent: false, devices: None };
+                self.since = now;
+                self.round_began = now;
+                vec![
+                    Action::SendRound { round, last: true },
+                    Action::Send(Message::Switchover { round }),
+                    Action::SaveDevices,
+                ]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn decide(&mut self, now: Time, round: u32, pages: u64) -> Vec<Action> {
+        let wire_rate = self.statistics.wire_rate();
+        let Some(last) = self.statistics.rounds.back_mut() else { return Vec::new() };
+        last.dirty_pages = pages;
+        last.dirty_rate =
+            bytes_of(pages) as f64 / now.saturating_sub(self.round_began).as_secs_f64().max(1e-9);
+        let Decision { switch, predicted, reason } =
+            convergence::decide(&self.params, &self.fixed, last, pages, wire_rate, self.extra_rounds);
+        last.decision.clone_from(&reason);
+        last.predicted = predicted;
+        if !switch && predicted.is_some_and(|predicted| predicted <= self.params.downtime_limit) {
+            self.extra_rounds += 1;
+        }
+        self.statistics.predicted = predicted;
+        self.statistics.reason = format!("Round {round}: {reason}");
+        if !switch {
+            return self.begin_round(now, round + 1);
+        }
+        self.enter(State::Stopping { round: round + 1 }, now);
+        self.stop_began = Some(now);
+        self.switchover_began = now;
+        vec![Action::Stop]
+    }
+
+    pub(super) fn stopped(&mut self, now: Time, was_running: bool) -> Vec<Action> {
+        let State::Stopping { round } = self.state else { return Vec::new() };
+        self.was_running = Some(was_running);
+        self.statistics.downtime.stop = now.saturating_sub(self.since);
+        self.fixed.stop = self.statistics.downtime.stop;
+        if self.params.pause_before_switchover {
+            self.enter(State::PreSwitchover { round }, now);
+            return Vec::new();
+        }
+        self.enter(State::LastFetch { round }, now);
+        vec![Action::FetchDirty]
+    }
+
+    pub(super) fn proceed(&mut self, now: Time) -> Vec<Action> {
+        let State::PreSwitchover { round } = self.state else { return Vec::new() };
+        self.statistics.downtime.waiting = now.saturating_sub(self.since);
+        self.switchover_began += self.statistics.downtime.waiting;
+        self.enter(State::LastFetch { round }, now);
+        vec![Action::FetchDirty]
+    }
+
+    pub(super) fn saved(&mut self, now: Time, count: u32, digest: Option<Vec<u64>>) -> Vec<Action> {
+        let State::LastPass { devices, .. } = &mut self.state else { return Vec::new() };
+        *devices = Some(count);
+        self.digest = digest;
+        self.statistics.downtime.save = now.saturating_sub(self.since);
+        self.fixed.save = self.statistics.downtime.save;
+        self.complete_if_sent(now)
+    }
+
+    pub(super) fn complete_if_sent(&mut self, now: Time) -> Vec<Action> {
+        let State::LastPass { round, pages_sent: true, devices: Some(devices) } = self.state else {
+            return Vec::new();
+        };
+        self.enter(State::AwaitReady, now);
+        vec![Action::Send(Message::Complete(wire::Complete {
+            rounds: round + 1,
+            raw_pages: self.statistics.raw_pages,
+            zero_pages: self.statistics.zero_pages,
+            devices,
+            run: self.was_running.unwrap_or(true),
+            digest: self.digest.take(),
+        }))]
+    }
+}
