@@ -45,7 +45,9 @@ pub enum BackendError {
         source: io::Error,
     },
     /// Somebody listens there already.
-    #[error("Another process listens on '{path}': give the serial port a socket of its own")]
+    #[error(
+        "'{path}' is in use by another process or is not a socket: give the serial port a path of its own"
+    )]
     InUse {
         /// Path of the socket.
         path: PathBuf,

@@ -3,7 +3,7 @@ use std::{
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
-            fs::MetadataExt,
+            fs::{FileTypeExt, MetadataExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -42,10 +42,8 @@ impl Socket {
         let failed = |source: io::Error| BackendError::Listen { path: path.into(), source };
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                // Only a socket that nobody listens on refuses; anything else is not ours to remove.
-                match UnixStream::connect(path).map_err(|error| error.kind()) {
-                    Err(ErrorKind::ConnectionRefused) => {}
-                    _ => return Err(BackendError::InUse { path: path.into() }),
+                if !is_abandoned(path) {
+                    return Err(BackendError::InUse { path: path.into() });
                 }
                 std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
             }
@@ -144,6 +142,13 @@ impl Drop for Socket {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// A socket that nobody listens on refuses. So does any other file, which is not ours to remove.
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    let refuses = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).is_err_and(refuses)
 }
 
 fn watch(epoll: &OwnedFd, fd: &impl std::os::fd::AsFd, interest: epoll::EventFlags) -> Result<(), Errno> {
