@@ -16,6 +16,7 @@
 .set CODE32, 0x38
 .set FIRST_TSS, 0x40
 .set MAX_CPUS, 64
+.set LAPIC_ID, 0xfee00020
 .set RING0_STACK_SHIFT, 9
 
 .section .note.Xen, "a", @note
@@ -91,10 +92,12 @@ ap_start:
     mov %eax, %ds
     mov %eax, %es
     mov %eax, %ss
-    xor %edi, %edi
-    xchg %edi, ap_mailbox               # which CPU am I? 0: nobody waits for me any more
-    test %edi, %edi
-    jnz enter_long_mode
+    mov LAPIC_ID, %edi                  # which CPU am I?
+    shr $24, %edi
+    cmp $MAX_CPUS, %edi
+    jae 1f
+    cmpl $0, user_stacks(,%edi,8)       # no stack: not asked for
+    jne enter_long_mode
 1:  cli
     hlt
     jmp 1b
@@ -330,8 +333,6 @@ user_stacks: .skip MAX_CPUS * 8
 fault_record: .skip 40
 .globl start_info_address
 start_info_address: .skip 4
-.globl ap_mailbox
-ap_mailbox: .skip 4
 .globl left_by_iretq
 left_by_iretq: .skip 4
 .globl fault_taken

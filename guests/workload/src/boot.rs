@@ -1,7 +1,7 @@
 //! What the assembly of the start leaves behind for Rust.
 
 use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use workload::params::MAX_CPUS;
 
@@ -17,7 +17,6 @@ unsafe extern "C" {
     static fault_record: [u64; 5];
     static left_by_iretq: AtomicU32;
     static fault_taken: AtomicU32;
-    static ap_mailbox: AtomicU32;
     static mut user_stacks: [u64; MAX_CPUS as usize];
     static mut idt: [u8; 512];
     static ap_trampoline: u8;
@@ -87,20 +86,11 @@ pub(crate) fn trampoline() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
 }
 
-/// Says which CPU the next one to start is, and which stack it has.
-pub(crate) fn prepare_cpu(cpu: u32, stack_top: u64) {
-    // SAFETY: only the first CPU writes the table, and an entry is read only by the CPU that finds its
-    // number in the mailbox, which is filled after.
-    unsafe {
-        user_stacks[cpu as usize] = stack_top;
-        ap_mailbox.store(cpu, Ordering::SeqCst);
-    }
-}
-
-/// Withdraws the number again. True if no CPU had taken it.
-pub(crate) fn withdraw_cpu() -> bool {
-    // SAFETY: an atomic in the image.
-    unsafe { ap_mailbox.swap(0, Ordering::SeqCst) != 0 }
+/// Sets the stack that CPU `cpu` begins with, before it is started.
+pub(crate) fn set_stack(cpu: u32, top: u64) {
+    // SAFETY: only the first CPU writes the table, and CPU `cpu` reads its entry when it is started, after.
+    unsafe { user_stacks[cpu as usize] = top };
+    fence(Ordering::SeqCst);
 }
 
 /// The table of the page directories: one entry for each GiB up to 512 GiB.

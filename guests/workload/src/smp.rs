@@ -19,9 +19,9 @@ const ICR_HIGH: u64 = 0x310;
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x4600;
 const INIT_WAIT_MS: u64 = 10;
-/// Where ring 0 is emulated, a CPU needs a while for its first hundred instructions.
-const UP_WAIT_MS: u64 = 1000;
 const RETRY_WAIT_MS: u64 = 50;
+/// Where ring 0 is emulated, or CPUs wait for each other on too few cores, coming up takes a while.
+const UP_WAIT_MS: u64 = 5000;
 const STACK: u64 = 16384;
 
 /// Starts CPUs up to `cpus` in all. Returns the rank of each CPU that is up, the first included.
@@ -30,20 +30,15 @@ pub(crate) fn start(cpus: u32, ram: &mut Ram, tsc_khz: u64) -> [Option<u8>; MAX_
     ranks[0] = Some(0);
     if cpus > 1 && !ram.has_low_page {
         say!("whimbrel warning no-low-memory-to-start-cpus at={:#x}", Ram::LOW_PAGE);
-        return ranks;
-    }
-    if cpus > 1 {
+    } else if cpus > 1 {
         let code = boot::trampoline();
         // SAFETY: there is memory there, nothing of ours is in it, and the loader's data has been read.
         unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), Ram::LOW_PAGE as *mut u8, code.len()) };
+        start_all(cpus, ram, tsc_khz);
     }
-    // SAFETY: the top of the first 4 GiB is mapped uncached, and the local APIC is where it is after reset.
-    let lapic = unsafe { Mmio::new(LAPIC) };
     let mut rank = 0;
     for cpu in 1..cpus {
-        lapic.write(SPURIOUS, SPURIOUS_ENABLE);
-        let stack = ram.take(STACK, 16) + STACK;
-        if start_one(lapic, cpu, stack, tsc_khz) {
+        if is_up(cpu) {
             rank += 1;
             ranks[cpu as usize] = Some(rank);
         } else {
@@ -53,24 +48,35 @@ pub(crate) fn start(cpus: u32, ram: &mut Ram, tsc_khz: u64) -> [Option<u8>; MAX_
     ranks
 }
 
-fn start_one(lapic: Mmio, cpu: u32, stack_top: u64, tsc_khz: u64) -> bool {
-    // A function starts with the stack 8 bytes off a multiple of 16, as after a call.
-    boot::prepare_cpu(cpu, stack_top - 8);
-    let send = |what| {
+/// All at once: those that are up wait in a loop, and would hold up those that are still to come.
+fn start_all(cpus: u32, ram: &mut Ram, tsc_khz: u64) {
+    for cpu in 1..cpus {
+        // A function starts with the stack 8 bytes off a multiple of 16, as after a call.
+        boot::set_stack(cpu, ram.take(STACK, 16) + STACK - 8);
+    }
+    // SAFETY: the top of the first 4 GiB is mapped uncached, and the local APIC is where it is after reset.
+    let lapic = unsafe { Mmio::new(LAPIC) };
+    lapic.write(SPURIOUS, SPURIOUS_ENABLE);
+    let send = |cpu: u32, what| {
         lapic.write(ICR_HIGH, cpu << 24);
         lapic.write(ICR_LOW, what);
     };
-    let is_up = || COUNTS[cpu as usize].online.load(Ordering::Acquire);
-    send(INIT);
+    let startup = STARTUP | (Ram::LOW_PAGE >> 12) as u32;
+    let all_up = || (1..cpus).all(is_up);
+    (1..cpus).for_each(|cpu| send(cpu, INIT));
     wait(INIT_WAIT_MS * tsc_khz, || false);
-    send(STARTUP | (Ram::LOW_PAGE >> 12) as u32);
-    if wait(RETRY_WAIT_MS * tsc_khz, is_up) {
-        return true;
+    (1..cpus).for_each(|cpu| send(cpu, startup));
+    if !wait(RETRY_WAIT_MS * tsc_khz, all_up) {
+        (1..cpus).filter(|cpu| !is_up(*cpu)).for_each(|cpu| send(cpu, startup));
+        wait(UP_WAIT_MS * tsc_khz, all_up);
     }
-    send(STARTUP | (Ram::LOW_PAGE >> 12) as u32);
-    wait(UP_WAIT_MS * tsc_khz, is_up) || (!boot::withdraw_cpu() && wait(UP_WAIT_MS * tsc_khz, is_up))
 }
 
+fn is_up(cpu: u32) -> bool {
+    COUNTS[cpu as usize].online.load(Ordering::Acquire)
+}
+
+/// Whether `done` came true within so many ticks.
 fn wait(ticks: u64, done: impl Fn() -> bool) -> bool {
     let start = cpu::tsc();
     while !done() {
