@@ -33,7 +33,8 @@ pub trait Handler: Send + Sync {
     /// [`Server::shutdown`](crate::Server::shutdown), which sends what is queued.
     fn quit(&self) -> Result<(), CommandError>;
 
-    /// `migrate`: starts a migration to the address.
+    /// `migrate`: starts a migration to the address. When this returns, [`query_migrate`](Self::query_migrate) has a status,
+    /// and it is that of this migration: clients poll it at once.
     fn migrate(&self, destination: &MigrationAddress) -> Result<(), CommandError>;
 
     /// `migrate-incoming`: starts to listen, on a machine that was told to wait for this command. With `exit_on_error`

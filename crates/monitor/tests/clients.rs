@@ -226,7 +226,7 @@ fn one_client_too_many_is_told_so_and_gets_in_when_another_leaves() {
     let mut clients: Vec<Client> = (0..MAX_CLIENTS).map(|_| bench.client()).collect();
     match Client::connect(&bench.path, DEADLINE) {
         Err(ClientError::Command { source, .. }) => {
-            assert!(source.desc.contains("16 clients, the most it takes"))
+            assert!(source.desc.contains("16 clients, the most it takes"));
         }
         other => panic!("{other:?}"),
     }

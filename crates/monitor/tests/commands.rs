@@ -182,7 +182,8 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     let mut client = bench.client();
     let change = json!({
         "max-bandwidth": u64::MAX, "downtime-limit": 50, "multifd-channels": 64, "announce-rounds": 0,
-        "avail-switchover-bandwidth": 7, "tls-creds": "", "tls-hostname": null
+        "avail-switchover-bandwidth": 7, "tls-creds": "", "tls-hostname": null,
+        "whimbrel-digest": true
     });
     client.execute("migrate-set-parameters", change).unwrap();
     let got: MigrationParameters = client.query("query-migrate-parameters", Value::Null).unwrap();
@@ -191,6 +192,7 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     expected.downtime_limit = 50;
     expected.announce.rounds = 0;
     expected.avail_switchover_bandwidth = 7;
+    expected.whimbrel_digest = true;
     assert_eq!(got, expected);
 }
 

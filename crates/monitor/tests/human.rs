@@ -20,6 +20,7 @@ fn lines_do_what_the_commands_do() {
         "migrate_set_parameter max-bandwidth 100M",
         "migrate_set_parameter avail-switchover-bandwidth 2",
         "migrate_set_parameter downtime-limit 7",
+        "migrate_set_parameter whimbrel-digest on",
         "migrate_set_capability events on",
         "migrate_incoming tcp:[::]:4444",
         "balloon 512",
@@ -32,6 +33,7 @@ fn lines_do_what_the_commands_do() {
     assert_eq!(state.parameters.max_bandwidth, 100 << 20);
     assert_eq!(state.parameters.avail_switchover_bandwidth, 2 << 20);
     assert_eq!(state.parameters.downtime_limit, 7);
+    assert!(state.parameters.whimbrel_digest);
     assert_eq!(state.capabilities, [MigrationCapability::Events]);
     assert_eq!(state.incoming, Some(MigrationAddress::Tcp { host: "::".to_owned(), port: 4444 }));
     assert_eq!(state.balloon, 512 << 20);
@@ -77,6 +79,7 @@ fn lines_that_are_wrong_say_how() {
         "balloon 0",
         "balloon 99999999999999T",
         "migrate_set_parameter downtime-limit x",
+        "migrate_set_parameter whimbrel-digest yes",
     ] {
         let text = client.human(line).unwrap();
         assert!(text.starts_with("Error: Parameter"), "{line}: {text}");

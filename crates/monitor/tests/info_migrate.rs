@@ -17,6 +17,7 @@ fn round(round: u32, bytes: u64, pages: u64, dirty_rate: u64, duration_ms: u64) 
         dirty_rate,
         wire_rate: bytes * 1000 / duration_ms,
         duration_ms,
+        ..RoundInfo::default()
     }
 }
 
@@ -47,7 +48,11 @@ fn active() -> MigrationInfo {
             session: Some("6a1f0c1e-6c55-4a7e-a3d1-52a2f3b5cf10".to_owned()),
             channels: 4,
             rounds: vec![
-                round(1, 1_100_000_000, 2_097_280, 10_000_000, 9000),
+                RoundInfo {
+                    predicted_downtime_ms: Some(765.43),
+                    decision: Some("another round: 765 ms are predicted, 300 ms are allowed".to_owned()),
+                    ..round(1, 1_100_000_000, 2_097_280, 10_000_000, 9000)
+                },
                 round(2, 48_231_680, 11_775, 0, 412),
             ],
             downtime_limit_ms: 300,
@@ -77,6 +82,7 @@ fn completed() -> MigrationInfo {
     own.digest = Some("9e3779b97f4a7c15".to_owned());
     own.downtime_phases = Some(DowntimePhases {
         stop_ms: Some(0.41),
+        waiting_ms: None,
         last_pages_ms: Some(41.7),
         save_ms: Some(1.2),
         transfer_ms: Some(0.6),

@@ -5,7 +5,7 @@ use crate::types::{AnnounceParameters, MAX_CHANNELS, ParameterChange};
 use std::ops::RangeInclusive;
 
 /// The parameters that can be set, as `migrate-set-parameters` and `migrate_set_parameter` name them.
-pub(crate) const PARAMETER_NAMES: [&str; 11] = [
+pub(crate) const PARAMETER_NAMES: [&str; 12] = [
     "announce-initial",
     "announce-max",
     "announce-rounds",
@@ -17,6 +17,7 @@ pub(crate) const PARAMETER_NAMES: [&str; 11] = [
     "tls-creds",
     "tls-hostname",
     "tls-authz",
+    "whimbrel-digest",
 ];
 
 /// Parameters of QEMU's that mean something that Whimbrel does not do.
@@ -85,6 +86,7 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
         avail_switchover_bandwidth: number("avail-switchover-bandwidth", 0..=u64::MAX)?,
         multifd_channels: number("multifd-channels", 1..=u64::from(MAX_CHANNELS))?
             .and_then(|count| u8::try_from(count).ok()),
+        whimbrel_digest: arguments.optional_bool("whimbrel-digest")?,
     };
     arguments.finish()?;
     Ok(change)
@@ -97,6 +99,7 @@ pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, Com
     let argument = match name {
         _ if NOT_SUPPORTED.contains(&name) => serde_json::Value::Null,
         "tls-creds" | "tls-hostname" | "tls-authz" => value.trim_matches(['\'', '"']).into(),
+        "whimbrel-digest" => switch(name, value)?.into(),
         "max-bandwidth" | "avail-switchover-bandwidth" => parse_size(name, value, 1 << 20)?.into(),
         _ if PARAMETER_NAMES.contains(&name) => parse_size(name, value, 1)?.into(),
         _ => return Err(unknown()),
@@ -122,6 +125,15 @@ pub(crate) fn parse_size(name: &str, text: &str, unit: u64) -> Result<u64, Comma
         let wanted = "a non-negative number below 2^64, with an optional suffix B, K, M, G or T";
         CommandError::generic(format!("Parameter '{name}' expects {wanted}, not '{text}'"))
     })
+}
+
+/// `on` or `off`.
+fn switch(name: &str, text: &str) -> Result<bool, CommandError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(CommandError::generic(format!("Parameter '{name}' expects 'on' or 'off', not '{text}'"))),
+    }
 }
 
 /// The value, if it is in the range.

@@ -177,27 +177,32 @@ fn rounds(f: &mut fmt::Formatter<'_>, rounds: &[RoundInfo]) -> fmt::Result {
     if rounds.is_empty() {
         return Ok(());
     }
-    let columns = ["round", "sent", "pages", "zero", "dirtied", "dirty rate", "wire rate", "took"];
-    let [round, sent, pages, zero, dirtied, dirty_rate, wire_rate, took] = columns;
-    writeln!(
-        f,
-        "{round:>5} {sent:>11} {pages:>10} {zero:>10} {dirtied:>10} {dirty_rate:>13} {wire_rate:>13} {took:>9}"
-    )?;
+    row(f, ["round", "sent", "pages", "zero", "dirtied", "dirty rate", "wire rate", "took", "predicted"])?;
     for round in rounds {
-        writeln!(
-            f,
-            "{:>5} {:>11} {:>10} {:>10} {:>10} {:>13} {:>13} {:>9}",
-            round.round,
+        let cells = [
+            round.round.to_string(),
             Bytes(round.bytes).to_string(),
-            round.pages,
-            round.zero_pages,
-            round.dirty_pages,
+            round.pages.to_string(),
+            round.zero_pages.to_string(),
+            round.dirty_pages.to_string(),
             format!("{}/s", Bytes(round.dirty_rate)),
             format!("{}/s", Bytes(round.wire_rate)),
             Duration(round.duration_ms).to_string(),
-        )?;
+            round.predicted_downtime_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+        ];
+        row(f, cells.each_ref().map(String::as_str))?;
+    }
+    for (round, decision) in rounds.iter().filter_map(|round| Some((round.round, round.decision.as_ref()?))) {
+        writeln!(f, "after round {round}: {decision}")?;
     }
     Ok(())
+}
+
+/// A row of the table of rounds, right-aligned: the widest are the rates of a fast link and the pages of a terabyte.
+fn row(f: &mut fmt::Formatter<'_>, cells: [&str; 9]) -> fmt::Result {
+    let [round, sent, pages, zero, dirtied, dirty_rate, wire_rate, took, predicted] = cells;
+    write!(f, "{round:>5} {sent:>10} {pages:>10} {zero:>10} {dirtied:>10}")?;
+    writeln!(f, " {dirty_rate:>12} {wire_rate:>12} {took:>9} {predicted:>11}")
 }
 
 /// A number of bytes with a decimal unit: rates of networks are thought of in powers of ten.

@@ -24,6 +24,8 @@ pub struct MigrationParameters {
     pub tls_hostname: String,
     /// Id of the object that decides whose certificate is accepted; empty means any that is valid.
     pub tls_authz: String,
+    /// Whether a digest of all guest memory is compared before the machine runs on the destination. Whimbrel's own.
+    pub whimbrel_digest: bool,
 }
 
 impl MigrationParameters {
@@ -38,6 +40,7 @@ impl MigrationParameters {
             tls_creds: String::new(),
             tls_hostname: String::new(),
             tls_authz: String::new(),
+            whimbrel_digest: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl MigrationParameters {
         set(&mut self.downtime_limit, change.downtime_limit);
         set(&mut self.avail_switchover_bandwidth, change.avail_switchover_bandwidth);
         set(&mut self.multifd_channels, change.multifd_channels);
+        set(&mut self.whimbrel_digest, change.whimbrel_digest);
     }
 }
 
@@ -104,4 +108,6 @@ pub struct ParameterChange {
     pub avail_switchover_bandwidth: Option<u64>,
     /// See [`MigrationParameters::multifd_channels`].
     pub multifd_channels: Option<u8>,
+    /// See [`MigrationParameters::whimbrel_digest`].
+    pub whimbrel_digest: Option<bool>,
 }

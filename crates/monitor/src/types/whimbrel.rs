@@ -64,6 +64,12 @@ pub struct RoundInfo {
     pub wire_rate: u64,
     /// Milliseconds that the round took.
     pub duration_ms: u64,
+    /// Milliseconds of downtime that were foretold after the round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_downtime_ms: Option<f64>,
+    /// What was decided after the round and why, as a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
 }
 
 /// What the downtime was spent on, each in milliseconds, in the order in which it happens. A side that has not measured a
@@ -74,10 +80,13 @@ pub struct DowntimePhases {
     /// Stopping vCPUs and quiescing devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_ms: Option<f64>,
+    /// Waiting for `migrate-continue`, with the capability `pause-before-switchover`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_ms: Option<f64>,
     /// Fetching the last dirty pages and sending them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_pages_ms: Option<f64>,
-    /// Saving device and vCPU states.
+    /// Saving device and vCPU states; goes on beside the last pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_ms: Option<f64>,
     /// Sending the saved states.
@@ -99,6 +108,7 @@ impl DowntimePhases {
     pub fn measured(&self) -> impl Iterator<Item = (&'static str, f64)> {
         [
             ("stop", self.stop_ms),
+            ("waiting", self.waiting_ms),
             ("last pages", self.last_pages_ms),
             ("save", self.save_ms),
             ("transfer", self.transfer_ms),

@@ -73,7 +73,7 @@ fn converse(
             Err(error) => return Err(io::Error::other(error).into()),
         };
         // Fails only if the history has no room, and then it forgets.
-        let _ = editor.add_history_entry(&line);
+        let _ = editor.add_history_entry(line.trim_end());
         let words: Vec<&str> = line.split_whitespace().collect();
         let ends_machine = matches!(words.as_slice(), ["quit" | "q"]);
         match words.as_slice() {
