@@ -41,10 +41,11 @@ impl Discard {
         let end = address.0.saturating_add(bytes);
         let mut discarded = 0;
         for (region, granule) in self.memory.iter().zip(&self.granules) {
-            let start_of_region = region.start_addr().0;
-            let first = address.0.max(start_of_region) - start_of_region;
-            let last = end.min(start_of_region.saturating_add(region.len())).saturating_sub(start_of_region);
-            let (first, last) = (first.next_multiple_of(*granule), last - last % granule);
+            // Offsets in the region; what lies outside of it becomes its start or its end.
+            let start = region.start_addr().0;
+            let offset = |address: u64| address.saturating_sub(start).min(region.len());
+            let first = offset(address.0).next_multiple_of(*granule);
+            let last = offset(end) - offset(end) % granule;
             if first < last {
                 discard_in(region, first, last - first)?;
                 discarded += last - first;
