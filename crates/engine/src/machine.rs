@@ -42,7 +42,7 @@ pub trait DestinationMachine: Send {
     /// Every reason why the machine that `hello` describes cannot run here, beyond memory blocks and the list of devices,
     /// which the engine compares.
     fn check(&self, hello: &Hello) -> Vec<String>;
-    /// Makes the machine from its states. Memory is not complete yet.
+    /// Makes the machine from its states. Memory is complete, and verified where that was asked for.
     fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError>;
     /// Takes the disk locks.
     fn lock_disks(&mut self) -> Result<(), MachineError>;

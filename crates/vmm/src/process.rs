@@ -44,7 +44,9 @@ pub fn run(config: Config) -> Result<u8, ProcessError> {
     let events = MonitorEvents::new();
     let (control, end) = Control::new(config.clone(), machine, machine_events, events.clone());
     let server = match config.monitor() {
-        Some(socket) => Some(Server::bind(socket.as_path(), Arc::new(Commands(control.clone())), events)?),
+        Some(socket) => {
+            Some(Server::bind(socket.path().as_path(), Arc::new(Commands(control.clone())), events)?)
+        }
         None => None,
     };
     watch_signals(signals, control.clone()).map_err(ProcessError::Threads)?;

@@ -445,7 +445,7 @@ impl Host {
 
     fn load(&mut self, states: &[DeviceState], expected: Option<&[u64]>) -> Result<(), MachineError> {
         let Some(attempt) = &self.attempt else { return Err("There is no attempt".into()) };
-        self.machine.load(&attempt.hello.machine, states)?;
+        // Before the machine is made of it: a hypervisor may write guest memory while it restores vCPUs.
         if let Some(expected) = expected {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let ram = self.machine.ram();
@@ -454,6 +454,7 @@ impl Host {
                 return Err(reason.into());
             }
         }
+        self.machine.load(&attempt.hello.machine, states)?;
         self.machine.lock_disks()
     }
 

@@ -139,7 +139,12 @@ impl Handler for Commands {
     }
 
     fn balloon(&self, bytes: u64) -> Result<(), CommandError> {
-        if self.0.machine()?.set_balloon_target(bytes) { Ok(()) } else { Err(no_balloon()) }
+        let machine = self.0.machine()?;
+        if !machine.has_balloon() {
+            return Err(no_balloon());
+        }
+        machine.set_balloon_target(bytes);
+        Ok(())
     }
 
     fn send_key(&self, keys: &[KeyCode], hold: Duration) -> Result<(), CommandError> {

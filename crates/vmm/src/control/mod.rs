@@ -25,6 +25,8 @@ use monitor::{
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::{Machine, MachineEvent, events};
+pub use handler::Commands;
+
 use incoming::Arrival;
 use outgoing::Departure;
 use settings::Settings;

@@ -70,6 +70,12 @@ impl Machine {
         &self.description
     }
 
+    /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs.
+    #[must_use]
+    pub fn vcpu_threads(&self) -> Vec<u32> {
+        self.board.vcpus.iter().map(crate::vcpu::Vcpu::thread_id).collect()
+    }
+
     /// Presses the power button. What happens is up to the guest.
     pub fn power_button(&self) {
         self.devices.power.lock().press_power_button();

@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -43,6 +43,8 @@ struct Shared {
     /// Asks the thread to park; see [`kick`].
     stop: AtomicBool,
     immediate_exit: ImmediateExit,
+    /// The kernel's id of the thread; 0 until it has started.
+    thread_id: AtomicU32,
     /// Whether the thread is in, or on its way into, the guest.
     running: Mutex<bool>,
     parked: Condvar,
@@ -63,6 +65,7 @@ impl Vcpu {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             immediate_exit: ImmediateExit::map(&fd)?,
+            thread_id: AtomicU32::new(0),
             running: Mutex::new(false),
             parked: Condvar::new(),
         });
@@ -81,6 +84,11 @@ impl Vcpu {
         if !self.send(Command::Run) {
             *self.shared.running.lock() = false;
         }
+    }
+
+    /// The kernel's id of the thread, for whoever pins it to a CPU; 0 until it has started.
+    pub(crate) fn thread_id(&self) -> u32 {
+        self.shared.thread_id.load(Ordering::Relaxed)
     }
 
     /// Asks the vCPU to leave the guest, without waiting: all are asked before one is waited for.
@@ -145,6 +153,8 @@ fn serve(
     surroundings: &Surroundings,
     inbox: &Receiver<Command>,
 ) {
+    let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
+    shared.thread_id.store(thread_id.unsigned_abs(), Ordering::Relaxed);
     // Dropped last, whatever happens in between: nobody waits for a thread that is gone.
     let _parked = ParkOnDrop(shared);
     while let Ok(command) = inbox.recv() {
