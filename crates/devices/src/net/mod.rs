@@ -13,6 +13,8 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod transmit;
+#[cfg(test)]
+mod wire_testing;
 
 pub use announce::rarp;
 pub use model::Net;
