@@ -11,6 +11,7 @@ mod dirty_log;
 mod dirty_set;
 mod page_set;
 mod place;
+mod populate;
 mod zero;
 
 pub use allocate::{Backing, Block, BlockLayout, Ram, RamError};
@@ -19,6 +20,7 @@ pub use dirty_log::DirtyLog;
 pub use dirty_set::DirtySet;
 pub use page_set::{PageSet, for_each_run};
 pub use place::{Placer, Segment};
+pub use populate::Populate;
 pub use zero::is_zero_page;
 
 /// Size of a page in bytes. Dirty tracking, placing and the wire all work on 4 KiB pages, however memory is backed:

@@ -6,7 +6,7 @@ use monitor::{
     CommandError,
     types::{RunState, SocketAddress},
 };
-use ram::Ram;
+use ram::{Backing, Populate, Ram};
 use state::{DeviceState, Schema};
 use transport::{Address, Listener};
 use wire::{DeviceInfo, Hello};
@@ -54,6 +54,7 @@ impl Control {
         let total_bytes = incoming.ram().bytes();
         let vacancy = Vacancy {
             control: Arc::downgrade(self),
+            populate: populate(incoming.ram()),
             ram: incoming.ram().clone(),
             devices: devices(incoming.description()),
             incoming: Some(incoming),
@@ -96,9 +97,18 @@ pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
     description.devices.iter().map(info).collect()
 }
 
+/// Starts backing memory with pages, where they are reserved anyway.
+fn populate(ram: &Ram) -> Option<Populate> {
+    if ram.backing() != Backing::Hugetlb2M {
+        return None;
+    }
+    Populate::start(ram.clone()).inspect_err(|error| tracing::warn!("Memory is not populated ahead: {error}")).ok()
+}
+
 /// The place for a machine, as the engine's destination sees it.
 struct Vacancy {
     control: Weak<Control>,
+    populate: Option<Populate>,
     ram: Ram,
     devices: Vec<DeviceInfo>,
     incoming: Option<Incoming>,
@@ -146,12 +156,14 @@ impl DestinationMachine for Vacancy {
 
     fn discard(&mut self) -> Result<(), MachineError> {
         // What is there goes first: memory, taps and sockets cannot be had twice.
+        self.populate = None;
         self.machine = None;
         self.incoming = None;
         self.ram = Ram::allocate(&[], self.ram.backing())?;
         let control = self.control.upgrade().ok_or("this process is ending")?;
         let incoming = control.prepare()?;
         self.ram = incoming.ram().clone();
+        self.populate = populate(&self.ram);
         self.incoming = Some(incoming);
         Ok(())
     }
