@@ -17,6 +17,8 @@
 //! simply goes on. After `restore` (and after a failed migration) [`IoDevice::kick`] is called once on every device,
 //! since a request may be pending with no event left to announce it.
 
+#![deny(unsafe_code)]
+
 mod bus;
 #[cfg(test)]
 mod fixtures;

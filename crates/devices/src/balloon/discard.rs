@@ -1,3 +1,5 @@
+#![expect(unsafe_code, reason = "madvise takes an address")]
+
 use std::io;
 
 use rustix::fs::FallocateFlags;

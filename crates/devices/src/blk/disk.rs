@@ -1,7 +1,7 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsRawFd, unix::fs::FileTypeExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -145,7 +145,7 @@ impl Disk {
     /// Fills `buffers` from `offset` on.
     pub(super) fn read(&self, buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
         if self.suits(&buffers) {
-            return for_all(buffers, offset, |rest, offset| rest.read_from_at(self.file.as_raw_fd(), offset));
+            return for_all(buffers, offset, |rest, offset| rest.read_from_at(&self.file, offset));
         }
         self.bounced(buffers, offset, |part, memory, offset| {
             let bytes = rustix::io::pread(&self.file, &mut *memory, offset)?;
@@ -156,7 +156,7 @@ impl Disk {
     /// Writes `buffers` from `offset` on.
     pub(super) fn write(&self, buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
         if self.suits(&buffers) {
-            return for_all(buffers, offset, |rest, offset| rest.write_to_at(self.file.as_raw_fd(), offset));
+            return for_all(buffers, offset, |rest, offset| rest.write_to_at(&self.file, offset));
         }
         self.bounced(buffers, offset, |part, memory, offset| {
             part.read(memory);

@@ -1,4 +1,7 @@
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use virtio_bindings::{virtio_ids::VIRTIO_ID_NET, virtio_net::*};
 
@@ -163,7 +166,7 @@ impl VirtioDevice for Net {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { fd: self.tap.raw_fd(), interest: Interest::ReadWrite, token: 0 }]
+        vec![Watch { fd: self.tap.as_fd().as_raw_fd(), interest: Interest::ReadWrite, token: 0 }]
     }
 
     fn ready(&mut self, _token: u32, driver: &mut Driver<'_>) -> Result<(), GuestError> {

@@ -45,7 +45,7 @@ fn fill<'m>(tap: &Tap, driver: &mut Driver<'m>, window: &mut Window<'m>) -> Resu
             continue;
         }
         let room = window.room(mergeable);
-        match room.read_from(tap.raw_fd()) {
+        match room.read_from(tap) {
             Ok(bytes) => window.deliver(driver, &room, bytes)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // No packet, or no interface any more.

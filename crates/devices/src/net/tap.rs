@@ -1,7 +1,9 @@
+#![expect(unsafe_code, reason = "the tun driver is driven by ioctls")]
+
 use std::{
     ffi::{c_uint, c_ulong},
     io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use rustix::fs::{Mode, OFlags};
@@ -149,10 +151,6 @@ impl Tap {
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETOFFLOAD, c_ulong::from(offloads.0)) })
     }
 
-    pub(super) fn raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-
     fn set_up(fd: OwnedFd, name: String) -> Result<Self, TapError> {
         let bytes = HEADER_BYTES as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads one int.
@@ -164,6 +162,12 @@ impl Tap {
         tap.set_offloads(Offloads::NONE)
             .map_err(|source| TapError::Setup { name: tap.name.clone(), source })?;
         Ok(tap)
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) fn transmit(tap: &Tap, driver: &mut Driver<'_>) -> Result<bool, Guest
     driver.silence(TRANSMIT)?;
     for _ in 0..BUDGET {
         if let Some(chain) = driver.pop(TRANSMIT)? {
-            match chain.readable.write_to(tap.raw_fd()) {
+            match chain.readable.write_to(tap) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     driver.unpop(TRANSMIT, 1);
                     full = true;

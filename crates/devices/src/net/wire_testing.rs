@@ -1,4 +1,5 @@
 //! A network for tests: a tap in a network namespace of the test's thread, and a socket on its other side.
+#![expect(unsafe_code, reason = "network namespaces and packet sockets are system calls")]
 
 use std::{
     fs::File,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use state::{DeviceState, StateError};
 
 use super::PowerV1;
-use crate::{BusDevice, Interrupt, Invalid, Lifecycle, MachineRequests, virtio::read_from};
+use crate::{BusDevice, Interrupt, Invalid, IoDevice, Lifecycle, MachineRequests, Watch, virtio::read_from};
 
 /// Bytes of registers.
 pub const PORTS: u16 = 8;
@@ -65,10 +65,19 @@ impl Power {
         self.events |= EVENT_POWER_BUTTON;
         self.interrupt.trigger();
     }
+}
 
-    /// Raises the interrupt again if the guest has events to read. Called once when a machine resumes, because the edge
-    /// may have been lost with the machine that was saved.
-    pub fn kick(&mut self) {
+/// The device works on no descriptors.
+impl IoDevice for Power {
+    fn watches(&self) -> Vec<Watch> {
+        Vec::new()
+    }
+
+    fn ready(&mut self, _token: u32) {}
+
+    /// Raises the interrupt again if the guest has events to read: the edge may have been lost with the machine that was
+    /// saved.
+    fn kick(&mut self) {
         if self.events != 0 {
             self.interrupt.trigger();
         }

@@ -8,7 +8,7 @@ use super::{
     SLEEP_TYPE_S5,
 };
 use crate::{
-    BusDevice, Lifecycle, fixtures,
+    BusDevice, IoDevice, Lifecycle, fixtures,
     machine_testing::{Requests, touch_everything},
 };
 

@@ -66,7 +66,7 @@ fn decode_hours(value: u8, format: u8) -> Option<u8> {
 }
 
 fn encode_number(value: u8, format: u8) -> u8 {
-    if format & BINARY != 0 { value } else { (value / 10 % 10) << 4 | value % 10 }
+    if format & BINARY != 0 { value } else { ((value / 10 % 10) << 4) | (value % 10) }
 }
 
 fn decode_number(value: u8, format: u8) -> Option<u8> {

@@ -88,11 +88,8 @@ impl Backend for Descriptors {
         if !is_ready(input.as_fd(), PollFlags::IN) {
             return 0;
         }
-        match rustix::io::read(input, room) {
-            // The end of the input. The descriptor stays open, as it is being watched.
-            Ok(bytes) => bytes,
-            Err(_) => 0,
-        }
+        // At the end of the input the descriptor stays open, as it is being watched.
+        rustix::io::read(input, room).unwrap_or(0)
     }
 }
 

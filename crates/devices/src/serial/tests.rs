@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use state::{DeviceState, StateError};
 use tempfile::TempDir;
 use vmm_sys_util::eventfd::EventFd;
@@ -245,11 +246,11 @@ fn a_client_that_sleeps_does_not_stop_the_guest() {
 fn the_watch_of_a_socket_fires_for_clients_that_come_later() {
     let mut port = listening();
     let fd = port.serial.watches()[0].fd;
-    let readable = || {
-        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd is passed, and its descriptor is open as long as the port.
-        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
-    };
+    // SAFETY: the descriptor is open for as long as the port.
+    #[expect(unsafe_code, reason = "a watch names its descriptor by number")]
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let readable = || poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&now)).unwrap() == 1;
     assert!(!readable());
     let mut client = UnixStream::connect(&port.path).unwrap();
     assert!(readable());

@@ -1,4 +1,9 @@
-use std::{io, os::fd::RawFd};
+#![expect(unsafe_code, reason = "the kernel reads and writes guest memory, which is never a Rust reference")]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, VolatileSlice,
@@ -138,43 +143,49 @@ impl<'m> Buffers<'m> {
     ///
     /// # Errors
     /// As readv(2).
-    pub fn read_from(&self, fd: RawFd) -> io::Result<usize> {
+    pub fn read_from(&self, fd: impl AsFd) -> io::Result<usize> {
         let vectors = self.vectors();
         // SAFETY: the vectors name mapped guest memory, which lives as long as the 'm of the slices; the kernel
         // tolerates that the guest writes there at the same time, and no Rust reference to it exists.
-        self.filled(unsafe { libc::readv(fd, vectors.as_ptr(), vectors.len() as libc::c_int) })
+        self.filled(unsafe {
+            libc::readv(fd.as_fd().as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int)
+        })
     }
 
     /// One preadv from `fd` at `offset` into the buffers.
     ///
     /// # Errors
     /// As preadv(2).
-    pub fn read_from_at(&self, fd: RawFd, offset: u64) -> io::Result<usize> {
+    pub fn read_from_at(&self, fd: impl AsFd, offset: u64) -> io::Result<usize> {
         let vectors = self.vectors();
         let offset = file_offset(offset)?;
         // SAFETY: as in `read_from`.
-        self.filled(unsafe { libc::preadv(fd, vectors.as_ptr(), vectors.len() as libc::c_int, offset) })
+        self.filled(unsafe {
+            libc::preadv(fd.as_fd().as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int, offset)
+        })
     }
 
     /// One writev of the buffers to `fd`.
     ///
     /// # Errors
     /// As writev(2).
-    pub fn write_to(&self, fd: RawFd) -> io::Result<usize> {
+    pub fn write_to(&self, fd: impl AsFd) -> io::Result<usize> {
         let vectors = self.vectors();
         // SAFETY: as in `read_from`; the kernel only reads the memory here.
-        count(unsafe { libc::writev(fd, vectors.as_ptr(), vectors.len() as libc::c_int) })
+        count(unsafe { libc::writev(fd.as_fd().as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int) })
     }
 
     /// One pwritev of the buffers to `fd` at `offset`.
     ///
     /// # Errors
     /// As pwritev(2).
-    pub fn write_to_at(&self, fd: RawFd, offset: u64) -> io::Result<usize> {
+    pub fn write_to_at(&self, fd: impl AsFd, offset: u64) -> io::Result<usize> {
         let vectors = self.vectors();
         let offset = file_offset(offset)?;
         // SAFETY: as in `write_to`.
-        count(unsafe { libc::pwritev(fd, vectors.as_ptr(), vectors.len() as libc::c_int, offset) })
+        count(unsafe {
+            libc::pwritev(fd.as_fd().as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int, offset)
+        })
     }
 
     fn vectors(&self) -> Vec<libc::iovec> {

@@ -289,7 +289,8 @@ fn refused(change: impl FnOnce(&mut TransportV1)) -> String {
 
 #[test]
 fn states_that_cannot_be_true_are_refused() {
-    let refusals: [(&str, fn(&mut TransportV1)); 9] = [
+    type Change = fn(&mut TransportV1);
+    let refusals: [(&str, Change); 9] = [
         ("queue size 3", |it| it.queues[0].size = 3),
         ("queue size 128", |it| it.queues[0].size = 128),
         ("not in memory", |it| it.queues[0].device_ring = 16 << 20),
