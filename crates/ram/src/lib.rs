@@ -12,6 +12,7 @@ mod dirty_set;
 mod page_set;
 mod place;
 mod populate;
+mod touched;
 mod zero;
 
 pub use allocate::{Backing, Block, BlockLayout, Ram, RamError};
@@ -21,6 +22,7 @@ pub use dirty_set::DirtySet;
 pub use page_set::{PageSet, for_each_run};
 pub use place::{Placer, Segment};
 pub use populate::Populate;
+pub use touched::Touched;
 pub use zero::is_zero_page;
 
 /// Size of a page in bytes. Dirty tracking, placing and the wire all work on 4 KiB pages, however memory is backed:

@@ -31,7 +31,8 @@ impl Populate {
     pub fn start(ram: Ram) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("populate".into()).spawn(move || populate(&ram, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name("populate".into()).spawn(move || populate(&ram, &stopped))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use ram::{Block, DirtyLog, PAGE_SIZE, Ram, for_each_run};
+use ram::{Block, DirtyLog, PAGE_SIZE, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
 use wire::{Batch, ChannelHello, Encoding, MAX_RUNS, RoundEnd, SessionId};
 
@@ -50,6 +50,8 @@ pub(crate) struct Sender {
     frame: Vec<u8>,
     pieces: Vec<Piece>,
     words: Vec<u64>,
+    touched: Touched,
+    touched_words: Vec<u64>,
     round: ChannelRound,
 }
 
@@ -62,6 +64,7 @@ impl Sender {
         pacer: Arc<Pacer>,
         progress: Arc<RoundProgress>,
     ) -> Self {
+        let touched = Touched::new(ram.clone());
         Self {
             index,
             connection,
@@ -76,6 +79,8 @@ impl Sender {
             frame: Vec::with_capacity(16 << 10),
             pieces: Vec::with_capacity(MAX_RUNS),
             words: Vec::with_capacity(128),
+            touched,
+            touched_words: Vec::with_capacity(128),
             round: ChannelRound::default(),
         }
     }
@@ -124,6 +129,10 @@ impl Sender {
             // Before the first page is looked at: what is written from here on is in the next round.
             self.log.clear(chunk.block, chunk.first_page, chunk.pages, words).map_err(SendError::Clear)?;
         }
+        let untouched_matters = work.round == 0;
+        if untouched_matters {
+            self.touched.look(chunk.block, chunk.first_page, chunk.pages, &mut self.touched_words);
+        }
         let block_number = chunk.block as u16;
         if self.batch.block != block_number {
             self.flush(work.last)?;
@@ -136,20 +145,19 @@ impl Sender {
         for_each_run(words, chunk.first_page, |first, pages| {
             for page in first..first + pages {
                 if outcome.is_ok() {
-                    outcome = self.add(block, page, limit, work.last);
+                    let untouched =
+                        untouched_matters && !is_set(&self.touched_words, page - chunk.first_page);
+                    let encoding = if untouched { Encoding::Zero } else { look(block, page) };
+                    outcome = self.add(page, encoding, limit, work.last);
                 }
             }
         });
         outcome
     }
 
-    /// Looks at a page and adds it to the batch.
-    fn add(&mut self, block: &Block, page: u64, limit: u64, last: bool) -> Result<(), SendError> {
-        let Some(segment) = block.segment(page, 1) else { return Ok(()) };
-        // SAFETY: a segment is mapped as long as the `Ram` lives, which `self.ram` keeps.
-        let zero = unsafe { ram::is_zero_page(segment.address) };
-        let encoding = if zero { Encoding::Zero } else { Encoding::Raw };
-        self.raw_in_batch += u64::from(!zero);
+    /// Adds a page to the batch, and sends the batch when it is full.
+    fn add(&mut self, page: u64, encoding: Encoding, limit: u64, last: bool) -> Result<(), SendError> {
+        self.raw_in_batch += u64::from(encoding == Encoding::Raw);
         self.in_batch += 1;
         let full = self.batch.push(page, encoding) || self.in_batch >= BATCH_ANY_PAGES;
         if full || self.raw_in_batch >= limit { self.flush(last) } else { Ok(()) }
@@ -206,4 +214,15 @@ impl Sender {
             source => SendError::Transport { channel: self.index, source },
         }
     }
+}
+
+/// Looks at a page of a block.
+fn look(block: &Block, page: u64) -> Encoding {
+    // SAFETY: a segment is mapped as long as the `Ram` lives that the block was borrowed from.
+    let zero = block.segment(page, 1).is_some_and(|segment| unsafe { ram::is_zero_page(segment.address) });
+    if zero { Encoding::Zero } else { Encoding::Raw }
+}
+
+fn is_set(words: &[u64], bit: u64) -> bool {
+    words[(bit / 64) as usize] & (1 << (bit % 64)) != 0
 }
