@@ -492,8 +492,9 @@ impl Attempt {
         if let Some(clock) = &mut self.clock {
             clock.add_to(&self.shared.cpu);
         }
-        self.observer.status(outcome.status());
         self.observer.ended(outcome);
+        // Whoever hears this finds everything as it now is.
+        self.observer.status(outcome.status());
     }
 }
 
