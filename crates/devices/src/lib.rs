@@ -22,6 +22,8 @@
 mod bus;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod hostile_states;
 mod interrupt;
 mod io;
 mod lifecycle;

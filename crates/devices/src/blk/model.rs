@@ -84,12 +84,6 @@ impl Blk {
         Ok(blk)
     }
 
-    /// The image.
-    #[must_use]
-    pub fn disk(&self) -> &Disk {
-        &self.disk
-    }
-
     fn log(&mut self, error: &io::Error) {
         if self.warnings < MAX_WARNINGS {
             self.warnings += 1;
@@ -105,11 +99,6 @@ impl VirtioMmio<Blk> {
     /// As fdatasync(2).
     pub fn flush(&self) -> io::Result<()> {
         self.with(|blk| blk.disk.flush())
-    }
-
-    /// Looks at the image, for example to lock it.
-    pub fn with_disk<R>(&self, look: impl FnOnce(&Disk) -> R) -> R {
-        self.with(|blk| look(&blk.disk))
     }
 }
 
