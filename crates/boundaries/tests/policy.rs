@@ -12,6 +12,8 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/devices/src/balloon/discard.rs", "madvise takes pages of guest memory back"),
     ("crates/devices/src/net/tap.rs", "ioctls of a tap"),
+    ("crates/devices/src/net/wire_testing.rs", "tests change the network namespace of a thread"),
+    ("crates/devices/src/serial/tests.rs", "tests wait on descriptors that a watch names by number"),
     ("crates/devices/src/virtio/buffers.rs", "files are read and written straight from guest memory"),
     ("crates/engine/src/destination/receiver.rs", "pages are received straight into guest memory"),
     ("crates/engine/src/source/sender.rs", "pages are sent straight from guest memory"),
