@@ -88,6 +88,9 @@ impl FrameHeader {
             return Err(WireError::NotWhimbrel { found: u16::from_be_bytes([bytes[0], bytes[1]]) });
         }
         let kind = FrameKind::from_number(bytes[2]).ok_or(WireError::Kind { found: bytes[2] })?;
+        if bytes[3] != 0 {
+            return Err(WireError::Malformed(format!("header with {} where zero must be", bytes[3])));
+        }
         let (length, limit) = (word(4), kind.max_length());
         if length > limit {
             return Err(WireError::TooLong { kind, length, limit });
@@ -100,7 +103,7 @@ impl FrameHeader {
     /// # Errors
     /// The checksum or the sequence number is wrong.
     pub fn check(&self, raw: &[u8; HEADER_BYTES], structured: &[u8], expected: u32) -> Result<(), WireError> {
-        if checksum(raw, structured) != self.crc {
+        if structured.len() != self.length as usize || checksum(raw, structured) != self.crc {
             return Err(WireError::Checksum { what: "header or table" });
         }
         if self.sequence == expected {
