@@ -57,10 +57,10 @@ pub trait DestinationMachine: Send {
 
 /// Who wants to know how an attempt goes. Called on the migration thread; must not wait for anything.
 pub trait Observer: Send + Sync {
-    /// The status changed.
+    /// The status changed. That the attempt is over is told last, after [`Self::ended`].
     fn status(&self, status: Status);
-    /// The dirty log was read for the `pass`-th time.
+    /// The set of dirty pages was made for the `pass`-th time; the first is all memory.
     fn pass(&self, pass: u32);
-    /// The attempt is over, on this side.
+    /// The attempt is over on this side, and everything that belonged to it is gone.
     fn ended(&self, outcome: &Outcome);
 }

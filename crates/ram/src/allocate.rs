@@ -86,6 +86,12 @@ impl Ram {
         Ok(Self { blocks: blocks.collect(), memory, backing })
     }
 
+    /// No memory: what a machine has between two others, when the old memory is to be gone before there is new.
+    #[must_use]
+    pub fn none(backing: Backing) -> Self {
+        Self { blocks: std::sync::Arc::new([]), memory: GuestMemory::new(), backing }
+    }
+
     /// The blocks, in the order of their guest-physical addresses.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
@@ -152,7 +158,10 @@ unsafe impl Sync for Block {}
 
 fn map(layout: &BlockLayout, backing: Backing) -> Result<GuestRegionMmap<AtomicBitmap>, RamError> {
     let alignment = if backing == Backing::Hugetlb2M { HUGE_PAGE } else { PAGE_SIZE } as u64;
-    if layout.bytes == 0 || layout.bytes % alignment != 0 || layout.guest_address % alignment != 0 {
+    if layout.bytes == 0
+        || !layout.bytes.is_multiple_of(alignment)
+        || !layout.guest_address.is_multiple_of(alignment)
+    {
         return Err(RamError::Layout(format!(
             "block '{}' ({} bytes at {:#x}) is not a multiple of {alignment} bytes",
             layout.name, layout.bytes, layout.guest_address

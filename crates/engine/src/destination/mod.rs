@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver as Inbox, Sender as Queue, unbounded};
+use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::{
     Destination, Outcome, Status, Time,
     destination::{Action, Event},
@@ -43,6 +43,8 @@ pub struct Handle {
     queue: Queue<Input>,
     stopper: Stopper,
     address: transport::Address,
+    /// Disconnected when the thread has ended.
+    alive: Inbox<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -119,13 +121,15 @@ pub fn listen(
         status: Status::None,
         clock: None,
     };
+    let (living, alive) = bounded(0);
     let thread = std::thread::Builder::new().name("migration".into()).spawn(move || {
+        let _living: Queue<()> = living;
         host.run(&inbox);
         // The door was stopped; it ends by itself.
         let _ = door.join();
     });
     let thread = thread.inspect_err(|_| stopper.stop())?;
-    Ok(Handle { shared, queue, stopper, address, thread: Mutex::new(Some(thread)) })
+    Ok(Handle { shared, queue, stopper, address, alive, thread: Mutex::new(Some(thread)) })
 }
 
 impl Handle {
@@ -159,6 +163,13 @@ impl Handle {
             zero_pages: view.arrived.zero_pages.load(Ordering::Relaxed),
             cpu: self.shared.cpu.total(),
             last_failure: view.last_failure.clone(),
+        }
+    }
+
+    /// Waits until the destination is done and its threads have ended, but no longer than `timeout`.
+    pub fn join_within(&self, timeout: Duration) {
+        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
+            self.join();
         }
     }
 
@@ -245,7 +256,7 @@ impl Host {
         let now = self.now();
         match input {
             Input::Visitor(Visitor::Source { connection, reader, hello }) => {
-                self.source_came(connection, reader, hello)
+                self.source_came(connection, reader, *hello)
             }
             Input::Visitor(Visitor::Channel { connection, reader, hello }) => {
                 self.channel_came(connection, reader, hello)
@@ -267,7 +278,7 @@ impl Host {
         &mut self,
         connection: Arc<Connection>,
         reader: FrameReader,
-        hello: Box<Hello>,
+        hello: Hello,
     ) -> Vec<Action> {
         let mut sender = MessageSender::new();
         if self.destination.is_busy() {
@@ -279,7 +290,7 @@ impl Host {
         }
         self.number += 1;
         self.link = Some(Link { connection, sender, reader: Some(reader), thread: None });
-        self.destination.handle(self.now(), Event::Message(Message::Hello(*hello)))
+        self.destination.handle(self.now(), Event::Message(Message::Hello(hello)))
     }
 
     /// Answers a source that lost its link; afterwards it only says goodbye.

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::{
     FixedCosts, Outcome, Params, Progress, Source, Statistics, Status,
     source::{Action, Event},
@@ -57,13 +57,16 @@ pub struct Target {
 pub struct Handle {
     shared: Arc<Shared>,
     events: Queue<Input>,
+    /// Disconnected when the thread has ended.
+    alive: Receiver<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The figures of an attempt at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Where it stands.
+    /// Where it stands. The attempt counts as under way until everything is cleaned up and the observer was told of its end:
+    /// who sees that it is over may start the next.
     pub status: Status,
     /// Figures of the rounds that are over.
     pub statistics: Statistics,
@@ -93,6 +96,8 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Shared {
     source: Mutex<Source>,
+    /// The last status that was told.
+    status: Mutex<Status>,
     began: Instant,
     progress: Arc<RoundProgress>,
     pacer: Arc<Pacer>,
@@ -126,6 +131,7 @@ pub fn start(
     let (source, actions) = Source::start(params, hello, target.fixed_costs);
     let shared = Arc::new(Shared {
         source: Mutex::new(source),
+        status: Mutex::new(Status::Setup),
         began: Instant::now(),
         progress,
         pacer,
@@ -133,6 +139,7 @@ pub fn start(
         channels: 0.into(),
     });
     let (events, inputs) = unbounded();
+    let (living, alive) = bounded(0);
     let attempt = Attempt {
         machine,
         target,
@@ -148,9 +155,11 @@ pub fn start(
         status: Status::None,
         clock: None,
     };
-    let thread =
-        std::thread::Builder::new().name("migration".into()).spawn(move || attempt.run(actions, &inputs))?;
-    Ok(Handle { shared, events, thread: Mutex::new(Some(thread)) })
+    let thread = std::thread::Builder::new().name("migration".into()).spawn(move || {
+        let _living: Queue<()> = living;
+        attempt.run(actions, &inputs);
+    })?;
+    Ok(Handle { shared, events, alive, thread: Mutex::new(Some(thread)) })
 }
 
 fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Result<Hello, MachineError> {
@@ -203,7 +212,7 @@ impl Handle {
         let progress = source.progress(now, round_bytes, round_pages);
         let statistics = source.statistics().clone();
         Snapshot {
-            status: source.status(),
+            status: *shared.status.lock(),
             progress,
             params: source.params().clone(),
             elapsed: statistics.total.unwrap_or(now),
@@ -215,6 +224,13 @@ impl Handle {
             channels: shared.channels.load(Ordering::Relaxed),
             fixed_costs: source.fixed_costs(),
             statistics,
+        }
+    }
+
+    /// Waits until the attempt is over and its threads have ended, but no longer than `timeout`.
+    pub fn join_within(&self, timeout: Duration) {
+        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
+            self.join();
         }
     }
 
@@ -298,9 +314,14 @@ impl Attempt {
             self.status = status;
             // How it ended is told at the very end, when everything is cleaned up.
             if status.is_under_way() {
-                self.observer.status(status);
+                self.tell(status);
             }
         }
+    }
+
+    fn tell(&self, status: Status) {
+        *self.shared.status.lock() = status;
+        self.observer.status(status);
     }
 
     fn next_event(&mut self, inputs: &Receiver<Input>) -> Event {
@@ -406,6 +427,7 @@ impl Attempt {
         self.chunks = work::chunks(&ram, count);
         let log = self.machine.dirty_log();
         log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
+        self.observer.pass(1);
         self.set = Some(Arc::new(DirtySet::all(&ram)));
         let queue = self.queue.clone();
         let report = move |event| {
@@ -494,7 +516,7 @@ impl Attempt {
         }
         self.observer.ended(outcome);
         // Whoever hears this finds everything as it now is.
-        self.observer.status(outcome.status());
+        self.tell(outcome.status());
     }
 }
 
