@@ -9,6 +9,8 @@ use crate::{DirtyLog, PageSet, Ram};
 #[derive(Debug)]
 pub struct DirtySet {
     blocks: Vec<PageSet>,
+    /// What of it the VMM wrote, for every block the words with at least one bit: its bitmap has forgotten them.
+    written: Vec<Vec<(usize, u64)>>,
 }
 
 impl DirtySet {
@@ -24,7 +26,7 @@ impl DirtySet {
             set.fill();
             set
         });
-        Self { blocks: blocks.collect() }
+        Self { blocks: blocks.collect(), written: vec![Vec::new(); ram.blocks().len()] }
     }
 
     /// Replaces the set by what was written since it was last fetched and cleared. Answers how many pages that is.
@@ -34,9 +36,28 @@ impl DirtySet {
     /// # Errors
     /// The log cannot be read; the set is then incomplete, and the attempt must be given up.
     pub fn fetch(&mut self, ram: &Ram, log: &dyn DirtyLog) -> io::Result<u64> {
-        for (index, (set, region)) in self.blocks.iter_mut().zip(ram.memory().iter()).enumerate() {
+        self.written.iter_mut().for_each(Vec::clear);
+        self.fetch_more(ram, log)
+    }
+
+    /// Adds what was written since the set was fetched. Answers how many pages are in it now.
+    ///
+    /// For a set of which no page was sent or cleared meanwhile: KVM says again what it said, the bitmap of the VMM's writes
+    /// does not.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub fn fetch_more(&mut self, ram: &Ram, log: &dyn DirtyLog) -> io::Result<u64> {
+        let blocks = self.blocks.iter_mut().zip(&mut self.written).zip(ram.memory().iter());
+        for (index, ((set, written), region)) in blocks.enumerate() {
             log.fetch(index, set.words_mut())?;
-            merge(log_of(region), set.words_mut());
+            let words = log_of(region).get_and_reset().into_iter().enumerate();
+            written.extend(words.filter(|(_, word)| *word != 0));
+            for (index, word) in written {
+                if let Some(dirty) = set.words_mut().get_mut(*index) {
+                    *dirty |= *word;
+                }
+            }
         }
         Ok(self.blocks.iter().map(PageSet::count).sum())
     }
@@ -63,13 +84,6 @@ impl DirtySet {
 /// The bitmap that the VMM's writes to `region` are marked in.
 fn log_of(region: &GuestRegionMmap<AtomicBitmap>) -> &AtomicBitmap {
     MmapRegion::bitmap(region)
-}
-
-/// Adds what the VMM wrote, and forgets it there.
-fn merge(written: &AtomicBitmap, into: &mut [u64]) {
-    for (word, written) in into.iter_mut().zip(written.get_and_reset()) {
-        *word |= written;
-    }
 }
 
 #[cfg(test)]
@@ -110,6 +124,19 @@ mod tests {
         ram.memory().write_slice(&[1; 2 * PAGE_SIZE], GuestAddress(70 * PAGE_SIZE as u64 + 1)).unwrap();
         assert_eq!(set.fetch(&ram, &PageThree).unwrap(), 4);
         assert!([3, 70, 71, 72].iter().all(|&page| set.block(0).contains(page)));
+        assert_eq!(set.fetch(&ram, &PageThree).unwrap(), 1);
+    }
+
+    #[test]
+    fn writes_of_the_vmm_stay_until_they_were_sent() {
+        let ram = ram();
+        let mut set = DirtySet::all(&ram);
+        let write = |page: u64| ram.memory().write_obj(1_u8, GuestAddress(page * PAGE_SIZE as u64)).unwrap();
+        write(70);
+        assert_eq!(set.fetch(&ram, &PageThree).unwrap(), 2);
+        write(71);
+        assert_eq!(set.fetch_more(&ram, &PageThree).unwrap(), 3);
+        assert_eq!(set.fetch_more(&ram, &PageThree).unwrap(), 3);
         assert_eq!(set.fetch(&ram, &PageThree).unwrap(), 1);
     }
 

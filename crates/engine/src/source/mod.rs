@@ -151,6 +151,7 @@ pub fn start(
         channels: None,
         chunks: Arc::new([]),
         set: None,
+        sent: false,
         was_running: None,
         status: Status::None,
         clock: None,
@@ -261,6 +262,8 @@ struct Attempt {
     channels: Option<Channels>,
     chunks: Arc<[Chunk]>,
     set: Option<Arc<DirtySet>>,
+    /// Whether the set was given to the channels since it was fetched.
+    sent: bool,
     was_running: Option<bool>,
     status: Status,
     clock: Option<ThreadClock>,
@@ -451,6 +454,7 @@ impl Attempt {
         let (Some(channels), Some(set)) = (&self.channels, &self.set) else {
             return Some(Event::LinkLost("There are no channels".into()));
         };
+        self.sent = true;
         channels.send_round(&Arc::new(RoundWork::new(round, last, set.clone(), self.chunks.clone())));
         None
     }
@@ -461,7 +465,11 @@ impl Attempt {
         let Some(set) = self.set.as_mut().and_then(Arc::get_mut) else {
             return Event::MachineFailed("The dirty set is in use between two rounds".into());
         };
-        match set.fetch(&ram, log.as_ref()) {
+        // The set that the decision to stop was based on was not sent.
+        let fetched =
+            if self.sent { set.fetch(&ram, log.as_ref()) } else { set.fetch_more(&ram, log.as_ref()) };
+        self.sent = false;
+        match fetched {
             Ok(pages) => {
                 self.observer.pass(self.shared.source.lock().statistics().dirty_syncs + 1);
                 Event::DirtyFetched { pages }
