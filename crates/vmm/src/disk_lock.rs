@@ -58,7 +58,7 @@ impl DiskLock {
             Ok(None) => Ok(()),
             Ok(Some(holder)) => {
                 self.unlock();
-                Err(self.in_use(holder))
+                Err(self.in_use(&holder))
             }
             Err(source) => Err(self.failed(source)),
         }
@@ -75,7 +75,8 @@ impl DiskLock {
         match fcntl(&self.file, libc::F_OFD_SETLK, range) {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-                Err(self.in_use(self.conflict(range).ok().flatten().unwrap_or(Holder { pid: None })))
+                let holder = self.conflict(range).ok().flatten();
+                Err(self.in_use(&holder.unwrap_or(Holder { pid: None })))
             }
             Err(source) => Err(self.failed(source)),
         }
@@ -91,7 +92,7 @@ impl DiskLock {
         Ok(Some(Holder { pid: Some(found.l_pid).filter(|pid| *pid > 0) }))
     }
 
-    fn in_use(&self, holder: Holder) -> DiskLockError {
+    fn in_use(&self, holder: &Holder) -> DiskLockError {
         DiskLockError::InUse { path: self.path.clone(), pid: holder.pid }
     }
 

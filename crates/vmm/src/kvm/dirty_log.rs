@@ -116,3 +116,91 @@ fn invalid(what: &'static str) -> io::Error {
 fn io_error(error: errno::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+    use ram::{Backing, BlockLayout, Ram};
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    use super::*;
+    use crate::testing;
+
+    const PAGES: u64 = 100;
+
+    /// mov [0x5000],al; mov [0x9000],al; hlt; and from the start again. Real mode.
+    const WRITER: [u8; 9] = [0xa2, 0x00, 0x50, 0xa2, 0x00, 0x90, 0xf4, 0xeb, 0xf7];
+
+    fn machine(manual_protect: bool) -> (KvmDirtyLog, VcpuFd) {
+        let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
+        assert!(!manual_protect || super::super::enable_manual_protect(&vm));
+        let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: PAGES * 4096 };
+        let ram = Ram::allocate(&[layout], Backing::Anonymous).unwrap();
+        ram.memory().write_slice(&WRITER, GuestAddress(0x1000)).unwrap();
+        let vcpu = vm.create_vcpu(0).unwrap();
+        let mut sregs = vcpu.get_sregs().unwrap();
+        (sregs.cs.base, sregs.cs.selector) = (0, 0);
+        vcpu.set_sregs(&sregs).unwrap();
+        let mut regs = vcpu.get_regs().unwrap();
+        (regs.rip, regs.rflags) = (0x1000, 2);
+        vcpu.set_regs(&regs).unwrap();
+        (KvmDirtyLog::new(MemorySlots::plug(vm, ram).unwrap(), manual_protect), vcpu)
+    }
+
+    fn run(vcpu: &mut VcpuFd) {
+        assert!(matches!(vcpu.run(), Ok(VcpuExit::Hlt)));
+    }
+
+    fn fetch(log: &KvmDirtyLog) -> Vec<u64> {
+        let mut bits = [0; 2];
+        log.fetch(0, &mut bits).unwrap();
+        (0..128).filter(|page| bits[page / 64] >> (page % 64) & 1 == 1).map(|page| page as u64).collect()
+    }
+
+    /// Old and new kernels keep the same contract.
+    #[test]
+    fn a_page_is_reported_until_it_is_cleared_and_then_when_it_is_written() {
+        if !testing::kvm_is_usable("a_page_is_reported_until_it_is_cleared_and_then_when_it_is_written") {
+            return;
+        }
+        for manual_protect in [true, false] {
+            let (log, mut vcpu) = machine(manual_protect);
+            log.start().unwrap();
+            assert_eq!(fetch(&log), (0..PAGES).collect::<Vec<_>>());
+            log.clear(0, 0, PAGES, &[u64::MAX, u64::MAX]).unwrap();
+            assert!(fetch(&log).is_empty());
+            run(&mut vcpu);
+            assert_eq!((fetch(&log), fetch(&log)), (vec![5, 9], vec![5, 9]));
+            log.clear(0, 0, 64, &[1 << 5]).unwrap();
+            assert_eq!(fetch(&log), [9]);
+            run(&mut vcpu);
+            assert_eq!(fetch(&log), [5, 9]);
+            log.stop().unwrap();
+            log.stop().unwrap();
+            log.start().unwrap();
+            assert_eq!(fetch(&log), (0..PAGES).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_not_of_the_block_is_refused() {
+        if !testing::kvm_is_usable("a_range_that_is_not_of_the_block_is_refused") {
+            return;
+        }
+        for manual_protect in [true, false] {
+            let (log, _vcpu) = machine(manual_protect);
+            log.start().unwrap();
+            let bits = [u64::MAX; 4];
+            for (block, first, pages) in
+                [(1, 0, 64), (0, 1, 64), (0, 0, 63), (0, 64, 64), (0, 128, 0), (0, u64::MAX, 64)]
+            {
+                assert!(log.clear(block, first, pages, &bits).is_err(), "{block} {first} {pages}");
+            }
+            assert!(log.clear(0, 0, PAGES, &bits[..1]).is_err());
+            assert!(log.fetch(0, &mut [0; 1]).is_err());
+            assert!(log.fetch(7, &mut [0; 2]).is_err());
+        }
+    }
+}

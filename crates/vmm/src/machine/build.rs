@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, sync::atomic::AtomicBool};
 
 use config::Config;
 use devices::GuestMemory;
@@ -93,7 +93,8 @@ impl Machine {
         events: Events,
     ) -> Result<Self, BuildError> {
         let io: Vec<IoThread> = devices.threads().map_err(BuildError::Threads)?;
-        Ok(Self { io, board, devices, bootable, description, events, running: Mutex::new(false) })
+        let (running, transition) = (AtomicBool::new(false), Mutex::new(()));
+        Ok(Self { io, board, devices, bootable, description, events, running, transition })
     }
 }
 

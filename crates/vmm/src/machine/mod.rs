@@ -16,7 +16,10 @@ mod save;
 mod states;
 mod workshop;
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use ::devices::{balloon::Stats, input::UnknownKey, virtio::VirtioMmio};
 use parking_lot::Mutex;
@@ -48,7 +51,9 @@ pub struct Machine {
     bootable: Option<build::Bootable>,
     description: MachineDescription,
     events: Events,
-    running: Mutex<bool>,
+    running: AtomicBool,
+    /// Held by whoever changes whether it runs, or needs that to stay.
+    transition: Mutex<()>,
 }
 
 impl Machine {
@@ -86,7 +91,7 @@ impl Machine {
     /// # Errors
     /// The first network card whose tap did not take the frame; the others were announced.
     pub fn announce(&self) -> io::Result<()> {
-        let results: Vec<_> = self.devices.nets.iter().map(|net| net.announce()).collect();
+        let results: Vec<_> = self.devices.nets.iter().map(VirtioMmio::announce).collect();
         results.into_iter().collect()
     }
 
@@ -148,5 +153,7 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+mod guest_tests;
 #[cfg(test)]
 mod tests;

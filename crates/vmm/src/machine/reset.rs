@@ -32,8 +32,9 @@ impl Machine {
     /// See [`ResetError`]. The machine is paused then.
     pub fn reset(&self) -> Result<(), ResetError> {
         let bootable = self.bootable.as_ref().ok_or(ResetError::NoKernel)?;
+        let _transition = self.transition.lock();
         let ran = self.is_running();
-        if let Err(error) = self.pause() {
+        if let Err(error) = self.stop() {
             tracing::warn!(%error, "the guest is reset with a disk that does not take what was written");
         }
         self.devices.reset();
@@ -49,7 +50,7 @@ impl Machine {
         self.board.start_at(entry)?;
         self.events.settle();
         if ran {
-            self.resume();
+            self.start();
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use super::Machine;
+use crate::{io_loop::IoThread, vcpu::Vcpu};
 
 /// How long the parts of a pause took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,14 +33,8 @@ pub enum PauseError {
 impl Machine {
     /// Lets the guest run. Does nothing if it does already.
     pub fn resume(&self) {
-        let mut running = self.running.lock();
-        if *running {
-            return;
-        }
-        // What a device has to tell the guest is there before the guest looks.
-        self.io.iter().for_each(crate::io_loop::IoThread::run);
-        self.board.vcpus.iter().for_each(crate::vcpu::Vcpu::run);
-        *running = true;
+        let _transition = self.transition.lock();
+        self.start();
     }
 
     /// Stops the guest between two instructions, and the devices between two requests; flushes the disks. Nothing writes
@@ -45,28 +43,14 @@ impl Machine {
     /// # Errors
     /// A disk could not be flushed. The machine is paused all the same.
     pub fn pause(&self) -> Result<PauseTimings, PauseError> {
-        let mut running = self.running.lock();
-        if !*running {
-            return Ok(PauseTimings::default());
-        }
-        let start = Instant::now();
-        // Asking all before waiting for one: the slowest decides, not their sum.
-        self.board.vcpus.iter().for_each(crate::vcpu::Vcpu::ask_to_stop);
-        self.board.vcpus.iter().for_each(crate::vcpu::Vcpu::wait_until_parked);
-        let vcpus = start.elapsed();
-        self.io.iter().for_each(crate::io_loop::IoThread::ask_to_park);
-        self.io.iter().for_each(crate::io_loop::IoThread::wait_until_parked);
-        let io = start.elapsed();
-        *running = false;
-        drop(running);
-        self.flush_disks()?;
-        Ok(PauseTimings { vcpus, io: io - vcpus, flush: start.elapsed() - io })
+        let _transition = self.transition.lock();
+        self.stop()
     }
 
-    /// Whether the guest runs.
+    /// Whether the guest runs. Never waits.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        *self.running.lock()
+        self.running.load(Ordering::Acquire)
     }
 
     /// Puts what the guest has written on stable storage. Before a pause that is to be short, this takes the bulk of the
@@ -83,5 +67,33 @@ impl Machine {
             .map(|(index, disk)| disk.flush().map_err(|source| PauseError::Flush { index, source }));
         // All are flushed before the first failure is reported.
         results.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// [`Self::resume`] while the transition is locked.
+    pub(super) fn start(&self) {
+        if !self.is_running() {
+            // What a device has to tell the guest is there before the guest looks.
+            self.io.iter().for_each(IoThread::run);
+            self.board.vcpus.iter().for_each(Vcpu::run);
+            self.running.store(true, Ordering::Release);
+        }
+    }
+
+    /// [`Self::pause`] while the transition is locked.
+    pub(super) fn stop(&self) -> Result<PauseTimings, PauseError> {
+        if !self.is_running() {
+            return Ok(PauseTimings::default());
+        }
+        let start = Instant::now();
+        // Asking all before waiting for one: the slowest decides, not their sum.
+        self.board.vcpus.iter().for_each(Vcpu::ask_to_stop);
+        self.board.vcpus.iter().for_each(Vcpu::wait_until_parked);
+        let vcpus = start.elapsed();
+        self.io.iter().for_each(IoThread::ask_to_park);
+        self.io.iter().for_each(IoThread::wait_until_parked);
+        let io = start.elapsed();
+        self.running.store(false, Ordering::Release);
+        self.flush_disks()?;
+        Ok(PauseTimings { vcpus, io: io - vcpus, flush: start.elapsed() - io })
     }
 }

@@ -42,8 +42,8 @@ impl Machine {
     /// The machine runs, or something could not be read.
     pub fn save(&self) -> Result<Vec<DeviceState>, SaveError> {
         // Held to the end: nobody resumes the machine meanwhile.
-        let running = self.running.lock();
-        if *running {
+        let _transition = self.transition.lock();
+        if self.is_running() {
             return Err(SaveError::Running);
         }
         let vm = &self.board.hypervisor.vm;

@@ -14,47 +14,55 @@ use crate::{
 /// Counts on its serial port: mov dx,0x3f8; again: inc al; out dx,al; jmp again
 const COUNTER: [u8; 9] = [0x66, 0xba, 0xf8, 0x03, 0xfe, 0xc0, 0xee, 0xeb, 0xfb];
 
-struct Bench {
+/// A configuration with a serial port that goes to a file.
+pub(super) struct Bench {
     directory: tempfile::TempDir,
-    kernel: tempfile::NamedTempFile,
     extra: String,
 }
 
 impl Bench {
-    fn new(code: &[u8], extra: &str) -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), kernel: guest(code), extra: extra.into() }
+    pub(super) fn new(code: &[u8], extra: &str) -> Self {
+        Self::with_kernel(&std::fs::read(guest(code).path()).unwrap(), extra)
+    }
+
+    pub(super) fn with_kernel(kernel: &[u8], extra: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("kernel"), kernel).unwrap();
+        let memory = if extra.contains("memory:") { "" } else { "memory: 64M\n" };
+        Self { directory, extra: format!("{memory}{extra}") }
     }
 
     fn config(&self) -> Config {
         let yaml = format!(
-            "kernel: {}\nmemory: 64M\nserial: file:{}\nkeyboard: true\n{}",
-            self.kernel.path().display(),
+            "kernel: {}\nserial: file:{}\nkeyboard: true\n{}",
+            self.directory.path().join("kernel").display(),
             self.serial().display(),
             self.extra
         );
         Config::new(RawConfig::from_yaml(&yaml, "test").unwrap()).unwrap()
     }
 
-    fn serial(&self) -> std::path::PathBuf {
+    pub(super) fn serial(&self) -> std::path::PathBuf {
         self.directory.path().join("serial")
     }
 
-    fn boot(&self) -> (Machine, Receiver<MachineEvent>) {
+    pub(super) fn boot(&self) -> (Machine, Receiver<MachineEvent>) {
         let (events, received) = Events::channel();
         (Machine::boot(&self.config(), events).unwrap(), received)
     }
 
-    fn incoming(&self) -> Incoming {
-        Incoming::prepare(&self.config(), Events::channel().0).unwrap()
+    fn incoming(&self) -> (Incoming, Receiver<MachineEvent>) {
+        let (events, received) = Events::channel();
+        (Incoming::prepare(&self.config(), events).unwrap(), received)
     }
 
     /// Moves a paused machine into a new one in this process.
-    fn moved(&self, from: &Machine) -> Machine {
+    pub(super) fn moved(&self, from: &Machine) -> (Machine, Receiver<MachineEvent>) {
         let states = from.save().unwrap();
-        let incoming = self.incoming();
+        let (incoming, received) = self.incoming();
         incoming.check(from.description()).unwrap();
         copy(from.ram(), incoming.ram());
-        incoming.restore(from.description(), &states).unwrap()
+        (incoming.restore(from.description(), &states).unwrap(), received)
     }
 }
 
@@ -71,7 +79,7 @@ fn copy(from: &Ram, to: &Ram) {
     }
 }
 
-fn wait_for(path: &Path, done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+pub(super) fn wait_for(path: &Path, done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let start = std::time::Instant::now();
     loop {
         let written = std::fs::read(path).unwrap_or_default();
@@ -100,7 +108,7 @@ fn a_guest_goes_on_where_it_was_saved_over_and_over() {
         machine.resume();
         seen = wait_for(&bench.serial(), |written| written.len() > seen + 50).len();
         machine.pause().unwrap();
-        let next = bench.moved(&machine);
+        let (next, _) = bench.moved(&machine);
         assert_eq!(next.description(), machine.description());
         machine = next;
     }
@@ -159,8 +167,9 @@ fn states_must_be_complete_and_nothing_more() {
     let bench = Bench::new(&COUNTER, "");
     let (machine, _events) = bench.boot();
     let states = machine.save().unwrap();
-    let restore =
-        |states: &[state::DeviceState]| bench.incoming().restore(machine.description(), states).unwrap_err();
+    let restore = |states: &[state::DeviceState]| {
+        bench.incoming().0.restore(machine.description(), states).unwrap_err()
+    };
     for left_out in 0..states.len() {
         let mut fewer = states.clone();
         let gone = fewer.remove(left_out);
@@ -190,7 +199,7 @@ fn a_machine_that_does_not_fit_is_refused_with_every_reason() {
     offered.msrs.push(0xdead);
     let leaf = offered.cpuid.iter_mut().find(|entry| (entry.leaf, entry.subleaf) == (7, 0)).unwrap();
     leaf.ebx |= 1 << 30;
-    let reasons = bench.incoming().check(&offered).unwrap_err();
+    let reasons = bench.incoming().0.check(&offered).unwrap_err();
     for part in ["2 vCPUs", "ram.low 1024 MiB", "serial0", "tape0", "0xdead", "0x7.0 ebx, bits 30"] {
         assert!(reasons.iter().any(|reason| reason.contains(part)), "{part}: {reasons:#?}");
     }

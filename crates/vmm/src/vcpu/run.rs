@@ -28,6 +28,8 @@ enum Next {
 
 /// Runs the guest until it is asked to stop, or cannot go on. On return no instruction is half done.
 pub(super) fn run(fd: &mut VcpuFd, shared: &Shared, buses: &Buses) -> End {
+    // Tells a guest that keeps time by kvmclock that it was stopped, so that its watchdogs do not bite; fails for others.
+    let _ = fd.kvmclock_ctrl();
     shared.immediate_exit.set(false);
     // The flag comes after: who sets it sets `immediate_exit` again after it, see `kick`.
     while !shared.stop.load(Ordering::SeqCst) {
@@ -55,7 +57,7 @@ fn step(fd: &mut VcpuFd, buses: &Buses) -> Next {
     let failed = |why: String| Next::Leave(End::Failed(why));
     match fd.run() {
         Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
-            serve_ports(exit::port_access(fd), buses);
+            serve_ports(&mut exit::port_access(fd), buses);
             Next::Enter
         }
         Ok(VcpuExit::MmioRead(address, data)) => {
@@ -87,7 +89,7 @@ fn step(fd: &mut VcpuFd, buses: &Buses) -> Next {
 }
 
 /// Serves the accesses one by one: a device sees a string instruction as the processor makes it.
-fn serve_ports(access: exit::PortAccess<'_>, buses: &Buses) {
+fn serve_ports(access: &mut exit::PortAccess<'_>, buses: &Buses) {
     for data in access.data.chunks_exact_mut(access.size) {
         if access.write {
             buses.ports.write(access.port.into(), data);

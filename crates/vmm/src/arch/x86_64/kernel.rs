@@ -243,8 +243,7 @@ pub(super) fn low_memory(memory: &GuestMemory) -> u64 {
 }
 
 fn total_memory(memory: &GuestMemory) -> u64 {
-    use vm_memory::GuestMemoryRegion as _;
-    memory.iter().map(|region| region.len()).sum()
+    memory.iter().map(vm_memory::GuestMemoryRegion::len).sum()
 }
 
 fn load_command_line(memory: &GuestMemory, text: &str, limit: usize) -> Result<usize, KernelError> {

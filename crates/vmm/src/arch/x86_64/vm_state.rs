@@ -129,7 +129,8 @@ impl ClockV1 {
     }
 
     /// Sets the clock of `vm` to what it would be now had the machine not stopped, and returns the time-stamp counter
-    /// for its vCPUs, which run at `tsc_khz`. Hosts whose wall clocks disagree make the guest's time stand still rather
+    /// for its vCPUs, which run at `tsc_khz`. Both go on by the same span, which `KVM_CLOCK_REALTIME` could not promise:
+    /// it reads the wall clock a second time. Hosts whose wall clocks disagree make the guest's time stand still rather
     /// than go back.
     pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32) -> Result<u64, KvmError> {
         let away = self.away(realtime_ns());

@@ -3,7 +3,7 @@
 
 use kvm_bindings::{Xsave, kvm_xsave};
 use kvm_ioctls::VcpuFd;
-use vmm_sys_util::{errno, fam::FamStruct as _};
+use vmm_sys_util::errno;
 
 /// Bytes of the area before Linux 5.17, and of its fixed part since.
 const FIXED: usize = size_of::<kvm_xsave>();
@@ -43,10 +43,7 @@ pub(super) fn set(vcpu: &VcpuFd, bytes: usize, data: &[u8]) -> Result<(), errno:
 }
 
 fn allocate(bytes: usize) -> Result<Xsave, errno::Error> {
-    let area =
-        Xsave::new(bytes.saturating_sub(FIXED).div_ceil(4)).map_err(|_| errno::Error::new(libc::ENOMEM))?;
-    debug_assert_eq!(area.as_fam_struct_ref().len(), bytes.saturating_sub(FIXED).div_ceil(4));
-    Ok(area)
+    Xsave::new(bytes.saturating_sub(FIXED).div_ceil(4)).map_err(|_| errno::Error::new(libc::ENOMEM))
 }
 
 fn to_bytes(fixed: &[u32], rest: &[u32]) -> Vec<u8> {
