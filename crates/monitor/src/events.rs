@@ -65,7 +65,7 @@ impl Events {
         }
     }
 
-    /// MIGRATION_PASS: a round begins; the first is 1. Silent without the capability `events`.
+    /// MIGRATION_PASS: the set of dirty pages was made for the `pass`-th time, from 1. Silent without the capability `events`.
     pub fn migration_pass(&self, pass: u32) {
         if self.shared.migration.load(Ordering::Relaxed) {
             self.emit("MIGRATION_PASS", Some(json!({ "pass": pass })));

@@ -108,7 +108,7 @@ pub struct MigrationRamStats {
     pub dirty_pages_rate: u64,
     /// Throughput in Mbit/s (10^6 bits).
     pub mbps: f64,
-    /// How often the set of dirty pages was fetched: the number of rounds begun.
+    /// How often the set of dirty pages was made: once for each round, and once more when the machine is stopped.
     pub dirty_sync_count: u64,
     /// Pages that the destination asked for (postcopy).
     pub postcopy_requests: u64,

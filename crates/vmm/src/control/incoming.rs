@@ -125,6 +125,8 @@ impl DestinationMachine for Vacancy {
     }
 
     fn check(&self, hello: &Hello) -> Vec<String> {
+        let session = uuid::Uuid::from_bytes(hello.session.0);
+        tracing::info!(%session, "A source offers a machine");
         let Some(incoming) = &self.incoming else {
             return vec![
                 "The destination could not be made ready again after the last attempt: see its log".into(),
@@ -159,7 +161,7 @@ impl DestinationMachine for Vacancy {
         self.populate = None;
         self.machine = None;
         self.incoming = None;
-        self.ram = Ram::allocate(&[], self.ram.backing())?;
+        self.ram = Ram::none(self.ram.backing());
         let control = self.control.upgrade().ok_or("this process is ending")?;
         let incoming = control.prepare()?;
         self.ram = incoming.ram().clone();

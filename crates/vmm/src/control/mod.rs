@@ -177,12 +177,16 @@ impl Control {
     /// Ends what is under way, as far as that is safe, before the process ends.
     pub fn close(&self, cause: ShutdownCause) {
         self.events.shutdown(cause);
-        if let Some(departure) = self.departure.lock().take() {
+        // Both locks are free again before the wait: the threads that are waited for take them too.
+        let departure = self.departure.lock().take();
+        let arrival = self.arrival.lock().take();
+        if let Some(departure) = departure {
             departure.handle.cancel();
-            departure.join_within(CLOSE_TIMEOUT);
+            departure.handle.join_within(CLOSE_TIMEOUT);
         }
-        if let Some(arrival) = self.arrival.lock().take() {
+        if let Some(arrival) = arrival {
             arrival.handle.stop();
+            arrival.handle.join_within(CLOSE_TIMEOUT);
         }
         let _turn = self.turn.lock();
         if let Some(machine) = self.machine.lock().take()

@@ -1,7 +1,4 @@
-use std::{
-    sync::{Arc, Weak},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, Weak};
 
 use engine::{MachineError, Observer, SourceMachine, source};
 use migration::{Outcome, Status};
@@ -20,19 +17,6 @@ pub(super) struct Departure {
     pub(super) handle: Arc<source::Handle>,
     pub(super) session: String,
     pub(super) total_bytes: u64,
-}
-
-impl Departure {
-    /// Waits until the attempt is over, but no longer than `timeout`.
-    pub(super) fn join_within(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
-        while self.handle.snapshot().status.is_under_way() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if !self.handle.snapshot().status.is_under_way() {
-            self.handle.join();
-        }
-    }
 }
 
 impl Control {
@@ -61,6 +45,7 @@ impl Control {
             release: env!("CARGO_PKG_VERSION").into(),
             fixed_costs,
         };
+        tracing::info!(%session, "Migrating to {}", target.address);
         let leaving = Arc::new(Leaving { control: self.clone(), machine });
         let observer = Arc::new(Watch { control: Arc::downgrade(self) });
         let handle = source::start(leaving, params, target, observer)
