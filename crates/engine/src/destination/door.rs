@@ -19,8 +19,9 @@ use crate::frames::{FrameError, FrameReader};
 
 /// How long a connection may take to say what it is.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that may be introducing themselves at once; more are closed. A source opens its channels one by one.
-const MAX_INTRODUCTIONS: usize = 32;
+/// Connections that may be introducing themselves at once; more are closed. A source opens up to 64 channels, faster than a
+/// busy host accepts them; this leaves room for as many strangers.
+const MAX_INTRODUCTIONS: usize = 128;
 /// Pause after an error of the listener itself, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -5,6 +5,7 @@
 
 mod barrier;
 mod door;
+mod newcomer;
 mod receiver;
 
 use std::{
@@ -23,11 +24,12 @@ use parking_lot::Mutex;
 use ram::{Placer, digest, piece_name};
 use state::DeviceState;
 use transport::{Connection, Listener, Stopper};
-use wire::{BlockInfo, Hello, Message, Refuse, SessionId, control::DIGEST_PIECE_BYTES};
+use wire::{BlockInfo, Hello, Message, SessionId, control::DIGEST_PIECE_BYTES};
 
 use self::{
     barrier::Barrier,
     door::Visitor,
+    newcomer::Newcomer,
     receiver::{Arrived, ReceiveError, Receiver},
 };
 use crate::{
@@ -118,6 +120,7 @@ pub fn listen(
         number: 0,
         link: None,
         attempt: None,
+        newcomer: None,
         status: Status::None,
         clock: None,
     };
@@ -194,6 +197,8 @@ struct Host {
     number: u32,
     link: Option<Link>,
     attempt: Option<Attempt>,
+    /// A source that came while another was being served.
+    newcomer: Option<Newcomer>,
     status: Status,
     clock: Option<ThreadClock>,
 }
@@ -224,7 +229,8 @@ impl Host {
         self.clock = Some(ThreadClock::start());
         self.tell(Status::Setup);
         loop {
-            let input = match self.destination.deadline() {
+            let waits = self.newcomer.as_ref().map(Newcomer::until);
+            let input = match self.destination.deadline().into_iter().chain(waits).min() {
                 Some(deadline) => inbox.recv_deadline(self.shared.began + deadline).ok(),
                 // `self.queue` keeps the channel open.
                 None => inbox.recv().ok(),
@@ -234,12 +240,16 @@ impl Host {
                 Some(input) => self.take(input),
                 None => self.destination.handle(self.now(), Event::Tick),
             });
+            todo.extend(self.see_to_newcomer());
             while let Some(action) = todo.pop_front() {
                 if action == Action::End {
                     return self.end();
                 }
                 if let Some(event) = self.carry_out(action) {
                     todo.extend(self.destination.handle(self.now(), event));
+                }
+                if todo.is_empty() {
+                    todo.extend(self.see_to_newcomer());
                 }
             }
             if let Some(clock) = &mut self.clock {
@@ -274,23 +284,33 @@ impl Host {
         }
     }
 
-    fn source_came(
-        &mut self,
-        connection: Arc<Connection>,
-        reader: FrameReader,
-        hello: Hello,
-    ) -> Vec<Action> {
-        let mut sender = MessageSender::new();
+    fn source_came(&mut self, connection: Arc<Connection>, reader: FrameReader, hello: Hello) -> Vec<Action> {
         if self.destination.is_busy() {
-            let reasons =
-                vec!["The destination is busy with another source: try again when that is over".into()];
-            // A source that does not even hear the refusal learns it from the closed connection.
-            let _ = sender.send(&connection, &Message::Refuse(Refuse { reasons }));
+            let newcomer = Newcomer::new(connection, reader, hello, self.now());
+            match &self.newcomer {
+                Some(_) => newcomer.refuse(),
+                None => self.newcomer = Some(newcomer),
+            }
             return Vec::new();
         }
         self.number += 1;
-        self.link = Some(Link { connection, sender, reader: Some(reader), thread: None });
+        self.link =
+            Some(Link { connection, sender: MessageSender::new(), reader: Some(reader), thread: None });
         self.destination.handle(self.now(), Event::Message(Message::Hello(hello)))
+    }
+
+    /// Lets the source that waits in as soon as there is room, and refuses it when its time is over.
+    fn see_to_newcomer(&mut self) -> Vec<Action> {
+        let now = self.now();
+        let busy = self.destination.is_busy();
+        match self.newcomer.take_if(|newcomer| !busy || newcomer.until() <= now) {
+            Some(newcomer) if busy => newcomer.refuse(),
+            Some(Newcomer { connection, reader, hello, .. }) => {
+                return self.source_came(connection, reader, hello);
+            }
+            None => {}
+        }
+        Vec::new()
     }
 
     /// Answers a source that lost its link; afterwards it only says goodbye.
@@ -508,6 +528,9 @@ impl Host {
     fn end(mut self) {
         self.stopper.stop();
         self.close();
+        if let Some(newcomer) = self.newcomer.take() {
+            newcomer.refuse();
+        }
         if let Some(clock) = &mut self.clock {
             clock.add_to(&self.shared.cpu);
         }

@@ -1,0 +1,38 @@
+use std::{sync::Arc, time::Duration};
+
+use migration::Time;
+use transport::Connection;
+use wire::{Hello, Message, Refuse};
+
+use crate::frames::{FrameReader, MessageSender};
+
+/// How long a source may have to wait. The one before may be gone already, and the word of that on its way on another
+/// connection: a migration that is cancelled and tried again at once must not be refused for that.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A source that came while the destination was busy with another.
+pub(super) struct Newcomer {
+    pub(super) connection: Arc<Connection>,
+    pub(super) reader: FrameReader,
+    pub(super) hello: Hello,
+    until: Time,
+}
+
+impl Newcomer {
+    /// One that came now.
+    pub(super) fn new(connection: Arc<Connection>, reader: FrameReader, hello: Hello, now: Time) -> Self {
+        Self { connection, reader, hello, until: now + PATIENCE }
+    }
+
+    /// When it is to be refused at the latest.
+    pub(super) fn until(&self) -> Time {
+        self.until
+    }
+
+    /// Tells it to come later.
+    pub(super) fn refuse(self) {
+        let reasons = vec!["The destination is busy with another source: try again when that is over".into()];
+        // A source that does not even hear the refusal learns it from the closed connection.
+        let _ = MessageSender::new().send(&self.connection, &Message::Refuse(Refuse { reasons }));
+    }
+}
