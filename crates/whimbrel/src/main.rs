@@ -1,6 +1,8 @@
 //! `whimbrel`: the operator's tool.
 
+mod demo;
 mod monitor;
+mod rig;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -16,11 +18,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Monitor(monitor::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Monitor(arguments) => monitor::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {

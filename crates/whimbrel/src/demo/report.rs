@@ -1,0 +1,119 @@
+//! What is said at the end.
+
+use super::hop::Hop;
+use super::journey::Outcome;
+use super::plan::Plan;
+use super::screen::Screen;
+use super::settle::Felt;
+use super::verdict::Verdict;
+use crate::rig::{Bytes, Span};
+use comfy_table::{CellAlignment, Table, presets};
+use std::time::Duration;
+
+/// The last move as the monitor tells it, all moves side by side, and the verdict.
+pub(super) fn print(plan: &Plan, outcome: &Outcome, verdict: &Verdict, screen: &Screen) {
+    if let Some((hop, _)) = outcome.hops.last() {
+        screen.part(&format!(
+            "info migrate, on {} after {}",
+            hop.way.chars().take(1).collect::<String>(),
+            hop.way
+        ));
+        for line in hop.text.lines() {
+            let line = format!("  {line}");
+            let marked = if line.starts_with("  downtime:") { screen.highlight(&line) } else { line };
+            screen.say(&marked);
+        }
+    }
+    screen.part("Side by side");
+    for line in table(plan, outcome).lines() {
+        let marked = if line.contains("downtime") { screen.highlight(line) } else { line.to_owned() };
+        screen.say(&marked);
+    }
+    screen.say(&screen.dim(&format!(
+        "While nobody moved it, the guest was held up {} at most, and dirtied {}. All of this took {}.",
+        Span(outcome.gap_at_rest),
+        outcome.rate_at_rest,
+        Span(outcome.took)
+    )));
+    screen.part("What had to hold");
+    for check in &verdict.checks {
+        if check.holds { screen.done(&check.text) } else { screen.failed(&check.text) }
+    }
+    let summary = if verdict.holds() { screen.good(&verdict.summary) } else { screen.bad(&verdict.summary) };
+    screen.say(&format!("\n{summary}"));
+    if let Some(folder) = &plan.keep_logs {
+        screen.say(&format!("Logs and the guest's words are in {}", folder.display()));
+    }
+}
+
+type Row<'a> = (&'a str, Box<dyn Fn(&Hop, &Felt) -> String + 'a>);
+
+/// A column for each move.
+fn table(plan: &Plan, outcome: &Outcome) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    let header = std::iter::once(String::new()).chain(outcome.hops.iter().map(|(hop, _)| hop.way.clone()));
+    table.set_header(header);
+    for (name, figure) in rows(plan) {
+        let figures = outcome.hops.iter().map(|(hop, felt)| figure(hop, felt));
+        table.add_row(std::iter::once(name.to_owned()).chain(figures));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+fn rows(plan: &Plan) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = vec![
+        ("total time", Box::new(|hop, _| span_ms(hop.info.total_time.unwrap_or(0)))),
+        ("rounds, switchover included", Box::new(|hop, _| rounds(hop).to_string())),
+        (
+            "bytes on the wire",
+            Box::new(|hop, _| Bytes(hop.info.ram.as_ref().map_or(0, |ram| ram.transferred)).to_string()),
+        ),
+        ("downtime, as the source says", Box::new(|hop, _| format!("{} ms", hop.info.downtime.unwrap_or(0)))),
+    ];
+    for phase in PHASES {
+        rows.push((phase, Box::new(|hop, _| phase_time(hop, phase.trim_start()))));
+    }
+    rows.extend::<[Row<'_>; 6]>([
+        (
+            "STOP → RESUME by the host's clock",
+            Box::new(|hop, _| hop.stood_still.map_or_else(none, |time| Span(time).to_string())),
+        ),
+        ("longest gap the guest felt: switchover", Box::new(|_, felt| Span(felt.gap).to_string())),
+        ("                            rounds", Box::new(|_, felt| Span(felt.gap_in_rounds).to_string())),
+        ("dirty rate asked for", Box::new(|_, _| plan.rate.to_string())),
+        ("           held", Box::new(|_, felt| felt.rate.to_string())),
+        ("CPU seconds, source + destination", Box::new(|hop, _| cpu(hop))),
+    ]);
+    rows
+}
+
+/// As the monitor calls the phases of a downtime.
+const PHASES: [&str; 6] = ["  stop", "  last pages", "  save", "  load", "  hand-over", "  start"];
+
+fn phase_time(hop: &Hop, name: &str) -> String {
+    let phases = hop.info.whimbrel.as_ref().and_then(|own| own.downtime_phases.as_ref());
+    let ms = phases.and_then(|phases| phases.measured().find(|(phase, _)| *phase == name));
+    ms.map_or_else(none, |(_, ms)| format!("{ms:.1} ms"))
+}
+
+fn rounds(hop: &Hop) -> usize {
+    hop.info.whimbrel.as_ref().map_or(0, |own| own.rounds.len())
+}
+
+fn cpu(hop: &Hop) -> String {
+    let seconds = |value: Option<f64>| value.map_or_else(none, |value| format!("{value:.2}"));
+    let source = hop.info.whimbrel.as_ref().and_then(|own| own.cpu_seconds);
+    format!("{} + {}", seconds(source), seconds(hop.destination_cpu))
+}
+
+fn span_ms(ms: u64) -> String {
+    Span(Duration::from_millis(ms)).to_string()
+}
+
+fn none() -> String {
+    "-".to_owned()
+}

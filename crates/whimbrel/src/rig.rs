@@ -1,0 +1,21 @@
+//! What the demo and the benchmarks stand on: a host that is checked, machines in processes of their own, the guest's
+//! word, and an orderly end whenever the user wants one.
+
+mod huge_pages;
+mod interrupt;
+mod kvm;
+mod machine;
+mod procfs;
+mod program;
+mod serial;
+mod units;
+mod witness;
+
+pub(crate) use huge_pages::{HUGE_PAGE, HugePages};
+pub(crate) use interrupt::{Interrupt, Interrupted};
+pub(crate) use kvm::{KvmError, check_kvm};
+pub(crate) use machine::{Files, Machine, MachineError};
+pub(crate) use procfs::available_memory;
+pub(crate) use program::{ProgramError, find_vmm};
+pub(crate) use units::{ByteRate, Bytes, Count, Memory, Span};
+pub(crate) use witness::{Witness, WitnessError};
