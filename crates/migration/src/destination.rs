@@ -13,8 +13,8 @@ use crate::{
     handover::{Answer, DestinationSide},
 };
 
-/// How long the source may take to open all channels.
-const CHANNELS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the source may take to open all channels: 64 of them, one after the other, over a long way.
+const CHANNELS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the source may be silent, pings included.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of device states in all; bounds what a source can make this side hold.
@@ -225,9 +225,8 @@ impl Destination {
             (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
             (_, Message::Pong(_)) => Vec::new(),
             (State::Listening, Message::Hello(hello)) => self.hello(now, hello),
-            // A small machine is sent, stopped and saved before the last channel has introduced itself here.
-            (State::Receiving(_) | State::Opening(_), Message::Switchover { .. }) => Vec::new(),
-            (State::Receiving(hello) | State::Opening(hello), Message::Device(device)) => {
+            (State::Receiving(_), Message::Switchover { .. }) => Vec::new(),
+            (State::Receiving(hello), Message::Device(device)) => {
                 if let Err(reason) = self.may_keep(hello, &device) {
                     return self.give_up(reason, true);
                 }
@@ -235,9 +234,7 @@ impl Destination {
                 self.states.push(device);
                 Vec::new()
             }
-            (State::Receiving(_) | State::Opening(_), Message::Complete(complete))
-                if self.complete.is_none() =>
-            {
+            (State::Receiving(_), Message::Complete(complete)) if self.complete.is_none() => {
                 self.step_began = now;
                 self.complete = Some(complete);
                 self.load_if_whole(now)
@@ -289,10 +286,9 @@ impl Destination {
     }
 
     fn channels_open(&mut self) -> Vec<Action> {
-        if let State::Opening(hello) = &self.state {
-            self.state = State::Receiving(hello.clone());
-        }
-        Vec::new()
+        let State::Opening(hello) = &self.state else { return Vec::new() };
+        self.state = State::Receiving(hello.clone());
+        vec![Action::Send(Message::ChannelsOpen)]
     }
 
     fn all_received(&mut self, now: Time, raw_pages: u64, zero_pages: u64) -> Vec<Action> {

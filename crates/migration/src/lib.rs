@@ -8,6 +8,7 @@
 //! source                                       destination
 //!   Connect ──────────── Hello ───────────────▶  check everything
 //!   Prepare ◀─────────── Accept ───────────────
+//!           ◀──────── ChannelsOpen ────────────
 //!   round 0: all of RAM ═══ channels ═════════▶  place
 //!   round n: what was dirtied ════════════════▶  place
 //!   (convergence says: switch)

@@ -17,6 +17,9 @@ pub enum Message {
     Accept(Accept),
     /// Destination: it cannot come, and why. The connection ends.
     Refuse(Refuse),
+    /// Destination: all channels are here, pages may come. Without this word a channel that got lost on its way would only
+    /// be missed when the machine has stopped.
+    ChannelsOpen,
     /// Either side: answer with [`Message::Pong`] and the same number at once. Measures the round trip.
     Ping(u64),
     /// Answer to [`Message::Ping`].
@@ -133,6 +136,7 @@ impl Message {
             Self::Hello(_) => "Hello",
             Self::Accept(_) => "Accept",
             Self::Refuse(_) => "Refuse",
+            Self::ChannelsOpen => "ChannelsOpen",
             Self::Ping(_) => "Ping",
             Self::Pong(_) => "Pong",
             Self::Switchover { .. } => "Switchover",

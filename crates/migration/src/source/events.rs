@@ -11,7 +11,7 @@ pub enum Event {
     Connected,
     /// The destination said this.
     Message(Message),
-    /// Channels are open and dirty logging is on.
+    /// Channels are open on this side and dirty logging is on.
     Prepared,
     /// All channels have sent the round, its end marks included.
     RoundSent {

@@ -19,6 +19,8 @@ use crate::{
 
 /// How long connecting and shaking hands may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long opening the channels may take: 64 of them, one after the other, over a long way.
+const CHANNELS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for the answer to *go* before the link counts as lost.
 const RUNNING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two questions while it is not known who runs the machine.
@@ -36,7 +38,11 @@ const RESUME_PATIENCE: Duration = Duration::from_secs(120);
 enum State {
     Connecting,
     Handshake,
-    Preparing,
+    /// Opening channels: until this side has opened them and the other side has them.
+    Preparing {
+        prepared: bool,
+        open: bool,
+    },
     Sending {
         round: u32,
     },
@@ -167,7 +173,8 @@ impl Source {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
-            State::Connecting | State::Handshake | State::Preparing => Some(self.since + HANDSHAKE_TIMEOUT),
+            State::Connecting | State::Handshake => Some(self.since + HANDSHAKE_TIMEOUT),
+            State::Preparing { .. } => Some(self.since + CHANNELS_TIMEOUT),
             State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
                 Some(self.next_ping.min(self.heard + self.params.peer_timeout))
             }
@@ -187,7 +194,7 @@ impl Source {
     #[must_use]
     pub fn status(&self) -> Status {
         match self.state {
-            State::Connecting | State::Handshake | State::Preparing => Status::Setup,
+            State::Connecting | State::Handshake | State::Preparing { .. } => Status::Setup,
             State::Sending { .. } | State::Fetching { .. } => Status::Active,
             State::PreSwitchover { .. } => Status::PreSwitchover,
             State::Stopping { .. }
@@ -273,13 +280,17 @@ impl Source {
                 if accept.channels == 0 || accept.channels > self.hello.channels {
                     return self.fail(now, format!("The destination asks for {} channels", accept.channels));
                 }
-                self.enter(State::Preparing, now);
+                self.enter(State::Preparing { prepared: false, open: false }, now);
                 vec![Action::Prepare { channels: accept.channels }]
             }
             (State::Handshake, Message::Refuse(refuse)) => self.fail(
                 now,
                 format!("The destination does not take the machine: {}", refuse.reasons.join("; ")),
             ),
+            (State::Preparing { prepared, .. }, Message::ChannelsOpen) => {
+                self.state = State::Preparing { prepared, open: true };
+                self.begin_if_prepared(now)
+            }
             (State::AwaitReady, Message::Ready(ack)) => {
                 self.ready(now, Duration::from_nanos(ack.nanoseconds))
             }
@@ -315,8 +326,11 @@ impl Source {
             return Vec::new();
         }
         match self.state {
-            State::Connecting | State::Handshake | State::Preparing => {
+            State::Connecting | State::Handshake => {
                 self.fail(now, format!("The destination did not answer within {HANDSHAKE_TIMEOUT:?}"))
+            }
+            State::Preparing { .. } => {
+                self.fail(now, format!("The channels were not open within {CHANNELS_TIMEOUT:?}"))
             }
             State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
                 let silent = now.saturating_sub(self.heard);

@@ -7,9 +7,14 @@ use crate::{Decision, RoundStats, Time, convergence, stats::bytes_of};
 
 impl Source {
     pub(super) fn prepared(&mut self, now: Time) -> Vec<Action> {
-        if self.state != State::Preparing {
-            return Vec::new();
+        if let State::Preparing { open, .. } = self.state {
+            self.state = State::Preparing { prepared: true, open };
         }
+        self.begin_if_prepared(now)
+    }
+
+    pub(super) fn begin_if_prepared(&mut self, now: Time) -> Vec<Action> {
+        let State::Preparing { prepared: true, open: true } = self.state else { return Vec::new() };
         self.statistics.setup = now;
         self.statistics.dirty_syncs = 1;
         self.next_ping = now;
