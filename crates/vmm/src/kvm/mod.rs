@@ -7,7 +7,8 @@ mod slots;
 use std::{path::Path, sync::Arc};
 
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_XSAVE2, KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_API_VERSION, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+    KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_CAP_XSAVE2, KVM_DIRTY_LOG_INITIALLY_SET,
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -88,13 +89,14 @@ impl Hypervisor {
         vm.create_irq_chip().trying("create the interrupt controllers")?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).trying("create the interval timer")?;
+        report_events_in_full(&vm)?;
         let manual_protect = enable_manual_protect(&vm);
         let xsave_bytes = usize::try_from(vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0);
         Ok(Self { kvm, vm: Arc::new(vm), manual_protect, xsave_bytes: xsave_bytes.max(4096) })
     }
 }
 
-/// The capabilities without which no machine is built. Each has been in Linux since 4.12 or longer.
+/// The capabilities without which no machine is built. The newest, KVM_CAP_EXCEPTION_PAYLOAD, came with Linux 4.20.
 fn check(kvm: &Kvm) -> Result<(), KvmError> {
     let found = kvm.get_api_version();
     if found != KVM_API_VERSION.cast_signed() {
@@ -121,6 +123,25 @@ fn check(kvm: &Kvm) -> Result<(), KvmError> {
         Some((_, capability)) => Err(KvmError::Capability { capability }),
         None => Ok(()),
     }
+}
+
+/// Has KVM report exceptions that are pending as such. Otherwise reading them makes a page fault's address take effect in
+/// CR2, which may have been read before. A pending triple fault is only reported by newer kernels; without that, the guest
+/// has to run into it again.
+fn report_events_in_full(vm: &VmFd) -> Result<(), KvmError> {
+    let enable = |cap: u32| {
+        let mut enable = kvm_enable_cap { cap, ..Default::default() };
+        enable.args[0] = 1;
+        vm.enable_cap(&enable)
+    };
+    if vm.check_extension_raw(KVM_CAP_EXCEPTION_PAYLOAD.into()) <= 0 {
+        return Err(KvmError::Capability { capability: "KVM_CAP_EXCEPTION_PAYLOAD" });
+    }
+    enable(KVM_CAP_EXCEPTION_PAYLOAD).trying("report pending exceptions")?;
+    if vm.check_extension_raw(KVM_CAP_X86_TRIPLE_FAULT_EVENT.into()) > 0 {
+        enable(KVM_CAP_X86_TRIPLE_FAULT_EVENT).trying("report pending triple faults")?;
+    }
+    Ok(())
 }
 
 /// Asks for a dirty log that starts full and is protected in the chunks that we clear. Says whether that was granted.

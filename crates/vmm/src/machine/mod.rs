@@ -157,3 +157,5 @@ impl Machine {
 mod guest_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod workload_tests;

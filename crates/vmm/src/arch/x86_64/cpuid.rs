@@ -28,9 +28,12 @@ pub struct CpuidEntry {
     pub edx: u32,
 }
 
-/// Processor extensions for virtual machines inside the guest, by vendor. Not offered: their state is not migrated.
+/// Virtual machines inside the guest, by vendor. Not offered: their state is not migrated.
 const VMX: u32 = 1 << 5;
 const SVM: u32 = 1 << 2;
+/// Memory that only the guest can read, which cannot be moved either: enclaves (SGX and its launch control).
+const SGX: u32 = 1 << 2;
+const SGX_LAUNCH_CONTROL: u32 = 1 << 30;
 const HYPERVISOR: u32 = 1 << 31;
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPER_THREADING: u32 = 1 << 28;
@@ -120,7 +123,14 @@ fn adjust(entry: &mut CpuidEntry, cpus: u8, tsc_deadline: bool) {
         }
         (0x8000_0001, _) => entry.ecx = entry.ecx & !(SVM | CMP_LEGACY) | many(CMP_LEGACY),
         (0x8000_0008, _) => entry.ecx = entry.ecx & !0xf0ff | (cpus - 1) | core_bits(cpus) << 12,
-        (0x8000_000a, _) => *entry = CpuidEntry { leaf: entry.leaf, ..Default::default() },
+        (7, 0) => {
+            entry.ebx &= !SGX;
+            entry.ecx &= !SGX_LAUNCH_CONTROL;
+        }
+        // What there is to know of enclaves, virtual machines and encrypted memory that are not offered.
+        (0x12 | 0x8000_000a | 0x8000_001f, subleaf) => {
+            *entry = CpuidEntry { leaf: entry.leaf, subleaf, indexed: entry.indexed, ..Default::default() };
+        }
         (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (0, 0, 0),
         _ => {}
     }
@@ -221,9 +231,17 @@ mod tests {
     }
 
     #[test]
-    fn virtual_machines_inside_the_guest_are_not_offered() {
-        let host = [entry(1, 0, [0, 0, VMX, 0]), entry(0x8000_0001, 0, [0, 0, SVM, 0])];
+    fn what_cannot_be_migrated_is_not_offered() {
+        let host = [
+            entry(1, 0, [0, 0, VMX, 0]),
+            entry(7, 0, [0, SGX, SGX_LAUNCH_CONTROL, 0]),
+            entry(0x12, 0, [1, 2, 3, 4]),
+            entry(0x8000_0001, 0, [0, 0, SVM, 0]),
+            entry(0x8000_001f, 0, [1, 2, 3, 4]),
+        ];
         let guest = for_guest(&host, 1, true);
+        let zero = |leaf| (find(&guest, leaf, 0).eax, find(&guest, leaf, 0).ebx, find(&guest, leaf, 0).ecx);
+        assert_eq!([zero(7), zero(0x12), zero(0x8000_001f)], [(0, 0, 0); 3]);
         assert_eq!(find(&guest, 1, 0).ecx, HYPERVISOR | TSC_DEADLINE);
         assert_eq!(find(&guest, 0x8000_0001, 0).ecx, 0);
     }

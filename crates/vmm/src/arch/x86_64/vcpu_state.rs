@@ -1,6 +1,6 @@
 //! The state of one vCPU.
 
-use kvm_bindings::{kvm_lapic_state, kvm_mp_state, kvm_xcrs};
+use kvm_bindings::{KVM_VCPUEVENT_VALID_TRIPLE_FAULT, kvm_lapic_state, kvm_mp_state, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
 use state::Schema;
@@ -63,7 +63,7 @@ pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32], xsave_bytes: usize) -> Result<Vc
     let lapic = vcpu.get_lapic().trying("read a local APIC")?;
     let local_apic = lapic.regs.iter().map(|byte| byte.cast_unsigned()).collect();
     let msrs = msr::read(vcpu, msrs)?;
-    let events = vcpu.get_vcpu_events().trying("read pending events")?.into();
+    let events = events(vcpu)?;
     Ok(VcpuV1 {
         mp_state,
         registers,
@@ -103,6 +103,15 @@ fn set_tsc(vcpu: &VcpuFd, msrs: &[Msr], time: Time) -> Result<(), MsrError> {
 pub(crate) fn tsc(vcpu: &VcpuFd) -> Result<u64, MsrError> {
     let adjust = msr::read_one(vcpu, IA32_TSC_ADJUST).unwrap_or(0);
     Ok(msr::read_one(vcpu, IA32_TSC)?.wrapping_sub(adjust))
+}
+
+/// Older kernels do not take a report on triple faults, even that there is none.
+fn events(vcpu: &VcpuFd) -> Result<Events, KvmError> {
+    let mut events = vcpu.get_vcpu_events().trying("read pending events")?;
+    if events.triple_fault.pending == 0 {
+        events.flags &= !KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+    }
+    Ok(events.into())
 }
 
 fn extended_controls(vcpu: &VcpuFd) -> Result<Vec<ExtendedControl>, KvmError> {
