@@ -3,7 +3,7 @@ use std::sync::Arc;
 use config::Config;
 use kvm_ioctls::Cap;
 use ram::Ram;
-use state::DeviceState;
+use state::{DeviceState, Schema as _, StateError};
 
 use super::{
     Machine,
@@ -110,7 +110,7 @@ impl Incoming {
         self.become_like(source)?;
         let tsc = self.restore_chips(&mut states)?;
         let requests: RequestsV1 = states.decode(REQUESTS)?;
-        let vcpus = decode_vcpus(&mut states, source.cpus)?;
+        let vcpus = decode_vcpus(&mut states, source)?;
         let Self { board, resources, extras, bootable, events, .. } = self;
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
@@ -161,8 +161,18 @@ impl Incoming {
     }
 }
 
-fn decode_vcpus(states: &mut States, cpus: u8) -> Result<Vec<VcpuV1>, StatesError> {
-    (0..cpus).map(|index| states.decode(&vcpu_id(index))).collect()
+/// The states of all vCPUs, each with the model-specific registers that the source said it saves.
+fn decode_vcpus(states: &mut States, source: &MachineDescription) -> Result<Vec<VcpuV1>, StatesError> {
+    let decode = |index| {
+        let id = vcpu_id(index);
+        let vcpu: VcpuV1 = states.decode(&id)?;
+        if vcpu.has_msrs(&source.msrs) {
+            return Ok(vcpu);
+        }
+        let detail = "it has other model-specific registers than the source said".into();
+        Err(StateError::Invalid { id, kind: VcpuV1::KIND, detail }.into())
+    };
+    (0..source.cpus).map(decode).collect()
 }
 
 /// Restores all vCPUs, each on its thread.

@@ -179,6 +179,10 @@ fn states_must_be_complete_and_nothing_more() {
     let mut twice = states.clone();
     twice.push(states[0].clone());
     assert!(restore(&twice).to_string().contains("twice"));
+    let mut described_otherwise = machine.description().clone();
+    described_otherwise.msrs.pop();
+    let error = bench.incoming().0.restore(&described_otherwise, &states).unwrap_err().to_string();
+    assert!(error.contains("vcpu0") && error.contains("registers"), "{error}");
     let mut more = states;
     more.push(state::DeviceState { id: "tape0".into(), kind: "tape".into(), version: 1, body: vec![] });
     assert!(restore(&more).to_string().contains("tape0"));

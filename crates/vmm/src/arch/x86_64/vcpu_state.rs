@@ -36,6 +36,11 @@ impl Schema for VcpuV1 {
 }
 
 impl VcpuV1 {
+    /// Whether exactly the registers in `msrs` were saved, in this order.
+    pub(crate) fn has_msrs(&self, msrs: &[u32]) -> bool {
+        self.msrs.iter().map(|msr| &msr.index).eq(msrs)
+    }
+
     /// Forgets the registers that are not in `msrs`.
     pub(crate) fn keep_only_msrs(&mut self, msrs: &[u32]) {
         self.msrs.retain(|msr| msrs.contains(&msr.index));
