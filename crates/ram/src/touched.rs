@@ -1,4 +1,4 @@
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use rustix::fs::{SeekFrom, seek};
 use vm_memory::GuestMemoryBackend;
@@ -9,11 +9,11 @@ use crate::{Backing, PAGE_SIZE, Ram};
 ///
 /// Memory that nobody has touched is zero and costs the host nothing. Reading it to find that out would change that: reading
 /// a page of a memfd allocates it. A machine with little of its memory in use must not fill the host when it moves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Touched {
     ram: Ram,
     /// `/proc/self/pagemap`, where memory is anonymous and the file is there.
-    pagemap: Option<File>,
+    pagemap: Option<Arc<File>>,
     entries: Vec<u8>,
 }
 
@@ -28,7 +28,7 @@ impl Touched {
     pub fn new(ram: Ram) -> Self {
         let pagemap =
             (ram.backing() == Backing::Anonymous).then(|| File::open("/proc/self/pagemap").ok()).flatten();
-        Self { ram, pagemap, entries: Vec::new() }
+        Self { ram, pagemap: pagemap.map(Arc::new), entries: Vec::new() }
     }
 
     /// Overwrites `touched`, one bit a page from `first_page` of `block` on: set where a page may have been touched.

@@ -1,10 +1,11 @@
 use std::{
-    io,
-    net::TcpStream,
+    fmt, io,
+    net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -23,6 +24,15 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 pub struct Connection {
     pub(crate) fd: OwnedFd,
     stopped: AtomicBool,
+    /// Where it goes, if this side dialled.
+    remote: Option<Remote>,
+}
+
+/// What a name led to.
+#[derive(Clone, Debug)]
+enum Remote {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
 }
 
 impl Connection {
@@ -33,12 +43,12 @@ impl Connection {
     pub fn dial(address: &Address, reach: Reach, timeout: Duration) -> Result<Self, TransportError> {
         let failed = |source| TransportError::Connect { address: address.to_string(), source };
         match address {
-            Address::Unix(path) => Ok(Self::unix(UnixStream::connect(path).map_err(failed)?)),
+            Address::Unix(path) => Remote::Unix(path.clone()).dial(timeout).map_err(failed),
             Address::Tcp { host, port } => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
                 for candidate in address.resolve(host, *port, reach)? {
-                    match TcpStream::connect_timeout(&candidate, timeout) {
-                        Ok(stream) => return Self::tcp(stream).map_err(failed),
+                    match Remote::Tcp(candidate).dial(timeout) {
+                        Ok(connection) => return Ok(connection),
                         Err(error) => last = error,
                     }
                 }
@@ -47,8 +57,19 @@ impl Connection {
         }
     }
 
+    /// Connects once more to where this connection goes, waiting at most `timeout`. A name that stands for several hosts is
+    /// not looked up again: both connections go to the same one.
+    ///
+    /// # Errors
+    /// Nobody answers, or it was the other side that made this connection.
+    pub fn dial_again(&self, timeout: Duration) -> Result<Self, TransportError> {
+        let remote =
+            self.remote.as_ref().ok_or_else(|| TransportError::Broken(io::ErrorKind::NotConnected.into()))?;
+        remote.dial(timeout).map_err(|source| TransportError::Connect { address: remote.to_string(), source })
+    }
+
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self { fd: stream.into(), stopped: AtomicBool::new(false) }
+        Self { fd: stream.into(), stopped: AtomicBool::new(false), remote: None }
     }
 
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
@@ -58,7 +79,7 @@ impl Connection {
         sockopt::set_tcp_keepidle(&fd, KEEPALIVE)?;
         sockopt::set_tcp_keepintvl(&fd, KEEPALIVE)?;
         sockopt::set_tcp_user_timeout(&fd, DEAD_AFTER.as_millis() as u32)?;
-        Ok(Self { fd, stopped: AtomicBool::new(false) })
+        Ok(Self { fd, stopped: AtomicBool::new(false), remote: None })
     }
 
     /// Sends all of `bytes`.
@@ -127,6 +148,25 @@ impl Connection {
                 TransportError::Closed
             }
             _ => TransportError::Broken(error),
+        }
+    }
+}
+
+impl Remote {
+    fn dial(&self, timeout: Duration) -> io::Result<Connection> {
+        let connection = match self {
+            Self::Tcp(address) => Connection::tcp(TcpStream::connect_timeout(address, timeout)?)?,
+            Self::Unix(path) => Connection::unix(UnixStream::connect(path)?),
+        };
+        Ok(Connection { remote: Some(self.clone()), ..connection })
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -15,7 +15,11 @@ use std::{
 use transport::{Connection, Listener, TransportError};
 use wire::{ChannelHello, FrameKind, Hello, Message, SessionId, WireError};
 
-use crate::frames::{FrameError, FrameReader};
+use crate::{
+    ThreadRole, Threads,
+    frames::{FrameError, FrameReader},
+    threads,
+};
 
 /// How long a connection may take to say what it is.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,11 +41,15 @@ pub(super) enum Visitor {
 }
 
 /// Accepts until the listener is stopped.
-pub(super) fn keep(listener: &Listener, admit: &Arc<dyn Fn(Visitor) + Send + Sync>) {
+pub(super) fn keep(
+    listener: &Listener,
+    threads: &Arc<dyn Threads>,
+    admit: &Arc<dyn Fn(Visitor) + Send + Sync>,
+) {
     let introducing = Arc::new(AtomicUsize::new(0));
     loop {
         match listener.accept() {
-            Ok(connection) => introduce(connection, admit.clone(), &introducing),
+            Ok(connection) => introduce(connection, threads, admit.clone(), &introducing),
             Err(TransportError::Stopped) => return,
             Err(error) => {
                 tracing::warn!("Accepting on {} failed: {error}", listener.address());
@@ -53,6 +61,7 @@ pub(super) fn keep(listener: &Listener, admit: &Arc<dyn Fn(Visitor) + Send + Syn
 
 fn introduce(
     connection: Connection,
+    threads: &Arc<dyn Threads>,
     admit: Arc<dyn Fn(Visitor) + Send + Sync>,
     introducing: &Arc<AtomicUsize>,
 ) {
@@ -61,17 +70,26 @@ fn introduce(
         tracing::warn!("Too many connections that do not say what they are: one was closed");
         return;
     }
-    let counter = introducing.clone();
+    let place = Place(introducing.clone());
     let meet = move || {
+        let _place = place;
         match meet(connection) {
             Ok(visitor) => admit(visitor),
             Err(error) => tracing::warn!("A connection was closed: {error}"),
         }
-        counter.fetch_sub(1, Ordering::Relaxed);
     };
-    if let Err(error) = std::thread::Builder::new().name("mig-door".into()).spawn(meet) {
-        introducing.fetch_sub(1, Ordering::Relaxed);
+    let failed = |reason| tracing::error!("A connection was closed: {reason}");
+    if let Err(error) = threads::spawn(threads, ThreadRole::Door, "mig-door", meet, failed) {
         tracing::warn!("No thread for a connection: {error}");
+    }
+}
+
+/// A place at the door. It is free again when this goes, however the introduction ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,9 @@
 //! here and its source knows that, or when it is stopped.
 
 mod barrier;
+mod contents;
 mod door;
+mod handle;
 mod newcomer;
 mod receiver;
 
@@ -12,19 +14,19 @@ use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender as Queue, bounded, unbounded};
+use crossbeam_channel::{Receiver as Inbox, Sender as Queue, bounded, unbounded};
 use migration::{
     Destination, Outcome, Status, Time,
     destination::{Action, Event},
 };
 use parking_lot::Mutex;
-use ram::{Placer, digest, piece_name};
+use ram::Placer;
 use state::DeviceState;
 use transport::{Connection, Listener, Stopper};
-use wire::{BlockInfo, Hello, Message, SessionId, control::DIGEST_PIECE_BYTES};
+use wire::{BlockInfo, Hello, Message, SessionId};
 
 use self::{
     barrier::Barrier,
@@ -33,40 +35,15 @@ use self::{
     receiver::{Arrived, ReceiveError, Receiver},
 };
 use crate::{
-    DestinationMachine, MachineError, Observer, chain,
+    DestinationMachine, MachineError, Observer, PlainThreads, ThreadRole, Threads, catch_panic, chain,
     cpu_time::{CpuTime, ThreadClock},
     frames::{FrameReader, MessageSender},
+    threads,
 };
 
-/// A destination that listens, receives, or is done.
-#[derive(Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
-    queue: Queue<Input>,
-    stopper: Stopper,
-    address: transport::Address,
-    /// Disconnected when the thread has ended.
-    alive: Inbox<()>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
+pub use self::handle::{Handle, Snapshot};
 
-/// The figures of a destination at one moment.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Where it stands.
-    pub status: Status,
-    /// Bytes of pages that arrived in this attempt.
-    pub bytes: u64,
-    /// Pages that arrived with contents.
-    pub raw_pages: u64,
-    /// Pages that arrived as zero.
-    pub zero_pages: u64,
-    /// CPU time of the engine's threads.
-    pub cpu: Duration,
-    /// Why the last attempt came to nothing.
-    pub last_failure: Option<String>,
-}
-
+/// What the migration thread and those who ask about it share.
 #[derive(Debug)]
 struct Shared {
     began: Instant,
@@ -100,6 +77,19 @@ pub fn listen(
     listener: Listener,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
+    listen_on(Arc::new(PlainThreads), machine, listener, observer)
+}
+
+/// Like [`listen`], with threads of the caller's making.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_on(
+    threads: Arc<dyn Threads>,
+    machine: Box<dyn DestinationMachine>,
+    listener: Listener,
+    observer: Arc<dyn Observer>,
+) -> std::io::Result<Handle> {
     let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view: Mutex::default() });
     let (queue, inbox) = unbounded();
     let (stopper, address) = (listener.stopper(), listener.address().clone());
@@ -108,9 +98,14 @@ pub fn listen(
         // Nobody is at home when the destination is done.
         let _ = door_queue.send(Input::Visitor(visitor));
     });
-    let door =
-        std::thread::Builder::new().name("mig-accept".into()).spawn(move || door::keep(&listener, &admit))?;
+    let door_threads = threads.clone();
+    let keep = move || door::keep(&listener, &door_threads, &admit);
+    let failed =
+        |reason| tracing::error!("{reason}: no source can connect any more, start this process anew");
+    let door = threads::spawn(&threads, ThreadRole::Accept, "mig-accept", keep, failed)?;
     let host = Host {
+        threads: threads.clone(),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
         machine,
         observer,
         shared: shared.clone(),
@@ -125,68 +120,27 @@ pub fn listen(
         clock: None,
     };
     let (living, alive) = bounded(0);
-    let thread = std::thread::Builder::new().name("migration".into()).spawn(move || {
+    let run = move || {
         let _living: Queue<()> = living;
         host.run(&inbox);
         // The door was stopped; it ends by itself.
         let _ = door.join();
-    });
+    };
+    let closing = stopper.clone();
+    let failed = move |reason| {
+        tracing::error!("{reason}: no machine can come here any more, start this process anew");
+        closing.stop();
+    };
+    let thread = threads::spawn(&threads, ThreadRole::Migration, "migration", run, failed);
     let thread = thread.inspect_err(|_| stopper.stop())?;
     Ok(Handle { shared, queue, stopper, address, alive, thread: Mutex::new(Some(thread)) })
 }
 
-impl Handle {
-    /// Where it listens, with the port that the kernel chose.
-    #[must_use]
-    pub fn address(&self) -> &transport::Address {
-        &self.address
-    }
-
-    /// Gives up the attempt under way, unless the machine runs here already. Sources may come again.
-    pub fn cancel(&self) {
-        // Fails only when the destination is done.
-        let _ = self.queue.send(Input::Cancel);
-    }
-
-    /// Stops listening and gives up an attempt under way, unless the machine runs here already.
-    pub fn stop(&self) {
-        self.stopper.stop();
-        // Fails only when the destination is done.
-        let _ = self.queue.send(Input::Stop);
-    }
-
-    /// The figures now. Never waits for the network.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let view = self.shared.view.lock();
-        Snapshot {
-            status: view.status,
-            bytes: view.arrived.bytes.load(Ordering::Relaxed),
-            raw_pages: view.arrived.raw_pages.load(Ordering::Relaxed),
-            zero_pages: view.arrived.zero_pages.load(Ordering::Relaxed),
-            cpu: self.shared.cpu.total(),
-            last_failure: view.last_failure.clone(),
-        }
-    }
-
-    /// Waits until the destination is done and its threads have ended, but no longer than `timeout`.
-    pub fn join_within(&self, timeout: Duration) {
-        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
-            self.join();
-        }
-    }
-
-    /// Waits until the destination is done and its threads have ended.
-    pub fn join(&self) {
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic was reported by the thread itself.
-            let _ = thread.join();
-        }
-    }
-}
-
 /// What the migration thread owns.
 struct Host {
+    threads: Arc<dyn Threads>,
+    /// Processors of this host. Found out beforehand, as this thread may not be allowed to.
+    cpus: usize,
     machine: Box<dyn DestinationMachine>,
     observer: Arc<dyn Observer>,
     shared: Arc<Shared>,
@@ -245,7 +199,7 @@ impl Host {
                 if action == Action::End {
                     return self.end();
                 }
-                if let Some(event) = self.carry_out(action) {
+                if let Some(event) = self.carry_out_safely(action) {
                     todo.extend(self.destination.handle(self.now(), event));
                 }
                 if todo.is_empty() {
@@ -350,8 +304,13 @@ impl Host {
             arrived: attempt.arrived.clone(),
         };
         let (number, queue, cpu) = (self.number, self.queue.clone(), self.shared.cpu.clone());
+        let lost = queue.clone();
         let serve = move || serve(receiver, number, &queue, &cpu);
-        match std::thread::Builder::new().name(format!("mig-recv-{}", hello.index)).spawn(serve) {
+        let failed = move |reason| {
+            let _ = lost.send(Input::ChannelDone(number, Err(reason)));
+        };
+        let name = format!("mig-recv-{}", hello.index);
+        match threads::spawn(&self.threads, ThreadRole::Channel, name, serve, failed) {
             Ok(thread) => attempt.threads.push(thread),
             Err(error) => {
                 return self
@@ -377,6 +336,21 @@ impl Host {
         let raw_pages = attempt.arrived.raw_pages.load(Ordering::Relaxed);
         let zero_pages = attempt.arrived.zero_pages.load(Ordering::Relaxed);
         self.destination.handle(self.now(), Event::AllReceived { raw_pages, zero_pages })
+    }
+
+    /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
+    fn carry_out_safely(&mut self, action: Action) -> Option<Event> {
+        let (is_check, is_run) = (matches!(action, Action::Check(_)), matches!(action, Action::Run { .. }));
+        catch_panic(|| self.carry_out(action)).unwrap_or_else(|panic| {
+            let reason = format!("The migration thread panicked: {panic}");
+            tracing::error!("{reason}");
+            match (is_check, is_run) {
+                (true, _) => Some(Event::Checked(vec![reason])),
+                // Some of the machine may have run. It must not run at the source again.
+                (_, true) => Some(Event::Started),
+                _ => Some(Event::MachineFailed(reason)),
+            }
+        })
     }
 
     fn carry_out(&mut self, action: Action) -> Option<Event> {
@@ -465,7 +439,11 @@ impl Host {
                 }
             }
         };
-        match std::thread::Builder::new().name("mig-control".into()).spawn(read) {
+        let queue = self.queue.clone();
+        let failed = move |reason| {
+            let _ = queue.send(Input::Heard(number, Err(reason)));
+        };
+        match threads::spawn(&self.threads, ThreadRole::Control, "mig-control", read, failed) {
             Ok(thread) => link.thread = Some(thread),
             Err(error) => {
                 let _ =
@@ -478,12 +456,7 @@ impl Host {
         let Some(attempt) = &self.attempt else { return Err("There is no attempt".into()) };
         // Before the machine is made of it: a hypervisor may write guest memory while it restores vCPUs.
         if let Some(expected) = expected {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let ram = self.machine.ram();
-            let found = digest(&ram, DIGEST_PIECE_BYTES, threads);
-            if let Some(reason) = differing(&ram, expected, &found) {
-                return Err(reason.into());
-            }
+            contents::verify(&self.machine.ram(), expected, self.cpus)?;
         }
         self.machine.load(&attempt.hello.machine, states)?;
         self.machine.lock_disks()
@@ -567,14 +540,4 @@ fn serve(mut receiver: Receiver, number: u32, queue: &Queue<Input>, cpu: &CpuTim
     };
     // Nobody is at home when the destination is done.
     let _ = queue.send(Input::ChannelDone(number, done));
-}
-
-/// Which pieces of memory are not as they were at the source, in a sentence.
-fn differing(ram: &ram::Ram, expected: &[u64], found: &[u64]) -> Option<String> {
-    if expected.len() != found.len() {
-        return Some(format!("{} digests came for {} pieces of memory", expected.len(), found.len()));
-    }
-    let differ = (0..found.len()).filter(|&piece| expected[piece] != found[piece]);
-    let names: Vec<_> = differ.filter_map(|piece| piece_name(ram, DIGEST_PIECE_BYTES, piece)).collect();
-    (!names.is_empty()).then(|| format!("Memory is not as it was at the source: {}", names.join(", ")))
 }

@@ -7,17 +7,19 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender as Queue, unbounded};
 use migration::source::Event;
-use ram::{DirtyLog, Ram};
+use ram::{DirtyLog, Ram, Touched};
 use transport::{Connection, Pacer};
+use wire::SessionId;
 
 use super::{
-    DIAL_TIMEOUT, Target,
+    DIAL_TIMEOUT,
     sender::{ChannelRound, SendError, Sender},
     work::{RoundProgress, RoundWork},
 };
 use crate::{
-    chain,
+    ThreadRole, Threads, chain,
     cpu_time::{CpuTime, ThreadClock},
+    threads,
 };
 
 /// The open channels. Dropping it without [`Channels::close`] leaves the threads to end by themselves.
@@ -31,8 +33,13 @@ pub(super) struct Channels {
 
 /// What every channel thread needs.
 pub(super) struct Resources {
+    pub(super) threads: Arc<dyn Threads>,
+    /// Channels go where the control connection goes.
+    pub(super) control: Arc<Connection>,
+    pub(super) session: SessionId,
     pub(super) ram: Ram,
     pub(super) log: Arc<dyn DirtyLog>,
+    pub(super) touched: Touched,
     pub(super) pacer: Arc<Pacer>,
     pub(super) progress: Arc<RoundProgress>,
     pub(super) cpu: Arc<CpuTime>,
@@ -50,12 +57,7 @@ struct Tally {
 
 impl Channels {
     /// Dials all channels, says hello on each, and starts their threads.
-    pub(super) fn open(
-        target: &Target,
-        count: u16,
-        resources: &Resources,
-        report: Report,
-    ) -> Result<Self, String> {
+    pub(super) fn open(count: u16, resources: &Resources, report: Report) -> Result<Self, String> {
         let mut channels = Self {
             connections: Vec::new(),
             work: Vec::new(),
@@ -64,7 +66,7 @@ impl Channels {
             tally: Arc::new(Tally { channels: usize::from(count), round: Mutex::default(), report }),
         };
         for index in 0..count {
-            if let Err(reason) = channels.add(target, index, resources) {
+            if let Err(reason) = channels.add(index, resources) {
                 channels.close();
                 return Err(format!("Page channel {index} cannot be opened: {reason}"));
             }
@@ -72,24 +74,26 @@ impl Channels {
         Ok(channels)
     }
 
-    fn add(&mut self, target: &Target, index: u16, resources: &Resources) -> Result<(), String> {
-        let connection =
-            Connection::dial(&target.address, target.reach, DIAL_TIMEOUT).map_err(|error| chain(&error))?;
+    fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
+        let connection = resources.control.dial_again(DIAL_TIMEOUT).map_err(|error| chain(&error))?;
         let connection = Arc::new(connection);
         let mut sender = Sender::new(
             index,
             connection.clone(),
             resources.ram.clone(),
             resources.log.clone(),
+            resources.touched.clone(),
             resources.pacer.clone(),
             resources.progress.clone(),
         );
-        sender.greet(target.session, wire::PROTOCOL_VERSION).map_err(|error| chain(&error))?;
+        sender.greet(resources.session, wire::PROTOCOL_VERSION).map_err(|error| chain(&error))?;
         let (queue, work) = unbounded();
         let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("mig-send-{index}"))
-            .spawn(move || serve(sender, &work, &tally, &cpu))
+        let serve = move || serve(sender, &work, &tally, &cpu);
+        let report = self.tally.report.clone();
+        let failed = move |reason| report(Event::LinkLost(reason));
+        let name = format!("mig-send-{index}");
+        let thread = threads::spawn(&resources.threads, ThreadRole::Channel, name, serve, failed)
             .map_err(|error| error.to_string())?;
         self.connections.push(connection);
         self.work.push(queue);

@@ -3,7 +3,9 @@
 //! [`start`] answers at once with a [`Handle`]; the attempt goes on in the background. Everything that happens becomes an
 //! [`Event`] for the state machine, and [`Attempt::carry_out`] does what the state machine answers.
 
+mod abandoned;
 mod channels;
+mod handle;
 mod sender;
 mod work;
 
@@ -16,23 +18,27 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::{
-    FixedCosts, Outcome, Params, Progress, Source, Statistics, Status,
+    FixedCosts, Outcome, Params, Source, Status,
     source::{Action, Event},
 };
 use parking_lot::Mutex;
-use ram::{DirtySet, digest};
+use ram::{DirtySet, Touched, digest};
 use transport::{Address, Connection, Pacer, Reach};
 use wire::{BlockInfo, Hello, Message, SessionId};
 
 use self::{
+    abandoned::Abandoned,
     channels::Channels,
     work::{Chunk, RoundProgress, RoundWork},
 };
 use crate::{
-    MachineError, Observer, SourceMachine, chain,
+    MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, catch_panic, chain,
     cpu_time::{CpuTime, ThreadClock},
     frames::{FrameReader, MessageSender},
+    threads,
 };
+
+pub use self::handle::{Handle, Snapshot};
 
 /// How long dialling may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -52,46 +58,6 @@ pub struct Target {
     pub fixed_costs: FixedCosts,
 }
 
-/// An attempt under way, or over.
-#[derive(Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
-    events: Queue<Input>,
-    /// Disconnected when the thread has ended.
-    alive: Receiver<()>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// The figures of an attempt at one moment.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Where it stands. The attempt counts as under way until everything is cleaned up and the observer was told of its end:
-    /// who sees that it is over may start the next.
-    pub status: Status,
-    /// Figures of the rounds that are over.
-    pub statistics: Statistics,
-    /// How far it is.
-    pub progress: Progress,
-    /// Parameters in force.
-    pub params: Params,
-    /// Since the start; stops at the end.
-    pub elapsed: Duration,
-    /// Bytes sent, the round under way included.
-    pub sent_bytes: u64,
-    /// Pages sent with contents, the round under way included.
-    pub raw_pages: u64,
-    /// Pages sent as zero, the round under way included.
-    pub zero_pages: u64,
-    /// Pages left to send.
-    pub remaining_pages: u64,
-    /// CPU time of the engine's threads.
-    pub cpu: Duration,
-    /// Page channels that are open.
-    pub channels: u16,
-    /// Switchover costs as measured.
-    pub fixed_costs: FixedCosts,
-}
-
 /// What the migration thread and those who ask about it share.
 #[derive(Debug)]
 struct Shared {
@@ -103,6 +69,8 @@ struct Shared {
     pacer: Arc<Pacer>,
     cpu: Arc<CpuTime>,
     channels: std::sync::atomic::AtomicU16,
+    /// Whether the machine ran, once it was stopped.
+    was_running: Mutex<Option<bool>>,
 }
 
 /// What reaches the migration thread.
@@ -125,6 +93,20 @@ pub fn start(
     target: Target,
     observer: Arc<dyn Observer>,
 ) -> Result<Handle, MachineError> {
+    start_on(Arc::new(PlainThreads), machine, params, target, observer)
+}
+
+/// Like [`start`], with threads of the caller's making.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_on(
+    threads: Arc<dyn Threads>,
+    machine: Arc<dyn SourceMachine>,
+    params: Params,
+    target: Target,
+    observer: Arc<dyn Observer>,
+) -> Result<Handle, MachineError> {
     let hello = describe(machine.as_ref(), &params, &target)?;
     let progress = Arc::new(RoundProgress::default());
     let pacer = Arc::new(Pacer::new(params.max_bandwidth));
@@ -137,10 +119,16 @@ pub fn start(
         pacer,
         cpu: Arc::default(),
         channels: 0.into(),
+        was_running: Mutex::default(),
     });
     let (events, inputs) = unbounded();
     let (living, alive) = bounded(0);
+    let abandoned =
+        Abandoned { machine: machine.clone(), observer: observer.clone(), shared: shared.clone() };
     let attempt = Attempt {
+        threads: threads.clone(),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        touched: Touched::new(machine.ram()),
         machine,
         target,
         observer,
@@ -152,14 +140,15 @@ pub fn start(
         chunks: Arc::new([]),
         set: None,
         sent: false,
-        was_running: None,
         status: Status::None,
         clock: None,
     };
-    let thread = std::thread::Builder::new().name("migration".into()).spawn(move || {
+    let run = move || {
         let _living: Queue<()> = living;
         attempt.run(actions, &inputs);
-    })?;
+    };
+    let failed = move |reason| abandoned.take_back(reason);
+    let thread = threads::spawn(&threads, ThreadRole::Migration, "migration", run, failed)?;
     Ok(Handle { shared, events, alive, thread: Mutex::new(Some(thread)) })
 }
 
@@ -184,73 +173,13 @@ fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Re
     })
 }
 
-impl Handle {
-    /// Asks for the attempt to be cancelled. Without effect once the destination was told to run the machine.
-    pub fn cancel(&self) {
-        self.post(Event::Cancel);
-    }
-
-    /// Lets a switchover that waits go on.
-    pub fn proceed(&self) {
-        self.post(Event::Continue);
-    }
-
-    /// Changes the parameters that are live.
-    pub fn set_live(&self, max_bandwidth: u64, downtime_limit: Duration, switchover_bandwidth: u64) {
-        self.shared.source.lock().set_live(max_bandwidth, downtime_limit, switchover_bandwidth);
-        self.shared.pacer.set_rate(max_bandwidth);
-    }
-
-    /// The figures now. Never waits for the network.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let shared = &self.shared;
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let mut source = shared.source.lock();
-        let (round_bytes, round_pages) =
-            (load(&shared.progress.sent_bytes), load(&shared.progress.done_pages));
-        let now = shared.began.elapsed();
-        let progress = source.progress(now, round_bytes, round_pages);
-        let statistics = source.statistics().clone();
-        Snapshot {
-            status: *shared.status.lock(),
-            progress,
-            params: source.params().clone(),
-            elapsed: statistics.total.unwrap_or(now),
-            sent_bytes: statistics.bytes + round_bytes,
-            raw_pages: statistics.raw_pages + load(&shared.progress.raw_pages),
-            zero_pages: statistics.zero_pages + load(&shared.progress.zero_pages),
-            remaining_pages: statistics.remaining_pages.saturating_sub(round_pages),
-            cpu: shared.cpu.total(),
-            channels: shared.channels.load(Ordering::Relaxed),
-            fixed_costs: source.fixed_costs(),
-            statistics,
-        }
-    }
-
-    /// Waits until the attempt is over and its threads have ended, but no longer than `timeout`.
-    pub fn join_within(&self, timeout: Duration) {
-        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
-            self.join();
-        }
-    }
-
-    /// Waits until the attempt is over and its threads have ended.
-    pub fn join(&self) {
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic was reported by the thread itself; the attempt is over either way.
-            let _ = thread.join();
-        }
-    }
-
-    fn post(&self, event: Event) {
-        // Fails only when the attempt is over.
-        let _ = self.events.send(Input::Event(event));
-    }
-}
-
 /// What the migration thread owns.
 struct Attempt {
+    threads: Arc<dyn Threads>,
+    /// Processors of this host. Found out beforehand, as this thread may not be allowed to.
+    cpus: usize,
+    /// Likewise.
+    touched: Touched,
     machine: Arc<dyn SourceMachine>,
     target: Target,
     observer: Arc<dyn Observer>,
@@ -264,7 +193,6 @@ struct Attempt {
     set: Option<Arc<DirtySet>>,
     /// Whether the set was given to the channels since it was fetched.
     sent: bool,
-    was_running: Option<bool>,
     status: Status,
     clock: Option<ThreadClock>,
 }
@@ -286,7 +214,7 @@ impl Attempt {
                 if let Action::End(outcome) = action {
                     return self.end(&outcome);
                 }
-                if let Some(event) = self.carry_out(action) {
+                if let Some(event) = self.carry_out_safely(action) {
                     todo.extend(self.handle(event));
                 }
             }
@@ -350,6 +278,15 @@ impl Attempt {
         }
     }
 
+    /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
+    fn carry_out_safely(&mut self, action: Action) -> Option<Event> {
+        let is_resume = action == Action::Resume;
+        catch_panic(|| self.carry_out(action)).unwrap_or_else(|panic| {
+            let reason = format!("The migration thread panicked: {panic}");
+            Some(if is_resume { Event::Resumed(Err(reason)) } else { Event::MachineFailed(reason) })
+        })
+    }
+
     fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Connect => self.dial(),
@@ -359,7 +296,7 @@ impl Attempt {
             Action::FetchDirty => Some(self.fetch_dirty()),
             Action::Stop => Some(match self.machine.stop() {
                 Ok(was_running) => {
-                    self.was_running = Some(was_running);
+                    *self.shared.was_running.lock() = Some(was_running);
                     Event::Stopped { was_running }
                 }
                 Err(error) => Event::MachineFailed(format!(
@@ -371,7 +308,7 @@ impl Attempt {
             Action::Resume => {
                 // The source's word is final: pages that are still on their way are of no use any more.
                 self.disconnect();
-                let resumed = self.machine.resume(self.was_running.unwrap_or(true));
+                let resumed = self.machine.resume(self.shared.was_running.lock().unwrap_or(true));
                 Some(Event::Resumed(resumed.map_err(|error| chain(error.as_ref()))))
             }
             Action::Disconnect => {
@@ -392,7 +329,11 @@ impl Attempt {
             // Nobody listens when the attempt is over.
             let _ = queue.send(Input::Dialled(number, dialled));
         };
-        let spawned = std::thread::Builder::new().name("mig-dial".into()).spawn(dial);
+        let queue = self.queue.clone();
+        let failed = move |reason| {
+            let _ = queue.send(Input::Dialled(number, Err(reason)));
+        };
+        let spawned = threads::spawn(&self.threads, ThreadRole::Dial, "mig-dial", dial, failed);
         spawned.err().map(|error| Event::LinkLost(format!("No thread to dial with: {error}")))
     }
 
@@ -408,7 +349,11 @@ impl Attempt {
                 }
             }
         };
-        match std::thread::Builder::new().name("mig-control".into()).spawn(read) {
+        let queue = self.queue.clone();
+        let failed = move |reason| {
+            let _ = queue.send(Input::Heard(number, Err(reason)));
+        };
+        match threads::spawn(&self.threads, ThreadRole::Control, "mig-control", read, failed) {
             Ok(reader) => {
                 self.control = Some(Control { connection, sender: MessageSender::new(), reader });
                 Event::Connected
@@ -438,14 +383,19 @@ impl Attempt {
             let _ = queue.send(Input::Event(event));
         };
         let shared = &self.shared;
+        let control = self.control.as_ref().ok_or("There is no control connection")?;
         let resources = channels::Resources {
+            threads: self.threads.clone(),
+            control: control.connection.clone(),
+            session: self.target.session,
             ram,
             log,
+            touched: self.touched.clone(),
             pacer: shared.pacer.clone(),
             progress: shared.progress.clone(),
             cpu: shared.cpu.clone(),
         };
-        self.channels = Some(Channels::open(&self.target, count, &resources, Arc::new(report))?);
+        self.channels = Some(Channels::open(count, &resources, Arc::new(report))?);
         shared.channels.store(count, Ordering::Relaxed);
         Ok(Event::Prepared)
     }
@@ -497,8 +447,8 @@ impl Attempt {
         }
         self.machine.release_disks()?;
         let wanted = self.shared.source.lock().params().digest;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let digest = wanted.then(|| digest(&self.machine.ram(), wire::control::DIGEST_PIECE_BYTES, threads));
+        let digest =
+            wanted.then(|| digest(&self.machine.ram(), wire::control::DIGEST_PIECE_BYTES, self.cpus));
         Ok((count, digest))
     }
 

@@ -61,10 +61,10 @@ impl Sender {
         connection: Arc<Connection>,
         ram: Ram,
         log: Arc<dyn DirtyLog>,
+        touched: Touched,
         pacer: Arc<Pacer>,
         progress: Arc<RoundProgress>,
     ) -> Self {
-        let touched = Touched::new(ram.clone());
         Self {
             index,
             connection,

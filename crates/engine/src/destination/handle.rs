@@ -1,0 +1,91 @@
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender as Queue};
+use migration::Status;
+use parking_lot::Mutex;
+use transport::Stopper;
+
+use super::{Input, Shared};
+
+/// A destination that listens, receives, or is done.
+#[derive(Debug)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Queue<Input>,
+    pub(super) stopper: Stopper,
+    pub(super) address: transport::Address,
+    /// Disconnected when the thread has ended.
+    pub(super) alive: Inbox<()>,
+    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The figures of a destination at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub status: Status,
+    /// Bytes of pages that arrived in this attempt.
+    pub bytes: u64,
+    /// Pages that arrived with contents.
+    pub raw_pages: u64,
+    /// Pages that arrived as zero.
+    pub zero_pages: u64,
+    /// CPU time of the engine's threads.
+    pub cpu: Duration,
+    /// Why the last attempt came to nothing.
+    pub last_failure: Option<String>,
+}
+
+impl Handle {
+    /// Where it listens, with the port that the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> &transport::Address {
+        &self.address
+    }
+
+    /// Gives up the attempt under way, unless the machine runs here already. Sources may come again.
+    pub fn cancel(&self) {
+        // Fails only when the destination is done.
+        let _ = self.queue.send(Input::Cancel);
+    }
+
+    /// Stops listening and gives up an attempt under way, unless the machine runs here already.
+    pub fn stop(&self) {
+        self.stopper.stop();
+        // Fails only when the destination is done.
+        let _ = self.queue.send(Input::Stop);
+    }
+
+    /// The figures now. Never waits for the network.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let view = self.shared.view.lock();
+        Snapshot {
+            status: view.status,
+            bytes: view.arrived.bytes.load(Ordering::Relaxed),
+            raw_pages: view.arrived.raw_pages.load(Ordering::Relaxed),
+            zero_pages: view.arrived.zero_pages.load(Ordering::Relaxed),
+            cpu: self.shared.cpu.total(),
+            last_failure: view.last_failure.clone(),
+        }
+    }
+
+    /// Waits until the destination is done and its threads have ended, but no longer than `timeout`.
+    pub fn join_within(&self, timeout: Duration) {
+        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
+            self.join();
+        }
+    }
+
+    /// Waits until the destination is done and its threads have ended.
+    pub fn join(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,116 @@
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue};
+use migration::{FixedCosts, Params, Progress, Statistics, Status, source::Event};
+use parking_lot::Mutex;
+
+use super::{Input, Shared};
+
+/// An attempt under way, or over.
+#[derive(Debug)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: Queue<Input>,
+    /// Disconnected when the thread has ended.
+    pub(super) alive: Receiver<()>,
+    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The figures of an attempt at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where it stands. The attempt counts as under way until everything is cleaned up and the observer was told of its end:
+    /// who sees that it is over may start the next.
+    pub status: Status,
+    /// Figures of the rounds that are over.
+    pub statistics: Statistics,
+    /// How far it is.
+    pub progress: Progress,
+    /// Parameters in force.
+    pub params: Params,
+    /// Since the start; stops at the end.
+    pub elapsed: Duration,
+    /// Bytes sent, the round under way included.
+    pub sent_bytes: u64,
+    /// Pages sent with contents, the round under way included.
+    pub raw_pages: u64,
+    /// Pages sent as zero, the round under way included.
+    pub zero_pages: u64,
+    /// Pages left to send.
+    pub remaining_pages: u64,
+    /// CPU time of the engine's threads.
+    pub cpu: Duration,
+    /// Page channels that are open.
+    pub channels: u16,
+    /// Switchover costs as measured.
+    pub fixed_costs: FixedCosts,
+}
+
+impl Handle {
+    /// Asks for the attempt to be cancelled. Without effect once the destination was told to run the machine.
+    pub fn cancel(&self) {
+        self.post(Event::Cancel);
+    }
+
+    /// Lets a switchover that waits go on.
+    pub fn proceed(&self) {
+        self.post(Event::Continue);
+    }
+
+    /// Changes the parameters that are live.
+    pub fn set_live(&self, max_bandwidth: u64, downtime_limit: Duration, switchover_bandwidth: u64) {
+        self.shared.source.lock().set_live(max_bandwidth, downtime_limit, switchover_bandwidth);
+        self.shared.pacer.set_rate(max_bandwidth);
+    }
+
+    /// The figures now. Never waits for the network.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &self.shared;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let mut source = shared.source.lock();
+        let (round_bytes, round_pages) =
+            (load(&shared.progress.sent_bytes), load(&shared.progress.done_pages));
+        let now = shared.began.elapsed();
+        let progress = source.progress(now, round_bytes, round_pages);
+        let statistics = source.statistics().clone();
+        Snapshot {
+            status: *shared.status.lock(),
+            progress,
+            params: source.params().clone(),
+            elapsed: statistics.total.unwrap_or(now),
+            sent_bytes: statistics.bytes + round_bytes,
+            raw_pages: statistics.raw_pages + load(&shared.progress.raw_pages),
+            zero_pages: statistics.zero_pages + load(&shared.progress.zero_pages),
+            remaining_pages: statistics.remaining_pages.saturating_sub(round_pages),
+            cpu: shared.cpu.total(),
+            channels: shared.channels.load(Ordering::Relaxed),
+            fixed_costs: source.fixed_costs(),
+            statistics,
+        }
+    }
+
+    /// Waits until the attempt is over and its threads have ended, but no longer than `timeout`.
+    pub fn join_within(&self, timeout: Duration) {
+        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
+            self.join();
+        }
+    }
+
+    /// Waits until the attempt is over and its threads have ended.
+    pub fn join(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was reported by the thread itself; the attempt is over either way.
+            let _ = thread.join();
+        }
+    }
+
+    fn post(&self, event: Event) {
+        // Fails only when the attempt is over.
+        let _ = self.events.send(Input::Event(event));
+    }
+}

@@ -1,0 +1,129 @@
+//! The threads of a migration: who starts them, and what becomes of one that panics.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+/// What a thread of the engine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ThreadRole {
+    /// Runs the attempt: state machine, control connection, what the machine is asked for. It starts threads of its own to
+    /// make digests.
+    Migration,
+    /// Reads the control connection.
+    Control,
+    /// Sends or receives pages.
+    Channel,
+    /// Finds and connects to the destination.
+    Dial,
+    /// Accepts connections.
+    Accept,
+    /// Finds out who has connected.
+    Door,
+}
+
+/// How threads are started, and what each does before anything else. For programs that confine their threads; a filter of
+/// system calls, which holds for a thread and all that it starts, is the example. Others take [`PlainThreads`].
+pub trait Threads: Send + Sync {
+    /// Starts a thread of that name.
+    ///
+    /// # Errors
+    /// There are no more threads to be had.
+    fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+
+    /// Called first thing on each thread.
+    ///
+    /// # Errors
+    /// The thread must not be used. What it was to do counts as failed.
+    fn enter(&self, role: ThreadRole) -> io::Result<()>;
+}
+
+/// Threads like any others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainThreads;
+
+impl Threads for PlainThreads {
+    fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name(name).spawn(body)
+    }
+
+    fn enter(&self, _role: ThreadRole) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs `body`, and answers what it said when it panics. What it worked on may be half changed then.
+///
+/// # Errors
+/// It panicked.
+pub fn catch_panic<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+    })
+}
+
+/// Starts a thread. `failed` is called on it, with a reason, if `body` panics or is not even begun: somebody waits for what it
+/// was to do.
+pub(crate) fn spawn(
+    threads: &Arc<dyn Threads>,
+    role: ThreadRole,
+    name: impl Into<String>,
+    body: impl FnOnce() + Send + 'static,
+    failed: impl FnOnce(String) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let name = name.into();
+    let (theirs, called) = (threads.clone(), name.clone());
+    let body = move || match theirs.enter(role) {
+        Ok(()) => {
+            if let Err(panic) = catch_panic(body) {
+                failed(format!("Thread '{called}' panicked: {panic}"));
+            }
+        }
+        Err(error) => failed(format!("Thread '{called}' cannot be used: {}", crate::chain(&error))),
+    };
+    threads.spawn(name, Box::new(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    struct Refusing;
+
+    impl Threads for Refusing {
+        fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+            PlainThreads.spawn(name, body)
+        }
+
+        fn enter(&self, _role: ThreadRole) -> io::Result<()> {
+            Err(io::Error::other("no filter"))
+        }
+    }
+
+    fn failure(threads: Arc<dyn Threads>, body: impl FnOnce() + Send + 'static) -> Option<String> {
+        let (sender, reasons) = channel();
+        let failed = move |reason| sender.send(reason).unwrap();
+        let thread = spawn(&threads, ThreadRole::Channel, "mig-send-3", body, failed).unwrap();
+        thread.join().unwrap();
+        reasons.try_recv().ok()
+    }
+
+    #[test]
+    fn whoever_waits_for_a_thread_that_panics_is_told() {
+        let reason = failure(Arc::new(PlainThreads), || panic!("on purpose, {}", 7));
+        assert_eq!(reason.unwrap(), "Thread 'mig-send-3' panicked: on purpose, 7");
+        assert_eq!(failure(Arc::new(PlainThreads), || {}), None);
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_confined_does_nothing() {
+        let reason = failure(Arc::new(Refusing), || unreachable!());
+        assert_eq!(reason.unwrap(), "Thread 'mig-send-3' cannot be used: no filter");
+    }
+}
