@@ -259,10 +259,15 @@ impl Destination {
         self.session = hello.session;
         self.side = DestinationSide::Preparing;
         self.state = State::Checking(Box::new(hello.clone()));
-        match hello.common_version() {
-            Ok(_) => vec![Action::Check(Box::new(hello))],
-            Err(reason) => self.checked(now, vec![reason]),
+        if let Err(reason) = hello.common_version() {
+            return self.checked(now, vec![reason]);
         }
+        // What became of a session has one answer for all time.
+        if hello.session == SessionId::NONE || self.given_up.contains(&hello.session) {
+            let reason = format!("Session {} is over: every attempt needs a new one", hello.session);
+            return self.checked(now, vec![reason]);
+        }
+        vec![Action::Check(Box::new(hello))]
     }
 
     fn checked(&mut self, now: Time, reasons: Vec<String>) -> Vec<Action> {

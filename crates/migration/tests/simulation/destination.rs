@@ -228,7 +228,7 @@ impl World {
                 self.destination_handles(Event::Tick);
                 return false;
             }
-            self.at(deadline, What::Wake(Side::Destination));
+            self.wake_at(deadline, Side::Destination);
             return true;
         };
         let number = self.arrival.number;

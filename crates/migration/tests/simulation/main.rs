@@ -11,6 +11,8 @@ mod rng;
 mod source;
 mod world;
 
+use std::time::Duration;
+
 use plan::{BLOWS, Plan, Trigger};
 use world::{End, World};
 
@@ -27,21 +29,26 @@ fn a_calm_migration_arrives() {
 
 #[test]
 fn whatever_strikes_at_whichever_step_one_side_has_the_machine() {
+    let steps = survive(Plan::calm(0)).1;
     for &blow in BLOWS {
-        for seed in 0..3 {
-            let steps = survive(Plan::calm(seed)).1;
-            for step in 1..=steps {
-                survive(Plan::calm(seed).with(Trigger::Step(step), blow));
-            }
+        for step in 1..=steps {
+            survive(Plan::calm(0).with(Trigger::Step(step), blow));
         }
     }
 }
 
 #[test]
 fn many_faults_in_many_migrations_leave_one_machine() {
-    let mut ends = std::collections::HashMap::new();
-    for seed in 0..4_000 {
-        *ends.entry(format!("{:?}", survive(Plan::random(seed)).0)).or_insert(0) += 1;
+    let ends: Vec<End> = (0..1_500).map(|seed| survive(Plan::random(seed)).0).collect();
+    // The faults must not be so many that hardly anything else is seen.
+    let arrived = ends.iter().filter(|end| **end == End::AtDestination).count();
+    assert!(arrived * 2 > ends.len(), "only {arrived} of {} arrived", ends.len());
+}
+
+#[test]
+fn a_user_who_takes_his_time_before_the_switchover_loses_nothing() {
+    for seed in 0..20 {
+        let plan = Plan { wait: Some(Duration::from_secs(100)), ..Plan::calm(seed) };
+        assert_eq!(survive(plan).0, End::AtDestination);
     }
-    println!("{ends:?}");
 }

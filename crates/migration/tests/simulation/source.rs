@@ -148,7 +148,7 @@ impl World {
             committed: None,
         });
         // A user who sees no end of it cancels, and tries again with a longer downtime.
-        let patience = Duration::from_secs(3) + 2 * self.plan.wait.unwrap_or_default();
+        let patience = Duration::from_secs(2) + 2 * self.plan.wait.unwrap_or_default();
         self.at(self.now + patience, What::LosePatience(number));
         self.at(self.now, What::Wake(Side::Source));
     }
@@ -245,7 +245,7 @@ impl World {
                 self.source_handles(Event::Tick);
                 return false;
             }
-            self.at(deadline, What::Wake(Side::Source));
+            self.wake_at(deadline, Side::Source);
             return true;
         };
         match input {

@@ -1,10 +1,6 @@
 //! Virtual time, faults, and what must hold after every step.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use whimbrel_migration::{Outcome, Status, source::Event};
 
@@ -42,13 +38,6 @@ pub(crate) enum What {
     Return,
 }
 
-#[derive(Debug)]
-struct Entry {
-    time: Duration,
-    order: u64,
-    what: What,
-}
-
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -65,8 +54,10 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
-    queue: BinaryHeap<Reverse<Entry>>,
+    /// What is to come: by time, then by the order in which it was planned.
+    queue: BTreeMap<(Duration, u64), What>,
     order: u64,
+    alarms: [Option<Duration>; 2],
     pub(crate) links: Vec<Link>,
     pub(crate) origin: Origin,
     pub(crate) arrival: Arrival,
@@ -110,8 +101,9 @@ impl World {
         Self {
             now: Duration::ZERO,
             rng: Rng::new(plan.seed ^ 0xABCD),
-            queue: BinaryHeap::new(),
+            queue: BTreeMap::new(),
             order: 0,
+            alarms: [None; 2],
             links: Vec::new(),
             origin,
             arrival: Arrival::new(Duration::ZERO, 0, plan.pages),
@@ -134,15 +126,15 @@ impl World {
         self.at(Duration::ZERO, What::Write);
         self.at(Duration::from_millis(5), What::Attempt);
         let mut quiet_until = None;
-        while let Some(Reverse(entry)) = self.queue.pop() {
+        while let Some(((time, order), what)) = self.queue.pop_first() {
             if self.now > ENDLESS {
                 return Err("it does not come to an end".into());
             }
-            self.now = entry.time;
-            if self.tracing && !matches!(entry.what, What::Write | What::Wake(_)) {
-                eprintln!("{:?} {:?}", entry.time, entry.what);
+            self.now = time;
+            if self.tracing && !matches!(what, What::Write | What::Wake(_)) {
+                eprintln!("{time:?} {what:?}");
             }
-            self.happens(entry);
+            self.happens(order, what);
             self.must_hold()?;
             // What is still on its way may change a settled world; give it a minute.
             match (self.is_settled(), quiet_until) {
@@ -155,16 +147,16 @@ impl World {
         Ok(())
     }
 
-    fn happens(&mut self, entry: Entry) {
-        match entry.what {
+    fn happens(&mut self, order: u64, what: What) {
+        match what {
             What::Arrive { link, to, packet } => {
                 let time = self.stalled_until.max(self.links[link].stalled_until);
                 if self.now < time {
                     // With its old order, so that nothing is overtaken.
-                    let what = What::Arrive { link, to, packet };
-                    return self.queue.push(Reverse(Entry { time, order: entry.order, what }));
+                    self.queue.insert((time, order), What::Arrive { link, to, packet });
+                } else {
+                    self.arrive(link, to, packet);
                 }
-                self.arrive(link, to, packet);
             }
             What::Break { link, to } => self.notice(link, to),
             What::Dialled { attempt, dial, link } => {
@@ -206,8 +198,10 @@ impl World {
         if self.is_settled() {
             return;
         }
-        self.at(self.now + self.plan.write_every, What::Write);
-        if self.origin.guest == Guest::Running {
+        let runs = self.origin.guest == Guest::Running;
+        let pause = if runs { self.plan.write_every } else { Duration::from_millis(100) };
+        self.at(self.now + pause, What::Write);
+        if runs {
             let page = self.rng.below(self.plan.pages as u64) as usize;
             self.origin.pages[page] = if self.rng.one_in(5) { 0 } else { self.rng.next() };
             self.origin.log[page] = true;
@@ -216,7 +210,15 @@ impl World {
 
     pub(crate) fn at(&mut self, time: Duration, what: What) {
         self.order += 1;
-        self.queue.push(Reverse(Entry { time, order: self.order, what }));
+        self.queue.insert((time, self.order), what);
+    }
+
+    /// Sets the alarm of a side that sleeps, unless it is set to that time already.
+    pub(crate) fn wake_at(&mut self, time: Duration, side: Side) {
+        let alarm = &mut self.alarms[side as usize];
+        if alarm.replace(time) != Some(time) {
+            self.at(time, What::Wake(side));
+        }
     }
 
     pub(crate) fn dial(&mut self, attempt: u32, dial: u32) {
@@ -434,23 +436,3 @@ impl World {
         }
     }
 }
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.time, self.order).cmp(&(other.time, other.order))
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}

@@ -1,0 +1,249 @@
+//! What one side does in situations that are rare, one by one.
+
+use std::time::Duration;
+
+use state::DeviceState;
+use whimbrel_migration::{
+    Destination, FixedCosts, Outcome, Params, Source, Status, Time,
+    destination::{self, Action as Done},
+    source::{Action, Event},
+};
+use wire::{Accept, Ack, BlockInfo, Complete, DeviceInfo, Hello, Message, SessionId};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn device(id: &str, bytes: usize) -> DeviceState {
+    DeviceState { id: id.into(), kind: "thing".into(), version: 1, body: vec![0; bytes] }
+}
+
+fn hello(devices: usize) -> Hello {
+    let info = |index| DeviceInfo { id: format!("thing{index}"), kind: "thing".into(), version: 1 };
+    Hello {
+        version: 1,
+        oldest_version: 1,
+        release: "test".into(),
+        session: SessionId([7; 16]),
+        channels: 1,
+        page_bytes: 4096,
+        digest: false,
+        blocks: vec![BlockInfo { name: "ram".into(), guest_address: 0, bytes: 1 << 40 }],
+        devices: (0..devices).map(info).collect(),
+        machine: device("machine", 0),
+    }
+}
+
+/// A source whose machine is stopped and sent, waiting for *ready*; switchover began at 1 s.
+fn source_that_awaits_ready(params: Params) -> Source {
+    let (mut source, _) = Source::start(params, hello(1), FixedCosts::default());
+    let accept = Accept { version: 1, release: String::new(), channels: 1 };
+    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0 };
+    for event in [
+        Event::Connected,
+        Event::Message(Message::Accept(accept)),
+        Event::Prepared,
+        Event::Message(Message::ChannelsOpen),
+        sent(),
+        Event::DirtyFetched { pages: 0 },
+        Event::Stopped { was_running: true },
+        Event::DirtyFetched { pages: 1 },
+        Event::Saved { devices: 1, digest: None },
+    ] {
+        source.handle(SECOND, event);
+    }
+    let actions = source.handle(SECOND, sent());
+    assert!(matches!(actions[..], [Action::Send(Message::Complete(_)), ..]), "{actions:?}");
+    source
+}
+
+fn resumes(actions: &[Action]) -> bool {
+    actions.contains(&Action::Resume)
+}
+
+#[test]
+fn no_page_moves_before_the_destination_has_all_channels() {
+    let (mut source, _) = Source::start(Params::default(), hello(1), FixedCosts::default());
+    let accept = Accept { version: 1, release: String::new(), channels: 1 };
+    source.handle(SECOND, Event::Connected);
+    source.handle(SECOND, Event::Message(Message::Accept(accept)));
+    assert_eq!(source.handle(SECOND, Event::Prepared), []);
+    let actions = source.handle(SECOND, Event::Message(Message::ChannelsOpen));
+    assert!(actions.contains(&Action::SendRound { round: 0, last: false }), "{actions:?}");
+}
+
+#[test]
+fn a_destination_that_never_stops_talking_does_not_keep_the_machine_stopped() {
+    let mut source = source_that_awaits_ready(Params::default());
+    let mut now = SECOND;
+    let resumed = (0..100_000).any(|number| {
+        now += Duration::from_millis(1);
+        resumes(&source.handle(now, Event::Message(Message::Ping(number))))
+    });
+    assert!(resumed && now < 12 * SECOND, "stopped until {now:?}");
+}
+
+#[test]
+fn a_downtime_that_the_user_allowed_is_not_cut_short() {
+    let params = Params { downtime_limit: 60 * SECOND, ..Params::default() };
+    let mut source = source_that_awaits_ready(params);
+    assert!(!resumes(&source.handle(60 * SECOND, Event::Tick)));
+    assert!(resumes(&source.handle(75 * SECOND, Event::Tick)));
+}
+
+#[test]
+fn what_a_destination_says_it_took_does_not_spoil_the_next_forecast() {
+    let mut source = source_that_awaits_ready(Params::default());
+    let ages = Ack { nanoseconds: u64::MAX };
+    source.handle(2 * SECOND, Event::Message(Message::Ready(ages)));
+    source.handle(3 * SECOND, Event::Message(Message::Running(ages)));
+    assert_eq!(source.status(), Status::Completed);
+    let costs = source.fixed_costs();
+    assert_eq!((costs.load, costs.start), (SECOND, SECOND), "as long as the source waited");
+}
+
+#[test]
+fn the_machine_is_taken_back_as_soon_as_its_disk_is_free() {
+    let mut source = source_that_awaits_ready(Params::default());
+    assert!(resumes(&source.handle(2 * SECOND, Event::Cancel)));
+    let mut now = 2 * SECOND;
+    for _ in 0..20 {
+        source.handle(now, Event::Resumed(Err("in use".into())));
+        assert_eq!(source.status(), Status::Cancelling);
+        now = source.deadline().unwrap();
+        assert_eq!(source.handle(now, Event::Tick), [Action::Resume]);
+    }
+    assert!(now < 5 * SECOND, "20 tries took until {now:?}");
+    let end = source.handle(now, Event::Resumed(Ok(())));
+    assert_eq!(end, [Action::End(Outcome::Cancelled)]);
+}
+
+#[test]
+fn a_machine_that_cannot_be_taken_back_ends_the_attempt_with_the_reason() {
+    let mut source = source_that_awaits_ready(Params::default());
+    source.handle(2 * SECOND, Event::LinkLost("cut".into()));
+    let end = source.handle(600 * SECOND, Event::Resumed(Err("the disk is in use".into())));
+    let [Action::End(Outcome::Failed(reason))] = &end[..] else { panic!("{end:?}") };
+    assert!(reason.contains("cut") && reason.contains("the disk is in use"), "{reason}");
+}
+
+#[test]
+fn what_happens_while_the_machine_is_taken_back_changes_nothing() {
+    let mut source = source_that_awaits_ready(Params::default());
+    source.handle(2 * SECOND, Event::Message(Message::Abort { reason: "full".into() }));
+    for event in [
+        Event::Message(Message::Ready(Ack { nanoseconds: 1 })),
+        Event::LinkLost("cut".into()),
+        Event::Cancel,
+        Event::MachineFailed("broken".into()),
+    ] {
+        assert_eq!(source.handle(2 * SECOND, event), []);
+    }
+    let end = source.handle(2 * SECOND, Event::Resumed(Ok(())));
+    assert!(matches!(&end[..], [Action::End(Outcome::Failed(reason))] if reason.contains("full")), "{end:?}");
+}
+
+/// A destination whose channels are open.
+fn destination_that_receives(hello: Hello) -> Destination {
+    let mut destination = Destination::default();
+    for event in [
+        destination::Event::Message(Message::Hello(hello)),
+        destination::Event::Checked(Vec::new()),
+        destination::Event::ChannelsOpen,
+    ] {
+        destination.handle(SECOND, event);
+    }
+    destination
+}
+
+fn say(destination: &mut Destination, message: Message) -> Vec<Done> {
+    destination.handle(SECOND, destination::Event::Message(message))
+}
+
+fn complete(raw_pages: u64) -> Message {
+    Message::Complete(Complete { rounds: 1, raw_pages, zero_pages: 0, devices: 1, run: true, digest: None })
+}
+
+/// Why the destination threw away what it had.
+fn discarded(actions: &[Done]) -> Option<&str> {
+    actions.iter().find_map(|action| match action {
+        Done::Discard { reason } => Some(reason.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_page_that_did_not_arrive_is_missed() {
+    let mut destination = destination_that_receives(hello(1));
+    say(&mut destination, Message::Device(device("thing0", 8)));
+    say(&mut destination, complete(2));
+    let received = destination::Event::AllReceived { raw_pages: 1, zero_pages: 0 };
+    let actions = destination.handle(SECOND, received);
+    assert!(discarded(&actions).is_some_and(|reason| reason.contains("2 and 0 were sent")), "{actions:?}");
+}
+
+#[test]
+fn a_state_that_did_not_arrive_is_named() {
+    let mut destination = destination_that_receives(hello(2));
+    say(&mut destination, Message::Device(device("thing0", 8)));
+    say(&mut destination, complete(1));
+    let received = destination::Event::AllReceived { raw_pages: 1, zero_pages: 0 };
+    let actions = destination.handle(SECOND, received);
+    assert!(discarded(&actions).is_some_and(|reason| reason.contains("thing1")), "{actions:?}");
+}
+
+#[test]
+fn states_are_not_kept_without_bound() {
+    let mut destination = destination_that_receives(hello(1000));
+    let kept = (0..1000)
+        .take_while(|index| {
+            let state = device(&format!("thing{index}"), 1 << 20);
+            discarded(&say(&mut destination, Message::Device(state))).is_none()
+        })
+        .count();
+    assert!(kept <= 256, "{kept} MiB were kept");
+}
+
+fn destination_that_starts() -> Destination {
+    let mut destination = destination_that_receives(hello(1));
+    say(&mut destination, Message::Device(device("thing0", 8)));
+    say(&mut destination, complete(1));
+    destination.handle(SECOND, destination::Event::AllReceived { raw_pages: 1, zero_pages: 0 });
+    destination.handle(SECOND, destination::Event::Loaded);
+    let actions = say(&mut destination, Message::Go);
+    assert_eq!(actions, [Done::Run { run: true }]);
+    destination
+}
+
+#[test]
+fn while_the_machine_is_being_started_a_question_has_no_certain_answer() {
+    let mut destination = destination_that_starts();
+    assert_eq!(destination.asked(SECOND, SessionId([7; 16])), (Message::UnknownSession, Vec::new()));
+    destination.handle(SECOND, destination::Event::Started);
+    assert!(matches!(destination.asked(SECOND, SessionId([7; 16])), (Message::Running(_), _)));
+}
+
+#[test]
+fn go_said_twice_runs_the_machine_once() {
+    let mut destination = destination_that_starts();
+    assert_eq!(say(&mut destination, Message::Go), []);
+    destination.handle(SECOND, destination::Event::Started);
+    assert_eq!(say(&mut destination, Message::Go), []);
+    assert_eq!(say(&mut destination, Message::Abort { reason: "too late".into() }), []);
+}
+
+#[test]
+fn a_session_that_is_over_cannot_come_back() {
+    let mut destination = destination_that_receives(hello(1));
+    destination.handle(SECOND, destination::Event::LinkLost("cut".into()));
+    let actions = say(&mut destination, Message::Hello(hello(1)));
+    assert!(matches!(actions[..], [Done::Send(Message::Refuse(_)), ..]), "{actions:?}");
+    let again = Hello { session: SessionId([8; 16]), ..hello(1) };
+    let actions = say(&mut destination, Message::Hello(again));
+    assert!(matches!(actions[..], [Done::Check(_)]), "{actions:?}");
+}
+
+#[test]
+fn a_source_that_makes_a_digest_may_be_silent_longer() {
+    let gives_up_at = |digest| destination_that_receives(Hello { digest, ..hello(1) }).deadline().unwrap();
+    let terabyte_at_200_mib_a_second = Time::from_secs(5000);
+    assert!(gives_up_at(true) > gives_up_at(false) + terabyte_at_200_mib_a_second);
+}
