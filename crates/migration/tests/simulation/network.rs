@@ -60,7 +60,7 @@ impl World {
         }
         let arrives = (self.now + delay).max(state.last[far]);
         state.last[far] = arrives;
-        self.at(arrives, What::Arrive { link, to: other(from), packet });
+        self.at(arrives, What::Arrive { link, to: other(from), packet: Box::new(packet) });
         Ok(())
     }
 

@@ -26,7 +26,7 @@ const CERTAIN: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(crate) enum What {
-    Arrive { link: usize, to: Side, packet: Packet },
+    Arrive { link: usize, to: Side, packet: Box<Packet> },
     Break { link: usize, to: Side },
     Dialled { attempt: u32, dial: u32, link: Result<(), String> },
     Wake(Side),
@@ -155,7 +155,7 @@ impl World {
                     // With its old order, so that nothing is overtaken.
                     self.queue.insert((time, order), What::Arrive { link, to, packet });
                 } else {
-                    self.arrive(link, to, packet);
+                    self.arrive(link, to, *packet);
                 }
             }
             What::Break { link, to } => self.notice(link, to),
