@@ -28,8 +28,8 @@ check: ## Formatting, lints, dependencies and licences, boundaries between crate
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench
 	cargo build --locked --release --package whimbrel-vmm --package whimbrel
-	cargo bench --locked --workspace
-	$(release)/whimbrel bench
+	cargo bench --locked --workspace --bench '*'
+	$(release)/whimbrel bench --json $(target_dir)/bench.json
 
 fuzz: ## Fuzz everything that parses bytes from outside, FUZZ_SECONDS (30) for each target
 	@scripts/bootstrap fuzz

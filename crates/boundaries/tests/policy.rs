@@ -35,6 +35,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/vmm/src/machine/resources.rs", "a descriptor that was inherited is known by number"),
     ("crates/vmm/src/vcpu/exit.rs", "the page that the kernel shares with a vCPU"),
     ("crates/vmm/src/vcpu/kick.rs", "one flag in that page, and a signal handler"),
+    ("crates/whimbrel/src/bench/huge_memory.rs", "huge pages are mapped for the bare copy"),
     ("guests/workload/src/", "a machine without an operating system"),
 ];
 

@@ -1,5 +1,6 @@
 //! `whimbrel`: the operator's tool.
 
+mod bench;
 mod demo;
 mod monitor;
 mod rig;
@@ -18,12 +19,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Monitor(monitor::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Monitor(arguments) => monitor::run(&arguments),
     };

@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
+mod programs;
+
 use assert_cmd::Command;
+use programs::vmm;
 use std::fs;
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -72,28 +73,6 @@ impl Bench {
         let left: Vec<_> = fs::read_dir(self.folder.path()).unwrap().collect();
         assert!(left.is_empty(), "{left:?} is left behind");
     }
-}
-
-/// The VMM beside the program under test, which is built if it is not there. `None`, loudly, without KVM.
-fn vmm() -> Option<PathBuf> {
-    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        eprintln!("SKIPPED: THE DEMO WAS NOT RUN. Cannot open /dev/kvm: {error}");
-        return None;
-    }
-    let program = assert_cmd::cargo::cargo_bin("whimbrel");
-    let vmm = program.with_file_name("whimbrel-vmm");
-    if !vmm.exists() {
-        // Cargo builds the programs of the package under test, and no others.
-        let profile = if program.parent().unwrap().ends_with("release") { "release" } else { "dev" };
-        let status = std::process::Command::new(env!("CARGO"))
-            .args(["build", "--locked", "--package", "whimbrel-vmm", "--profile", profile, "--target-dir"])
-            .arg(program.parent().unwrap().parent().unwrap())
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
-            .status()
-            .unwrap();
-        assert!(status.success(), "building whimbrel-vmm: {status}");
-    }
-    Some(vmm)
 }
 
 const SMALL: [&str; 6] = ["--plain", "--memory", "128M", "--work", "32M", "--rate=50M"];

@@ -2,8 +2,10 @@ use super::DemoError;
 use super::hop::{Hop, HopError, hop};
 use super::plan::Plan;
 use super::screen::Screen;
-use super::settle::{Felt, held_rate, longest_gap, settle};
-use crate::rig::{ByteRate, Bytes, Count, Files, Interrupt, Machine, Memory, Span, Witness};
+use super::settle::settle;
+use crate::rig::{
+    ByteRate, Bytes, Count, Felt, Files, Interrupt, Machine, Memory, Span, Witness, held_rate, longest_gap,
+};
 use guests::Report;
 use monitor::types::DowntimePhases;
 use std::fs;

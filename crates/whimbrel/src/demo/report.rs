@@ -4,9 +4,8 @@ use super::hop::Hop;
 use super::journey::Outcome;
 use super::plan::Plan;
 use super::screen::Screen;
-use super::settle::Felt;
 use super::verdict::Verdict;
-use crate::rig::{Bytes, Span};
+use crate::rig::{Bytes, Felt, Span};
 use comfy_table::{CellAlignment, Table, presets};
 use std::time::Duration;
 

@@ -92,8 +92,7 @@ fn story(outcome: &Outcome) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::settle::Felt;
-    use crate::rig::ByteRate;
+    use crate::rig::{ByteRate, Felt};
     use guests::parse_report;
     use monitor::types::MigrationInfo;
 

@@ -115,6 +115,11 @@ impl Machine {
         procfs::resident_bytes(self.process_id()).unwrap_or(0)
     }
 
+    /// The most memory that the process ever had at a time, in bytes, huge pages left out.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        procfs::peak_bytes(self.process_id()).unwrap_or(0)
+    }
+
     /// What happened by itself.
     pub(crate) fn events(&self) -> EventQueue {
         self.monitor.events()

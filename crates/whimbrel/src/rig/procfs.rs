@@ -24,6 +24,12 @@ pub(super) fn resident_bytes(process: u32) -> Option<u64> {
     Some((field(&text, "VmRSS:")? + field(&text, "HugetlbPages:").unwrap_or(0)) << 10)
 }
 
+/// The most memory that a process ever had at a time, in bytes, huge pages left out. `None` once it is gone.
+pub(super) fn peak_bytes(process: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    field(&text, "VmHWM:").map(|kib| kib << 10)
+}
+
 fn meminfo(name: &str) -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     field(&text, name).ok_or_else(|| io::Error::other(format!("/proc/meminfo has no number after '{name}'")))

@@ -1,0 +1,190 @@
+//! `whimbrel bench`: the same guest, moved by Whimbrel and by QEMU in turns, and what a bare copy takes beside them.
+//!
+//! One move is measured in `trial`, by the same means for both; who is compared is in `contender`; the limit that the host
+//! sets in `bare_copy`; what comes out of it in `summary`.
+
+mod arguments;
+mod bare_copy;
+mod contender;
+mod cpu;
+mod host;
+mod huge_memory;
+mod profile;
+mod summary;
+mod trial;
+
+use crate::rig::{HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, check_kvm, find_vmm};
+use bare_copy::BareCopy;
+use contender::{Contender, ContenderError, Contenders};
+use host::Host;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use summary::Summary;
+use tempfile::TempDir;
+use trial::{Sample, TrialError, trial};
+
+pub(crate) use arguments::Arguments;
+
+/// Why there is nothing to compare.
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    /// No virtual machine can run here.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The VMM is not there.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// QEMU is not there.
+    #[error(transparent)]
+    Contender(#[from] ContenderError),
+    /// The user wants to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// Small pages would be measured instead of migration.
+    #[error(
+        "Two machines with {memory} need {pages} free huge pages of 2 MiB, which cannot be had: run this as root on a host with \
+         more memory, or try a smaller --memory"
+    )]
+    HugePages { memory: Memory, pages: u64 },
+    /// A file or folder of the benchmark's own.
+    #[error("Cannot prepare {what}")]
+    Prepare { what: String, source: io::Error },
+    /// A move failed, which says nothing about speed.
+    #[error("A move by {contender} failed")]
+    Trial { contender: Contender, source: Box<TrialError> },
+    /// The copy that is the limit failed.
+    #[error("The bare copy over loopback failed")]
+    BareCopy(#[source] io::Error),
+    /// The figures cannot be written.
+    #[error("Cannot write the figures to {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// 0 when everything was measured and no guest found a fault in its memory.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    match compare(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error @ BenchError::Interrupted(_)) => {
+            eprintln!("{error}: everything that was started has ended");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("whimbrel bench: {}", crate::with_sources(&error));
+            match error {
+                BenchError::Trial { .. } | BenchError::BareCopy(_) | BenchError::Write { .. } => {
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::from(2),
+            }
+        }
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
+    check_kvm()?;
+    let prepare = |what: &str| {
+        let what = what.to_owned();
+        move |source| BenchError::Prepare { what, source }
+    };
+    let interrupt = Interrupt::install().map_err(prepare("for Ctrl-C"))?;
+    let contenders = Contenders::new(find_vmm(arguments.vmm.as_deref())?, &arguments.qemu)?;
+    let both = arguments.memory.bytes().saturating_mul(2);
+    // Held until the end: the machines of all trials use the same pages, which have been touched before.
+    let pages = HugePages::reserve(both).map_err(prepare("huge pages"))?;
+    let _pages = pages.ok_or(BenchError::HugePages {
+        memory: Memory(arguments.memory.bytes()),
+        pages: both / crate::rig::HUGE_PAGE,
+    })?;
+    let folder = tempfile::Builder::new()
+        .prefix("whimbrel-bench-")
+        .tempdir()
+        .map_err(prepare("a temporary folder"))?;
+    let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
+    let bench = Bench { arguments, contenders, host: Host::now(), folder, kernel, interrupt };
+    bench.introduce();
+    if let Some(folder) = &arguments.profile {
+        return bench.profile(folder).map(|()| true);
+    }
+    let summary = bench.repeat()?;
+    summary.print();
+    if let Some(path) = &arguments.json {
+        summary.write(path).map_err(|source| BenchError::Write { path: path.clone(), source })?;
+        println!("All figures are in {}", path.display());
+    }
+    Ok(summary.is_intact())
+}
+
+/// All that trials have in common.
+#[derive(Debug)]
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    contenders: Contenders,
+    host: Host,
+    folder: TempDir,
+    kernel: PathBuf,
+    interrupt: Interrupt,
+}
+
+impl Bench<'_> {
+    fn introduce(&self) {
+        let arguments = self.arguments;
+        println!(
+            "Whimbrel and {}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
+             pages, {} channels, no bandwidth limit",
+            self.contenders.qemu_version(),
+            arguments.repetitions,
+            Memory(arguments.memory.bytes()),
+            arguments.cpus,
+            Memory(arguments.work.bytes()),
+            arguments.rate,
+            arguments.fill,
+            arguments.channels
+        );
+        println!("{}", self.host);
+    }
+
+    /// Who goes first changes each time: what one leaves behind in the host must not always meet the other.
+    fn repeat(&self) -> Result<Summary, BenchError> {
+        let mut summary = Summary::new(self.arguments, self.host.clone(), self.contenders.qemu_version());
+        for repetition in 0..self.arguments.repetitions {
+            let mut order = [Contender::Whimbrel, Contender::Qemu];
+            if repetition % 2 == 1 {
+                order.reverse();
+            }
+            for contender in order {
+                let sample = self.try_once(contender, None)?;
+                println!("{:>3}  {contender:<9} {sample}", repetition + 1);
+                summary.samples_mut(contender).push(sample);
+            }
+            let bytes = self.arguments.memory.bytes();
+            let copy = BareCopy::measure(bytes, self.arguments.channels).map_err(BenchError::BareCopy)?;
+            println!("{:>3}  bare copy {copy}", repetition + 1);
+            summary.copies.push(copy);
+        }
+        Ok(summary)
+    }
+
+    fn try_once(
+        &self,
+        contender: Contender,
+        profile: Option<&profile::Recorder>,
+    ) -> Result<Sample, BenchError> {
+        trial(self, contender, profile).map_err(|error| match error {
+            TrialError::Interrupted(interrupted) => BenchError::Interrupted(interrupted),
+            error => BenchError::Trial { contender, source: Box::new(error) },
+        })
+    }
+
+    fn profile(&self, folder: &std::path::Path) -> Result<(), BenchError> {
+        let failed = |source| BenchError::Prepare { what: "a profile with perf".to_owned(), source };
+        for contender in [Contender::Whimbrel, Contender::Qemu] {
+            let recorder = profile::Recorder::new(folder, contender).map_err(failed)?;
+            let sample = self.try_once(contender, Some(&recorder))?;
+            println!("\n{contender} {sample}");
+            recorder.print().map_err(failed)?;
+        }
+        Ok(())
+    }
+}

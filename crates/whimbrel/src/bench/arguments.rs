@@ -1,0 +1,56 @@
+use crate::rig::ByteRate;
+use config::{CpuCount, MemorySize};
+use std::path::PathBuf;
+
+/// Measure migration side by side with QEMU.
+///
+/// Moves the same guest with Whimbrel and with QEMU in turns, on this host, with the same means of measuring, and copies as
+/// many bytes over loopback without any of it. Prints medians, ratios, and which goals they meet.
+///
+/// Exit status: 0 if everything was measured and no guest found a fault in its memory, 1 if not, 2 if it could not begin.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How often each is measured: 1 to 1000
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) repetitions: u32,
+
+    /// Size of guest memory
+    #[arg(short, long, value_name = "SIZE", default_value = "2G")]
+    pub(super) memory: MemorySize,
+
+    /// Working set of the guest
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    pub(super) work: MemorySize,
+
+    /// Bytes that the guest dirties each second, with K, M or G (powers of 1000)
+    #[arg(long, value_name = "RATE", default_value = "200M")]
+    pub(super) rate: ByteRate,
+
+    /// What guest memory is filled with: zero, sparse, text or random
+    #[arg(long, value_name = "KIND", default_value = "random", value_parser = ["zero", "sparse", "text", "random"])]
+    pub(super) fill: String,
+
+    /// Number of vCPUs: 1 to 64
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(super) cpus: CpuCount,
+
+    /// Connections that carry pages; QEMU's multifd channels: 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(super) channels: u8,
+
+    /// The VMM's program [default: whimbrel-vmm beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(super) vmm: Option<PathBuf>,
+
+    /// QEMU's program
+    #[arg(long, value_name = "FILE", default_value = "qemu-system-x86_64")]
+    pub(super) qemu: PathBuf,
+
+    /// Write all figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+
+    /// Profile one move of each with perf instead of comparing, and keep the recordings in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) profile: Option<PathBuf>,
+}

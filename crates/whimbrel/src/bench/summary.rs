@@ -1,0 +1,304 @@
+//! Medians, ratios, and which goals they meet.
+
+use super::arguments::Arguments;
+use super::bare_copy::{BareCopy, Copied};
+use super::contender::Contender;
+use super::host::Host;
+use super::trial::Sample;
+use crate::rig::{ByteRate, Memory};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::json;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// All that was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    host: Host,
+    qemu_version: String,
+    repetitions: u32,
+    memory_bytes: u64,
+    work_bytes: u64,
+    dirty_rate: u64,
+    fill: String,
+    cpus: u8,
+    channels: u8,
+    whimbrel: Vec<Sample>,
+    qemu: Vec<Sample>,
+    pub(super) copies: Vec<BareCopy>,
+}
+
+/// One line of the comparison.
+struct Figure {
+    name: &'static str,
+    unit: Unit,
+    of: fn(&Sample) -> Option<f64>,
+    /// The most that Whimbrel may take of what QEMU takes.
+    goal: Option<f64>,
+}
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Milliseconds,
+    Seconds,
+    MegabytesPerSecond,
+    Mebibytes,
+    Number,
+}
+
+const FIGURES: &[Figure] = &[
+    Figure {
+        name: "total time",
+        unit: Unit::Milliseconds,
+        of: |sample| Some(sample.total_ms),
+        goal: Some(0.9),
+    },
+    Figure {
+        name: "CPU time, both sides",
+        unit: Unit::Seconds,
+        of: |sample| Some(sample.source_cpu + sample.destination_cpu),
+        goal: Some(0.75),
+    },
+    Figure { name: "  source", unit: Unit::Seconds, of: |sample| Some(sample.source_cpu), goal: None },
+    Figure {
+        name: "  destination",
+        unit: Unit::Seconds,
+        of: |sample| Some(sample.destination_cpu),
+        goal: None,
+    },
+    Figure { name: "  as it says itself", unit: Unit::Seconds, of: |sample| sample.own_cpu, goal: None },
+    Figure {
+        name: "downtime, as it says itself",
+        unit: Unit::Milliseconds,
+        of: |sample| Some(sample.downtime_ms),
+        goal: Some(0.3),
+    },
+    Figure {
+        name: "downtime, STOP → RESUME",
+        unit: Unit::Milliseconds,
+        of: |sample| sample.stop_to_resume_ms,
+        goal: Some(0.3),
+    },
+    Figure {
+        name: "downtime, as the guest felt it",
+        unit: Unit::Milliseconds,
+        of: |sample| Some(sample.gap_ms),
+        goal: Some(0.3),
+    },
+    Figure {
+        name: "longest gap in the rounds",
+        unit: Unit::Milliseconds,
+        of: |sample| Some(sample.gap_in_rounds_ms),
+        goal: None,
+    },
+    Figure {
+        name: "on the wire",
+        unit: Unit::Mebibytes,
+        of: |sample| Some(mebibytes(sample.transferred)),
+        goal: None,
+    },
+    Figure {
+        name: "dirty pages fetched",
+        unit: Unit::Number,
+        of: |sample| Some(sample.rounds as f64),
+        goal: None,
+    },
+    Figure {
+        name: "dirty rate held",
+        unit: Unit::MegabytesPerSecond,
+        of: |sample| Some(sample.rate_held as f64 / 1e6),
+        goal: None,
+    },
+    Figure {
+        name: "memory beyond the guest's",
+        unit: Unit::Mebibytes,
+        of: |sample| Some(mebibytes(sample.overhead_bytes)),
+        goal: None,
+    },
+];
+
+/// Memory of the VMM beyond the guest's: this, and 2 bits for each guest page.
+const OVERHEAD: u64 = 30 << 20;
+
+impl Summary {
+    pub(super) fn new(arguments: &Arguments, host: Host, qemu_version: &str) -> Self {
+        Self {
+            host,
+            qemu_version: qemu_version.to_owned(),
+            repetitions: arguments.repetitions,
+            memory_bytes: arguments.memory.bytes(),
+            work_bytes: arguments.work.bytes(),
+            dirty_rate: arguments.rate.0,
+            fill: arguments.fill.clone(),
+            cpus: arguments.cpus.get(),
+            channels: arguments.channels,
+            whimbrel: Vec::new(),
+            qemu: Vec::new(),
+            copies: Vec::new(),
+        }
+    }
+
+    pub(super) fn samples_mut(&mut self, contender: Contender) -> &mut Vec<Sample> {
+        match contender {
+            Contender::Whimbrel => &mut self.whimbrel,
+            Contender::Qemu => &mut self.qemu,
+        }
+    }
+
+    /// Whether no guest found a fault.
+    pub(super) fn is_intact(&self) -> bool {
+        self.whimbrel.iter().chain(&self.qemu).all(|sample| sample.complaints.is_empty())
+    }
+
+    pub(super) fn print(&self) {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header(["median (least – most)", "Whimbrel", &self.qemu_version, "ratio", "goal", ""]);
+        for figure in FIGURES {
+            table.add_row(self.row(figure));
+        }
+        for column in table.column_iter_mut().skip(1).take(4) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        println!("\n{table}");
+        self.print_overhead();
+        self.print_copies();
+        for sample in self.whimbrel.iter().chain(&self.qemu) {
+            sample.complaints.iter().for_each(|complaint| println!("NOT INTACT: {complaint}"));
+        }
+        if self.is_intact() {
+            println!(
+                "Guests checked every page after every move: no faults, no line lost, clocks never backwards."
+            );
+        }
+    }
+
+    fn row(&self, figure: &Figure) -> [String; 6] {
+        let (ours, theirs) = (spread(&self.whimbrel, figure.of), spread(&self.qemu, figure.of));
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours.median / theirs.median);
+        let goal = figure.goal.map_or_else(String::new, |goal| format!("≤ {goal:.2}"));
+        let verdict = match figure.goal.zip(ratio) {
+            Some((goal, ratio)) => verdict(ratio <= goal),
+            None => "",
+        };
+        [
+            figure.name.to_owned(),
+            shown(ours, figure.unit),
+            shown(theirs, figure.unit),
+            ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            goal,
+            verdict.to_owned(),
+        ]
+    }
+
+    fn print_overhead(&self) {
+        let limit = OVERHEAD + self.memory_bytes / 4096 / 4;
+        let most = self.whimbrel.iter().map(|sample| sample.overhead_bytes).max().unwrap_or(0);
+        println!(
+            "Memory of Whimbrel's processes beyond the guest's: {} at most; the goal is under {}: {}",
+            Memory(most),
+            Memory(limit),
+            verdict(most < limit)
+        );
+    }
+
+    fn print_copies(&self) {
+        for (name, of) in COPIES {
+            let Some(seconds) = spread(&self.copies, |copy| Some(of(copy).seconds)) else { return };
+            let Some(cpu) = spread(&self.copies, |copy| Some(of(copy).cpu_seconds)) else { return };
+            let ours = spread(&self.whimbrel, |sample| Some(sample.total_ms / 1e3));
+            let times = ours.map_or(f64::NAN, |ours| ours.median / seconds.median);
+            println!(
+                "A bare copy over {} streams into {name}: {:.0} ms ({}), CPU {:.2} s. Whimbrel's total time is {times:.2} of that.",
+                self.channels,
+                seconds.median * 1e3,
+                ByteRate((self.memory_bytes as f64 / seconds.median) as u64),
+                cpu.median
+            );
+        }
+    }
+
+    /// Every sample, and the medians of each figure.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        let medians: Vec<_> = FIGURES
+            .iter()
+            .map(|figure| {
+                let median = |samples| spread(samples, figure.of).map(|spread| spread.median);
+                let (whimbrel, qemu) = (median(&self.whimbrel), median(&self.qemu));
+                json!({
+                    "figure": figure.name.trim(),
+                    "whimbrel": whimbrel,
+                    "qemu": qemu,
+                    "ratio": whimbrel.zip(qemu).map(|(ours, theirs)| ours / theirs),
+                    "goal": figure.goal,
+                })
+            })
+            .collect();
+        let text = serde_json::to_string_pretty(&json!({ "medians": medians, "run": self }))?;
+        fs::write(path, text + "\n")
+    }
+}
+
+type Part = (&'static str, fn(&BareCopy) -> Copied);
+const COPIES: [Part; 2] = [("fresh memory", |copy| copy.fresh), ("touched memory", |copy| copy.touched)];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+/// `None` if not every sample has the figure.
+fn spread<T>(samples: &[T], of: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
+    let mut values = samples.iter().map(of).collect::<Option<Vec<_>>>()?;
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let median = match values.as_slice() {
+        [] => return None,
+        values if values.len() % 2 == 1 => values[middle],
+        values => (values[middle - 1] + values[middle]) / 2.0,
+    };
+    Some(Spread { least: values[0], median, most: values[values.len() - 1] })
+}
+
+fn shown(spread: Option<Spread>, unit: Unit) -> String {
+    let Some(Spread { least, median, most }) = spread else { return "-".to_owned() };
+    match unit {
+        Unit::Milliseconds if most >= 100.0 => format!("{median:.0} ms ({least:.0} – {most:.0})"),
+        Unit::Milliseconds => format!("{median:.1} ms ({least:.1} – {most:.1})"),
+        Unit::Seconds => format!("{median:.2} s ({least:.2} – {most:.2})"),
+        Unit::MegabytesPerSecond => format!("{median:.0} MB/s ({least:.0} – {most:.0})"),
+        Unit::Mebibytes => format!("{median:.1} MiB ({least:.1} – {most:.1})"),
+        Unit::Number => format!("{median:.0} ({least:.0} – {most:.0})"),
+    }
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "NOT MET" }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let median = |values: &[f64]| spread(values, |value| Some(*value)).map(|spread| spread.median);
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_once_is_not_shown() {
+        assert_eq!(spread(&[1.0, -1.0], |value| (*value > 0.0).then_some(*value)), None);
+    }
+}
