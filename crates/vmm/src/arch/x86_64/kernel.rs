@@ -165,12 +165,15 @@ impl BootFiles {
 
     fn load_elf(&mut self, memory: &GuestMemory, command_line: &str) -> Result<Entry, KernelError> {
         let kernel = &mut self.kernel;
-        let start = Some(GuestAddress(layout::HIGH_MEMORY));
-        let result = loader::Elf::load(memory, None, &mut kernel.file, start)
+        // Where it begins is looked at below: of an ordinary program it is told first that it is no kernel.
+        let result = loader::Elf::load(memory, None, &mut kernel.file, None)
             .map_err(|error| kernel.cannot_load(memory, &error.to_string()))?;
         let PvhBootCapability::PvhEntryPresent(entry) = result.pvh_boot_cap else {
             return Err(KernelError::NoPvhEntry { path: kernel.path.clone() });
         };
+        if result.kernel_load.0 < layout::HIGH_MEMORY {
+            return Err(kernel.cannot_load(memory, "it begins below 1 MiB, where the boot data is"));
+        }
         let low = low_memory(memory);
         if result.kernel_end > low {
             let detail = format!("it needs memory up to {:#x}", result.kernel_end);
