@@ -1,0 +1,13 @@
+//! `whimbrel-vmm` from end to end: real processes, real KVM, and the workload guest, which checks its memory all the time.
+//!
+//! Everything is driven as an operator drives it: flags, signals, the monitor's socket.
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+mod devices;
+mod disk_locks;
+mod faults;
+mod harness;
+mod input;
+mod memory;
+mod migration;
+mod python;
