@@ -111,6 +111,18 @@ const RULES: &[Rule] = &[
         must_not_use: &[KVM],
         because: "it feeds bytes to the crates that parse what comes from outside",
     },
+    Rule {
+        name: "agent",
+        may_use: &[],
+        must_not_use: &[KVM, MEMORY, SOCKETS],
+        because: "it is the lab's hands in hosts and guests, and knows as little of Whimbrel as any other program there",
+    },
+    Rule {
+        name: "lab",
+        may_use: &["agent", "guests", "monitor"],
+        must_not_use: &[KVM, MEMORY],
+        because: "it drives machines as a user does, from the outside",
+    },
     Rule { name: "boundaries", may_use: &[], must_not_use: &[KVM], because: "it reads the others as text" },
 ];
 

@@ -88,5 +88,5 @@ fn nothing_is_left_to_do() {
 
 /// Every file of Rust in the repository.
 fn all() -> Vec<SourceFile> {
-    ["crates", "guests", "fuzz", "tests", "bench"].into_iter().flat_map(sources).collect()
+    ["crates", "guests", "fuzz", "tests", "bench", "lab"].into_iter().flat_map(sources).collect()
 }

@@ -1,0 +1,57 @@
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
+
+use super::ROOT_MIB;
+use crate::{
+    LabError,
+    packages::Packages,
+    programs::{find, run},
+};
+
+/// The first program on the guest's root file system.
+const INIT: &str = include_str!("root-init.sh");
+
+/// What of busybox the guest's programs need as files.
+const APPLETS: [&str; 31] = [
+    "cat", "cut", "date", "dd", "dmesg", "echo", "grep", "head", "hostname", "ip", "kill", "ls", "mkdir",
+    "mount", "nproc", "pidof", "ping", "poweroff", "ps", "reboot", "rm", "sh", "sleep", "sync", "wc", "tail",
+    "taskset", "tee", "timeout", "uname", "umount",
+];
+
+/// Writes a root file system for a guest into the beginning of `disk`, without being root.
+pub(super) fn write_root(disk: &Path, packages: &Packages, agent: &Path) -> Result<(), LabError> {
+    let work = tempfile::tempdir().map_err(LabError::system("create a temporary folder"))?;
+    let (root, image) = (work.path().join("root"), work.path().join("image"));
+    fill(&root, packages, agent).map_err(LabError::file("write", &root))?;
+    let mke2fs = find("mke2fs").unwrap_or_else(|| "mke2fs".into());
+    // Lazy initialisation would have the guest write its inode tables for minutes.
+    run(Command::new(mke2fs)
+        .args(["-q", "-t", "ext4", "-E", "lazy_itable_init=0,root_owner=0:0", "-d"])
+        .args([&root, &image])
+        .arg(format!("{ROOT_MIB}M")))?;
+    let copied = File::open(&image).and_then(|mut from| {
+        let mut to = File::options().write(true).open(disk)?;
+        io::copy(&mut from, &mut to)
+    });
+    copied.map(|_| ()).map_err(LabError::file("write", disk))
+}
+
+fn fill(root: &Path, packages: &Packages, agent: &Path) -> io::Result<()> {
+    for folder in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    fs::copy(&packages.busybox, root.join("bin/busybox"))?;
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    fs::copy(agent, root.join("bin/whimbrel-lab-agent"))?;
+    fs::write(root.join("boots"), "1\n")?;
+    let init = root.join("sbin/init");
+    fs::write(&init, INIT)?;
+    fs::set_permissions(init, fs::Permissions::from_mode(0o755))
+}

@@ -1,0 +1,188 @@
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    Host, Images, LabError, Network, Programs,
+    host::Plugs,
+    image::ROOT_MIB,
+    programs::{check_this_machine, target_directory},
+};
+
+/// What packages, programs and images of a lab take, in MiB.
+const NEEDED_MIB: u64 = 3072;
+/// Size of the disk beside the root file system.
+pub const DATA_MIB: u64 = 64;
+
+/// Hosts, the network between them, and the disks that they share. All ends when this is dropped.
+///
+/// Hosts see the disks as `/dev/vda`, with a root file system for a guest, and `/dev/vdb`, which is empty.
+#[derive(Debug)]
+pub struct Lab {
+    // Hosts end before the network and the folder of sockets go.
+    hosts: Vec<Host>,
+    network: Network,
+    images: Images,
+    disks: [PathBuf; 2],
+    logs: PathBuf,
+    sockets: TempDir,
+    machines: AtomicU32,
+}
+
+impl Lab {
+    /// Builds what is missing, and boots two hosts, `a` and `b`. Logs go to `target/lab/NAME`.
+    ///
+    /// # Errors
+    /// Something of this machine is missing, or a host does not come up.
+    pub fn two_hosts(name: &str) -> Result<Self, LabError> {
+        Self::new(name, &["a", "b"])
+    }
+
+    /// As [`Lab::two_hosts`], with hosts of these names.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn new(name: &str, hosts: &[&str]) -> Result<Self, LabError> {
+        check_this_machine()?;
+        let folder = target_directory().join("lab");
+        let logs = folder.join(name);
+        fresh(&logs)?;
+        check_space(&folder)?;
+        check_space(&crate::packages::cache_directory())?;
+        let images = Images::build(&logs, &Programs::build()?)?;
+        let disks = [("root", ROOT_MIB), ("data", DATA_MIB)]
+            .map(|(name, mib)| (logs.join(format!("{name}.img")), mib));
+        for (disk, mib) in &disks {
+            File::create(disk)
+                .and_then(|file| file.set_len(mib << 20))
+                .map_err(LabError::file("create", disk))?;
+        }
+        let disks = disks.map(|(disk, _)| disk);
+        let sockets = tempfile::tempdir().map_err(LabError::system("create a temporary folder"))?;
+        let network = Network::default();
+        let hosts = (1..).zip(hosts).map(|(number, name)| {
+            let card = network.port(sockets.path(), name)?;
+            Host::new(name, number, Plugs { card, disks: &disks, logs: &logs })
+        });
+        let hosts = hosts.collect::<Result<_, _>>()?;
+        let lab = Self { hosts, network, images, disks, logs, sockets, machines: AtomicU32::new(0) };
+        lab.hosts.iter().try_for_each(|host| host.switch_on(&lab.images))?;
+        lab.hosts.iter().try_for_each(Host::wait)?;
+        Ok(lab)
+    }
+
+    /// A host by its name.
+    ///
+    /// # Panics
+    /// There is none: names are in the source of whoever asks.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        self.hosts
+            .iter()
+            .find(|host| host.name() == name)
+            .unwrap_or_else(|| panic!("there is no host '{name}'"))
+    }
+
+    /// All hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Switches a host on that was killed, and waits until it is up.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn revive(&self, host: &Host) -> Result<(), LabError> {
+        host.switch_on(&self.images)?;
+        host.wait()
+    }
+
+    /// The network between the hosts.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What hosts and guests boot.
+    #[must_use]
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// The disk with the root file system, as this machine sees it.
+    #[must_use]
+    pub fn root_disk(&self) -> &Path {
+        &self.disks[0]
+    }
+
+    /// The other disk, as this machine sees it.
+    #[must_use]
+    pub fn data_disk(&self) -> &Path {
+        &self.disks[1]
+    }
+
+    /// Where logs are.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// A path for a socket of this lab.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.sockets.path().join(name)
+    }
+
+    /// Machines are numbered, so that each has logs of its own.
+    pub(crate) fn next_number(&self) -> u32 {
+        self.machines.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What a scenario may count on: all hosts are up and run no machine, and the network is well.
+    ///
+    /// # Errors
+    /// A host does not come up again.
+    pub fn reset(&self) -> Result<(), LabError> {
+        self.network.heal();
+        for host in self.hosts.iter().filter(|host| !host.is_on()) {
+            host.switch_on(&self.images)?;
+        }
+        for host in &self.hosts {
+            host.wait()?;
+            host.remote().run("killall -q -9 whimbrel-vmm; rm -f /run/*; true")?;
+        }
+        Ok(())
+    }
+
+    /// Writes a fresh root file system on its disk. No guest may be using it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn fresh_root(&self) -> Result<(), LabError> {
+        self.images.write_root(self.root_disk())
+    }
+}
+
+/// An empty folder.
+fn fresh(folder: &Path) -> Result<(), LabError> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(LabError::file("empty", folder))?;
+    }
+    fs::create_dir_all(folder).map_err(LabError::file("create", folder))
+}
+
+fn check_space(folder: &Path) -> Result<(), LabError> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+    let system =
+        rustix::fs::statvfs(there).map_err(|error| LabError::file("look at", there)(error.into()))?;
+    let free_mib = system.f_bavail.saturating_mul(system.f_frsize) >> 20;
+    if free_mib < NEEDED_MIB {
+        return Err(LabError::DiskSpace { path: folder.into(), free_mib, needed_mib: NEEDED_MIB });
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! `whimbrel-lab`: runs scenarios in emulated hosts.
+
+use std::{
+    error::Error,
+    io::BufRead as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, Subcommand};
+use whimbrel_lab::{
+    Lab, LabError,
+    scenarios::{self, Scenario},
+};
+
+/// Emulated hosts with stock kernels and real KVM, in which machines move.
+#[derive(Parser, Debug)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Say what scenarios there are
+    List,
+    /// Run scenarios; without a name, all of them
+    Run {
+        /// Names, as `list` says them
+        scenarios: Vec<String>,
+    },
+    /// Boot two hosts and run the commands that come in: a line is the name of a host, a space, and a shell command
+    Shell,
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().command {
+        Command::List => {
+            scenarios::ALL.iter().for_each(|scenario| println!("{:18} {}", scenario.name, scenario.about));
+            Ok(())
+        }
+        Command::Run { scenarios } => run(&scenarios),
+        Command::Shell => shell(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("whimbrel-lab: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(names: &[String]) -> Result<(), LabError> {
+    let chosen: Vec<&Scenario> = if names.is_empty() {
+        scenarios::ALL.iter().collect()
+    } else {
+        let find = |name: &String| {
+            let found = scenarios::ALL.iter().find(|scenario| scenario.name == name);
+            found.ok_or_else(|| {
+                LabError::Wrong(format!("There is no scenario '{name}': see 'whimbrel-lab list'"))
+            })
+        };
+        names.iter().map(find).collect::<Result<_, _>>()?
+    };
+    let start = Instant::now();
+    let lab = Lab::two_hosts("scenarios")?;
+    println!(
+        "two hosts are up after {:.1} s; logs are in {}",
+        start.elapsed().as_secs_f32(),
+        lab.logs().display()
+    );
+    let mut failed = 0;
+    for scenario in chosen {
+        println!("{}: {}", scenario.name, scenario.about);
+        let start = Instant::now();
+        let result = lab.reset().and_then(|()| (scenario.run)(&lab));
+        let took = start.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => println!("  ok, {took:.1} s"),
+            Err(error) => {
+                failed += 1;
+                println!("  FAILED after {took:.1} s: {}", explain(&error));
+                println!("  again, alone: cargo run -p whimbrel-lab -- run {}", scenario.name);
+            }
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(LabError::Wrong(format!("{failed} scenarios failed"))),
+    }
+}
+
+fn shell() -> Result<(), LabError> {
+    let lab = Lab::two_hosts("shell")?;
+    println!("up");
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let Some((name, command)) = line.split_once(' ') else { continue };
+        let Some(host) = lab.hosts().iter().find(|host| host.name() == name) else {
+            println!("there is no host '{name}'");
+            continue;
+        };
+        match host
+            .remote()
+            .spawn(&["sh", "-c", command])
+            .and_then(|program| program.wait(Duration::from_secs(300)))
+        {
+            Ok(output) => println!("{}{}[{:?}]", output.out, output.err, output.ending),
+            Err(error) => println!("{}", explain(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// An error with everything that caused it.
+fn explain(error: &LabError) -> String {
+    let first: &(dyn Error + 'static) = error;
+    let causes = std::iter::successors(Some(first), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
