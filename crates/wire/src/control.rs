@@ -10,6 +10,7 @@ pub const MAX_CONTROL_BYTES: u32 = MAX_BODY_BYTES as u32 + (64 << 10);
 
 /// One message. In the order in which a migration that goes well sends them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Message {
     /// Source: this is the machine that wants to move.
     Hello(Hello),

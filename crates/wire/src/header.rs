@@ -80,7 +80,7 @@ impl FrameHeader {
     /// Decodes a header and checks everything but the checksum, which also covers the bytes that follow.
     ///
     /// # Errors
-    /// Foreign bytes, an unknown kind, or a length over the cap of its kind.
+    /// Foreign bytes, an unknown kind or flag, or a length over the cap of its kind.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let magic = u16::from_le_bytes([bytes[0], bytes[1]]);
@@ -88,6 +88,9 @@ impl FrameHeader {
             return Err(WireError::NotWhimbrel { found: u16::from_be_bytes([bytes[0], bytes[1]]) });
         }
         let kind = FrameKind::from_number(bytes[2]).ok_or(WireError::Kind { found: bytes[2] })?;
+        if bytes[3] != 0 {
+            return Err(WireError::Malformed(format!("unknown flags {:#04x} in the header", bytes[3])));
+        }
         if bytes[3] != 0 {
             return Err(WireError::Malformed(format!("header with {} where zero must be", bytes[3])));
         }
@@ -141,9 +144,9 @@ mod tests {
         for bit in 0..(raw.len() + body.len()) * 8 {
             let (mut raw, mut body) = (raw, body);
             if bit / 8 < raw.len() {
-                raw[bit / 8] ^= 1 << (bit % 8)
+                raw[bit / 8] ^= 1 << (bit % 8);
             } else {
-                body[bit / 8 - raw.len()] ^= 1 << (bit % 8)
+                body[bit / 8 - raw.len()] ^= 1 << (bit % 8);
             }
             let outcome = FrameHeader::decode(&raw).and_then(|header| header.check(&raw, &body, 0));
             assert!(outcome.is_err(), "flipping bit {bit} went unnoticed");

@@ -1,5 +1,7 @@
 //! The handshake: what each side says of itself before a page moves.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use state::DeviceState;
 
@@ -143,7 +145,12 @@ fn memory(blocks: &[BlockInfo]) -> String {
 
 fn device_mismatches(theirs: &[DeviceInfo], ours: &[DeviceInfo]) -> Vec<String> {
     let mut reasons = Vec::new();
+    let mut known = HashSet::new();
     for device in theirs.iter().take(MAX_DEVICES) {
+        if !known.insert(&device.id) {
+            reasons.push(format!("The source names the device '{}' twice", device.id));
+            continue;
+        }
         match ours.iter().find(|our| our.id == device.id) {
             None => reasons.push(format!(
                 "The source has a device '{}' ({}), this destination has not",

@@ -1,0 +1,151 @@
+//! The bytes of one frame of each kind, as files. As long as `PROTOCOL_VERSION` stays, they stay.
+//!
+//! For a message that is new, `NEW_FRAMES=1 cargo test -p whimbrel-wire --test frames` writes the file that is missing.
+
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+use std::{fmt::Write, fs, path::PathBuf};
+
+use state::DeviceState;
+use whimbrel_wire::{
+    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Encoding, FrameHeader, FrameKind,
+    HEADER_BYTES, Hello, Message, PROTOCOL_VERSION, Refuse, RoundEnd, Run, SessionId,
+};
+
+const SESSION: SessionId = SessionId([0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAF]);
+
+fn device() -> DeviceState {
+    DeviceState {
+        id: "rtc0".into(),
+        kind: "rtc".into(),
+        version: 2,
+        body: vec![0xA1, 0x61, 0x78, 0x18, 0x2A],
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        version: 1,
+        oldest_version: 1,
+        release: "0.1.0".into(),
+        session: SESSION,
+        channels: 4,
+        page_bytes: 4096,
+        digest: true,
+        blocks: vec![
+            BlockInfo { name: "ram.low".into(), guest_address: 0, bytes: 3 << 30 },
+            BlockInfo { name: "ram.high".into(), guest_address: 4 << 30, bytes: 1 << 30 },
+        ],
+        devices: vec![DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 2 }],
+        machine: device(),
+    }
+}
+
+fn complete() -> Complete {
+    Complete {
+        rounds: 5,
+        raw_pages: 1 << 33,
+        zero_pages: 70_000,
+        devices: 1,
+        run: true,
+        digest: Some(vec![u64::MAX, 1]),
+    }
+}
+
+/// One of each message, in the order of the enum.
+fn messages() -> Vec<Message> {
+    vec![
+        Message::Hello(hello()),
+        Message::Accept(Accept { version: 1, release: "0.1.0".into(), channels: 4 }),
+        Message::Refuse(Refuse { reasons: vec!["Memory differs".into(), "Pages differ".into()] }),
+        Message::ChannelsOpen,
+        Message::Ping(1),
+        Message::Pong(u64::MAX),
+        Message::Switchover { round: 4 },
+        Message::Device(device()),
+        Message::Complete(complete()),
+        Message::Ready(Ack { nanoseconds: 1_500_000 }),
+        Message::Go,
+        Message::Running(Ack { nanoseconds: 250_000 }),
+        Message::NotRunning { reason: "no tap".into() },
+        Message::UnknownSession,
+        Message::Ask { session: SESSION },
+        Message::Bye,
+        Message::Abort { reason: "cancelled".into() },
+    ]
+}
+
+fn batch() -> Batch {
+    let run = |first_page, pages, encoding| Run { first_page, pages, encoding };
+    let runs = vec![run(0, 3, Encoding::Raw), run(1 << 40, 65_536, Encoding::Zero), run(9, 1, Encoding::Raw)];
+    Batch { round: 2, block: 1, runs }
+}
+
+fn frames() -> Vec<(String, Vec<u8>)> {
+    let named = |name: &str, frame: Vec<u8>| (name.to_lowercase(), frame);
+    let mut frames: Vec<_> =
+        messages().iter().map(|message| named(message.name(), message.encode(7).unwrap())).collect();
+    let mut pages = Vec::new();
+    batch().encode_into(3, &mut pages);
+    frames.push(named("pages", pages));
+    frames.push(named("channel-hello", ChannelHello { version: 1, index: 3, session: SESSION }.encode()));
+    let end = RoundEnd { round: 2, last: true, raw_pages: 4, zero_pages: 65_536 };
+    frames.push(named("round-end", end.encode(4)));
+    frames
+}
+
+fn file(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "frames", &format!("v{PROTOCOL_VERSION}"), &format!("{name}.hex")]
+        .iter()
+        .collect()
+}
+
+/// Sixteen bytes a line; the first line is the header.
+fn hex(bytes: &[u8]) -> String {
+    bytes.chunks(16).fold(String::new(), |mut text, line| {
+        let digits: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{}", digits.join(" ")).unwrap();
+        text
+    })
+}
+
+#[test]
+fn every_frame_has_the_bytes_that_it_always_had() {
+    for (name, frame) in frames() {
+        let path = file(&name);
+        let found = hex(&frame);
+        if !path.exists() && std::env::var_os("NEW_FRAMES").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &found).unwrap();
+        }
+        let known = fs::read_to_string(&path).unwrap_or_default();
+        let path = path.display();
+        assert!(
+            known == found,
+            "{path} says\n{known}and the frame is now\n{found}. Peers of this version would not understand it: go back, \
+             or raise PROTOCOL_VERSION and keep the old files"
+        );
+    }
+}
+
+#[test]
+fn every_frame_that_was_ever_sent_is_understood() {
+    for (name, message) in messages().into_iter().map(|message| (message.name().to_lowercase(), message)) {
+        let (header, body) = read(&name);
+        assert_eq!((header.kind, header.sequence), (FrameKind::Control, 7), "{name}");
+        assert_eq!(Message::decode(&body), Ok(message), "{name}");
+    }
+    let mut decoded = Batch::default();
+    decoded.decode_from(&read("pages").1, |block| (block == 1).then_some(1 << 41)).unwrap();
+    assert_eq!(decoded, batch());
+}
+
+fn read(name: &str) -> (FrameHeader, Vec<u8>) {
+    let path = file(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let bytes: Vec<u8> = text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let (raw, body) = bytes.split_first_chunk::<HEADER_BYTES>().unwrap();
+    let header = FrameHeader::decode(raw).unwrap();
+    header.check(raw, body, header.sequence).unwrap();
+    (header, body.to_vec())
+}
