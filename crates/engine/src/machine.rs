@@ -29,7 +29,8 @@ pub trait SourceMachine: Send + Sync {
     /// The machine stays here after all: takes the disk locks back if they were released, and runs if `run`.
     ///
     /// # Errors
-    /// The locks cannot be had: somebody else uses the disks. The machine then stays stopped.
+    /// The locks cannot be had: the destination has not let go of the disks yet, or somebody else uses them. The machine
+    /// then stays stopped, and this is called again a moment later.
     fn resume(&self, run: bool) -> Result<(), MachineError>;
 }
 

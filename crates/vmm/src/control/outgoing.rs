@@ -118,8 +118,9 @@ impl SourceMachine for Leaving {
         if self.control.state() != RunState::FinishMigrate {
             return Ok(());
         }
-        self.control.set(RunState::Paused);
+        // Nothing has changed if this fails: the destination may hold them a moment longer, and it is tried again.
         self.machine.lock_disks()?;
+        self.control.set(RunState::Paused);
         if run {
             self.control.set_running(&turn, &self.machine);
         }
