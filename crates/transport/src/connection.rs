@@ -7,7 +7,7 @@ use std::{
     },
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::net::sockopt;
@@ -18,6 +18,11 @@ use crate::{Address, Reach, TransportError, vectored};
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// Silence after which keepalive probes begin, and the pause between them.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Socket buffers of connections within this host. Left to itself the kernel lets them grow to many megabytes, and what is in
+/// flight falls out of the CPU's caches before it is read: over four loopback streams 512 KiB move the same bytes in two thirds
+/// of the time, with a fifth less CPU (smaller ones cost more in switches than they save). Networks need the kernel's own tuning.
+const LOOPBACK_BUFFER_BYTES: usize = 512 << 10;
 
 /// A stream connection, TCP or unix.
 #[derive(Debug)]
@@ -74,7 +79,12 @@ impl Connection {
 
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
+        let within_host = stream.peer_addr()?.ip().to_canonical().is_loopback();
         let fd: OwnedFd = stream.into();
+        if within_host {
+            sockopt::set_socket_send_buffer_size(&fd, LOOPBACK_BUFFER_BYTES)?;
+            sockopt::set_socket_recv_buffer_size(&fd, LOOPBACK_BUFFER_BYTES)?;
+        }
         sockopt::set_socket_keepalive(&fd, true)?;
         sockopt::set_tcp_keepidle(&fd, KEEPALIVE)?;
         sockopt::set_tcp_keepintvl(&fd, KEEPALIVE)?;
@@ -88,6 +98,15 @@ impl Connection {
     /// The connection broke or was shut down; how much was sent is not known then.
     pub fn send(&self, bytes: &[u8]) -> Result<(), TransportError> {
         vectored::send_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
+    }
+
+    /// Sends all of `bytes`, unless the other side takes them too slowly.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; also when not all was sent after `patience`. A patience of zero sends what there is room for.
+    pub fn send_within(&self, bytes: &[u8], patience: Duration) -> Result<(), TransportError> {
+        let deadline = Instant::now() + patience;
+        vectored::send_all_until(self.as_fd(), bytes, deadline).map_err(|error| self.explain(error))
     }
 
     /// Fills `bytes` from the connection.
@@ -144,6 +163,7 @@ impl Connection {
             return TransportError::Stopped;
         }
         match error.kind() {
+            io::ErrorKind::TimedOut => TransportError::Slow,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 TransportError::Closed
             }

@@ -58,6 +58,11 @@ pub enum TransportError {
     /// The other side closed the connection.
     #[error("The other side closed the connection")]
     Closed,
+    /// The other side does not take what is sent, or the network does not carry it.
+    #[error(
+        "The connection has been stuck for too long: see whether the other side and the network are well"
+    )]
+    Slow,
     /// The connection broke.
     #[error("The connection broke")]
     Broken(#[source] io::Error),

@@ -37,7 +37,7 @@ use self::{
 use crate::{
     DestinationMachine, MachineError, Observer, PlainThreads, ThreadRole, Threads, catch_panic, chain,
     cpu_time::{CpuTime, ThreadClock},
-    frames::{FrameReader, MessageSender},
+    frames::{FrameReader, MessageSender, ReadAhead},
     threads,
 };
 
@@ -162,7 +162,15 @@ struct Link {
     connection: Arc<Connection>,
     sender: MessageSender,
     reader: Option<FrameReader>,
+    ahead: Option<ReadAhead>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Link {
+    /// A connection that is not read from yet.
+    fn new(connection: Arc<Connection>, reader: FrameReader) -> Self {
+        Self { connection, sender: MessageSender::new(), reader: Some(reader), ahead: None, thread: None }
+    }
 }
 
 /// The page channels of an attempt.
@@ -229,7 +237,12 @@ impl Host {
                 self.asked(connection, reader, session)
             }
             Input::Heard(number, _) | Input::ChannelDone(number, _) if number != self.number => Vec::new(),
-            Input::Heard(_, Ok(message)) => self.destination.handle(now, Event::Message(message)),
+            Input::Heard(_, Ok(message)) => {
+                if let Some(ahead) = self.link.as_ref().and_then(|link| link.ahead.as_ref()) {
+                    ahead.dealt_with_one();
+                }
+                self.destination.handle(now, Event::Message(message))
+            }
             Input::Heard(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
             Input::ChannelDone(_, Ok(())) => self.channel_done(),
             Input::ChannelDone(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
@@ -248,8 +261,7 @@ impl Host {
             return Vec::new();
         }
         self.number += 1;
-        self.link =
-            Some(Link { connection, sender: MessageSender::new(), reader: Some(reader), thread: None });
+        self.link = Some(Link::new(connection, reader));
         self.destination.handle(self.now(), Event::Message(Message::Hello(hello)))
     }
 
@@ -270,12 +282,12 @@ impl Host {
     /// Answers a source that lost its link; afterwards it only says goodbye.
     fn asked(&mut self, connection: Arc<Connection>, reader: FrameReader, session: SessionId) -> Vec<Action> {
         let (answer, actions) = self.destination.asked(self.now(), session);
-        let mut sender = MessageSender::new();
-        let sent = sender.send(&connection, &answer);
+        let mut link = Link::new(connection, reader);
+        let sent = link.sender.send(&link.connection, &answer);
         if sent.is_ok() && matches!(answer, Message::Running(_)) {
             // What the source says next (goodbye) is heard like on the link that was lost.
             self.close_link();
-            self.link = Some(Link { connection, sender, reader: Some(reader), thread: None });
+            self.link = Some(link);
             self.read_link();
         }
         actions
@@ -428,16 +440,14 @@ impl Host {
     /// Starts the thread that reads the control connection.
     fn read_link(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let Some(mut reader) = link.reader.take() else { return };
+        let Some(reader) = link.reader.take() else { return };
         let (number, queue, connection) = (self.number, self.queue.clone(), link.connection.clone());
+        let (ahead, reading) = ReadAhead::new();
+        link.ahead = Some(ahead);
         let read = move || {
-            loop {
-                let heard = reader.read_message(&connection).map_err(|error| chain(&error));
-                let over = heard.is_err();
-                if queue.send(Input::Heard(number, heard)).is_err() || over {
-                    return;
-                }
-            }
+            reading.read_all(reader, &connection, |heard| {
+                queue.send(Input::Heard(number, heard.map_err(|error| chain(&error)))).is_ok()
+            });
         };
         let queue = self.queue.clone();
         let failed = move |reason| {
@@ -491,6 +501,7 @@ impl Host {
     fn close_link(&mut self) {
         if let Some(link) = self.link.take() {
             link.connection.shutdown();
+            drop(link.ahead);
             if let Some(thread) = link.thread {
                 let _ = thread.join();
             }

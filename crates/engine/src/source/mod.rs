@@ -34,7 +34,7 @@ use self::{
 use crate::{
     MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, catch_panic, chain,
     cpu_time::{CpuTime, ThreadClock},
-    frames::{FrameReader, MessageSender},
+    frames::{FrameReader, MessageSender, ReadAhead},
     threads,
 };
 
@@ -201,6 +201,7 @@ struct Attempt {
 struct Control {
     connection: Arc<Connection>,
     sender: MessageSender,
+    ahead: ReadAhead,
     reader: JoinHandle<()>,
 }
 
@@ -273,7 +274,12 @@ impl Attempt {
                 Input::Dialled(_, Err(reason)) | Input::Heard(_, Err(reason)) => {
                     return Event::LinkLost(reason);
                 }
-                Input::Heard(_, Ok(message)) => return Event::Message(message),
+                Input::Heard(_, Ok(message)) => {
+                    if let Some(control) = &self.control {
+                        control.ahead.dealt_with_one();
+                    }
+                    return Event::Message(message);
+                }
             }
         }
     }
@@ -339,15 +345,11 @@ impl Attempt {
 
     fn adopt(&mut self, connection: Arc<Connection>) -> Event {
         let (number, queue, incoming) = (self.dial, self.queue.clone(), connection.clone());
+        let (ahead, reading) = ReadAhead::new();
         let read = move || {
-            let mut reader = FrameReader::new();
-            loop {
-                let heard = reader.read_message(&incoming).map_err(|error| chain(&error));
-                let over = heard.is_err();
-                if queue.send(Input::Heard(number, heard)).is_err() || over {
-                    return;
-                }
-            }
+            reading.read_all(FrameReader::new(), &incoming, |heard| {
+                queue.send(Input::Heard(number, heard.map_err(|error| chain(&error)))).is_ok()
+            });
         };
         let queue = self.queue.clone();
         let failed = move |reason| {
@@ -355,7 +357,7 @@ impl Attempt {
         };
         match threads::spawn(&self.threads, ThreadRole::Control, "mig-control", read, failed) {
             Ok(reader) => {
-                self.control = Some(Control { connection, sender: MessageSender::new(), reader });
+                self.control = Some(Control { connection, sender: MessageSender::new(), ahead, reader });
                 Event::Connected
             }
             Err(error) => Event::LinkLost(format!("No thread to read with: {error}")),
@@ -366,6 +368,10 @@ impl Attempt {
         // Without a connection there is nobody to tell, as for the abort of an attempt that never connected.
         let control = self.control.as_mut()?;
         let sent = control.sender.send(&control.connection, message);
+        if *message == Message::Go {
+            // Should the destination have gone, what it said last may be the answer. Whoever reads it will see the end too.
+            return None;
+        }
         sent.err()
             .map(|error| Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error))))
     }
@@ -460,6 +466,7 @@ impl Attempt {
         }
         if let Some(control) = self.control.take() {
             control.connection.shutdown();
+            drop(control.ahead);
             let _ = control.reader.join();
         }
     }
