@@ -301,9 +301,9 @@ impl Source {
                 self.released(now)
             }
             (State::Asking { .. }, Message::Running(_)) => self.released(now),
-            (State::AwaitRunning | State::Asking { .. }, Message::NotRunning { reason }) => {
-                self.taken_back(now, &reason)
-            }
+            (State::AwaitRunning | State::Asking { .. }, Message::NotRunning { reason })
+            // It gave up while *go* was on its way: after *go* it never does.
+            | (State::AwaitRunning, Message::Abort { reason }) => self.taken_back(now, &reason),
             (State::Asking { .. }, Message::UnknownSession) => {
                 let asked = "The destination does not know the session (was it restarted?): nobody can tell who runs the \
                              machine. Look at the destination; see the disk locks";
