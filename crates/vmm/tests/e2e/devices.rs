@@ -267,8 +267,9 @@ fn a_guest_resets_itself_where_it_went() {
     let last = lab.vacancy(&spec);
     there.set(json!({ "whimbrel-digest": true }));
     there.moves_to(&last, &last.listen());
-    let report = Story::of(&last).goes_on(3);
-    assert_eq!((report.errors, report.clock_back, report.tsc_back), (0, 0, 0));
+    story.goes_on_at(&last);
+    story.goes_on(3);
+    story.assert_intact_after(2);
 }
 
 #[test]

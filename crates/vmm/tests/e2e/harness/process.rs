@@ -165,6 +165,10 @@ impl Drop for Vmm {
     fn drop(&mut self) {
         let child = self.child.get_mut();
         let status = child.try_wait();
+        if std::thread::panicking() && matches!(status, Ok(None)) {
+            let text = self.client.get_mut().human("info migrate");
+            eprintln!("---- {} says:\n{}", self.name, text.unwrap_or_else(|error| error.to_string()));
+        }
         // Fails when it has ended already.
         let _ = child.kill();
         let _ = child.wait();

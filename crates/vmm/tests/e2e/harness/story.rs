@@ -47,9 +47,9 @@ impl Story {
     }
 
     /// Waits for `count` reports that are not there yet: the guest runs. Answers the last of them.
-    pub(crate) fn goes_on(&self, count: u64) -> Report {
-        let last = self.reports().last().map_or(0, |report| report.sequence);
-        self.wait_for("it goes on", |report| report.sequence >= last + count)
+    pub(crate) fn goes_on(&self, count: usize) -> Report {
+        let known = self.reports().len();
+        until("the guest goes on", || self.reports().get(known + count - 1).cloned())
     }
 
     /// Waits for a line that contains this.
@@ -59,10 +59,20 @@ impl Story {
         })
     }
 
-    /// Checks that the guest found nothing wrong: no report is missing or came twice, memory is as it must be, and no clock
-    /// went backwards. Answers the last report.
+    /// Checks that the guest booted once and found nothing wrong: no report is missing or came twice, memory is as it must be,
+    /// and no clock went backwards. Answers the last report.
     pub(crate) fn assert_intact(&self) -> Report {
-        let reports = self.reports();
+        self.assert_intact_after(1)
+    }
+
+    /// As [`Self::assert_intact`], for a guest that booted so many times, since the last of them.
+    pub(crate) fn assert_intact_after(&self, boots: usize) -> Report {
+        let lines = self.lines();
+        let begins: Vec<_> =
+            (0..lines.len()).filter(|&index| lines[index].contains("whimbrel boot")).collect();
+        assert_eq!(begins.len(), boots, "{lines:#?}");
+        let lines = &lines[begins[boots - 1]..];
+        let reports: Vec<_> = lines.iter().filter_map(|line| parse_report(line)).collect();
         for (expected, report) in (0..).zip(&reports) {
             assert_eq!(report.sequence, expected, "a report is missing or came twice");
             assert_eq!(report.errors, 0, "memory is not what it was: {report:?}");
@@ -77,8 +87,7 @@ impl Story {
         }
         let bad =
             ["whimbrel error", "whimbrel disk-error", "whimbrel fault", "whimbrel panic", "whimbrel warning"];
-        let found: Vec<_> =
-            self.lines().into_iter().filter(|line| bad.iter().any(|bad| line.contains(bad))).collect();
+        let found: Vec<_> = lines.iter().filter(|line| bad.iter().any(|bad| line.contains(bad))).collect();
         assert!(found.is_empty(), "{found:#?}");
         reports.last().expect("there are reports").clone()
     }

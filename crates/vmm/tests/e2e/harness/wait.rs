@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 /// Longest that any one thing may take. Most take milliseconds; a busy machine of two CPUs can be slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 const GLANCE: Duration = Duration::from_millis(5);
