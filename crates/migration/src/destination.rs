@@ -85,7 +85,7 @@ pub enum Action {
     End,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     /// Waiting for a source.
     Listening,
@@ -101,7 +101,7 @@ enum State {
 }
 
 /// The destination's side.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     state: State,
     side: DestinationSide,

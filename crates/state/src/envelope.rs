@@ -17,7 +17,7 @@ pub trait Schema: Serialize + DeserializeOwned {
 }
 
 /// The saved state of one device, as it is stored and sent.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceState {
     /// Which device of the machine, for example `disk0` or `vcpu3`. Unique within a machine.

@@ -63,7 +63,7 @@ pub enum Message {
 }
 
 /// What must have arrived for the machine to be whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Complete {
     /// Rounds that were sent, the last pass included.

@@ -12,7 +12,7 @@ use crate::{MAX_CHANNELS, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
 pub struct SessionId(pub [u8; 16]);
 
 /// The source introduces itself and the machine that is to move. First message on the control connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
     /// Highest protocol version that the source speaks.
@@ -38,7 +38,7 @@ pub struct Hello {
 }
 
 /// One block of guest memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockInfo {
     /// Name, for example `ram.low`.
@@ -50,7 +50,7 @@ pub struct BlockInfo {
 }
 
 /// One device whose state travels.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceInfo {
     /// Id within the machine.

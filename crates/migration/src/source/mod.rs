@@ -33,46 +33,68 @@ const RESUME_INTERVAL: Duration = Duration::from_millis(50);
 /// half a minute when the link is dead; a lock server may take longer to notice that it died.
 const RESUME_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where the attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+/// Where an attempt is. Only [`Source`] changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The control connection is being made.
     Connecting,
+    /// *Hello* was said.
     Handshake,
-    /// Opening channels: until this side has opened them and the other side has them.
+    /// Opening channels.
     Preparing {
+        /// This side has opened them.
         prepared: bool,
+        /// The other side has them.
         open: bool,
     },
+    /// Pages are being sent while the machine runs.
     Sending {
+        /// Number of the round.
         round: u32,
     },
+    /// The dirty log is being read after a round.
     Fetching {
+        /// Number of the round that is over.
         round: u32,
     },
+    /// The machine is being stopped.
     Stopping {
+        /// Number of the round to come, the last.
         round: u32,
     },
+    /// The machine is stopped, and the user was asked to say when to go on.
     PreSwitchover {
+        /// As in [`State::Stopping`].
         round: u32,
     },
+    /// The dirty log is being read for the last time.
     LastFetch {
+        /// As in [`State::Stopping`].
         round: u32,
     },
+    /// The last pages and the device states are being sent.
     LastPass {
+        /// Number of the round.
         round: u32,
+        /// The pages are sent.
         pages_sent: bool,
+        /// The states are sent, so many.
         devices: Option<u32>,
     },
+    /// *Complete* was said.
     AwaitReady,
+    /// *Go* was said.
     AwaitRunning,
-    /// *Go* was said and the link is lost; the next question is due at this time.
+    /// *Go* was said and the link is lost.
     Unknown {
+        /// When the next question is due.
         ask_at: Time,
     },
     /// A new connection is being made to ask.
     Reconnecting,
     /// Asked, waiting for the answer.
     Asking {
+        /// How long to wait for it.
         until: Time,
     },
     /// The machine stays here, and is being taken back.
@@ -80,11 +102,12 @@ enum State {
         /// When the next try is due; `None` while one is under way.
         retry_at: Option<Time>,
     },
+    /// It is over.
     Ended,
 }
 
 /// The source's side of one attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     params: Params,
     hello: Hello,
@@ -207,6 +230,18 @@ impl Source {
             State::Resuming { .. } => Status::Device,
             State::Ended => self.outcome.as_ref().map_or(Status::Failed, Outcome::status),
         }
+    }
+
+    /// Where it stands, exactly.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How it ended, or how it will end once the machine is taken back.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
     }
 
     /// Which side the machine belongs to, as far as the source knows.

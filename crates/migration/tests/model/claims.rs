@@ -1,0 +1,214 @@
+//! What is claimed of every world that can come about, and what must come about for the claims to mean something.
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use stateright::{Expectation, Property};
+use whimbrel_migration::{
+    Status,
+    handover::{DestinationSide, SourceSide},
+    source::State,
+};
+
+use crate::{
+    arrival::There,
+    network::Side,
+    origin::Guest,
+    source::Ending,
+    words::{Packet, Word},
+    world::{Lock, Model, NO_PANIC, World},
+};
+
+pub(crate) const NEVER_TWO: &str = "never is the machine at both sides";
+pub(crate) const NO_WAY_BACK: &str = "what ran at the destination never runs at the source again";
+pub(crate) const LOCKED: &str = "whoever runs the machine holds its disk";
+pub(crate) const GO_ONCE: &str = "go is said once in a session";
+pub(crate) const AS_DECIDED: &str = "a side has the machine only if the state machine says that it may";
+pub(crate) const HONEST: &str = "a machine that is stopped has a migration that says so";
+pub(crate) const SETTLES: &str = "left alone, both alive, exactly one side comes to have the machine";
+
+/// Everything that `model` is explored for.
+pub(crate) fn of(model: &Model) -> Vec<Property<Model>> {
+    let mut all = claims();
+    all.extend(examples());
+    if model.attempts > 1 {
+        all.push(sometime("a second attempt arrives after a first that failed", |_, world| {
+            world.sessions == 2 && world.there() == There::Running
+        }));
+    }
+    if model.kills > 0 {
+        all.push(sometime("a destination that was started anew does not know the session", |_, world| {
+            is_on_its_way_to_source(world, Word::UnknownSession) && world.history.forgotten != 0
+        }));
+    }
+    if model.locks {
+        all.push(sometime("the source waits for its disk", |_, world| {
+            state_is(world, |state| matches!(state, State::Resuming { retry_at: Some(_) }))
+                && world.lock == Lock::Held(Side::Destination)
+        }));
+    }
+    all
+}
+
+fn claims() -> Vec<Property<Model>> {
+    vec![
+        always(NEVER_TWO, |_, world| !(world.source_has() && world.destination_has())),
+        always(NO_WAY_BACK, |_, world| !(world.source_has() && world.history.ran_there)),
+        always(LOCKED, who_runs_holds_the_lock),
+        always(GO_ONCE, |_, world| world.history.goes <= 1),
+        always(AS_DECIDED, is_as_decided),
+        always(HONEST, is_honest),
+        always(SETTLES, settles),
+    ]
+}
+
+/// Without these the claims would hold of a migration that never gets anywhere.
+fn examples() -> Vec<Property<Model>> {
+    vec![
+        sometime("it moves", |_, world| world.there() == There::Running && is_gone(world)),
+        sometime("a cancel comes after ready", |_, world| {
+            ending(world) == Some(Ending::Cancelled)
+                && destination_side(world) == Some(DestinationSide::Ready)
+        }),
+        sometime("an answer to go is lost, and asked for", |_, world| {
+            state_is(world, |state| matches!(state, State::Asking { .. })) && world.destination_has()
+        }),
+        sometime("a question overtakes go", a_question_overtakes_go),
+        sometime("a go is lost, and the machine taken back", |_, world| {
+            world.history.goes == 1 && world.source_has()
+        }),
+    ]
+}
+
+type Condition = fn(&Model, &World) -> bool;
+
+fn always(name: &'static str, condition: Condition) -> Property<Model> {
+    Property { expectation: Expectation::Always, name, condition }
+}
+
+fn sometime(name: &'static str, condition: Condition) -> Property<Model> {
+    Property { expectation: Expectation::Sometimes, name, condition }
+}
+
+fn who_runs_holds_the_lock(model: &Model, world: &World) -> bool {
+    let runs_here = world.origin.as_ref().is_some_and(|origin| origin.guest == Guest::Running);
+    !model.locks
+        || (!runs_here || world.lock == Lock::Held(Side::Source))
+            && (!world.destination_has() || world.lock == Lock::Held(Side::Destination))
+}
+
+fn is_as_decided(_: &Model, world: &World) -> bool {
+    let attempt = world.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
+    let source_may = attempt.is_none_or(|attempt| attempt.source.side().may_run());
+    let destination_may = destination_side(world).is_some_and(DestinationSide::may_run);
+    (source_may || !world.source_has()) && (destination_may || !world.destination_has())
+}
+
+fn is_honest(_: &Model, world: &World) -> bool {
+    let Some(origin) = &world.origin else { return true };
+    let Some(attempt) = &origin.attempt else {
+        return match origin.guest {
+            Guest::Stopped => false,
+            Guest::Gone => origin.last == Some(Ending::Completed) && (world.history.ran_there),
+            Guest::Running | Guest::Paused => origin.last != Some(Ending::Completed),
+        };
+    };
+    let asks =
+        matches!(attempt.source.state(), State::Unknown { .. } | State::Reconnecting | State::Asking { .. });
+    // Whoever looks sees it: unknown means unknown, nothing else does, and it is not over while the machine is stopped.
+    asks == (attempt.source.status() == Status::Unknown)
+        && (!asks || attempt.source.side() == SourceSide::Committed)
+        && (origin.guest != Guest::Stopped
+            || attempt.source.status().is_under_way()
+            || !attempt.todo.is_empty())
+}
+
+/// Whether the world comes to rest with one machine at one side, if from now on nobody interferes and time passes. Each
+/// step in peace is one that the model knows, so this is what can always still happen; under a scheduler that is fair it will.
+fn settles(model: &Model, world: &World) -> bool {
+    let mut path = Vec::new();
+    let mut seen = HashSet::new();
+    let mut world = world.clone();
+    loop {
+        let print = fingerprint(&world);
+        if model.settled.lock().expect(NO_PANIC).contains(&print) {
+            break;
+        }
+        let step = world.step_in_peace(model).filter(|_| seen.insert(print));
+        let Some(step) = step else {
+            // It asks again and again, or nothing happens any more.
+            if is_settled(&world) {
+                break;
+            }
+            return false;
+        };
+        path.push(print);
+        world.take(model, step);
+    }
+    model.settled.lock().expect(NO_PANIC).extend(path);
+    true
+}
+
+fn is_settled(world: &World) -> bool {
+    let free = |world: &World| world.lock != Lock::Held(Side::Destination);
+    let vacant = world
+        .arrival
+        .as_ref()
+        .is_none_or(|arrival| !arrival.destination.is_busy() && arrival.guest == There::Nothing);
+    let Some(origin) = &world.origin else { return world.destination_has() || vacant && free(world) };
+    let Some(attempt) = &origin.attempt else {
+        return match origin.guest {
+            Guest::Running => vacant && free(world),
+            Guest::Paused => vacant && free(world) && world.history.paused,
+            Guest::Gone => world.destination_has() || world.history.forgotten != 0,
+            Guest::Stopped => false,
+        };
+    };
+    // Only death makes somebody forget, and who forgets does not run it.
+    let forgotten = world.history.forgotten & 1 << attempt.session != 0;
+    attempt.source.status() == Status::Unknown
+        && (world.arrival.is_none() || forgotten)
+        && vacant
+        && free(world)
+}
+
+fn a_question_overtakes_go(_: &Model, world: &World) -> bool {
+    let arrives = |word| {
+        world
+            .network
+            .numbers()
+            .any(|link| world.network.is_on_its_way(link, Side::Destination, Packet::Word(word)))
+    };
+    destination_side(world) == Some(DestinationSide::Ready)
+        && arrives(Word::Go)
+        && arrives(Word::Ask(world.sessions))
+}
+
+fn is_on_its_way_to_source(world: &World, word: Word) -> bool {
+    world.network.numbers().any(|link| world.network.is_on_its_way(link, Side::Source, Packet::Word(word)))
+}
+
+fn is_gone(world: &World) -> bool {
+    world.origin.as_ref().is_some_and(|origin| origin.guest == Guest::Gone)
+}
+
+fn state_is(world: &World, is: impl Fn(State) -> bool) -> bool {
+    let attempt = world.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
+    attempt.is_some_and(|attempt| is(attempt.source.state()))
+}
+
+fn ending(world: &World) -> Option<Ending> {
+    world.origin.as_ref()?.attempt.as_ref()?.source.ending()
+}
+
+fn destination_side(world: &World) -> Option<DestinationSide> {
+    world.arrival.as_ref().map(|arrival| arrival.destination.side())
+}
+
+fn fingerprint(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    world.hash(&mut hasher);
+    hasher.finish()
+}

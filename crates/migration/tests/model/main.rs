@@ -1,0 +1,155 @@
+//! A model of the hand-over: every order in which the steps of both sides, the network, the disk and the people can come is
+//! tried, and what `claims` says is looked at in every world that comes about. The state machines in it are the real ones; what
+//! the `engine` crate and the monitor do around them is written down in `origin` and `arrival`. `docs/hand-over.md` tells what is
+//! assumed.
+//!
+//! Counts and counterexamples are printed: `cargo test -p whimbrel-migration --test model -- --nocapture`. A second, larger
+//! exploration takes minutes: add `--ignored`.
+
+mod arrival;
+mod broken;
+mod claims;
+mod network;
+mod origin;
+mod source;
+mod words;
+mod world;
+
+use std::{collections::HashMap, time::Instant};
+
+use broken::Broken;
+use stateright::{Checker, HasDiscoveries, Model as _};
+use words::{Packet, Word};
+use world::Model;
+
+/// Explores `model`: everything, or, if `claim` is not to hold, until it is seen not to. Answers which claims were seen not to hold,
+/// and how it came to that.
+fn explore(name: &str, model: Model, claim: Option<&'static str>) -> HashMap<&'static str, String> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let until = match claim {
+        None => HasDiscoveries::AnyFailures,
+        Some(claim) => HasDiscoveries::AnyOf([claim].into()),
+    };
+    let began = Instant::now();
+    let checker = model.checker().threads(threads).finish_when(until).spawn_bfs().join();
+    let (worlds, steps, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
+    println!("{name}: {worlds} worlds, {steps} steps, {depth} deep, {:.1?}", began.elapsed());
+    let mut found = checker.discoveries();
+    let mut failed = HashMap::new();
+    for property in checker.model().properties() {
+        match (found.remove(property.name), property.expectation.discovery_is_failure()) {
+            (Some(path), true) => {
+                let end = path.last_state().clone();
+                let steps = path.into_actions();
+                failed.insert(property.name, format!("not so: {}: {steps:#?}\n{end:#?}", property.name));
+            }
+            (None, false) if claim.is_none() => {
+                panic!("{name} says little: it never comes to this: {}", property.name);
+            }
+            _ => {}
+        }
+    }
+    failed
+}
+
+fn must_hold(name: &str, model: Model) {
+    if let Some(how) = explore(name, model, None).into_values().next() {
+        panic!("{name}: {how}");
+    }
+}
+
+#[test]
+fn one_migration_keeps_the_machine_at_one_side_whatever_strikes() {
+    let model = Model {
+        attempts: 1,
+        kills: 2,
+        rounds: 1,
+        source_dies: true,
+        locks: true,
+        others: true,
+        pauses: true,
+        asks_before_switchover: true,
+        ..Model::default()
+    };
+    must_hold("one migration, with everything", model);
+}
+
+#[test]
+fn two_migrations_keep_the_machine_at_one_side_with_a_disk_that_is_locked() {
+    must_hold(
+        "two migrations, with a lock",
+        Model { attempts: 2, kills: 1, locks: true, ..Model::default() },
+    );
+}
+
+#[test]
+fn two_migrations_keep_the_machine_at_one_side_without_any_lock() {
+    must_hold("two migrations, without a lock", Model { attempts: 2, kills: 1, ..Model::default() });
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn two_migrations_keep_the_machine_at_one_side_whatever_strikes() {
+    let model =
+        Model { attempts: 2, kills: 2, source_dies: true, locks: true, others: true, ..Model::default() };
+    must_hold("two migrations, with everything", model);
+}
+
+/// For each rule a claim that does not hold without it.
+#[test]
+fn without_any_one_of_its_rules_the_hand_over_fails() {
+    for (broken, attempts, locks, claim) in RULES {
+        let model =
+            Model { attempts: *attempts, kills: 1, locks: *locks, broken: Some(*broken), ..Model::default() };
+        let name = format!("{broken:?}");
+        let failed = explore(&name, model, Some(*claim));
+        assert!(failed.contains_key(claim), "{name} is not noticed by: {claim}");
+    }
+}
+
+const RULES: &[(Broken, u8, bool, &str)] = &[
+    (Broken::WaitsOnWhenAsked, 1, false, claims::NEVER_TWO),
+    (Broken::TakesSilenceForNo, 1, false, claims::NEVER_TWO),
+    (Broken::TakesABrokenLinkForNo, 1, false, claims::NEVER_TWO),
+    (Broken::CancelsAfterGo, 1, false, claims::NEVER_TWO),
+    (Broken::SaysGoAgain, 1, false, claims::GO_ONCE),
+    (Broken::DoesNotWaitForGo, 1, false, claims::NEVER_TWO),
+    (Broken::HearsThePast, 2, false, claims::NEVER_TWO),
+    (Broken::DeniesWhatItDoesNotKnow, 1, false, claims::NO_WAY_BACK),
+    (Broken::ForgetsWhatItGaveUp, 1, false, claims::SETTLES),
+    (Broken::WaitsOnWithoutALink, 1, false, claims::SETTLES),
+    (Broken::RanBeforeItFailedToStart, 1, false, claims::NO_WAY_BACK),
+    (Broken::DoesNotAsk, 1, false, claims::SETTLES),
+    (Broken::ResumesWithoutTheLock, 1, true, claims::LOCKED),
+    (Broken::IsPausedBeforeItHasTheLock, 1, true, claims::SETTLES),
+    (Broken::RunsByCommandWithoutTheLock, 1, true, claims::LOCKED),
+    (Broken::LoadsWithoutTheLock, 1, true, claims::LOCKED),
+    (Broken::KeepsTheLock, 1, true, claims::SETTLES),
+];
+
+#[test]
+fn words_stand_for_messages() {
+    let words = [
+        Word::Hello(2),
+        Word::Accept,
+        Word::Refuse,
+        Word::ChannelsOpen,
+        Word::Ping,
+        Word::Pong,
+        Word::Switchover,
+        Word::Device,
+        Word::Complete { run: false },
+        Word::Ready,
+        Word::Go,
+        Word::Running,
+        Word::NotRunning,
+        Word::UnknownSession,
+        Word::Ask(3),
+        Word::Bye,
+        Word::Abort,
+    ];
+    for word in words {
+        assert_eq!(Word::of(&word.message()), word);
+        assert_ne!(Packet::Word(word), Packet::LastRound);
+    }
+}

@@ -1,0 +1,220 @@
+//! The real state machine of the source, seen as what decides: without times and figures.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use whimbrel_migration::{
+    FixedCosts, Outcome, Params, Source, Status, Time,
+    handover::SourceSide,
+    source::{Action, Event, State},
+};
+
+use crate::words::{Word, hello};
+
+/// Longer than anything waits.
+const LONG: Duration = Duration::from_secs(1_000_000);
+
+/// An action of the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Duty {
+    Connect,
+    Say(Word),
+    Prepare,
+    SendRound { last: bool },
+    FetchDirty,
+    Stop,
+    SaveDevices,
+    Resume,
+    Disconnect,
+    End(Ending),
+}
+
+/// An outcome without its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Ending {
+    Completed,
+    Cancelled,
+    Failed,
+}
+
+/// An event for the state machine, at a time at which it makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Input {
+    Connected,
+    Word(Word),
+    Prepared,
+    RoundSent,
+    Fetched {
+        clean: bool,
+    },
+    Stopped {
+        was_running: bool,
+    },
+    Saved,
+    MachineFailed,
+    Resumed,
+    CannotResumeYet,
+    CannotResumeForLong,
+    LinkLost,
+    Cancel,
+    Continue,
+    /// The next deadline is over.
+    Tick,
+    /// Nothing was heard for long, pings or not.
+    Silence,
+}
+
+/// The real state machine. Two count as the same that will decide the same: times and figures are left out, and
+/// [`Model::has_decided`] watches that they decide nothing.
+#[derive(Clone)]
+pub(crate) struct Real(Arc<Source>);
+
+/// What decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct View {
+    state: State,
+    side: SourceSide,
+    ending: Option<Ending>,
+}
+
+impl Real {
+    pub(crate) fn start(session: u8, pause_before_switchover: bool) -> (Self, Vec<Duty>) {
+        let params = Params { channels: 1, pause_before_switchover, ..Params::default() };
+        let (source, actions) = Source::start(params, hello(session), FixedCosts::default());
+        (Self(Arc::new(source)), actions.iter().map(Duty::of).collect())
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let state = match self.0.state() {
+            State::Unknown { .. } => State::Unknown { ask_at: Time::ZERO },
+            State::Asking { .. } => State::Asking { until: Time::ZERO },
+            State::Resuming { retry_at } => State::Resuming { retry_at: retry_at.map(|_| Time::ZERO) },
+            state => state,
+        };
+        View { state, side: self.0.side(), ending: self.0.outcome().map(Ending::of) }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.0.state()
+    }
+
+    pub(crate) fn side(&self) -> SourceSide {
+        self.0.side()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.0.status()
+    }
+
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.view().ending
+    }
+
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.0.deadline().is_some()
+    }
+
+    /// Whether a deadline that is over brings a ping, and only silence an end.
+    pub(crate) fn pings(&self) -> bool {
+        matches!(
+            self.state(),
+            State::Sending { .. }
+                | State::Fetching { .. }
+                | State::PreSwitchover { .. }
+                | State::Stopping { .. }
+                | State::LastFetch { .. }
+                | State::LastPass { .. }
+                | State::AwaitReady
+        )
+    }
+
+    pub(crate) fn handle(&mut self, input: Input) -> Vec<Duty> {
+        let deadline = self.0.deadline().unwrap_or_default();
+        // Time stands still until something is late.
+        let (now, event) = match input {
+            Input::Tick => (deadline, Event::Tick),
+            Input::Silence => (deadline + LONG, Event::Tick),
+            Input::CannotResumeForLong => (3 * LONG, Event::Resumed(Err(String::new()))),
+            input => (Time::ZERO, input.event()),
+        };
+        let actions = Arc::make_mut(&mut self.0).handle(now, event);
+        actions.iter().map(Duty::of).collect()
+    }
+}
+
+impl fmt::Debug for Real {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.view().fmt(formatter)
+    }
+}
+
+impl PartialEq for Real {
+    fn eq(&self, other: &Self) -> bool {
+        self.view() == other.view()
+    }
+}
+
+impl Eq for Real {}
+
+impl Hash for Real {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.view().hash(hasher);
+    }
+}
+
+impl Duty {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::Connect => Self::Connect,
+            Action::Send(message) => Self::Say(Word::of(message)),
+            Action::Prepare { .. } => Self::Prepare,
+            Action::SendRound { last, .. } => Self::SendRound { last: *last },
+            Action::FetchDirty => Self::FetchDirty,
+            Action::Stop => Self::Stop,
+            Action::SaveDevices => Self::SaveDevices,
+            Action::Resume => Self::Resume,
+            Action::Disconnect => Self::Disconnect,
+            Action::End(outcome) => Self::End(Ending::of(outcome)),
+        }
+    }
+
+    /// Whether it touches nothing that others see, so that nothing can come between it and what was before.
+    pub(crate) fn is_quiet(self) -> bool {
+        matches!(self, Self::Connect | Self::Say(_) | Self::SendRound { .. } | Self::Disconnect)
+    }
+}
+
+impl Ending {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Failed(_) => Self::Failed,
+        }
+    }
+}
+
+impl Input {
+    fn event(self) -> Event {
+        match self {
+            Self::Connected => Event::Connected,
+            Self::Word(word) => Event::Message(word.message()),
+            Self::Prepared => Event::Prepared,
+            Self::RoundSent => Event::RoundSent { bytes: 0, raw_pages: 0, zero_pages: 0 },
+            Self::Fetched { clean } => Event::DirtyFetched { pages: u64::from(!clean) },
+            Self::Stopped { was_running } => Event::Stopped { was_running },
+            Self::Saved => Event::Saved { devices: 1, digest: None },
+            Self::MachineFailed => Event::MachineFailed(String::new()),
+            Self::Resumed => Event::Resumed(Ok(())),
+            Self::CannotResumeYet | Self::CannotResumeForLong => Event::Resumed(Err(String::new())),
+            Self::LinkLost => Event::LinkLost(String::new()),
+            Self::Cancel => Event::Cancel,
+            Self::Continue => Event::Continue,
+            Self::Tick | Self::Silence => Event::Tick,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What travels over the network, in a form that can be compared and kept by the million.
+
+use state::DeviceState;
+use wire::{Accept, Ack, Complete, DeviceInfo, Hello, Message, Refuse, SessionId};
+
+/// A message without what does not decide anything: texts, figures, contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Word {
+    Hello(u8),
+    Accept,
+    Refuse,
+    ChannelsOpen,
+    Ping,
+    Pong,
+    Switchover,
+    Device,
+    Complete { run: bool },
+    Ready,
+    Go,
+    Running,
+    NotRunning,
+    UnknownSession,
+    Ask(u8),
+    Bye,
+    Abort,
+}
+
+/// What is on its way on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Packet {
+    Word(Word),
+    /// The first frame of the page channel of this session.
+    Channel(u8),
+    /// The end of the last round, and all pages before it.
+    LastRound,
+}
+
+impl Word {
+    pub(crate) fn of(message: &Message) -> Self {
+        match message {
+            Message::Hello(hello) => Self::Hello(number(hello.session)),
+            Message::Accept(_) => Self::Accept,
+            Message::Refuse(_) => Self::Refuse,
+            Message::ChannelsOpen => Self::ChannelsOpen,
+            Message::Ping(_) => Self::Ping,
+            Message::Pong(_) => Self::Pong,
+            Message::Switchover { .. } => Self::Switchover,
+            Message::Device(_) => Self::Device,
+            Message::Complete(complete) => Self::Complete { run: complete.run },
+            Message::Ready(_) => Self::Ready,
+            Message::Go => Self::Go,
+            Message::Running(_) => Self::Running,
+            Message::NotRunning { .. } => Self::NotRunning,
+            Message::UnknownSession => Self::UnknownSession,
+            Message::Ask { session } => Self::Ask(number(*session)),
+            Message::Bye => Self::Bye,
+            Message::Abort { .. } => Self::Abort,
+        }
+    }
+
+    pub(crate) fn message(self) -> Message {
+        let ack = Ack { nanoseconds: 0 };
+        match self {
+            Self::Hello(number) => Message::Hello(hello(number)),
+            Self::Accept => Message::Accept(Accept {
+                version: wire::PROTOCOL_VERSION,
+                release: String::new(),
+                channels: 1,
+            }),
+            Self::Refuse => Message::Refuse(Refuse { reasons: Vec::new() }),
+            Self::ChannelsOpen => Message::ChannelsOpen,
+            Self::Ping => Message::Ping(0),
+            Self::Pong => Message::Pong(0),
+            Self::Switchover => Message::Switchover { round: 0 },
+            Self::Device => Message::Device(device()),
+            Self::Complete { run } => Message::Complete(Complete {
+                rounds: 0,
+                raw_pages: 0,
+                zero_pages: 0,
+                devices: 1,
+                run,
+                digest: None,
+            }),
+            Self::Ready => Message::Ready(ack),
+            Self::Go => Message::Go,
+            Self::Running => Message::Running(ack),
+            Self::NotRunning => Message::NotRunning { reason: String::new() },
+            Self::UnknownSession => Message::UnknownSession,
+            Self::Ask(number) => Message::Ask { session: session(number) },
+            Self::Bye => Message::Bye,
+            Self::Abort => Message::Abort { reason: String::new() },
+        }
+    }
+}
+
+/// The attempts are numbered from 1.
+pub(crate) fn session(number: u8) -> SessionId {
+    SessionId([number; 16])
+}
+
+fn number(session: SessionId) -> u8 {
+    session.0[0]
+}
+
+/// A machine with one device.
+pub(crate) fn hello(number: u8) -> Hello {
+    let DeviceState { id, kind, version, .. } = device();
+    Hello {
+        version: wire::PROTOCOL_VERSION,
+        oldest_version: wire::PROTOCOL_VERSION,
+        release: String::new(),
+        session: session(number),
+        channels: 1,
+        page_bytes: wire::PAGE_BYTES as u32,
+        digest: false,
+        blocks: Vec::new(),
+        devices: vec![DeviceInfo { id, kind, version }],
+        machine: device(),
+    }
+}
+
+fn device() -> DeviceState {
+    DeviceState { id: "d".into(), kind: "d".into(), version: 1, body: Vec::new() }
+}
