@@ -4,28 +4,20 @@
 //! at in a thread of its own with a short time limit, and nothing of it reaches the migration thread before its first frame was
 //! read and understood.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use transport::{Connection, Listener, TransportError};
 use wire::{ChannelHello, FrameKind, Hello, Message, SessionId, WireError};
 
+use super::lobby::{Lobby, Place, Seat};
 use crate::{
-    ThreadRole, Threads,
+    ThreadRole, Threads, chain,
     frames::{FrameError, FrameReader},
     threads,
 };
 
 /// How long a connection may take to say what it is.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that may be introducing themselves at once; more are closed. A source opens up to 64 channels, faster than a
-/// busy host accepts them; this leaves room for as many strangers.
-const MAX_INTRODUCTIONS: usize = 128;
 /// Pause after an error of the listener itself, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,16 +32,15 @@ pub(super) enum Visitor {
     Asker { connection: Arc<Connection>, reader: FrameReader, session: SessionId },
 }
 
+/// Takes in who introduced himself. The seat is free again when it is dropped.
+pub(super) type Admit = Arc<dyn Fn(Visitor, Seat) + Send + Sync>;
+
 /// Accepts until the listener is stopped.
-pub(super) fn keep(
-    listener: &Listener,
-    threads: &Arc<dyn Threads>,
-    admit: &Arc<dyn Fn(Visitor) + Send + Sync>,
-) {
-    let introducing = Arc::new(AtomicUsize::new(0));
+pub(super) fn keep(listener: &Listener, threads: &Arc<dyn Threads>, admit: &Admit) {
+    let lobby = Arc::new(Lobby::default());
     loop {
         match listener.accept() {
-            Ok(connection) => introduce(connection, threads, admit.clone(), &introducing),
+            Ok(connection) => introduce(connection, threads, admit.clone(), &lobby),
             Err(TransportError::Stopped) => return,
             Err(error) => {
                 tracing::warn!("Accepting on {} failed: {error}", listener.address());
@@ -59,24 +50,15 @@ pub(super) fn keep(
     }
 }
 
-fn introduce(
-    connection: Connection,
-    threads: &Arc<dyn Threads>,
-    admit: Arc<dyn Fn(Visitor) + Send + Sync>,
-    introducing: &Arc<AtomicUsize>,
-) {
-    if introducing.fetch_add(1, Ordering::Relaxed) >= MAX_INTRODUCTIONS {
-        introducing.fetch_sub(1, Ordering::Relaxed);
-        tracing::warn!("Too many connections that do not say what they are: one was closed");
-        return;
-    }
-    let place = Place(introducing.clone());
-    let meet = move || {
-        let _place = place;
-        match meet(connection) {
-            Ok(visitor) => admit(visitor),
-            Err(error) => tracing::warn!("A connection was closed: {error}"),
-        }
+fn introduce(connection: Connection, threads: &Arc<dyn Threads>, admit: Admit, lobby: &Arc<Lobby>) {
+    let place = lobby.enter(connection);
+    let theirs = lobby.clone();
+    let meet = move || match meet(place) {
+        Ok(visitor) => match theirs.seat() {
+            Some(seat) => admit(visitor, seat),
+            None => tracing::warn!("A connection was closed: too many others are waiting"),
+        },
+        Err(error) => tracing::warn!("A connection was closed: {}", chain(&error)),
     };
     let failed = |reason| tracing::error!("A connection was closed: {reason}");
     if let Err(error) = threads::spawn(threads, ThreadRole::Door, "mig-door", meet, failed) {
@@ -84,17 +66,9 @@ fn introduce(
     }
 }
 
-/// A place at the door. It is free again when this goes, however the introduction ends.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Reads the first frame.
-fn meet(connection: Connection) -> Result<Visitor, FrameError> {
+fn meet(place: Place) -> Result<Visitor, FrameError> {
+    let connection = place.connection().clone();
     connection.set_receive_timeout(Some(INTRODUCTION_TIMEOUT))?;
     let mut reader = FrameReader::new();
     let first = match reader.read(&connection)? {
@@ -103,7 +77,7 @@ fn meet(connection: Connection) -> Result<Visitor, FrameError> {
         (other, _) => return Err(WireError::Kind { found: other as u8 }.into()),
     };
     connection.set_receive_timeout(None)?;
-    let connection = Arc::new(connection);
+    place.leave()?;
     match first {
         Ok(hello) => Ok(Visitor::Channel { connection, reader, hello }),
         Err(Message::Hello(hello)) => Ok(Visitor::Source { connection, reader, hello: Box::new(hello) }),

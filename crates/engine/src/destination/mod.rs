@@ -7,6 +7,7 @@ mod barrier;
 mod contents;
 mod door;
 mod handle;
+mod lobby;
 mod newcomer;
 mod receiver;
 
@@ -31,6 +32,7 @@ use wire::{BlockInfo, Hello, Message, SessionId};
 use self::{
     barrier::Barrier,
     door::Visitor,
+    lobby::Seat,
     newcomer::Newcomer,
     receiver::{Arrived, ReceiveError, Receiver},
 };
@@ -61,7 +63,8 @@ struct View {
 /// What reaches the migration thread. Numbers tell attempts apart: what belongs to an older one is ignored.
 #[derive(Debug)]
 enum Input {
-    Visitor(Visitor),
+    /// Somebody, and his seat.
+    Visitor(Visitor, Seat),
     Heard(u32, Result<Message, String>),
     ChannelDone(u32, Result<(), String>),
     Cancel,
@@ -90,13 +93,14 @@ pub fn listen_on(
     listener: Listener,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
-    let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view: Mutex::default() });
+    let view = Mutex::new(View { status: Status::Setup, ..View::default() });
+    let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view });
     let (queue, inbox) = unbounded();
     let (stopper, address) = (listener.stopper(), listener.address().clone());
     let door_queue = queue.clone();
-    let admit: Arc<dyn Fn(Visitor) + Send + Sync> = Arc::new(move |visitor| {
+    let admit: door::Admit = Arc::new(move |visitor, seat| {
         // Nobody is at home when the destination is done.
-        let _ = door_queue.send(Input::Visitor(visitor));
+        let _ = door_queue.send(Input::Visitor(visitor, seat));
     });
     let door_threads = threads.clone();
     let keep = move || door::keep(&listener, &door_threads, &admit);
@@ -202,7 +206,10 @@ impl Host {
                 Some(input) => self.take(input),
                 None => self.destination.handle(self.now(), Event::Tick),
             });
-            todo.extend(self.see_to_newcomer());
+            // Not before the one before is seen off: what is to be done for him would be done to the newcomer.
+            if todo.is_empty() {
+                todo.extend(self.see_to_newcomer());
+            }
             while let Some(action) = todo.pop_front() {
                 if action == Action::End {
                     return self.end();
@@ -227,14 +234,9 @@ impl Host {
     fn take(&mut self, input: Input) -> Vec<Action> {
         let now = self.now();
         match input {
-            Input::Visitor(Visitor::Source { connection, reader, hello }) => {
-                self.source_came(connection, reader, *hello)
-            }
-            Input::Visitor(Visitor::Channel { connection, reader, hello }) => {
-                self.channel_came(connection, reader, hello)
-            }
-            Input::Visitor(Visitor::Asker { connection, reader, session }) => {
-                self.asked(connection, reader, session)
+            Input::Visitor(visitor, seat) => {
+                drop(seat);
+                self.visitor_came(visitor)
             }
             Input::Heard(number, _) | Input::ChannelDone(number, _) if number != self.number => Vec::new(),
             Input::Heard(_, Ok(message)) => {
@@ -248,6 +250,14 @@ impl Host {
             Input::ChannelDone(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
             Input::Cancel => self.destination.handle(now, Event::Cancel),
             Input::Stop => Vec::new(),
+        }
+    }
+
+    fn visitor_came(&mut self, visitor: Visitor) -> Vec<Action> {
+        match visitor {
+            Visitor::Source { connection, reader, hello } => self.source_came(connection, reader, *hello),
+            Visitor::Channel { connection, reader, hello } => self.channel_came(connection, reader, hello),
+            Visitor::Asker { connection, reader, session } => self.asked(connection, reader, session),
         }
     }
 
@@ -301,6 +311,7 @@ impl Host {
     ) -> Vec<Action> {
         let Some(attempt) = &mut self.attempt else { return Vec::new() };
         let wanted = hello.session == self.destination.session()
+            && attempt.hello.common_version() == Ok(hello.version)
             && hello.index < attempt.expected
             && !attempt.indices.contains(&hello.index);
         if !wanted {
