@@ -403,10 +403,14 @@ impl Destination {
         }
         self.given_up.push(self.session);
         let given_up = std::mem::take(&mut self.given_up);
+        // *Go* may be on its way. This answers it, should this side not be there any more when the source asks.
+        let farewell = match self.state {
+            State::AwaitGo => Message::NotRunning { reason: reason.clone() },
+            _ => Message::Abort { reason: reason.clone() },
+        };
         *self = Self { given_up, ..Self::default() };
-        let abort = Action::Send(Message::Abort { reason: reason.clone() });
         let discard = Action::Discard { reason };
-        if tell { vec![abort, discard] } else { vec![discard] }
+        if tell { vec![Action::Send(farewell), discard] } else { vec![discard] }
     }
 
     fn tick(&mut self, now: Time) -> Vec<Action> {

@@ -24,15 +24,23 @@ pub struct Populate {
 const STEP_BYTES: usize = 32 << 20;
 
 impl Populate {
-    /// Starts with all of `ram`. Contents stay as they are.
+    /// Starts with all of `ram`. Contents stay as they are. `enter` is called on the new thread before anything else; if it
+    /// fails, nothing is populated.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(ram: Ram) -> std::io::Result<Self> {
+    pub fn start(
+        ram: Ram,
+        enter: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread =
-            std::thread::Builder::new().name("populate".into()).spawn(move || populate(&ram, &stopped))?;
+        let work = move || {
+            if enter().is_ok() {
+                populate(&ram, &stopped);
+            }
+        };
+        let thread = std::thread::Builder::new().name("populate".into()).spawn(work)?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }

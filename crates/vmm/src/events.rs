@@ -20,10 +20,10 @@ pub enum MachineEvent {
     Reset,
     /// The guest switched itself off. The machine expects its end, or a reset.
     PowerOff,
-    /// A vCPU cannot go on. The machine must be paused and cannot run again, except after a reset.
+    /// A thread of the machine cannot go on. The machine must be paused and cannot run again, except after a reset.
     Failed {
-        /// Number of the vCPU.
-        vcpu: u8,
+        /// Name of the thread.
+        thread: String,
         /// Why.
         reason: String,
     },
@@ -72,11 +72,14 @@ impl Events {
         match end {
             End::Asked => {}
             End::Shutdown => self.request(Request::Reset),
-            End::Failed(reason) => {
-                tracing::error!(vcpu, reason, "vCPU stopped");
-                self.send(MachineEvent::Failed { vcpu, reason });
-            }
+            End::Failed(reason) => self.failed(format!("vcpu{vcpu}"), reason),
         }
+    }
+
+    /// A thread of the machine cannot go on.
+    pub(crate) fn failed(&self, thread: String, reason: String) {
+        tracing::error!(thread, reason, "Part of the machine has failed");
+        self.send(MachineEvent::Failed { thread, reason });
     }
 
     /// The machine has been reset: what was wanted is done, or has become pointless.

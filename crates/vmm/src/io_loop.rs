@@ -16,6 +16,12 @@ use rustix::{
 };
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::{
+    events::Events,
+    panics,
+    seccomp::{self, Role},
+};
+
 /// Event data of the descriptor that wakes the thread up for a change of [`Wanted`]. No device has this number.
 const WAKE: u64 = u64::MAX;
 
@@ -47,18 +53,31 @@ enum Wanted {
 }
 
 impl IoThread {
-    /// Starts a thread for `devices`, parked.
+    /// Starts a thread for `devices`, parked. If one of them panics, or cannot be waited for, the thread does nothing until it
+    /// is told anew to run, and `events` hears of it.
     ///
     /// # Errors
     /// No more descriptors or threads.
-    pub(crate) fn spawn(name: &str, devices: Vec<Box<dyn IoDevice>>) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        name: &str,
+        role: Role,
+        devices: Vec<Box<dyn IoDevice>>,
+        events: Events,
+    ) -> io::Result<Self> {
         let wake = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
         let state = State { wanted: Wanted::Park, parked: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), wake });
         let epoll = watch(&devices, &shared.wake)?;
-        let theirs = shared.clone();
-        let thread =
-            thread::Builder::new().name(name.into()).spawn(move || serve(&theirs, &epoll, devices))?;
+        let (theirs, called) = (shared.clone(), name.to_owned());
+        let work = move || {
+            // Whatever happens, nobody waits for a thread that is gone.
+            let _parked = ParkOnDrop(&theirs);
+            match seccomp::enter(role) {
+                Ok(()) => serve(&theirs, &epoll, devices, |reason| events.failed(called.clone(), reason)),
+                Err(error) => events.failed(called, error.to_string()),
+            }
+        };
+        let thread = thread::Builder::new().name(name.into()).spawn(work)?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -131,24 +150,31 @@ fn watch(devices: &[Box<dyn IoDevice>], wake: &EventFd) -> io::Result<OwnedFd> {
 }
 
 /// The life of an I/O thread.
-fn serve(shared: &Shared, set: &OwnedFd, mut devices: Vec<Box<dyn IoDevice>>) {
-    // Whatever happens, nobody waits for a thread that is gone.
-    let _parked = ParkOnDrop(shared);
-    let mut events = Vec::with_capacity(EVENTS);
+fn serve(shared: &Shared, set: &OwnedFd, mut devices: Vec<Box<dyn IoDevice>>, failed: impl Fn(String)) {
     loop {
         match shared.rest() {
             Wanted::End => return,
             Wanted::Park => continue,
             Wanted::Run => {}
         }
-        devices.iter_mut().for_each(|device| device.kick());
-        while shared.state.lock().wanted == Wanted::Run {
-            if let Err(error) = turn(shared, set, &mut devices, &mut events) {
-                tracing::error!(%error, "an I/O thread cannot wait for its devices and stops");
-                return;
-            }
-        }
+        let reason = match panics::catch(|| work(shared, set, &mut devices)) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => format!("it cannot wait for its devices: {error}"),
+            Err(panic) => format!("it panicked: {panic}"),
+        };
+        failed(reason);
+        shared.idle();
     }
+}
+
+/// Serves the devices as long as that is wanted, beginning with a look at everything.
+fn work(shared: &Shared, set: &OwnedFd, devices: &mut [Box<dyn IoDevice>]) -> io::Result<()> {
+    let mut events = Vec::with_capacity(EVENTS);
+    devices.iter_mut().for_each(|device| device.kick());
+    while shared.state.lock().wanted == Wanted::Run {
+        turn(shared, set, devices, &mut events)?;
+    }
+    Ok(())
 }
 
 /// Waits once, and serves what is ready.
@@ -188,6 +214,14 @@ impl Shared {
         }
         state.parked = false;
         state.wanted
+    }
+
+    /// Does nothing until something else than running is wanted.
+    fn idle(&self) {
+        let mut state = self.state.lock();
+        while state.wanted == Wanted::Run {
+            self.changed.wait(&mut state);
+        }
     }
 }
 
@@ -235,7 +269,8 @@ mod tests {
         let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let (rung, heard) = channel();
         let bell = Bell { event: event.try_clone().unwrap(), rung };
-        let thread = IoThread::spawn("bell", vec![Box::new(bell)]).unwrap();
+        let (events, _) = Events::channel();
+        let thread = IoThread::spawn("bell", Role::Io, vec![Box::new(bell)], events).unwrap();
         let next = || heard.recv_timeout(PATIENCE).unwrap();
 
         thread.run();
@@ -250,5 +285,34 @@ mod tests {
 
         thread.run();
         assert_eq!([next(), next()], ["kick", "ready"]);
+    }
+
+    /// Panics at the first kick.
+    struct Broken(Sender<&'static str>, bool);
+
+    impl IoDevice for Broken {
+        fn watches(&self) -> Vec<Watch> {
+            Vec::new()
+        }
+        fn ready(&mut self, _token: u32) {}
+        fn kick(&mut self) {
+            assert!(std::mem::replace(&mut self.1, true), "a defect, on purpose");
+            self.0.send("kick").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_device_that_panics_stops_its_thread_until_it_is_run_anew() {
+        let ((events, machine), (kicked, heard)) = (Events::channel(), channel());
+        let thread =
+            IoThread::spawn("disk7", Role::Disk, vec![Box::new(Broken(kicked, false))], events).unwrap();
+        thread.run();
+        let event = machine.recv_timeout(PATIENCE).unwrap();
+        let reason = "it panicked: a defect, on purpose".into();
+        assert_eq!(event, crate::MachineEvent::Failed { thread: "disk7".into(), reason });
+        thread.ask_to_park();
+        thread.wait_until_parked();
+        thread.run();
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), "kick");
     }
 }

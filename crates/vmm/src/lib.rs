@@ -8,8 +8,12 @@ mod disk_lock;
 mod events;
 mod io_loop;
 mod kvm;
+mod launcher;
 mod machine;
+mod panics;
 mod process;
+mod seccomp;
+mod terminal;
 #[cfg(test)]
 mod testing;
 mod vcpu;
@@ -26,3 +30,4 @@ pub use machine::{
     SaveError, StatesError, VcpuError,
 };
 pub use process::{ProcessError, run};
+pub use seccomp::SeccompError;

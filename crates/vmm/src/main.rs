@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     log_to_stderr(config.log());
-    match vmm::run(config) {
+    match vmm::run(&config) {
         Ok(status) => ExitCode::from(status),
         Err(error) => fail(&error),
     }

@@ -1,58 +1,119 @@
 //! The life of the process: build, serve, end.
+//!
+//! # Exit status
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 0 | the guest switched itself off, or the process was told to end: `quit`, SIGINT, SIGTERM, SIGHUP, SIGQUIT |
+//! | 1 | it could not start, or the machine failed and there is no monitor to look at it; standard error says why |
+//! | 2 | the command line was not understood |
+//! | 101 | the main thread panicked, which is a defect |
+//! | 128 + signal | a second signal came before the end that the first asked for, or one came before the machine was built; sockets may be left behind |
+//! | 159 | a thread made a system call that its filter forbids, see the module `seccomp` |
+//!
+//! At every other end than by a second signal, a crash or SIGKILL, disks are flushed, sockets are removed and the terminal is as
+//! it was. Sockets that are left behind are replaced by the next process.
 
-use std::{sync::Arc, thread};
+use std::{
+    io,
+    sync::{Arc, OnceLock, mpsc::Receiver},
+    thread,
+};
 
 use config::{Config, Endpoint, Incoming as Where};
 use monitor::{BindError, CommandError, Events as MonitorEvents, Server, types::ShutdownCause};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     iterator::Signals,
 };
 use transport::Address;
+use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
-use crate::{BuildError, Commands, Control, Events, Machine};
+use crate::{
+    BuildError, Commands, Control, Ending, Events, Machine, MachineEvent, SeccompError, panics,
+    seccomp::{self, Role},
+    terminal::{self, Terminal},
+};
 
 /// Why the process could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
+    /// The process cannot be confined.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// The machine cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The monitor's socket cannot be used.
     #[error(transparent)]
     Monitor(#[from] BindError),
-    /// The place for a migration cannot be prepared.
+    /// The place for a migration cannot be prepared, or the machine cannot run.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// The terminal cannot be prepared for the guest.
+    #[error("The terminal cannot be prepared for the serial port: put the port elsewhere (--serial)")]
+    Terminal(#[source] io::Error),
     /// Signals cannot be watched, or a thread cannot be started.
-    #[error("Cannot start the threads of the process")]
-    Threads(#[source] std::io::Error),
+    #[error(
+        "Cannot start the threads of the process: raise the limits of processes and open files (ulimit -u, -n)"
+    )]
+    Threads(#[source] io::Error),
 }
+
+/// Signals that end the process, and the one that tells that it was stopped.
+const WATCHED: [i32; 5] = [SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 /// Runs the machine that `config` describes until it ends; answers the exit status of the process.
 ///
 /// # Errors
 /// Something that it needs is missing or in use. Nothing has run then.
-pub fn run(config: Config) -> Result<u8, ProcessError> {
-    // Before any thread is there: all of them leave these signals to one.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(ProcessError::Threads)?;
+pub fn run(config: &Config) -> Result<u8, ProcessError> {
+    // Before any thread is there: all of them are confined, and leave these signals to one.
+    panics::install_hook(config.seccomp());
+    seccomp::switch_on(config.seccomp())?;
+    let signals = Signals::new(WATCHED).map_err(ProcessError::Threads)?;
+    for signal in WATCHED {
+        match block_signal(signal) {
+            // Whoever started this process may have blocked it.
+            Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+            Err(error) => return Err(ProcessError::Threads(io::Error::other(format!("{error:?}")))),
+        }
+    }
+    let watch = watch_signals(signals)?;
     let (machine_events, heard) = Events::channel();
     let machine = match config.incoming() {
         Some(_) => None,
-        None => Some(Machine::boot(&config, machine_events.clone())?),
+        None => Some(Machine::boot(config, machine_events.clone())?),
     };
     let events = MonitorEvents::new();
-    let (control, end) = Control::new(config.clone(), machine, machine_events, events.clone());
-    let server = match config.monitor() {
-        Some(socket) => {
-            Some(Server::bind(socket.path().as_path(), Arc::new(Commands(control.clone())), events)?)
-        }
-        None => None,
-    };
-    watch_signals(signals, control.clone()).map_err(ProcessError::Threads)?;
-    let listening = control.clone();
-    spawn("events", move || heard.into_iter().for_each(|event| listening.hear(event)))
+    let (control, end) = Control::new(config.clone(), machine, machine_events, events.clone())
         .map_err(ProcessError::Threads)?;
+    // From here on there is something to end in good order.
+    let _ = watch.set(control.clone());
+    // Dropped last, when nothing is printed any more.
+    let _terminal = Terminal::prepare(config.serial()).map_err(ProcessError::Terminal)?;
+    let mut server = None;
+    let ending = serve(config, &control, (events, &mut server), (heard, &end));
+    // However that ended: threads share the machine, so that it does not go by itself. Clients hear of it before they go.
+    control.close(ending.as_ref().map_or(ShutdownCause::HostError, |ending| ending.cause));
+    drop(server);
+    Ok(ending?.status)
+}
+
+/// Answers the monitor and lets the machine run until the process is to end.
+fn serve(
+    config: &Config,
+    control: &Arc<Control>,
+    (events, server): (MonitorEvents, &mut Option<Server>),
+    (heard, end): (Receiver<MachineEvent>, &Receiver<Ending>),
+) -> Result<Ending, ProcessError> {
+    if let Some(socket) = config.monitor() {
+        let (path, commands) = (socket.path().as_path(), Arc::new(Commands(control.clone())));
+        let confine = || Ok(seccomp::enter(Role::Monitor)?);
+        *server = Some(Server::bind_confined(path, commands, events, confine)?);
+    }
+    let listening = control.clone();
+    spawn(Role::Events, "events", move || heard.into_iter().for_each(|event| listening.hear(event)))?;
     match config.incoming() {
         Some(Where::At(endpoint)) => control.listen(&address(endpoint))?,
         Some(Where::Defer) => {}
@@ -60,29 +121,56 @@ pub fn run(config: Config) -> Result<u8, ProcessError> {
         None => control.resume()?,
     }
     // The control keeps the sending end.
-    let Ok(ending) = end.recv() else { return Ok(0) };
+    let ending = end.recv().unwrap_or(Ending { cause: ShutdownCause::HostError, status: 1 });
     tracing::info!("Ending: {:?}", ending.cause);
-    control.close(ending.cause);
-    if let Some(server) = server {
-        server.shutdown();
-    }
-    Ok(ending.status)
+    Ok(ending)
 }
 
-/// The first signal ends the process in good order, a second one at once.
-fn watch_signals(mut signals: Signals, control: Arc<Control>) -> std::io::Result<()> {
-    spawn("signals", move || {
-        for (count, signal) in signals.forever().enumerate() {
-            if count > 0 {
-                std::process::exit(128 + signal);
+/// The first signal ends the process in good order, as soon as the control is known that can do so; before, and at a second
+/// signal, it ends at once.
+fn watch_signals(mut signals: Signals) -> Result<Arc<OnceLock<Arc<Control>>>, ProcessError> {
+    let watch = Arc::new(OnceLock::<Arc<Control>>::new());
+    let known = watch.clone();
+    spawn(Role::Signals, "signals", move || {
+        // All other threads leave them to this one: what their handler does is more than others may do.
+        for signal in WATCHED {
+            if let Err(error) = unblock_signal(signal) {
+                tracing::error!("Signal {signal} will not be noticed: {error:?}");
             }
-            control.end(ShutdownCause::HostSignal, 0);
         }
-    })
+        let mut ending = false;
+        for signal in signals.forever() {
+            match known.get() {
+                _ if signal == SIGCONT => terminal::resume(),
+                Some(control) if !ending => {
+                    ending = true;
+                    control.end(ShutdownCause::HostSignal, 0);
+                }
+                _ => {
+                    terminal::restore();
+                    std::process::exit(128 + signal);
+                }
+            }
+        }
+    })?;
+    Ok(watch)
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(run).map(|_| ())
+/// Starts a thread, and waits until it is confined.
+fn spawn(role: Role, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), ProcessError> {
+    let (confined, outcome) = std::sync::mpsc::channel();
+    let body = move || {
+        let entered = seccomp::enter(role);
+        let go = entered.is_ok();
+        // The other end waits for this.
+        let _ = confined.send(entered);
+        if go {
+            run();
+        }
+    };
+    thread::Builder::new().name(name.into()).spawn(body).map_err(ProcessError::Threads)?;
+    let died = || ProcessError::Threads(io::Error::other("a thread ended before it began"));
+    Ok(outcome.recv().map_err(|_| died())??)
 }
 
 fn address(endpoint: &Endpoint) -> Address {

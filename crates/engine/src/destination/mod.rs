@@ -80,7 +80,8 @@ pub fn listen(
     listener: Listener,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
-    listen_on(Arc::new(PlainThreads), machine, listener, observer)
+    let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
+    listen_on(&threads, machine, listener, observer)
 }
 
 /// Like [`listen`], with threads of the caller's making.
@@ -88,7 +89,7 @@ pub fn listen(
 /// # Errors
 /// As [`listen`].
 pub fn listen_on(
-    threads: Arc<dyn Threads>,
+    threads: &Arc<dyn Threads>,
     machine: Box<dyn DestinationMachine>,
     listener: Listener,
     observer: Arc<dyn Observer>,
@@ -106,7 +107,7 @@ pub fn listen_on(
     let keep = move || door::keep(&listener, &door_threads, &admit);
     let failed =
         |reason| tracing::error!("{reason}: no source can connect any more, start this process anew");
-    let door = threads::spawn(&threads, ThreadRole::Accept, "mig-accept", keep, failed)?;
+    let door = threads::spawn(threads, ThreadRole::Accept, "mig-accept", keep, failed)?;
     let host = Host {
         threads: threads.clone(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -135,7 +136,7 @@ pub fn listen_on(
         tracing::error!("{reason}: no machine can come here any more, start this process anew");
         closing.stop();
     };
-    let thread = threads::spawn(&threads, ThreadRole::Migration, "migration", run, failed);
+    let thread = threads::spawn(threads, ThreadRole::Migration, "migration", run, failed);
     let thread = thread.inspect_err(|_| stopper.stop())?;
     Ok(Handle { shared, queue, stopper, address, alive, thread: Mutex::new(Some(thread)) })
 }

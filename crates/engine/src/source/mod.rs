@@ -93,7 +93,8 @@ pub fn start(
     target: Target,
     observer: Arc<dyn Observer>,
 ) -> Result<Handle, MachineError> {
-    start_on(Arc::new(PlainThreads), machine, params, target, observer)
+    let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
+    start_on(&threads, machine, params, target, observer)
 }
 
 /// Like [`start`], with threads of the caller's making.
@@ -101,7 +102,7 @@ pub fn start(
 /// # Errors
 /// As [`start`].
 pub fn start_on(
-    threads: Arc<dyn Threads>,
+    threads: &Arc<dyn Threads>,
     machine: Arc<dyn SourceMachine>,
     params: Params,
     target: Target,
@@ -148,7 +149,7 @@ pub fn start_on(
         attempt.run(actions, &inputs);
     };
     let failed = move |reason| abandoned.take_back(reason);
-    let thread = threads::spawn(&threads, ThreadRole::Migration, "migration", run, failed)?;
+    let thread = threads::spawn(threads, ThreadRole::Migration, "migration", run, failed)?;
     Ok(Handle { shared, events, alive, thread: Mutex::new(Some(thread)) })
 }
 

@@ -5,26 +5,29 @@ use std::{
 
 use monitor::types::AnnounceParameters;
 
-use crate::Machine;
+use super::Control;
+use crate::seccomp::Role;
 
 /// Announces the machine to the network, several times with growing pauses: switches learn where it is now from frames that
 /// may get lost. Ends early when the machine goes.
-pub(super) fn start(machine: &Arc<Machine>, parameters: AnnounceParameters) {
-    let machine = Arc::downgrade(machine);
-    let spawned =
-        std::thread::Builder::new().name("announce".into()).spawn(move || run(&machine, parameters));
+pub(super) fn start(control: &Arc<Control>, parameters: AnnounceParameters) {
+    let theirs = Arc::downgrade(control);
+    let spawned = control.launcher.spawn(Role::Errand, "announce", move || run(&theirs, parameters));
     if let Err(error) = spawned {
         tracing::warn!("The machine cannot be announced to the network: {error}");
     }
 }
 
-fn run(machine: &Weak<Machine>, parameters: AnnounceParameters) {
+fn run(control: &Weak<Control>, parameters: AnnounceParameters) {
     for round in 0..parameters.rounds {
-        let Some(machine) = machine.upgrade() else { return };
+        let Some(control) = control.upgrade() else { return };
+        // A machine that is about to go, or has gone, is not announced here.
+        let Ok((turn, machine)) = control.to_change() else { return };
         if let Err(error) = machine.announce() {
             tracing::warn!("The machine could not be announced to the network: {error}");
         }
-        drop(machine);
+        drop((turn, machine));
+        drop(control);
         if round + 1 < parameters.rounds {
             std::thread::sleep(pause(round, &parameters));
         }

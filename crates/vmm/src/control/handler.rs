@@ -30,7 +30,8 @@ impl Handler for Commands {
     }
 
     fn system_powerdown(&self) -> Result<(), CommandError> {
-        self.0.machine()?.power_button();
+        let (_turn, machine) = self.0.to_change()?;
+        machine.power_button();
         self.0.events.powerdown();
         Ok(())
     }
@@ -45,12 +46,14 @@ impl Handler for Commands {
     }
 
     fn migrate(&self, destination: &MigrationAddress) -> Result<(), CommandError> {
-        self.0.depart(address(destination))
+        let destination = address(destination);
+        self.0.launch(move |control| control.depart(destination))
     }
 
     fn migrate_incoming(&self, listen: &MigrationAddress, _exit_on_error: bool) -> Result<(), CommandError> {
         // An attempt that fails leaves the destination as it was, listening: there is no reason to end the process.
-        self.0.listen(&address(listen))
+        let listen = address(listen);
+        self.0.launch(move |control| control.listen(&listen))
     }
 
     fn migrate_cancel(&self) -> Result<(), CommandError> {
@@ -129,7 +132,8 @@ impl Handler for Commands {
     }
 
     fn announce_self(&self, parameters: &AnnounceParameters) -> Result<(), CommandError> {
-        announce::start(&self.0.machine()?, *parameters);
+        drop(self.0.to_change()?);
+        announce::start(&self.0, *parameters);
         Ok(())
     }
 
@@ -139,7 +143,7 @@ impl Handler for Commands {
     }
 
     fn balloon(&self, bytes: u64) -> Result<(), CommandError> {
-        let machine = self.0.machine()?;
+        let (_turn, machine) = self.0.to_change()?;
         if !machine.has_balloon() {
             return Err(no_balloon());
         }
@@ -148,24 +152,7 @@ impl Handler for Commands {
     }
 
     fn send_key(&self, keys: &[KeyCode], hold: Duration) -> Result<(), CommandError> {
-        let machine = self.0.machine()?;
-        let press = |key: &KeyCode, down: bool| {
-            machine.send_key(key.evdev(), down).map_err(|error| CommandError::generic(error.to_string()))
-        };
-        keys.iter().try_for_each(|key| press(key, true))?;
-        let (keys, machine) = (keys.to_vec(), Arc::downgrade(&machine));
-        let release = move || {
-            std::thread::sleep(hold);
-            let Some(machine) = machine.upgrade() else { return };
-            for key in keys.iter().rev() {
-                // The same keys went down a moment ago.
-                let _ = machine.send_key(key.evdev(), false);
-            }
-        };
-        let spawned = std::thread::Builder::new().name("keys".into()).spawn(release);
-        spawned
-            .map(|_| ())
-            .map_err(|error| CommandError::generic(format!("The keys cannot be released: {error}")))
+        self.0.press_keys(keys, hold)
     }
 
     fn query_name(&self) -> NameInfo {
@@ -183,6 +170,16 @@ impl Handler for Commands {
 }
 
 impl Control {
+    /// Has something done that starts threads which may do more than a client's thread.
+    fn launch(
+        self: &Arc<Self>,
+        start: impl FnOnce(&Arc<Self>) -> Result<(), CommandError> + Send + 'static,
+    ) -> Result<(), CommandError> {
+        let control = self.clone();
+        let started = self.launcher.run(move || start(&control));
+        started.map_err(|defect| CommandError::generic(defect.to_string())).flatten()
+    }
+
     /// Why the machine runs or does not.
     pub fn run_state(&self) -> RunState {
         self.state()

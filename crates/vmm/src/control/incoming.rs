@@ -1,4 +1,4 @@
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use engine::{DestinationMachine, MachineError, Observer, destination};
 use migration::{Outcome, Status};
@@ -12,12 +12,19 @@ use transport::{Address, Listener};
 use wire::{DeviceInfo, Hello};
 
 use super::{Control, announce, one_line, query};
-use crate::{BuildError, Incoming, Machine, MachineDescription};
+use crate::{
+    BuildError, Incoming, Machine, MachineDescription,
+    launcher::Launcher,
+    seccomp::{self, Role},
+};
 
 impl Schema for MachineDescription {
     const KIND: &'static str = "machine";
     const VERSION: u32 = 1;
 }
+
+/// Why no machine is taken in.
+const ENDING: &str = "this process is ending";
 
 /// A migration that may come, comes, or came.
 #[derive(Clone, Debug)]
@@ -54,6 +61,7 @@ impl Control {
         let total_bytes = incoming.ram().bytes();
         let vacancy = Vacancy {
             control: Arc::downgrade(self),
+            launcher: self.launcher.clone(),
             populate: populate(incoming.ram()),
             ram: incoming.ram().clone(),
             devices: devices(incoming.description()),
@@ -61,8 +69,8 @@ impl Control {
             machine: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self) });
-        let handle =
-            destination::listen(Box::new(vacancy), listener, watch).map_err(|error| failed(&error))?;
+        let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, watch)
+            .map_err(|error| failed(&error))?;
         *arrival = Some(Arrival { handle: Arc::new(handle), address, total_bytes });
         Ok(())
     }
@@ -71,9 +79,12 @@ impl Control {
         Incoming::prepare(&self.config, self.machine_events.clone())
     }
 
-    /// The machine that has arrived is this side's from here on.
-    fn take_over(&self, machine: Machine, ran: bool) {
+    /// The machine that has arrived is this side's from here on, unless this side is about to end.
+    fn take_over(self: &Arc<Self>, machine: Machine, ran: bool) -> Result<(), MachineError> {
         let turn = self.turn.lock();
+        if self.ending.load(Ordering::SeqCst) {
+            return Err(ENDING.into());
+        }
         let machine = Arc::new(machine);
         *self.machine.lock() = Some(machine.clone());
         let run = self.run_on_arrival.lock().unwrap_or(ran);
@@ -83,7 +94,8 @@ impl Control {
             self.set(RunState::Paused);
         }
         self.machine_events.repeat();
-        announce::start(&machine, self.settings.lock().parameters.announce);
+        announce::start(self, self.settings.lock().parameters.announce);
+        Ok(())
     }
 }
 
@@ -102,12 +114,16 @@ fn populate(ram: &Ram) -> Option<Populate> {
     if ram.backing() != Backing::Hugetlb2M {
         return None;
     }
-    Populate::start(ram.clone()).inspect_err(|error| tracing::warn!("Memory is not populated ahead: {error}")).ok()
+    Populate::start(ram.clone(), || Ok(seccomp::enter(Role::Populate)?))
+        .inspect_err(|error| tracing::warn!("Memory is not populated ahead: {error}"))
+        .ok()
 }
 
 /// The place for a machine, as the engine's destination sees it.
 struct Vacancy {
     control: Weak<Control>,
+    /// Builds machines: the migration thread may not do all that this needs.
+    launcher: Launcher,
     populate: Option<Populate>,
     ram: Ram,
     devices: Vec<DeviceInfo>,
@@ -141,7 +157,9 @@ impl DestinationMachine for Vacancy {
     fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         let description = description.decode::<MachineDescription>()?;
         let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
-        self.machine = Some(incoming.restore(&description, states)?);
+        let states = states.to_vec();
+        let restored = self.launcher.run(move || incoming.restore(&description, &states))?;
+        self.machine = Some(restored?);
         Ok(())
     }
 
@@ -150,20 +168,21 @@ impl DestinationMachine for Vacancy {
     }
 
     fn run(&mut self, run: bool) -> Result<(), MachineError> {
-        let control = self.control.upgrade().ok_or("this process is ending")?;
+        let control = self.control.upgrade().ok_or(ENDING)?;
         let machine = self.machine.take().ok_or("there is no machine")?;
-        control.take_over(machine, run);
-        Ok(())
+        control.take_over(machine, run)
     }
 
     fn discard(&mut self) -> Result<(), MachineError> {
         // What is there goes first: memory, taps and sockets cannot be had twice.
-        self.populate = None;
-        self.machine = None;
-        self.incoming = None;
         self.ram = Ram::none(self.ram.backing());
-        let control = self.control.upgrade().ok_or("this process is ending")?;
-        let incoming = control.prepare()?;
+        let left = (self.populate.take(), self.machine.take(), self.incoming.take());
+        let control = self.control.upgrade().ok_or(ENDING)?;
+        let prepared = self.launcher.run(move || {
+            drop(left);
+            control.prepare()
+        });
+        let incoming = prepared??;
         self.ram = incoming.ram().clone();
         self.populate = populate(&self.ram);
         self.incoming = Some(incoming);

@@ -3,7 +3,7 @@
 //! [`Control`] owns the machine, or the place where one is to arrive, and knows why it runs or does not. Everything that changes
 //! that goes through [`Control`] and waits for its turn; questions never wait.
 //!
-//! * `handler`: the commands of the monitor.
+//! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes.
 //! * `query`: the engine's figures in the monitor's words.
 //! * `settings`: parameters and capabilities of migration.
@@ -11,11 +11,19 @@
 mod announce;
 mod handler;
 mod incoming;
+mod keys;
 mod outgoing;
 mod query;
 mod settings;
 
-use std::sync::{Arc, mpsc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
 
 use config::Config;
 use monitor::{
@@ -24,10 +32,11 @@ use monitor::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{Machine, MachineEvent, events};
+use crate::{Machine, MachineEvent, events, launcher::Launcher, panics};
 pub use handler::Commands;
 
 use incoming::Arrival;
+use keys::HeldKeys;
 use outgoing::Departure;
 use settings::Settings;
 
@@ -45,29 +54,35 @@ pub struct Ending {
 pub struct Control {
     config: Config,
     events: Events,
-    /// Held by whatever changes whether the machine runs, for as long as that takes.
+    launcher: Launcher,
+    /// Held by whatever changes the machine or whether it runs, for as long as that takes.
     turn: Mutex<()>,
     run: Mutex<RunState>,
     /// Whether a machine that arrives shall run; `None` leaves it as it was at the source.
     run_on_arrival: Mutex<Option<bool>>,
     machine: Mutex<Option<Arc<Machine>>>,
+    held_keys: HeldKeys,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
     arrival: Mutex<Option<Arrival>>,
     machine_events: events::Events,
     endings: mpsc::Sender<Ending>,
+    /// The process was asked to end: no machine is taken in any more.
+    ending: AtomicBool,
 }
 
 impl Control {
     /// Takes `machine` over, or waits for one if there is none. Answers the control, and where the process hears that it is
     /// to end.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The thread that starts others cannot be started.
     pub fn new(
         config: Config,
         machine: Option<Machine>,
         machine_events: events::Events,
         events: Events,
-    ) -> (Arc<Self>, mpsc::Receiver<Ending>) {
+    ) -> io::Result<(Arc<Self>, mpsc::Receiver<Ending>)> {
         let (endings, end) = mpsc::channel();
         let run = if machine.is_some() { RunState::Prelaunch } else { RunState::Inmigrate };
         let run_on_arrival = config.paused().then_some(false);
@@ -75,16 +90,19 @@ impl Control {
             settings: Mutex::new(Settings::new()),
             config,
             events,
+            launcher: Launcher::start()?,
             turn: Mutex::default(),
             run: Mutex::new(run),
             run_on_arrival: Mutex::new(run_on_arrival),
             machine: Mutex::new(machine.map(Arc::new)),
+            held_keys: HeldKeys::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
             machine_events,
             endings,
+            ending: AtomicBool::new(false),
         };
-        (Arc::new(control), end)
+        Ok((Arc::new(control), end))
     }
 
     /// Lets the machine run.
@@ -141,10 +159,12 @@ impl Control {
             state => return Err(CommandError::generic(why_it_may_not_run(state))),
         }
         let machine = self.machine()?;
-        if let Err(error) = machine.reset() {
+        // It builds a good part of the machine anew, which is more than most threads may do.
+        let reset = self.launcher.run(move || machine.reset().map_err(|error| one_line(&error)));
+        if let Err(reason) = reset.map_err(|defect| defect.to_string()).flatten() {
             self.set(RunState::InternalError);
             self.events.stop();
-            return Err(CommandError::generic(one_line(&error)));
+            return Err(CommandError::generic(reason));
         }
         if self.state() == RunState::InternalError {
             self.set(RunState::Paused);
@@ -155,12 +175,19 @@ impl Control {
 
     /// Asks the process to end.
     pub fn end(&self, cause: ShutdownCause, status: u8) {
+        self.ending.store(true, Ordering::SeqCst);
         // Nobody listens when it is ending already.
         let _ = self.endings.send(Ending { cause, status });
     }
 
     /// What the machine says. The program calls this for every event, from one thread.
     pub fn hear(&self, event: MachineEvent) {
+        if let Err(panic) = panics::catch(|| self.act_on(event)) {
+            self.failed("events", &format!("it panicked: {panic}"));
+        }
+    }
+
+    fn act_on(&self, event: MachineEvent) {
         match event {
             // It stays pending, moves with the machine, and is said again where the machine runs on.
             MachineEvent::Reset | MachineEvent::PowerOff if !self.is_here() => {}
@@ -170,7 +197,7 @@ impl Control {
                 }
             }
             MachineEvent::PowerOff => self.end(ShutdownCause::GuestShutdown, 0),
-            MachineEvent::Failed { vcpu, reason } => self.failed(vcpu, &reason),
+            MachineEvent::Failed { thread, reason } => self.failed(&thread, &reason),
         }
     }
 
@@ -196,10 +223,14 @@ impl Control {
         }
     }
 
-    fn failed(&self, vcpu: u8, reason: &str) {
+    /// A thread of the machine cannot go on. While the machine is being handed over it is stopped already, and which side goes
+    /// on with it is not this side's choice any more.
+    fn failed(&self, thread: &str, reason: &str) {
         let _turn = self.turn.lock();
-        tracing::error!("vCPU {vcpu} cannot go on, the machine is stopped: {reason}");
-        if let Ok(machine) = self.machine() {
+        tracing::error!("Thread '{thread}' cannot go on, the machine is stopped: {reason}");
+        if self.is_here()
+            && let Ok(machine) = self.machine()
+        {
             if let Err(error) = machine.pause() {
                 tracing::error!("{}", one_line(&error));
             }
@@ -215,6 +246,17 @@ impl Control {
     /// Whether the machine is this side's.
     fn is_here(&self) -> bool {
         !matches!(self.state(), RunState::Inmigrate | RunState::Postmigrate | RunState::FinishMigrate)
+    }
+
+    /// The machine, for a command that changes something of it. As long as the answer is held, no migration stops and saves
+    /// the machine: the change is in what moves. After that it is too late for changes, until the machine runs again here or
+    /// there.
+    fn to_change(&self) -> Result<(MutexGuard<'_, ()>, Arc<Machine>), CommandError> {
+        let turn = self.turn.lock();
+        match self.state() {
+            state @ RunState::FinishMigrate => Err(CommandError::generic(why_it_may_not_run(state))),
+            _ => Ok((turn, self.machine()?)),
+        }
     }
 
     fn machine(&self) -> Result<Arc<Machine>, CommandError> {

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Weak};
 
-use engine::{MachineError, Observer, SourceMachine, source};
+use engine::{MachineError, Observer, SourceMachine, Threads, source};
 use migration::{Outcome, Status};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
@@ -48,10 +48,15 @@ impl Control {
         tracing::info!(%session, "Migrating to {}", target.address);
         let leaving = Arc::new(Leaving { control: self.clone(), machine });
         let observer = Arc::new(Watch { control: Arc::downgrade(self) });
-        let handle = source::start(leaving, params, target, observer)
+        let handle = source::start_on(&self.threads(), leaving, params, target, observer)
             .map_err(|error| CommandError::generic(one_line(error.as_ref())))?;
         *departure = Some(Departure { handle: Arc::new(handle), session: session.to_string(), total_bytes });
         Ok(())
+    }
+
+    /// How the engine starts its threads.
+    pub(super) fn threads(&self) -> Arc<dyn Threads> {
+        Arc::new(self.launcher.clone())
     }
 
     /// Which addresses migrations may use.
@@ -91,6 +96,7 @@ impl SourceMachine for Leaving {
             state => return Err(format!("the machine is in state '{state}'").into()),
         }
         let was_running = state == RunState::Running;
+        self.control.held_keys.release_all(&self.machine);
         if was_running {
             let paused = self.machine.pause();
             self.control.events.stop();

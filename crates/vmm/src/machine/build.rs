@@ -92,7 +92,7 @@ impl Machine {
         description: MachineDescription,
         events: Events,
     ) -> Result<Self, BuildError> {
-        let io: Vec<IoThread> = devices.threads().map_err(BuildError::Threads)?;
+        let io: Vec<IoThread> = devices.threads(&events).map_err(BuildError::Threads)?;
         let (running, transition) = (AtomicBool::new(false), Mutex::new(()));
         Ok(Self { io, board, devices, bootable, description, events, running, transition })
     }

@@ -18,7 +18,7 @@ use devices::{
 use parking_lot::Mutex;
 use state::{DeviceState, StateError};
 
-use crate::{disk_lock::DiskLock, io_loop::IoThread};
+use crate::{disk_lock::DiskLock, events::Events, io_loop::IoThread, seccomp::Role};
 
 /// All devices of a machine. The order of ids, slots and interrupt lines follows from the configuration alone, so that
 /// both sides of a migration agree.
@@ -52,7 +52,7 @@ impl Devices {
 
     /// Starts the threads that work for the devices, parked: one for each disk, as a disk may make its thread wait, and
     /// one for all others.
-    pub(crate) fn threads(&self) -> io::Result<Vec<IoThread>> {
+    pub(crate) fn threads(&self, events: &Events) -> io::Result<Vec<IoThread>> {
         let mut common: Vec<Box<dyn IoDevice>> = vec![Box::new(Locked(self.serial.clone()))];
         common.push(Box::new(PowerKick(self.power.clone())));
         common.extend(self.nets.iter().map(|net| Box::new(net.clone()) as _));
@@ -60,9 +60,11 @@ impl Devices {
         common.extend(self.balloon.iter().map(|balloon| Box::new(balloon.clone()) as _));
         common.extend(self.keyboard.iter().map(|keyboard| Box::new(keyboard.clone()) as _));
         let disks = self.disks.iter().enumerate();
-        let disks =
-            disks.map(|(index, disk)| IoThread::spawn(&format!("disk{index}"), vec![Box::new(disk.clone())]));
-        std::iter::once(IoThread::spawn("io", common)).chain(disks).collect()
+        let disks = disks.map(|(index, disk)| {
+            let name = format!("disk{index}");
+            IoThread::spawn(&name, Role::Disk, vec![Box::new(disk.clone())], events.clone())
+        });
+        std::iter::once(IoThread::spawn("io", Role::Io, common, events.clone())).chain(disks).collect()
     }
 
     /// All devices with their ids.

@@ -19,7 +19,12 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 pub(crate) use run::End;
 
-use crate::{bus::Buses, events::Events};
+use crate::{
+    bus::Buses,
+    events::Events,
+    panics,
+    seccomp::{self, Role},
+};
 use kick::ImmediateExit;
 
 /// A call made on the vCPU's own thread.
@@ -157,12 +162,17 @@ fn serve(
     shared.thread_id.store(thread_id.unsigned_abs(), Ordering::Relaxed);
     // Dropped last, whatever happens in between: nobody waits for a thread that is gone.
     let _parked = ParkOnDrop(shared);
+    if let Err(error) = seccomp::enter(Role::Vcpu) {
+        return surroundings.events.failed(format!("vcpu{index}"), error.to_string());
+    }
     while let Ok(command) = inbox.recv() {
         match command {
-            Command::Call(call) => call(fd),
+            // Whoever waits for the result of a call that panics learns of it by the end of the channel.
+            Command::Call(call) => drop(panics::catch(|| call(fd))),
             Command::Run => {
                 let buses = surroundings.buses.read().clone();
-                let end = run::run(fd, shared, &buses);
+                let end = panics::catch(|| run::run(fd, shared, &buses));
+                let end = end.unwrap_or_else(|panic| End::Failed(format!("it panicked: {panic}")));
                 surroundings.events.vcpu_left(index, end);
                 shared.park();
             }

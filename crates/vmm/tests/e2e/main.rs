@@ -11,3 +11,4 @@ mod input;
 mod memory;
 mod migration;
 mod python;
+mod seccomp;

@@ -1,0 +1,191 @@
+//! The kinds of threads, and what each may do.
+
+use libc::c_long;
+
+use super::{calls, ioctls};
+
+/// Linux, include/uapi/linux/prctl.h.
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
+/// A kind of thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// Everything together, and building machines: the main thread and the launcher.
+    Process,
+    /// Hears what machines say; may pause them.
+    Events,
+    /// Hears signals.
+    Signals,
+    /// Runs a vCPU, and device models whose registers the guest accesses.
+    Vcpu,
+    /// Works for all devices that are not disks.
+    Io,
+    /// Works for a disk.
+    Disk,
+    /// Serves the monitor's clients.
+    Monitor,
+    /// Runs a migration, on either side.
+    Migration,
+    /// Carries pages.
+    Channel,
+    /// Reads the control connection of a migration.
+    Control,
+    /// Connects to the destination.
+    Dial,
+    /// Accepts connections on the port for migrations.
+    Accept,
+    /// Finds out who a stranger on that port is.
+    Door,
+    /// Has guest memory populated.
+    Populate,
+    /// Announces a machine to the network, or releases its keys.
+    Errand,
+}
+
+/// What a kind of thread may do.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    /// System calls, with any arguments.
+    pub(super) calls: Vec<c_long>,
+    /// System calls that may be made if one of their arguments is right.
+    pub(super) restricted: Vec<(c_long, Argument)>,
+}
+
+/// What an argument must be; arguments are numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Argument {
+    /// This value.
+    Is(u8, u64),
+    /// Without any of these flags.
+    Lacks(u8, u64),
+    /// With all of these flags.
+    Has(u8, u64),
+}
+
+impl Role {
+    /// All of them.
+    pub(super) const ALL: [Self; 15] = [
+        Self::Process,
+        Self::Events,
+        Self::Signals,
+        Self::Vcpu,
+        Self::Io,
+        Self::Disk,
+        Self::Monitor,
+        Self::Migration,
+        Self::Channel,
+        Self::Control,
+        Self::Dial,
+        Self::Accept,
+        Self::Door,
+        Self::Populate,
+        Self::Errand,
+    ];
+
+    /// A word for messages.
+    pub(super) fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    pub(super) fn allowed(self) -> Allowed {
+        match self {
+            Self::Process => process(),
+            _ => Allowed::new(&self.calls(), &self.ioctls(), self == Self::Dial),
+        }
+    }
+
+    fn calls(self) -> Vec<&'static [c_long]> {
+        use calls::{ACCEPT, CONNECT, DROP, FLUSH, HOLES, PUNCH, RESOLVE, TALK, THREADS, TRANSFER, WAIT};
+        match self {
+            Self::Process => vec![calls::BUILD],
+            Self::Events => vec![DROP, FLUSH],
+            Self::Signals => vec![WAIT, TALK, &[libc::SYS_kill]],
+            // Whatever the guest sends goes out at once, and a serial port may take its next client.
+            Self::Vcpu => vec![TALK, WAIT, ACCEPT, PUNCH],
+            Self::Io => vec![TALK, WAIT, ACCEPT, TRANSFER, PUNCH, &[libc::SYS_epoll_create1]],
+            Self::Disk => vec![WAIT, TRANSFER, PUNCH, FLUSH],
+            Self::Monitor => {
+                vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, &[libc::SYS_eventfd2]]
+            }
+            // Threads make digests; locks of disks are fcntl.
+            Self::Migration => vec![TALK, WAIT, CONNECT, THREADS, DROP, FLUSH, PUNCH],
+            Self::Channel => vec![TALK, HOLES, PUNCH],
+            Self::Control => vec![TALK],
+            Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE],
+            Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
+            Self::Door => vec![TALK],
+            Self::Populate => Vec::new(),
+            Self::Errand => vec![DROP],
+        }
+    }
+
+    fn ioctls(self) -> Vec<&'static [u64]> {
+        use ioctls::{
+            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, RESOLVE, RUN, SAVE_CHIPS, TAP_FEATURES,
+            VCPU_STATE,
+        };
+        match self {
+            Self::Process => vec![ioctls::BUILD],
+            Self::Vcpu => vec![RUN, VCPU_STATE, TAP_FEATURES, NON_BLOCKING],
+            Self::Io | Self::Monitor | Self::Accept => vec![NON_BLOCKING],
+            Self::Migration => vec![DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING],
+            Self::Channel => vec![CLEAR_DIRTY_LOG],
+            Self::Dial => vec![NON_BLOCKING, RESOLVE],
+            Self::Events
+            | Self::Signals
+            | Self::Disk
+            | Self::Control
+            | Self::Door
+            | Self::Populate
+            | Self::Errand => Vec::new(),
+        }
+    }
+}
+
+/// All that any thread may do, as no thread can do more than the process.
+fn process() -> Allowed {
+    let all: Vec<_> = Role::ALL.into_iter().flat_map(Role::calls).collect();
+    // vCPUs come first: what they call most is found fastest.
+    let mut ioctls = Role::Vcpu.ioctls();
+    ioctls.extend(Role::ALL.into_iter().flat_map(Role::ioctls));
+    let mut allowed = Allowed::new(&all, &ioctls, true);
+    let no_new_privileges = Argument::Is(0, libc::PR_SET_NO_NEW_PRIVS as u64);
+    allowed.restricted.push((libc::SYS_prctl, no_new_privileges));
+    allowed
+}
+
+impl Allowed {
+    fn new(calls: &[&[c_long]], ioctls: &[&[u64]], loads_modules: bool) -> Self {
+        let mut all: Vec<_> = calls.iter().copied().chain([calls::ANY]).flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut requests: Vec<u64> = Vec::new();
+        for request in ioctls.iter().copied().chain([ioctls::TERMINAL]).flatten() {
+            if !requests.contains(request) {
+                requests.push(*request);
+            }
+        }
+        let mut restricted: Vec<_> =
+            requests.into_iter().map(|request| (libc::SYS_ioctl, Argument::Is(1, request))).collect();
+        if loads_modules {
+            all.extend([libc::SYS_mmap, libc::SYS_mprotect]);
+        } else {
+            // No memory is made that can be executed.
+            let no_code = Argument::Lacks(2, libc::PROT_EXEC as u64);
+            restricted.extend([(libc::SYS_mmap, no_code), (libc::SYS_mprotect, no_code)]);
+        }
+        restricted.extend([
+            // The standard library makes sure that what it closes is open, in builds with debug assertions.
+            (libc::SYS_fcntl, Argument::Is(1, libc::F_GETFD as u64)),
+            // Page size and the like, asked for when they are first needed.
+            (libc::SYS_prctl, Argument::Is(0, PR_GET_AUXV)),
+            (libc::SYS_prctl, Argument::Is(0, libc::PR_GET_NAME as u64)),
+            (libc::SYS_prctl, Argument::Is(0, libc::PR_SET_NAME as u64)),
+        ]);
+        if all.contains(&libc::SYS_clone3) {
+            // Threads, not processes. Of clone3 a filter cannot see that: its flags are behind a pointer.
+            restricted.push((libc::SYS_clone, Argument::Has(0, libc::CLONE_THREAD as u64)));
+        }
+        Self { calls: all, restricted }
+    }
+}
