@@ -265,9 +265,9 @@ impl Host {
     fn source_came(&mut self, connection: Arc<Connection>, reader: FrameReader, hello: Hello) -> Vec<Action> {
         if self.destination.is_busy() {
             let newcomer = Newcomer::new(connection, reader, hello, self.now());
-            match &self.newcomer {
-                Some(_) => newcomer.refuse(),
-                None => self.newcomer = Some(newcomer),
+            // Of two that wait, the one that came first is the likelier to have gone.
+            if let Some(earlier) = self.newcomer.replace(newcomer) {
+                earlier.refuse();
             }
             return Vec::new();
         }
