@@ -85,6 +85,11 @@ impl Story {
                 (clocks(&pair[0]), clocks(&pair[1]));
             assert!(next_tsc >= tsc && next_clock > clock && next_wall >= wall, "{pair:?}");
         }
+        if let (Some(first), Some(last)) = (reports.first(), reports.last()) {
+            let (by_tsc, by_clock) =
+                (last.tsc_ms - first.tsc_ms, (last.clock_ns - first.clock_ns) / 1_000_000);
+            assert!(by_tsc.abs_diff(by_clock) < 300, "the clocks have parted: {by_tsc} ms and {by_clock} ms");
+        }
         let bad =
             ["whimbrel error", "whimbrel disk-error", "whimbrel fault", "whimbrel panic", "whimbrel warning"];
         let found: Vec<_> = lines.iter().filter(|line| bad.iter().any(|bad| line.contains(bad))).collect();

@@ -1,5 +1,7 @@
 //! What arrives is what left: idle, busy, on many CPUs, in every kind of memory, over every kind of socket, any number of times.
 
+use std::time::SystemTime;
+
 use monitor::types::RunState;
 use serde_json::json;
 
@@ -131,6 +133,23 @@ fn a_machine_moves_ten_times_and_nothing_is_lost() {
     // All memory is looked at once more after the last move.
     story.wait_for("all memory was checked again", |report| report.passes >= passes + 2);
     story.assert_intact();
+
+    // Time went on while it was nowhere: its wall clock is the host's.
+    let host_ms = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let before = host_ms();
+    let told = story.goes_on(1).wall_ms;
+    let (earliest, latest) = (before - 1000, host_ms() + 1000);
+    assert!((earliest..latest).contains(&told), "the guest says {told}, the host {before}");
+}
+
+#[test]
+fn a_machine_with_memory_above_the_hole_for_devices_moves() {
+    let Some(lab) = Lab::new() else { return };
+    // 3 GiB are below the hole. The guest owns what is there too, and leaves it untouched.
+    let spec = Spec::new("fill=zero work=16M rate=20M").memory_mib(3072 + 64);
+    let (source, ..) = move_once(&lab, &spec, "tcp:127.0.0.1:0", true);
+    let ram = source.query_migrate().ram.unwrap();
+    assert_eq!(ram.total, (3072 + 64) << 20);
 }
 
 #[test]
