@@ -28,8 +28,8 @@ pub(crate) struct Arrival {
     pub(crate) guest: There,
     /// It has its machine, and nobody listens any more.
     pub(crate) is_over: bool,
-    /// The sessions that it was offered, a bit for each.
-    pub(crate) knows: u8,
+    /// The newest session that it was offered.
+    pub(crate) knows: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +70,7 @@ impl Arrival {
             expected: None,
             guest: There::Nothing,
             is_over: false,
-            knows: 0,
+            knows: None,
         }
     }
 
@@ -162,7 +162,7 @@ impl World {
         let well = how == How::Well;
         match chore {
             Chore::Check(session) => {
-                arrival.knows |= 1 << session;
+                arrival.knows = arrival.knows.max(Some(session));
                 if well {
                     arrival.expected = Some(session);
                 }

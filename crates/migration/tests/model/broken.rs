@@ -27,6 +27,8 @@ pub(crate) enum Broken {
     RanBeforeItFailedToStart,
     /// The source does not ask what became of its *go*.
     DoesNotAsk,
+    /// The source does not listen when the destination gives up after *go* was said.
+    DoesNotHearAFarewell,
     /// The source runs the machine without its disk.
     ResumesWithoutTheLock,
     /// The source counts as paused before it has its disk again.

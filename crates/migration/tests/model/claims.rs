@@ -40,7 +40,7 @@ pub(crate) fn of(model: &Model) -> Vec<Property<Model>> {
     }
     if model.kills > 0 {
         all.push(sometime("a destination that was started anew does not know the session", |_, world| {
-            is_on_its_way_to_source(world, Word::UnknownSession) && world.history.forgotten != 0
+            is_on_its_way_to_source(world, Word::UnknownSession) && world.history.is_forgotten
         }));
     }
     if model.locks {
@@ -162,14 +162,13 @@ fn is_settled(world: &World) -> bool {
         return match origin.guest {
             Guest::Running => vacant && free(world),
             Guest::Paused => vacant && free(world) && world.history.paused,
-            Guest::Gone => world.destination_has() || world.history.forgotten != 0,
+            Guest::Gone => world.destination_has() || world.history.is_forgotten,
             Guest::Stopped => false,
         };
     };
     // Only death makes somebody forget, and who forgets does not run it.
-    let forgotten = world.history.forgotten & 1 << attempt.session != 0;
     attempt.source.status() == Status::Unknown
-        && (world.arrival.is_none() || forgotten)
+        && (world.arrival.is_none() || world.history.is_forgotten)
         && vacant
         && free(world)
 }

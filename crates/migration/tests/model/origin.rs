@@ -78,6 +78,7 @@ impl World {
     pub(crate) fn start(&mut self, model: &Model) {
         self.sessions += 1;
         self.history.goes = 0;
+        self.history.is_forgotten = false;
         let (source, todo) = Real::start(self.sessions, model.asks_before_switchover);
         let attempt = Attempt {
             session: self.sessions,
@@ -114,6 +115,11 @@ impl World {
             (Some(Broken::CancelsAfterGo), Input::Cancel) if committed => no,
             (Some(Broken::DoesNotAsk), Input::Tick)
                 if matches!(attempt.source.state(), State::Unknown { .. }) =>
+            {
+                return;
+            }
+            (Some(Broken::DoesNotHearAFarewell), Input::Word(Word::Abort | Word::NotRunning))
+                if attempt.source.state() == State::AwaitRunning =>
             {
                 return;
             }
@@ -265,6 +271,9 @@ impl World {
         let Some(origin) = &mut self.origin else { return };
         origin.attempt = None;
         origin.last = Some(ending);
+        if ending != Ending::Completed {
+            self.history.is_forgotten = false;
+        }
         match ending {
             Ending::Completed => origin.guest = Guest::Gone,
             // It could not have its disk for long: from here on that is up to the operator.
@@ -278,7 +287,7 @@ impl World {
 
     /// A connection of the source broke, or its other end was closed.
     pub(crate) fn source_loses(&mut self, model: &Model, link: usize) {
-        self.network.close(link, Side::Source);
+        self.close_at_source(link);
         if let Some(attempt) = self.origin.as_mut().and_then(|origin| origin.attempt.as_mut()) {
             for owned in [&mut attempt.control, &mut attempt.channel] {
                 owned.take_if(|owned| *owned == link);
@@ -310,7 +319,22 @@ impl World {
         attempt.dialling = false;
         attempt.round = None;
         for link in [attempt.control.take(), attempt.channel.take()].into_iter().flatten() {
-            self.network.close(link, Side::Source);
+            self.close_at_source(link);
         }
+    }
+
+    fn close_at_source(&mut self, link: usize) {
+        let attempt = self.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
+        let committed = attempt.is_some_and(|attempt| attempt.source.side() == SourceSide::Committed);
+        if committed && self.is_farewell_on(link) {
+            self.history.is_forgotten = true;
+        }
+        self.network.close(link, Side::Source);
+    }
+
+    /// Whether the destination's last word on the session is on its way to the source.
+    pub(crate) fn is_farewell_on(&self, link: usize) -> bool {
+        let is_coming = |word| self.network.is_on_its_way(link, Side::Source, Packet::Word(word));
+        is_coming(Word::Abort) || is_coming(Word::NotRunning)
     }
 }

@@ -69,8 +69,8 @@ pub(crate) struct History {
     pub(crate) ran_there: bool,
     /// How often *go* was said in the attempt under way.
     pub(crate) goes: u8,
-    /// Sessions that a destination knew when it was killed, a bit for each.
-    pub(crate) forgotten: u8,
+    /// Nobody can tell what became of the last session any more: the destination that knew was killed.
+    pub(crate) is_forgotten: bool,
     /// The machine is paused because an operator wanted that, or because it could not have its disk for long.
     pub(crate) paused: bool,
 }
@@ -332,9 +332,10 @@ impl World {
     }
 
     fn kill_destination(&mut self) {
-        if let Some(arrival) = self.arrival.take() {
-            self.history.forgotten |= arrival.knows;
-        }
+        // What it said before it died is still heard, unless it is lost.
+        let told = self.network.numbers().any(|link| self.is_farewell_on(link));
+        let knew = self.arrival.take().is_some_and(|arrival| arrival.knows == Some(self.sessions));
+        self.history.is_forgotten |= knew && !told;
         self.kills += 1;
         self.lock.release(Side::Destination);
         self.network.close_all(Side::Destination);
