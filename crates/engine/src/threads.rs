@@ -106,9 +106,10 @@ mod tests {
         }
     }
 
-    fn failure(threads: Arc<dyn Threads>, body: impl FnOnce() + Send + 'static) -> Option<String> {
+    fn failure(threads: impl Threads + 'static, body: impl FnOnce() + Send + 'static) -> Option<String> {
         let (sender, reasons) = channel();
         let failed = move |reason| sender.send(reason).unwrap();
+        let threads: Arc<dyn Threads> = Arc::new(threads);
         let thread = spawn(&threads, ThreadRole::Channel, "mig-send-3", body, failed).unwrap();
         thread.join().unwrap();
         reasons.try_recv().ok()
@@ -116,14 +117,14 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_a_thread_that_panics_is_told() {
-        let reason = failure(Arc::new(PlainThreads), || panic!("on purpose, {}", 7));
+        let reason = failure(PlainThreads, || panic!("on purpose, {}", 7));
         assert_eq!(reason.unwrap(), "Thread 'mig-send-3' panicked: on purpose, 7");
-        assert_eq!(failure(Arc::new(PlainThreads), || {}), None);
+        assert_eq!(failure(PlainThreads, || {}), None);
     }
 
     #[test]
     fn a_thread_that_cannot_be_confined_does_nothing() {
-        let reason = failure(Arc::new(Refusing), || unreachable!());
+        let reason = failure(Refusing, || unreachable!());
         assert_eq!(reason.unwrap(), "Thread 'mig-send-3' cannot be used: no filter");
     }
 }

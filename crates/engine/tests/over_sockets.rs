@@ -1,5 +1,7 @@
 //! The engine's two sides over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod machine;
 
 use std::{sync::Arc, time::Duration};
