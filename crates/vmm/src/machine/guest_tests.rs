@@ -133,6 +133,18 @@ fn the_power_button_reaches_the_guest_which_switches_itself_off() {
 }
 
 #[test]
+fn a_guest_that_jumps_to_the_reset_vector_asks_for_a_reset() {
+    if !testing::kvm_is_usable("a_guest_that_jumps_to_the_reset_vector_asks_for_a_reset") {
+        return;
+    }
+    // mov eax,0xffff0; jmp eax. What is there means the same in 32-bit code as in real mode.
+    let bench = Bench::new(&[0xb8, 0xf0, 0xff, 0x0f, 0x00, 0xff, 0xe0], "");
+    let (machine, events) = bench.boot();
+    machine.resume();
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(MachineEvent::Reset));
+}
+
+#[test]
 fn what_the_guest_asked_for_before_it_moved_is_asked_again_where_it_arrives() {
     if !testing::kvm_is_usable("what_the_guest_asked_for_before_it_moved_is_asked_again_where_it_arrives") {
         return;

@@ -41,6 +41,11 @@ pub(crate) fn write(memory: &GuestMemory, cpus: u8, virtio_slots: usize) -> Resu
     let xsdt = tables.add(&bytes(&xsdt));
     let rsdp = bytes(&Rsdp::new(OEM, xsdt));
     tables.bytes[..rsdp.len()].copy_from_slice(&rsdp);
+    // What is beyond is the reset vector's.
+    const ROOM: usize = (layout::ACPI_TABLES_END - layout::ACPI_TABLES) as usize;
+    if tables.bytes.len() > ROOM {
+        return Err(GuestMemoryError::PartialBuffer { expected: tables.bytes.len(), completed: ROOM });
+    }
     memory.write_slice(&tables.bytes, GuestAddress(layout::ACPI_TABLES))
 }
 
@@ -229,7 +234,14 @@ mod tests {
         assert_eq!((&signature, sum(&madt), madt.len()), (b"APIC", 0, 44 + 64 * 8 + 12));
         let (signature, dsdt) = table(&ram, u64::from_le_bytes(fadt[140..148].try_into().unwrap()));
         assert_eq!((&signature, sum(&dsdt)), (b"DSDT", 0));
-        let end = entry(1).max(read::<u64>(&ram, layout::ACPI_TABLES + 24)) + 4096;
-        assert!(end < layout::ACPI_TABLES_END);
+    }
+
+    #[test]
+    fn the_tables_of_the_largest_machine_leave_the_reset_vector_alone() {
+        let ram = memory();
+        let before = [0xa5u8; (layout::HIGH_MEMORY - layout::RESET_VECTOR) as usize];
+        ram.memory().write_slice(&before, GuestAddress(layout::RESET_VECTOR)).unwrap();
+        write(ram.memory(), u8::MAX, layout::GSI_VIRTIO.len()).unwrap();
+        assert_eq!(read::<[u8; 16]>(&ram, layout::RESET_VECTOR), before);
     }
 }

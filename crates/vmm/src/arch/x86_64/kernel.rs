@@ -11,7 +11,7 @@ use devices::GuestMemory;
 use linux_loader::loader::{self, KernelLoader as _, elf::PvhBootCapability};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
 
-use super::{bzimage, gdt, layout, pvh};
+use super::{bzimage, gdt, layout, pvh, reset_vector};
 
 /// Why a machine cannot boot what it was given.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,9 @@ impl BootFiles {
             b"\x7fELF" => self.load_elf(memory, command_line)?,
             _ => self.load_bzimage(memory, command_line)?,
         };
-        gdt::write(memory, entry.is_long()).map_err(KernelError::BootData)?;
+        gdt::write(memory, entry.is_long())
+            .and_then(|()| reset_vector::write(memory))
+            .map_err(KernelError::BootData)?;
         Ok(entry)
     }
 

@@ -3,7 +3,8 @@
 //! | address | what |
 //! |---|---|
 //! | `0x500` – `0x9_fc00` | RAM: GDT, boot structures, page tables, command line |
-//! | `0xe_0000` – `0x10_0000` | ACPI tables (reserved for the guest) |
+//! | `0xe_0000` – `0xf_fff0` | ACPI tables (reserved for the guest) |
+//! | `0xf_fff0` – `0x10_0000` | reset vector (likewise) |
 //! | `0x10_0000` – 3 GiB | RAM: kernel; initrd at its top |
 //! | `0xfeb0_0000` | virtio-mmio, 512 bytes each |
 //! | `0xfec0_0000`, `0xfee0_0000` | IOAPIC, local APICs |
@@ -37,7 +38,9 @@ pub(crate) const VIDEO_START: u64 = 0xa_0000;
 /// ACPI tables, RSDP first: where ACPI 6.5, 5.2.5.1 has a guest without firmware tables look for it.
 pub(crate) const ACPI_TABLES: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
-pub(crate) const ACPI_TABLES_END: u64 = HIGH_MEMORY;
+pub(crate) const ACPI_TABLES_END: u64 = RESET_VECTOR;
+/// Where a PC's firmware is entered in real mode: F000:FFF0.
+pub(crate) const RESET_VECTOR: u64 = 0xf_fff0;
 /// Start of memory past 1 MiB, where kernels are loaded.
 pub(crate) const HIGH_MEMORY: u64 = 0x10_0000;
 
@@ -105,7 +108,7 @@ pub(crate) fn memory_map(bytes: u64) -> Vec<MapEntry> {
     let mut map = vec![
         range(0, CONVENTIONAL_END, E820_RAM),
         range(CONVENTIONAL_END, VIDEO_START, E820_RESERVED),
-        range(ACPI_TABLES, ACPI_TABLES_END, E820_RESERVED),
+        range(ACPI_TABLES, HIGH_MEMORY, E820_RESERVED),
     ];
     map.extend(blocks(bytes).iter().map(|block| {
         range(block.guest_address.max(HIGH_MEMORY), block.guest_address + block.bytes, E820_RAM)

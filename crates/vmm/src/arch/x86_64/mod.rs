@@ -9,6 +9,7 @@ pub(crate) mod layout;
 mod mirror;
 mod msr;
 mod pvh;
+mod reset_vector;
 mod trap;
 mod vcpu_state;
 mod vm_state;
