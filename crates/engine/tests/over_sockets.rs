@@ -4,62 +4,15 @@
 
 mod machine;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use engine::{destination, source};
-use migration::{FixedCosts, Outcome, Params, Status};
-use transport::{Address, Listener, Reach};
-use whimbrel_engine as engine;
-use wire::SessionId;
+use migration::{Outcome, Params, Status};
+use transport::Address;
 
-use machine::{Arrival, Machine, Notes, PAGES, Vacancy, ram};
-
-struct Destination {
-    handle: destination::Handle,
-    arrival: Arc<Arrival>,
-    notes: Arc<Notes>,
-}
-
-fn destination(address: &Address) -> Destination {
-    let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
-    let vacancy = Vacancy { ram: ram(), writes: 0, arrival: arrival.clone() };
-    let listener = Listener::bind(address, Reach::Loopback).unwrap();
-    let handle = destination::listen(Box::new(vacancy), listener, notes.clone()).unwrap();
-    Destination { handle, arrival, notes }
-}
-
-fn loopback() -> Address {
-    Address::Tcp { host: "127.0.0.1".into(), port: 0 }
-}
-
-fn migrate(machine: &Arc<Machine>, to: &Address, params: Params) -> (source::Handle, Arc<Notes>) {
-    let notes = Arc::new(Notes::default());
-    let target = source::Target {
-        address: to.clone(),
-        reach: Reach::Loopback,
-        session: SessionId(rand_bytes()),
-        release: "test".into(),
-        fixed_costs: FixedCosts::default(),
-    };
-    (source::start(machine.clone(), params, target, notes.clone()).unwrap(), notes)
-}
-
-fn rand_bytes() -> [u8; 16] {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    u128::from(NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst)).to_le_bytes()
-}
-
-fn assert_arrived_whole(machine: &Machine, destination: &Destination, notes: &Notes) -> Arc<Machine> {
-    assert_eq!(notes.outcome(), Outcome::Completed);
-    assert_eq!(destination.notes.outcome(), Outcome::Completed);
-    let arrived = destination.arrival.machine.lock().unwrap().clone().unwrap();
-    assert!(machine.contents() == arrived.contents(), "memory differs");
-    assert_eq!(
-        machine.writes.load(std::sync::atomic::Ordering::SeqCst),
-        arrived.writes.load(std::sync::atomic::Ordering::SeqCst)
-    );
-    arrived
-}
+use machine::{
+    Machine, PAGES, ram,
+    travel::{assert_arrived_whole, destination, loopback, migrate},
+};
 
 #[test]
 fn a_busy_machine_arrives_whole_over_many_channels() {
@@ -67,9 +20,9 @@ fn a_busy_machine_arrives_whole_over_many_channels() {
         let machine = Machine::new(ram(), 0);
         machine.fill();
         machine.run(PAGES);
-        let destination = destination(&loopback());
+        let destination = destination(&loopback(), &machine);
         let params = Params { channels, digest: true, ..Params::default() };
-        let (handle, notes) = migrate(&machine, destination.handle.address(), params);
+        let (handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
         assert_arrived_whole(&machine, &destination, &notes);
         assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(true));
         let statistics = handle.snapshot().statistics;
@@ -85,9 +38,9 @@ fn a_machine_goes_back_and_forth_over_unix_sockets() {
     machine.fill();
     for hop in 0..6 {
         machine.run(PAGES / 4);
-        let destination = destination(&Address::Unix(folder.path().join(format!("{hop}.sock"))));
+        let destination = destination(&Address::Unix(folder.path().join(format!("{hop}.sock"))), &machine);
         let params = Params { digest: true, ..Params::default() };
-        let (_handle, notes) = migrate(&machine, destination.handle.address(), params);
+        let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
         machine = assert_arrived_whole(&machine, &destination, &notes);
     }
 }
@@ -96,8 +49,8 @@ fn a_machine_goes_back_and_forth_over_unix_sockets() {
 fn a_paused_machine_moves_and_stays_paused() {
     let machine = Machine::new(ram(), 0);
     machine.fill();
-    let destination = destination(&loopback());
-    let (_handle, notes) = migrate(&machine, destination.handle.address(), Params::default());
+    let destination = destination(&loopback(), &machine);
+    let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), Params::default());
     assert_arrived_whole(&machine, &destination, &notes);
     assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(false));
 }
@@ -107,9 +60,9 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     let machine = Machine::new(ram(), 0);
     machine.fill();
     machine.run(PAGES);
-    let destination = destination(&loopback());
+    let destination = destination(&loopback(), &machine);
     let slow = Params { max_bandwidth: 2_000_000, ..Params::default() };
-    let (handle, notes) = migrate(&machine, destination.handle.address(), slow);
+    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), slow);
     while handle.snapshot().sent_bytes == 0 {
         std::thread::yield_now();
     }
@@ -120,8 +73,11 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     // The destination notices on its own time; until then it is busy.
     let mut attempts = 0;
     let (notes, _handle) = loop {
-        let (handle, notes) =
-            migrate(&machine, destination.handle.address(), Params { digest: true, ..Params::default() });
+        let (handle, notes) = migrate(
+            machine.clone(),
+            destination.handle.address(),
+            Params { digest: true, ..Params::default() },
+        );
         match notes.outcome() {
             Outcome::Failed(reason) if reason.contains("busy") && attempts < 1000 => attempts += 1,
             _ => break (notes, handle),
@@ -135,9 +91,9 @@ fn pause_before_switchover_waits_for_the_word() {
     let machine = Machine::new(ram(), 0);
     machine.fill();
     machine.run(64);
-    let destination = destination(&loopback());
+    let destination = destination(&loopback(), &machine);
     let params = Params { pause_before_switchover: true, ..Params::default() };
-    let (handle, notes) = migrate(&machine, destination.handle.address(), params);
+    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
     while handle.snapshot().status != Status::PreSwitchover {
         std::thread::yield_now();
     }
@@ -150,9 +106,9 @@ fn pause_before_switchover_waits_for_the_word() {
 fn lifting_the_bandwidth_limit_takes_effect_at_once() {
     let machine = Machine::new(ram(), 0);
     machine.fill();
-    let destination = destination(&loopback());
+    let destination = destination(&loopback(), &machine);
     let slow = Params { max_bandwidth: 1000, ..Params::default() };
-    let (handle, notes) = migrate(&machine, destination.handle.address(), slow);
+    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), slow);
     while handle.snapshot().status != Status::Active {
         std::thread::yield_now();
     }
@@ -165,7 +121,7 @@ fn nobody_listening_is_a_failure_that_says_where() {
     let machine = Machine::new(ram(), 0);
     machine.run(64);
     let nobody = Address::Unix("/nonexistent/socket".into());
-    let (_handle, notes) = migrate(&machine, &nobody, Params::default());
+    let (_handle, notes) = migrate(machine.clone(), &nobody, Params::default());
     let Outcome::Failed(reason) = notes.outcome() else { panic!("it cannot have succeeded") };
     assert!(reason.contains("unix:/nonexistent/socket"), "{reason}");
     assert!(machine.running.load(std::sync::atomic::Ordering::SeqCst));

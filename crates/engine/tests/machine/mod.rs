@@ -1,5 +1,8 @@
 //! A machine without a hypervisor: a thread in the place of vCPUs writes real memory and keeps a dirty log with KVM's
 //! contract. The engine, its sockets and its threads are the real ones.
+#![allow(dead_code, reason = "no test needs all of it")]
+
+pub(crate) mod travel;
 
 use std::{
     io,
@@ -30,14 +33,57 @@ impl Schema for CounterV1 {
     const VERSION: u32 = 1;
 }
 
+/// The disk that both sides can reach, and the witness of who runs.
+#[derive(Default)]
+pub(crate) struct Disk {
+    holder: Mutex<Option<u64>>,
+    running: AtomicU64,
+    /// Two machines ran at once.
+    pub(crate) two_ran: AtomicBool,
+}
+
+impl Disk {
+    fn take(&self, id: u64) -> Result<(), MachineError> {
+        let mut holder = self.holder.lock().unwrap();
+        if holder.is_some_and(|holder| holder != id) {
+            return Err("the disk is in use".into());
+        }
+        *holder = Some(id);
+        Ok(())
+    }
+
+    fn give(&self, id: u64) {
+        self.holder.lock().unwrap().take_if(|holder| *holder == id);
+    }
+
+    fn starts(&self) {
+        if self.running.fetch_add(1, Ordering::SeqCst) > 0 {
+            self.two_ran.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn stops(&self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A new id for whoever may hold a disk.
+fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::SeqCst)
+}
+
 /// A machine whose "vCPU" writes pages at random.
 pub(crate) struct Machine {
     pub(crate) ram: Ram,
+    pub(crate) disk: Arc<Disk>,
+    id: u64,
     log: Arc<Log>,
     pub(crate) writes: Arc<AtomicU64>,
     pub(crate) running: Arc<AtomicBool>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    pub(crate) disks_held: AtomicBool,
+    /// Microseconds that the "vCPU" rests after every few writes; many machines share few processors.
+    pub(crate) rest: AtomicU64,
 }
 
 #[derive(Default)]
@@ -46,34 +92,54 @@ struct Log {
 }
 
 pub(crate) fn ram() -> Ram {
-    let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: PAGES * PAGE_SIZE as u64 };
+    ram_of(PAGES)
+}
+
+pub(crate) fn ram_of(pages: u64) -> Ram {
+    let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: pages * PAGE_SIZE as u64 };
     Ram::allocate(&[layout], Backing::Anonymous).unwrap()
 }
 
+fn pages_of(ram: &Ram) -> u64 {
+    ram.bytes() / PAGE_SIZE as u64
+}
+
 impl Machine {
+    /// One that has always been here, with a disk of its own.
     pub(crate) fn new(ram: Ram, writes: u64) -> Arc<Self> {
+        let (disk, id) = (Arc::new(Disk::default()), new_id());
+        disk.take(id).unwrap();
+        Self::with(ram, writes, disk, id)
+    }
+
+    fn with(ram: Ram, writes: u64, disk: Arc<Disk>, id: u64) -> Arc<Self> {
+        let words = pages_of(&ram).div_ceil(64);
         Arc::new(Self {
             ram,
-            log: Arc::new(Log { words: (0..PAGES / 64).map(|_| AtomicU64::new(0)).collect() }),
+            disk,
+            id,
+            log: Arc::new(Log { words: (0..words).map(|_| AtomicU64::new(0)).collect() }),
             writes: Arc::new(AtomicU64::new(writes)),
             running: Arc::default(),
             writer: Mutex::default(),
-            disks_held: AtomicBool::new(true),
+            rest: AtomicU64::new(0),
         })
     }
 
     /// Fills half of memory; the other half stays zero.
     pub(crate) fn fill(&self) {
-        for page in 0..PAGES / 2 {
+        for page in 0..pages_of(&self.ram) / 2 {
             self.ram.memory().write_obj(page + 1, GuestAddress(page * PAGE_SIZE as u64 + 8)).unwrap();
         }
     }
 
     /// Runs, writing to `pages` pages.
     pub(crate) fn run(&self, pages: u64) {
+        self.disk.starts();
         self.running.store(true, Ordering::SeqCst);
         let (ram, log, writes, running) =
             (self.ram.clone(), self.log.clone(), self.writes.clone(), self.running.clone());
+        let rest = std::time::Duration::from_micros(self.rest.load(Ordering::SeqCst));
         let write = move || {
             let mut seed = 7_u64;
             while running.load(Ordering::SeqCst) {
@@ -82,6 +148,9 @@ impl Machine {
                 let count = writes.fetch_add(1, Ordering::SeqCst) + 1;
                 ram.memory().write_obj(count, GuestAddress(page * PAGE_SIZE as u64 + 64)).unwrap();
                 log.words[(page / 64) as usize].fetch_or(1 << (page % 64), Ordering::SeqCst);
+                if !rest.is_zero() && count % 16 == 0 {
+                    std::thread::sleep(rest);
+                }
                 if seed >> 58 == 0 {
                     // A page becomes zero again, as when a guest frees it.
                     ram.memory().write_slice(&[0; PAGE_SIZE], GuestAddress(page * PAGE_SIZE as u64)).unwrap();
@@ -92,9 +161,12 @@ impl Machine {
     }
 
     pub(crate) fn halt(&self) {
-        self.running.store(false, Ordering::SeqCst);
+        let ran = self.running.swap(false, Ordering::SeqCst);
         if let Some(writer) = self.writer.lock().unwrap().take() {
             writer.join().unwrap();
+        }
+        if ran {
+            self.disk.stops();
         }
     }
 
@@ -104,7 +176,7 @@ impl Machine {
 }
 
 pub(crate) fn contents(ram: &Ram) -> Vec<u8> {
-    let mut bytes = vec![0; (PAGES as usize) * PAGE_SIZE];
+    let mut bytes = vec![0; ram.bytes() as usize];
     ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
     bytes
 }
@@ -130,11 +202,17 @@ impl DirtyLog for Log {
     }
 }
 
-fn devices() -> Vec<DeviceInfo> {
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+pub(crate) fn devices() -> Vec<DeviceInfo> {
     vec![DeviceInfo { id: "counter0".into(), kind: CounterV1::KIND.into(), version: 1 }]
 }
 
-fn description() -> DeviceState {
+pub(crate) fn description() -> DeviceState {
     DeviceState::encode("machine", &CounterV1 { writes: 0 }).unwrap()
 }
 
@@ -161,13 +239,13 @@ impl SourceMachine for Machine {
         Ok(vec![DeviceState::encode("counter0", &CounterV1 { writes })?])
     }
     fn release_disks(&self) -> Result<(), MachineError> {
-        self.disks_held.store(false, Ordering::SeqCst);
+        self.disk.give(self.id);
         Ok(())
     }
     fn resume(&self, run: bool) -> Result<(), MachineError> {
-        self.disks_held.store(true, Ordering::SeqCst);
+        self.disk.take(self.id)?;
         if run {
-            self.run(PAGES);
+            self.run(pages_of(&self.ram));
         }
         Ok(())
     }
@@ -178,12 +256,35 @@ impl SourceMachine for Machine {
 pub(crate) struct Arrival {
     pub(crate) machine: Mutex<Option<Arc<Machine>>>,
     pub(crate) ran: Mutex<Option<bool>>,
+    /// Whether loading waits until this is no longer so.
+    pub(crate) must_wait: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Arrival {
+    fn may_load(&self) {
+        drop(self.changed.wait_while(self.must_wait.lock().unwrap(), |must_wait| *must_wait).unwrap());
+    }
+
+    /// Lets a machine be loaded that had to wait.
+    pub(crate) fn let_load(&self) {
+        *self.must_wait.lock().unwrap() = false;
+        self.changed.notify_all();
+    }
 }
 
 pub(crate) struct Vacancy {
-    pub(crate) ram: Ram,
-    pub(crate) writes: u64,
-    pub(crate) arrival: Arc<Arrival>,
+    ram: Ram,
+    writes: u64,
+    disk: Arc<Disk>,
+    id: u64,
+    arrival: Arc<Arrival>,
+}
+
+impl Vacancy {
+    pub(crate) fn new(pages: u64, disk: Arc<Disk>, arrival: Arc<Arrival>) -> Self {
+        Self { ram: ram_of(pages), writes: 0, disk, id: new_id(), arrival }
+    }
 }
 
 impl DestinationMachine for Vacancy {
@@ -193,23 +294,31 @@ impl DestinationMachine for Vacancy {
     fn devices(&self) -> Vec<DeviceInfo> {
         devices()
     }
-    fn check(&self, _: &Hello) -> Vec<String> {
-        Vec::new()
+    fn check(&self, hello: &Hello) -> Vec<String> {
+        let differs = hello.machine != description();
+        differs.then(|| "Another kind of machine".into()).into_iter().collect()
     }
     fn load(&mut self, _: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
+        self.arrival.may_load();
         self.writes = states[0].decode::<CounterV1>()?.writes;
         Ok(())
     }
     fn lock_disks(&mut self) -> Result<(), MachineError> {
-        Ok(())
+        self.disk.take(self.id)
     }
     fn run(&mut self, run: bool) -> Result<(), MachineError> {
-        *self.arrival.machine.lock().unwrap() = Some(Machine::new(self.ram.clone(), self.writes));
+        // It counts as running without a vCPU of its own, so that a test can compare memory.
+        if run && self.disk.running.load(Ordering::SeqCst) > 0 {
+            self.disk.two_ran.store(true, Ordering::SeqCst);
+        }
+        let machine = Machine::with(self.ram.clone(), self.writes, self.disk.clone(), self.id);
+        *self.arrival.machine.lock().unwrap() = Some(machine);
         *self.arrival.ran.lock().unwrap() = Some(run);
         Ok(())
     }
     fn discard(&mut self) -> Result<(), MachineError> {
-        self.ram = ram();
+        self.disk.give(self.id);
+        self.ram = ram_of(pages_of(&self.ram));
         Ok(())
     }
 }

@@ -189,7 +189,7 @@ impl Duty {
 }
 
 impl Ending {
-    fn of(outcome: &Outcome) -> Self {
+    pub(crate) fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Completed => Self::Completed,
             Outcome::Cancelled => Self::Cancelled,

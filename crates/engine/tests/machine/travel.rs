@@ -1,0 +1,68 @@
+//! Both sides of a migration, and what a test asks of them afterwards.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use migration::{FixedCosts, Outcome, Params};
+use transport::{Address, Listener, Reach};
+use whimbrel_engine::{SourceMachine, destination, source};
+use wire::SessionId;
+
+use super::{Arrival, Machine, Notes, Vacancy, pages_of};
+
+pub(crate) struct Destination {
+    pub(crate) handle: destination::Handle,
+    pub(crate) arrival: Arc<Arrival>,
+    pub(crate) notes: Arc<Notes>,
+}
+
+/// Listens for a machine of that size, which shares its disk.
+pub(crate) fn destination(address: &Address, machine: &Machine) -> Destination {
+    let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
+    let vacancy = Vacancy::new(pages_of(&machine.ram), machine.disk.clone(), arrival.clone());
+    let listener = Listener::bind(address, Reach::Loopback).unwrap();
+    let handle = destination::listen(Box::new(vacancy), listener, notes.clone()).unwrap();
+    Destination { handle, arrival, notes }
+}
+
+pub(crate) fn loopback() -> Address {
+    Address::Tcp { host: "127.0.0.1".into(), port: 0 }
+}
+
+/// A session that no other attempt of this process has.
+pub(crate) fn new_session() -> SessionId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    SessionId(u128::from(NEXT.fetch_add(1, Ordering::SeqCst)).to_le_bytes())
+}
+
+pub(crate) fn migrate(
+    machine: Arc<dyn SourceMachine>,
+    to: &Address,
+    params: Params,
+) -> (source::Handle, Arc<Notes>) {
+    let notes = Arc::new(Notes::default());
+    let target = source::Target {
+        address: to.clone(),
+        reach: Reach::Loopback,
+        session: new_session(),
+        release: "test".into(),
+        fixed_costs: FixedCosts::default(),
+    };
+    (source::start(machine, params, target, notes.clone()).unwrap(), notes)
+}
+
+pub(crate) fn assert_arrived_whole(
+    machine: &Machine,
+    destination: &Destination,
+    notes: &Notes,
+) -> Arc<Machine> {
+    assert_eq!(notes.outcome(), Outcome::Completed);
+    assert_eq!(destination.notes.outcome(), Outcome::Completed);
+    let arrived = destination.arrival.machine.lock().unwrap().clone().unwrap();
+    assert!(machine.contents() == arrived.contents(), "memory differs");
+    assert_eq!(machine.writes.load(Ordering::SeqCst), arrived.writes.load(Ordering::SeqCst));
+    assert!(!machine.disk.two_ran.load(Ordering::SeqCst), "two machines ran at once");
+    arrived
+}
