@@ -5,8 +5,7 @@
 //! | status | meaning |
 //! |---|---|
 //! | 0 | the guest switched itself off, or the process was told to end: `quit`, SIGINT, SIGTERM, SIGHUP, SIGQUIT |
-//! | 1 | it could not start, or the machine failed and there is no monitor to look at it; standard error says why |
-//! | 2 | the command line was not understood |
+//! | 1 | it could not start, the command line included, or the machine failed and there is no monitor to look at it; standard error says why |
 //! | 101 | the main thread panicked, which is a defect |
 //! | 128 + signal | a second signal came before the end that the first asked for, or one came before the machine was built; sockets may be left behind |
 //! | 159 | a thread made a system call that its filter forbids, see the module `seccomp` |

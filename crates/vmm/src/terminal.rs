@@ -141,18 +141,24 @@ fn restore_at_crashes() -> io::Result<()> {
 
 extern "C" fn crashed(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     restore();
+    // SAFETY: the kernel passes a siginfo to a handler that was installed with SA_SIGINFO.
+    let was_sent = unsafe { (*info).si_code } <= 0;
+    if was_sent {
+        // No instruction would crash again for the handler of the standard library, which counts on that. It is delivered on
+        // return.
+        // SAFETY: installs no handler, and sends a signal to this thread.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+        return;
+    }
     let before = BEFORE.get().and_then(|before| {
         CRASHES.into_iter().zip(before).find_map(|(number, action)| (number == signal).then_some(action))
     });
     if let Some(before) = before {
         // SAFETY: puts back what was there. The instruction that crashed is executed again on return, and crashes again.
         unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
-    }
-    // SAFETY: the kernel passes a siginfo to a handler that was installed with SA_SIGINFO.
-    if unsafe { (*info).si_code } <= 0 {
-        // Somebody sent it: no instruction would do so again. It is delivered on return.
-        // SAFETY: sends a signal to this thread.
-        unsafe { libc::raise(signal) };
     }
 }
 

@@ -108,7 +108,7 @@ impl Control {
     /// Lets the machine run.
     ///
     /// # Errors
-    /// It must not run: it has moved away, is about to, or has ended.
+    /// It must not run: it has moved away, is about to, or has ended; or somebody else uses its disks.
     pub fn resume(&self) -> Result<(), CommandError> {
         let turn = self.turn.lock();
         match self.state() {
@@ -119,6 +119,8 @@ impl Control {
             }
             RunState::Paused | RunState::Prelaunch => {
                 let machine = self.machine()?;
+                // Held already, unless a migration gave them up and could not have them back.
+                machine.lock_disks().map_err(|error| CommandError::generic(one_line(&error)))?;
                 self.set_running(&turn, &machine);
                 Ok(())
             }

@@ -59,6 +59,14 @@ impl Control {
         Arc::new(self.launcher.clone())
     }
 
+    /// No migration is under way that could let the machine run again: from here on that is the operator's business.
+    fn stays(&self) {
+        let _turn = self.turn.lock();
+        if self.state() == RunState::FinishMigrate {
+            self.set(RunState::Paused);
+        }
+    }
+
     /// Which addresses migrations may use.
     pub(super) fn reach(&self) -> Reach {
         if self.config.insecure() { Reach::Anywhere } else { Reach::Loopback }
@@ -160,10 +168,61 @@ impl Observer for Watch {
             control.set(RunState::Postmigrate);
             // It runs elsewhere now: without it nothing can run it here again, and its memory goes back to the host.
             control.machine.lock().take();
+        } else {
+            control.stays();
         }
         let departure = control.departure.lock().clone();
         if let Some(departure) = departure {
             control.settings.lock().fixed_costs = departure.handle.snapshot().fixed_costs;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{Config, RawConfig};
+
+    use super::*;
+    use crate::testing::{guest, kvm_is_usable};
+
+    #[test]
+    fn a_machine_that_cannot_have_its_disks_back_is_paused_until_it_can() {
+        if !kvm_is_usable("a_machine_that_cannot_have_its_disks_back_is_paused_until_it_can") {
+            return;
+        }
+        let (kernel, image) = (guest(&[0xf4]), tempfile::NamedTempFile::new().unwrap());
+        image.as_file().set_len(1 << 20).unwrap();
+        let yaml = format!(
+            "kernel: {}\nserial: none\ndisks:\n - path: {}",
+            kernel.path().display(),
+            image.path().display()
+        );
+        let config = Config::new(RawConfig::from_yaml(&yaml, "test").unwrap()).unwrap();
+        let (events, _heard) = crate::Events::channel();
+        let boot = || Machine::boot(&config, events.clone());
+        let machine = boot().unwrap();
+        let (control, _end) =
+            Control::new(config.clone(), Some(machine), events.clone(), monitor::Events::new()).unwrap();
+        control.resume().unwrap();
+
+        let leaving = Leaving { control: control.clone(), machine: control.machine().unwrap() };
+        assert!(leaving.stop().unwrap());
+        leaving.release_disks().unwrap();
+        let other = boot().unwrap();
+        for _ in 0..2 {
+            leaving.resume(true).unwrap_err();
+            assert_eq!(control.state(), RunState::FinishMigrate, "the migration will try again");
+        }
+        control.resume().unwrap_err();
+        Watch { control: Arc::downgrade(&control) }.ended(&Outcome::Failed("it took too long".into()));
+        assert_eq!(control.state(), RunState::Paused);
+        let error = control.resume().unwrap_err().to_string();
+        assert!(error.contains("in use by another virtual machine"), "{error}");
+        assert_eq!(control.state(), RunState::Paused);
+
+        drop(other);
+        control.resume().unwrap();
+        assert_eq!(control.state(), RunState::Running);
+        boot().unwrap_err();
     }
 }

@@ -12,3 +12,4 @@ mod memory;
 mod migration;
 mod python;
 mod seccomp;
+mod terminal;
