@@ -24,6 +24,12 @@ const SOCKETS: &[&str] = &["rustls", "socket2", "mio", "tokio"];
 
 const RULES: &[Rule] = &[
     Rule {
+        name: "address",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it says where a migration goes, and does not go there",
+    },
+    Rule {
         name: "state",
         may_use: &[],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
@@ -49,7 +55,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "transport",
-        may_use: &[],
+        may_use: &["address"],
         must_not_use: &[KVM, MEMORY],
         because: "it moves bytes and does not know what they mean",
     },
@@ -67,15 +73,21 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "config",
-        may_use: &[],
+        may_use: &["address"],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
         because: "it describes a machine and opens nothing of it",
     },
     Rule {
         name: "monitor",
-        may_use: &[],
+        may_use: &["address"],
         must_not_use: &[KVM, MEMORY],
         because: "it speaks QMP for whoever implements its handler, and does not know how a machine or a migration works",
+    },
+    Rule {
+        name: "report",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it is the shape of a report and how it looks; whoever ran the migration fills it in",
     },
     Rule {
         name: "guests",
@@ -86,12 +98,14 @@ const RULES: &[Rule] = &[
     Rule {
         name: "vmm",
         may_use: &[
+            "address",
             "config",
             "devices",
             "engine",
             "migration",
             "monitor",
             "ram",
+            "report",
             "state",
             "transport",
             "wire",
@@ -101,7 +115,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "whimbrel",
-        may_use: &["config", "guests", "monitor"],
+        may_use: &["config", "guests", "monitor", "report"],
         must_not_use: &[KVM, MEMORY],
         because: "the operator's tool sees a machine only through its command line and its monitor",
     },

@@ -30,6 +30,16 @@ const RULES: &[Rule] = &[
         because: "it is called, it never waits",
     },
     Rule {
+        crates: &["report"],
+        forbidden: CLOCKS,
+        because: "when a migration ran is told to it",
+    },
+    Rule {
+        crates: &["report"],
+        forbidden: OUTSIDE,
+        because: "others write it and read it",
+    },
+    Rule {
         crates: &["ram"],
         forbidden: &["std::net", "std::os::unix::net", "std::process"],
         because: "guest memory is moved by others",
