@@ -66,6 +66,12 @@ const RULES: &[Rule] = &[
         because: "it runs a migration for any machine, so that other machines than ours can embed it",
     },
     Rule {
+        name: "faults",
+        may_use: &["state", "transport", "wire"],
+        must_not_use: &[KVM, MEMORY],
+        because: "it harms the bytes of a migration from outside, and must not know what the harm leads to",
+    },
+    Rule {
         name: "devices",
         may_use: &["ram", "state"],
         must_not_use: &[KVM, SOCKETS],

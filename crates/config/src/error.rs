@@ -1,6 +1,8 @@
 use std::{io, path::PathBuf};
 
-use crate::{Endpoint, FilePath, MacAddress, NetBackend, SocketPath};
+use address::{Address, AddressError};
+
+use crate::{FilePath, MacAddress, NetBackend};
 
 /// Why a machine description was refused. The message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -103,23 +105,23 @@ pub enum ConfigError {
         mac: MacAddress,
     },
     /// Two listening sockets cannot have one path.
-    #[error("--{first} and --{second} both use the socket '{path}': give one another path")]
+    #[error("--{first} and --{second} both use the socket '{}': give one another path", path.display())]
     SameSocket {
         /// Flag of the first.
         first: &'static str,
         /// Flag of the second.
         second: &'static str,
         /// Their path.
-        path: SocketPath,
+        path: PathBuf,
     },
     /// Migration data would be readable on the network.
     #[error(
-        "--incoming {endpoint} is reachable from other hosts, and migration is not encrypted: use a loopback address \
+        "--incoming {address} is reachable from other hosts, and migration is not encrypted: use a loopback address \
          or a unix socket, or accept the risk with --insecure"
     )]
     Insecure {
         /// As given with `--incoming`.
-        endpoint: Endpoint,
+        address: Address,
     },
 }
 
@@ -156,14 +158,9 @@ pub enum ValueError {
         /// What is wrong, and what to write.
         problem: &'static str,
     },
-    /// Not an endpoint.
-    #[error("Address '{typed}' {problem}: write tcp:HOST:PORT, tcp:[IPV6]:PORT or unix:PATH")]
-    Endpoint {
-        /// As typed.
-        typed: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    /// Not an address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// Not a path of a file.
     #[error("Path '{typed}' {problem}")]
     Path {

@@ -13,8 +13,8 @@
 mod cli;
 mod convert;
 mod disk;
-mod endpoint;
 mod error;
+mod incoming;
 mod mac;
 mod machine;
 mod net;
@@ -26,13 +26,13 @@ mod text;
 
 pub use cli::{Invocation, from_args};
 pub use disk::{Disk, RawDisk};
-pub use endpoint::{Endpoint, Host, Incoming};
 pub use error::{ConfigError, ValueError};
+pub use incoming::Incoming;
 pub use mac::MacAddress;
 pub use machine::{Boot, Config, MAX_DISKS, MAX_NETS};
 pub use net::{Net, NetBackend, RawNet, TapFd, TapName};
 pub use number::{CpuCount, MemorySize};
-pub use path::{FilePath, MonitorSocket, SerialPort, SocketPath};
+pub use path::{DirectoryPath, FilePath, MonitorSocket, SerialPort, SocketPath};
 pub use raw::{Backing, LogLevel, RawConfig, Seccomp};
 pub use text::{CommandLine, DiskSerial, VmName};
 pub use uuid::Uuid;

@@ -1,9 +1,12 @@
+use std::path::Path;
+
+use address::Address;
 use uuid::Uuid;
 
 use crate::{
-    Backing, CommandLine, ConfigError, CpuCount, Disk, DiskSerial, FilePath, Incoming, LogLevel, MacAddress,
-    MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet, Seccomp, SerialPort, SocketPath,
-    VmName, path::same_path,
+    Backing, CommandLine, ConfigError, DirectoryPath, CpuCount, Disk, DiskSerial, FilePath, Incoming, LogLevel, MacAddress,
+    MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet, Seccomp, SerialPort, VmName,
+    path::same_path,
 };
 
 /// Most disks that a machine has.
@@ -31,6 +34,7 @@ pub struct Config {
     insecure: bool,
     paused: bool,
     seccomp: Seccomp,
+    report_dir: Option<DirectoryPath>,
     log: LogLevel,
 }
 
@@ -68,15 +72,16 @@ impl Config {
             insecure: raw.insecure.unwrap_or(false),
             paused: raw.paused.unwrap_or(false),
             seccomp: raw.seccomp.unwrap_or(Seccomp::On),
+            report_dir: raw.report_dir,
             log: raw.log.unwrap_or(LogLevel::Info),
         };
         if config.boot.is_none() && config.incoming.is_none() {
             return Err(ConfigError::MissingKernel);
         }
-        if let (Some(Incoming::At(endpoint)), false) = (&config.incoming, config.insecure)
-            && !endpoint.is_loopback()
+        if let (Some(Incoming::At(address)), false) = (&config.incoming, config.insecure)
+            && !address.is_loopback()
         {
-            return Err(ConfigError::Insecure { endpoint: endpoint.clone() });
+            return Err(ConfigError::Insecure { address: address.clone() });
         }
         config.check_sockets()?;
         Ok(config)
@@ -90,22 +95,21 @@ impl Config {
     }
 
     fn check_sockets(&self) -> Result<(), ConfigError> {
-        let monitor = self.monitor.as_ref().map(|monitor| ("monitor", monitor.path()));
+        let monitor = self.monitor.as_ref().map(|monitor| ("monitor", monitor.path().as_path()));
         let serial = match &self.serial {
-            SerialPort::Unix(path) => Some(("serial", path)),
+            SerialPort::Unix(path) => Some(("serial", path.as_path())),
             _ => None,
         };
         let incoming = match &self.incoming {
-            Some(Incoming::At(crate::Endpoint::Unix(path))) => Some(("incoming", path)),
+            Some(Incoming::At(Address::Unix(path))) => Some(("incoming", path.as_path())),
             _ => None,
         };
-        let sockets: Vec<(&'static str, &SocketPath)> =
-            [monitor, serial, incoming].into_iter().flatten().collect();
-        match same(&sockets, |a, b| same_path(a.1.as_path(), b.1.as_path())) {
+        let sockets: Vec<(&'static str, &Path)> = [monitor, serial, incoming].into_iter().flatten().collect();
+        match same(&sockets, |a, b| same_path(a.1, b.1)) {
             Some((a, b)) => Err(ConfigError::SameSocket {
                 first: sockets[a].0,
                 second: sockets[b].0,
-                path: sockets[a].1.clone(),
+                path: sockets[a].1.to_owned(),
             }),
             None => Ok(()),
         }
@@ -210,6 +214,7 @@ impl From<&Config> for RawConfig {
             insecure: Some(config.insecure),
             paused: Some(config.paused),
             seccomp: Some(config.seccomp),
+            report_dir: config.report_dir.clone(),
             log: Some(config.log),
         }
     }
@@ -336,6 +341,12 @@ impl Config {
     #[must_use]
     pub fn seccomp(&self) -> Seccomp {
         self.seccomp
+    }
+
+    /// Where migrations leave their reports, if they shall.
+    #[must_use]
+    pub fn report_dir(&self) -> Option<&DirectoryPath> {
+        self.report_dir.as_ref()
     }
 
     /// How much is said on stderr.

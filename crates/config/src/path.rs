@@ -15,6 +15,13 @@ use crate::{ValueError, convert::written_as_text, options::split};
 #[serde(try_from = "String", into = "String")]
 pub struct FilePath(String);
 
+/// The path of a directory: UTF-8, not empty, without NUL, at most 4095 bytes.
+///
+/// Relative paths are relative to the working directory of the VMM, wherever they were written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DirectoryPath(String);
+
 /// The path of a unix socket: a file path of at most 107 bytes, which is what `sockaddr_un` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -43,6 +50,14 @@ impl FilePath {
     /// Linux's `PATH_MAX`, less the final NUL.
     const MAX_BYTES: usize = 4095;
 
+    /// The path.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl DirectoryPath {
     /// The path.
     #[must_use]
     pub fn as_path(&self) -> &Path {
@@ -90,6 +105,23 @@ impl FromStr for FilePath {
             "is longer than 4095 bytes, which no file system allows"
         } else if ["/", "/.", "/.."].iter().any(|end| typed.ends_with(end)) || matches!(typed, "." | "..") {
             "is a directory: write the path of a file"
+        } else {
+            return Ok(Self(typed.into()));
+        };
+        Err(ValueError::Path { typed: typed.chars().take(80).collect(), problem })
+    }
+}
+
+impl FromStr for DirectoryPath {
+    type Err = ValueError;
+
+    fn from_str(typed: &str) -> Result<Self, ValueError> {
+        let problem = if typed.is_empty() {
+            "is empty: write the path of a directory"
+        } else if typed.contains('\0') {
+            "contains a NUL character: remove it"
+        } else if typed.len() > FilePath::MAX_BYTES {
+            "is longer than 4095 bytes, which no file system allows"
         } else {
             return Ok(Self(typed.into()));
         };
@@ -171,13 +203,19 @@ impl fmt::Display for FilePath {
     }
 }
 
+impl fmt::Display for DirectoryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl fmt::Display for SocketPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-written_as_text!(FilePath SocketPath SerialPort MonitorSocket);
+written_as_text!(FilePath DirectoryPath SocketPath SerialPort MonitorSocket);
 
 #[cfg(test)]
 mod tests {
@@ -190,6 +228,16 @@ mod tests {
         }
         for typed in ["a", "./a", "/a b", "...", "a.", "dé,=:"] {
             assert_eq!(typed.parse::<FilePath>().unwrap().to_string(), typed);
+        }
+    }
+
+    #[test]
+    fn a_directory_may_be_written_with_a_slash_at_its_end() {
+        for typed in ["/var/lib/reports/", "/", ".", "reports"] {
+            assert_eq!(typed.parse::<DirectoryPath>().unwrap().to_string(), typed);
+        }
+        for typed in ["", "a\0b", &"x".repeat(4096)] {
+            assert!(typed.parse::<DirectoryPath>().is_err(), "{typed:?}");
         }
     }
 

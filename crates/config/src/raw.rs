@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    CommandLine, ConfigError, CpuCount, FilePath, Incoming, MemorySize, MonitorSocket, RawDisk, RawNet,
+    CommandLine, ConfigError, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket, RawDisk, RawNet,
     SerialPort, VmName, options::switch,
 };
 
@@ -158,6 +158,14 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Seccomp>,
 
+    /// Leave a report of every migration in this directory, which must exist [default: no files]
+    ///
+    /// One JSON file for each attempt, completed or not, called by its time, its session and the side. `whimbrel report FILE`
+    /// shows it; the last one can also be had from the monitor. Example: --report-dir /var/lib/whimbrel/reports
+    #[arg(long, value_name = "DIR", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report_dir: Option<DirectoryPath>,
+
     /// How much to say on stderr [default: info]
     ///
     /// Example: --log debug
@@ -247,6 +255,7 @@ impl RawConfig {
             insecure: self.insecure.or(base.insecure),
             paused: self.paused.or(base.paused),
             seccomp: self.seccomp.or(base.seccomp),
+            report_dir: self.report_dir.or(base.report_dir),
             log: self.log.or(base.log),
         }
     }

@@ -3,8 +3,8 @@
 use std::{fmt::Display, str::FromStr};
 
 use config::{
-    Config, ConfigError, Endpoint, FilePath, Incoming, Invocation, MacAddress, MemorySize, MonitorSocket,
-    RawConfig, RawDisk, RawNet, SerialPort, VmName, from_args,
+    Config, ConfigError, FilePath, Incoming, Invocation, MacAddress, MemorySize, MonitorSocket, RawConfig,
+    RawDisk, RawNet, SerialPort, VmName, from_args,
 };
 
 const FULL: &str = "\
@@ -79,7 +79,6 @@ pub(crate) fn values(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     prints_as_parsed::<MemorySize>(text);
     prints_as_parsed::<MacAddress>(text);
-    prints_as_parsed::<Endpoint>(text);
     prints_as_parsed::<Incoming>(text);
     prints_as_parsed::<SerialPort>(text);
     prints_as_parsed::<MonitorSocket>(text);

@@ -1,7 +1,8 @@
+use address::Address;
+
 use crate::types::{
-    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationAddress, MigrationCapability,
-    MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
-    ParameterChange, StatusInfo, UuidInfo,
+    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+    MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, StatusInfo, UuidInfo,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,11 +36,11 @@ pub trait Handler: Send + Sync {
 
     /// `migrate`: starts a migration to the address. When this returns, [`query_migrate`](Self::query_migrate) has a status,
     /// and it is that of this migration: clients poll it at once.
-    fn migrate(&self, destination: &MigrationAddress) -> Result<(), CommandError>;
+    fn migrate(&self, destination: &Address) -> Result<(), CommandError>;
 
     /// `migrate-incoming`: starts to listen, on a machine that was told to wait for this command. With `exit_on_error`
     /// (QEMU's default) a migration that fails ends the VMM.
-    fn migrate_incoming(&self, listen: &MigrationAddress, exit_on_error: bool) -> Result<(), CommandError>;
+    fn migrate_incoming(&self, listen: &Address, exit_on_error: bool) -> Result<(), CommandError>;
 
     /// `migrate_cancel`: cancels the migration. Does nothing if there is none.
     fn migrate_cancel(&self) -> Result<(), CommandError>;

@@ -7,12 +7,13 @@ mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod support;
 
+use address::Address;
 use serde_json::{Value, json};
 use std::time::Duration;
 use support::{Bench, DEADLINE, eventually};
 use whimbrel_monitor::types::{
-    MigrationAddress, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus,
-    RunState, VersionInfo,
+    MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus, RunState,
+    VersionInfo,
 };
 use whimbrel_monitor::{Client, ClientError, ErrorClass};
 
@@ -233,8 +234,8 @@ fn capabilities_are_all_listed_and_the_machine_may_refuse_some() {
 
 #[test]
 fn an_address_may_come_as_uri_or_as_a_channel() {
-    let tcp = MigrationAddress::Tcp { host: "::1".to_owned(), port: 4444 };
-    let unix = MigrationAddress::Unix { path: "/run/m".into() };
+    let tcp = Address::Tcp { host: "::1".to_owned(), port: 4444 };
+    let unix = Address::Unix("/run/m".into());
     let channel = |addr: Value| json!({ "channels": [{ "channel-type": "main", "addr": addr }] });
     let inet = json!({ "transport": "socket", "type": "inet", "host": "::1", "port": "4444" });
     let path = json!({ "transport": "socket", "type": "unix", "path": "/run/m" });
@@ -257,9 +258,9 @@ fn an_address_that_is_none_is_refused_with_what_to_write() {
     let mut client = bench.client();
     let mut refused = |uri: &str| refusal(client.execute("migrate", json!({ "uri": uri })));
     assert!(refused("zork").contains("expects a valid migration protocol"));
-    assert!(refused("exec:cat").contains("'exec', which is not supported"));
-    assert!(refused("tcp:").contains("not HOST:PORT"));
-    assert!(refused("tcp:::1:5").contains("IPv6 in brackets"));
+    assert!(refused("exec:cat").contains("neither tcp: nor unix:"));
+    assert!(refused("tcp:").contains("has no port"));
+    assert!(refused("tcp:::1:5").contains("IPv6 address without brackets"));
     assert!(refused("tcp:a:65536").contains("'65536' is not a number from 0 to 65535"));
     assert!(refused("unix:").contains("1 to 107 bytes"));
     assert!(refused(&format!("unix:/{}", "x".repeat(107))).contains("1 to 107 bytes"));

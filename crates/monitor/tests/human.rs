@@ -7,9 +7,10 @@ mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod support;
 
+use address::Address;
 use serde_json::json;
 use support::{Bench, eventually};
-use whimbrel_monitor::types::{MigrationAddress, MigrationCapability, MigrationStatus, RunState};
+use whimbrel_monitor::types::{MigrationCapability, MigrationStatus, RunState};
 
 #[test]
 fn lines_do_what_the_commands_do() {
@@ -35,7 +36,7 @@ fn lines_do_what_the_commands_do() {
     assert_eq!(state.parameters.downtime_limit, 7);
     assert!(state.parameters.whimbrel_digest);
     assert_eq!(state.capabilities, [MigrationCapability::Events]);
-    assert_eq!(state.incoming, Some(MigrationAddress::Tcp { host: "::".to_owned(), port: 4444 }));
+    assert_eq!(state.incoming, Some(Address::Tcp { host: "::".to_owned(), port: 4444 }));
     assert_eq!(state.balloon, 512 << 20);
     assert!(state.announced.is_some());
 }

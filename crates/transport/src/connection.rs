@@ -12,7 +12,7 @@ use std::{
 
 use rustix::net::sockopt;
 
-use crate::{Address, Reach, TransportError, vectored};
+use crate::{Address, Reach, TransportError, reach::resolve, vectored};
 
 /// How long sent data may stay unacknowledged, and a silent peer be probed, before a TCP connection counts as broken.
 const DEAD_AFTER: Duration = Duration::from_secs(20);
@@ -51,7 +51,7 @@ impl Connection {
             Address::Unix(path) => Remote::Unix(path.clone()).dial(timeout).map_err(failed),
             Address::Tcp { host, port } => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-                for candidate in address.resolve(host, *port, reach)? {
+                for candidate in resolve(address, host, *port, reach)? {
                     match Remote::Tcp(candidate).dial(timeout) {
                         Ok(connection) => return Ok(connection),
                         Err(error) => last = error,

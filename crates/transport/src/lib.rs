@@ -3,16 +3,17 @@
 //! What the bytes mean is none of this crate's business. Connections are blocking; [`Connection::shutdown`] from another
 //! thread ends every call that is waiting on one.
 
-mod address;
 mod connection;
 mod listener;
 mod pacer;
+mod reach;
 mod vectored;
 
-pub use address::{Address, Reach};
+pub use address::Address;
 pub use connection::Connection;
 pub use listener::{Listener, Stopper};
 pub use pacer::Pacer;
+pub use reach::Reach;
 pub use vectored::Piece;
 
 use std::io;

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use crate::{Address, Connection, Reach, TransportError};
+use crate::{Address, Connection, Reach, TransportError, reach::resolve};
 
 /// Accepts connections at an address until it is stopped.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Listener {
         let socket = match address {
             Address::Tcp { host, port } => {
                 let listener =
-                    TcpListener::bind(address.resolve(host, *port, reach)?.as_slice()).map_err(failed)?;
+                    TcpListener::bind(resolve(address, host, *port, reach)?.as_slice()).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 Socket::Tcp(listener)
             }

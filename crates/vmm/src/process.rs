@@ -19,13 +19,12 @@ use std::{
     thread,
 };
 
-use config::{Config, Endpoint, Incoming as Where};
+use config::{Config, Incoming as Where};
 use monitor::{BindError, CommandError, Events as MonitorEvents, Server, types::ShutdownCause};
 use signal_hook::{
     consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     iterator::Signals,
 };
-use transport::Address;
 use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
 use crate::{
@@ -114,7 +113,7 @@ fn serve(
     let listening = control.clone();
     spawn(Role::Events, "events", move || heard.into_iter().for_each(|event| listening.hear(event)))?;
     match config.incoming() {
-        Some(Where::At(endpoint)) => control.listen(&address(endpoint))?,
+        Some(Where::At(address)) => control.listen(address)?,
         Some(Where::Defer) => {}
         None if config.paused() => {}
         None => control.resume()?,
@@ -170,11 +169,4 @@ fn spawn(role: Role, name: &str, run: impl FnOnce() + Send + 'static) -> Result<
     thread::Builder::new().name(name.into()).spawn(body).map_err(ProcessError::Threads)?;
     let died = || ProcessError::Threads(io::Error::other("a thread ended before it began"));
     Ok(outcome.recv().map_err(|_| died())??)
-}
-
-fn address(endpoint: &Endpoint) -> Address {
-    match endpoint {
-        Endpoint::Tcp { host, port } => Address::Tcp { host: host.to_string(), port: *port },
-        Endpoint::Unix(path) => Address::Unix(path.as_path().to_owned()),
-    }
 }

@@ -1,8 +1,8 @@
 use super::arguments::{Arguments, not_accepted};
 use super::{Context, Outcome, done};
-use crate::types::{
-    AddressError, MigrationAddress, MigrationCapability, MigrationCapabilityStatus, MigrationStatus,
-};
+use address::{Address, AddressError};
+
+use crate::types::{MigrationCapability, MigrationCapabilityStatus, MigrationStatus};
 use crate::{CommandError, Handler};
 
 pub(super) fn migrate(context: Context<'_>, mut arguments: Arguments) -> Outcome {
@@ -68,7 +68,7 @@ fn capability(mut arguments: Arguments) -> Result<MigrationCapabilityStatus, Com
 }
 
 /// The address: `uri`, or the one element that `channels` may have.
-fn address(arguments: &mut Arguments) -> Result<MigrationAddress, CommandError> {
+fn address(arguments: &mut Arguments) -> Result<Address, CommandError> {
     let uri = arguments.optional_string("uri")?;
     let channels = arguments.optional_objects("channels")?;
     match (uri, channels) {
@@ -88,7 +88,7 @@ fn address(arguments: &mut Arguments) -> Result<MigrationAddress, CommandError> 
 }
 
 /// `{"channel-type": "main", "addr": {"transport": "socket", "type": "inet", "host": …, "port": …}}`
-fn channel(mut arguments: Arguments) -> Result<MigrationAddress, CommandError> {
+fn channel(mut arguments: Arguments) -> Result<Address, CommandError> {
     let kind = arguments.string("channel-type")?;
     let mut addr = arguments.object("addr")?;
     arguments.finish()?;
@@ -101,8 +101,8 @@ fn channel(mut arguments: Arguments) -> Result<MigrationAddress, CommandError> {
     }
     let kind = addr.string("type")?;
     let address = match kind.as_str() {
-        "inet" => MigrationAddress::inet(&addr.string("host")?, &addr.string("port")?)?,
-        "unix" => MigrationAddress::unix(&addr.string("path")?)?,
+        "inet" => Address::tcp(&addr.string("host")?, &addr.string("port")?)?,
+        "unix" => Address::unix(&addr.string("path")?)?,
         _ => return Err(not_accepted("type", &kind)),
     };
     addr.finish()?;
@@ -111,6 +111,12 @@ fn channel(mut arguments: Arguments) -> Result<MigrationAddress, CommandError> {
 
 impl From<AddressError> for CommandError {
     fn from(error: AddressError) -> Self {
-        Self::generic(error.to_string())
+        match error {
+            // QEMU's words first: clients look for them.
+            AddressError::Transport { .. } => {
+                Self::generic(format!("Parameter 'uri' expects a valid migration protocol. {error}"))
+            }
+            _ => Self::generic(error.to_string()),
+        }
     }
 }

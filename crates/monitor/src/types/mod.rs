@@ -12,7 +12,7 @@ mod parameters;
 mod status;
 mod whimbrel;
 
-pub use address::{AddressError, MigrationAddress, SocketAddress};
+pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use keys::{KeyCode, qcode_names};
 pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, UuidInfo, VersionInfo};

@@ -1,13 +1,14 @@
 //! A machine that exists in memory only: enough state to answer every command the way a real one does.
 
+use address::Address;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use whimbrel_monitor::types::{
-    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationAddress, MigrationCapability,
-    MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus,
-    NameInfo, ParameterChange, RoundInfo, RunState, ShutdownCause, StatusInfo, UuidInfo, WhimbrelInfo,
+    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+    MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
+    RoundInfo, RunState, ShutdownCause, StatusInfo, UuidInfo, WhimbrelInfo,
 };
 use whimbrel_monitor::{CommandError, Events, Handler};
 
@@ -41,7 +42,7 @@ pub(crate) struct State {
     pub(crate) keys: Vec<u16>,
     pub(crate) held: Duration,
     pub(crate) announced: Option<AnnounceParameters>,
-    pub(crate) incoming: Option<MigrationAddress>,
+    pub(crate) incoming: Option<Address>,
     pub(crate) quitting: bool,
     cancelled: bool,
     released: bool,
@@ -96,10 +97,10 @@ impl Machine {
     }
 
     /// The migration's thread: rounds, then the switchover, with a look at cancellation in each.
-    fn migrate_away(self, destination: &MigrationAddress) {
+    fn migrate_away(self, destination: &Address) {
         let begun = Instant::now();
         let mut state = self.state();
-        if matches!(destination, MigrationAddress::Tcp { port: 1, .. }) {
+        if matches!(destination, Address::Tcp { port: 1, .. }) {
             state.migration.error_desc =
                 Some("Failed to connect to '127.0.0.1:1': Connection refused".to_owned());
             self.enter(&mut state, MigrationStatus::Failed);
@@ -211,7 +212,7 @@ impl Handler for Machine {
         Ok(())
     }
 
-    fn migrate(&self, destination: &MigrationAddress) -> Outcome {
+    fn migrate(&self, destination: &Address) -> Outcome {
         let mut state = self.state();
         if Self::is_migrating(&state) {
             return Err(CommandError::generic("There's a migration process in progress"));
@@ -225,7 +226,7 @@ impl Handler for Machine {
         Ok(())
     }
 
-    fn migrate_incoming(&self, listen: &MigrationAddress, _exit_on_error: bool) -> Outcome {
+    fn migrate_incoming(&self, listen: &Address, _exit_on_error: bool) -> Outcome {
         let mut state = self.state();
         if state.incoming.is_some() {
             return Err(CommandError::generic("The incoming migration has already been started"));

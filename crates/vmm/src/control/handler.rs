@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationAddress, MigrationCapability,
+        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability,
         MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
         ParameterChange, RunState, ShutdownCause, StatusInfo, UuidInfo,
     },
@@ -45,14 +45,14 @@ impl Handler for Commands {
         Ok(())
     }
 
-    fn migrate(&self, destination: &MigrationAddress) -> Result<(), CommandError> {
-        let destination = address(destination);
+    fn migrate(&self, destination: &Address) -> Result<(), CommandError> {
+        let destination = destination.clone();
         self.0.launch(move |control| control.depart(destination))
     }
 
-    fn migrate_incoming(&self, listen: &MigrationAddress, _exit_on_error: bool) -> Result<(), CommandError> {
+    fn migrate_incoming(&self, listen: &Address, _exit_on_error: bool) -> Result<(), CommandError> {
         // An attempt that fails leaves the destination as it was, listening: there is no reason to end the process.
-        let listen = address(listen);
+        let listen = listen.clone();
         self.0.launch(move |control| control.listen(&listen))
     }
 
@@ -190,11 +190,4 @@ fn no_balloon() -> CommandError {
     CommandError::device_not_active(
         "No balloon device has been activated: start the machine with --balloon on",
     )
-}
-
-fn address(address: &MigrationAddress) -> Address {
-    match address {
-        MigrationAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
-        MigrationAddress::Unix { path } => Address::Unix(path.clone()),
-    }
 }

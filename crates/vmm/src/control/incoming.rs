@@ -53,10 +53,7 @@ impl Control {
         let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
         let listener = Listener::bind(address, self.reach()).map_err(|error| failed(&error))?;
         let incoming = self.prepare().map_err(|error| failed(&error))?;
-        let address = match listener.address() {
-            Address::Tcp { host, port } => SocketAddress::Inet { host: host.clone(), port: port.to_string() },
-            Address::Unix(path) => SocketAddress::Unix { path: path.display().to_string() },
-        };
+        let address = SocketAddress::from(listener.address());
         tracing::info!("Waiting for a migration at {}", listener.address());
         let total_bytes = incoming.ram().bytes();
         let vacancy = Vacancy {

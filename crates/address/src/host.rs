@@ -1,0 +1,40 @@
+//! Hosts, by address or by name.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Checks that `host` is an IPv4 or IPv6 address, or a name that a resolver may know.
+///
+/// # Errors
+/// What is wrong with it, to follow "the address …".
+pub(crate) fn check(host: &str) -> Result<(), &'static str> {
+    if host.is_empty() {
+        return Err("has no host (0.0.0.0 and [::] mean all of this one's addresses)");
+    }
+    if is_ipv6(host) || host.parse::<Ipv4Addr>().is_ok() {
+        return Ok(());
+    }
+    if host.len() > 253 || !host.split('.').all(is_label) {
+        return Err("has a host that is neither an address nor a name");
+    }
+    // Resolvers take `0` or `127.1` for addresses; a name never ends in a number (RFC 3696, section 2).
+    if host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err("has an IPv4 address that is not complete");
+    }
+    Ok(())
+}
+
+pub(crate) fn is_ipv6(host: &str) -> bool {
+    host.parse::<Ipv6Addr>().is_ok()
+}
+
+pub(crate) fn is_loopback(host: &str) -> bool {
+    host.parse::<IpAddr>()
+        .map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+}
+
+/// One part of a name (RFC 1123, section 2.1; `_` stands in many names all the same).
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && !label.starts_with('-')
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
