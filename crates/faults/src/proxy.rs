@@ -1,0 +1,230 @@
+//! Takes the connections of a source and makes those to the destination.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use transport::Address;
+
+use crate::{
+    Edge, Fault, FrameName, Moment, Passed, Processes, Struck, Way, Which,
+    carrier::Carrier,
+    link::Link,
+    stream::{Listener, Stream},
+    trace::Trace,
+};
+
+/// A proxy at work. Dropping it closes everything, and lets frozen processes go on.
+#[derive(Debug)]
+pub struct Proxy {
+    address: Address,
+    shared: Arc<Shared>,
+    door: Option<JoinHandle<()>>,
+}
+
+/// Why there is no proxy.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The address cannot be listened on.
+    #[error("Cannot listen on {address}: check that it is free and may be used")]
+    Listen {
+        /// The address.
+        address: Address,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There are no more threads.
+    #[error("Cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    began: Instant,
+    destination: Address,
+    faults: Mutex<Vec<Armed>>,
+    links: Mutex<Vec<Weak<Link>>>,
+    refuse_until: Mutex<Option<Instant>>,
+    switchover: AtomicBool,
+    closed: AtomicBool,
+    pub(crate) processes: Processes,
+    pub(crate) trace: Trace,
+}
+
+/// A fault that has not struck.
+#[derive(Debug)]
+struct Armed {
+    fault: Fault,
+    /// Frames of its name that passed where it watches.
+    seen: u32,
+}
+
+impl Proxy {
+    /// Listens at `listen`, and carries what comes to `destination`, until it is dropped. Each of `faults` strikes once.
+    ///
+    /// # Errors
+    /// The address cannot be listened on. Whether the destination is there is seen when a source comes.
+    pub fn start(
+        listen: &Address,
+        destination: Address,
+        faults: &[Fault],
+        processes: Processes,
+    ) -> Result<Self, ProxyError> {
+        let failed = |source| ProxyError::Listen { address: listen.clone(), source };
+        let listener = Listener::bind(listen).map_err(failed)?;
+        let address = listener.address(listen).map_err(failed)?;
+        let shared = Arc::new(Shared {
+            began: Instant::now(),
+            destination,
+            faults: Mutex::new(faults.iter().map(|&fault| Armed { fault, seen: 0 }).collect()),
+            links: Mutex::default(),
+            refuse_until: Mutex::default(),
+            switchover: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            processes,
+            trace: Trace::default(),
+        });
+        let theirs = shared.clone();
+        let keep = move || {
+            while let Ok(source) = listener.accept() {
+                if theirs.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                theirs.connect(source);
+            }
+        };
+        let door =
+            std::thread::Builder::new().name("proxy".into()).spawn(keep).map_err(ProxyError::Thread)?;
+        Ok(Self { address, shared, door: Some(door) })
+    }
+
+    /// Where it listens, with the port that the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What has passed so far, oldest first. Long ago is forgotten.
+    #[must_use]
+    pub fn trace(&self) -> Vec<Passed> {
+        self.shared.trace.passed()
+    }
+
+    /// The faults that struck so far.
+    #[must_use]
+    pub fn struck(&self) -> Vec<Struck> {
+        self.shared.trace.struck()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        // Wakes the listener up. If it cannot be reached it has ended.
+        let woken = Stream::dial(&self.address).is_ok();
+        self.shared.for_all(Link::close);
+        if let Some(door) = self.door.take().filter(|_| woken) {
+            let _ = door.join();
+        }
+        if let Address::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Shared {
+    /// Since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Pages are the last ones once the switchover was announced.
+    pub(crate) fn in_context(&self, name: FrameName) -> FrameName {
+        match name {
+            FrameName::Switchover => self.switchover.store(true, Ordering::SeqCst),
+            FrameName::Hello => self.switchover.store(false, Ordering::SeqCst),
+            FrameName::Pages if self.switchover.load(Ordering::SeqCst) => return FrameName::LastPages,
+            _ => {}
+        }
+        name
+    }
+
+    /// The faults that strike at a frame, or at bytes that are none, each with its place from the first byte on. They are not
+    /// armed any more.
+    pub(crate) fn due(
+        &self,
+        which: Option<Which>,
+        way: Way,
+        name: Option<FrameName>,
+        number: u64,
+        position: u64,
+        length: u64,
+    ) -> VecDeque<(u64, Fault)> {
+        let mut due = Vec::new();
+        self.faults.lock().retain_mut(|armed| {
+            let fault = armed.fault;
+            if !fault.place.connections.include(which) {
+                return true;
+            }
+            let place = match fault.place.moment {
+                Moment::Number(of, nth) => (of == way && nth == number && name.is_some()).then_some(0),
+                Moment::Byte(of, byte) => {
+                    (of == way && (position..position + length).contains(&byte)).then(|| byte - position)
+                }
+                Moment::Frame { edge, name: wanted, nth } if name == Some(wanted) => {
+                    armed.seen += 1;
+                    (armed.seen == nth).then_some(match edge {
+                        Edge::Before => 0,
+                        Edge::After => length,
+                        Edge::In(byte) => byte % length.max(1),
+                    })
+                }
+                Moment::Frame { .. } => None,
+            };
+            due.extend(place.map(|place| (place, fault)));
+            place.is_none()
+        });
+        due.sort_by_key(|(place, _)| *place);
+        due.into()
+    }
+
+    /// Does something to every connection.
+    pub(crate) fn for_all(&self, something: impl Fn(&Link)) {
+        let links: Vec<_> = self.links.lock().iter().filter_map(Weak::upgrade).collect();
+        links.iter().for_each(|link| something(link));
+    }
+
+    /// Resets all connections, and every one that comes within the time.
+    pub(crate) fn refuse_for(&self, time: Duration) {
+        *self.refuse_until.lock() = Some(Instant::now() + time);
+        self.for_all(Link::reset);
+    }
+
+    fn connect(self: &Arc<Self>, source: Stream) {
+        let refused = self.refuse_until.lock().is_some_and(|until| Instant::now() < until);
+        let destination = if refused { None } else { Stream::dial(&self.destination).ok() };
+        let Some(destination) = destination else { return source.reset_on_close() };
+        let link = Arc::new(Link::new(source, destination));
+        let mut links = self.links.lock();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(&link));
+        drop(links);
+        for way in [Way::ToDestination, Way::ToSource] {
+            let carrier = Carrier::new(self.clone(), link.clone(), way);
+            let spawned = std::thread::Builder::new().name(format!("proxy-{way}")).spawn(|| carrier.run());
+            if spawned.is_err() {
+                // Without one of its ways it is no connection.
+                return link.reset();
+            }
+        }
+    }
+}
