@@ -127,7 +127,9 @@ impl Role {
         match self {
             Self::Process => vec![ioctls::BUILD],
             Self::Vcpu => vec![RUN, VCPU_STATE, TAP_FEATURES, NON_BLOCKING],
-            Self::Io | Self::Monitor | Self::Accept => vec![NON_BLOCKING],
+            // The features are settled when the guest first uses its card.
+            Self::Io => vec![TAP_FEATURES, NON_BLOCKING],
+            Self::Monitor | Self::Accept => vec![NON_BLOCKING],
             Self::Migration => vec![DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING],
             Self::Channel => vec![CLEAR_DIRTY_LOG],
             Self::Dial => vec![NON_BLOCKING, RESOLVE],
@@ -169,9 +171,12 @@ impl Allowed {
             requests.into_iter().map(|request| (libc::SYS_ioctl, Argument::Is(1, request))).collect();
         // The C library's allocator counts processors, and a panic reads debug information, on whichever thread it happens.
         // A guest must not end for that; what can be read without a descriptor to write to does it no harm.
+        // Kernels before 6.4 have no PR_GET_AUXV, and /proc/self/auxv is opened instead, in the old way.
         let read_only = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
-        if !all.contains(&libc::SYS_openat) {
-            restricted.push((libc::SYS_openat, Argument::Lacks(2, read_only)));
+        for (open, flags) in [(libc::SYS_openat, 2), (libc::SYS_open, 1)] {
+            if !all.contains(&open) {
+                restricted.push((open, Argument::Lacks(flags, read_only)));
+            }
         }
         if loads_modules {
             all.extend([libc::SYS_mmap, libc::SYS_mprotect]);

@@ -5,6 +5,8 @@ use std::{
     thread,
 };
 
+use rustix::fs::{Mode, OFlags};
+
 use super::*;
 use crate::panics;
 
@@ -94,6 +96,8 @@ fn a_confined_thread_can_allocate_log_and_panic() {
         for role in Role::ALL {
             in_thread("confined", role, move || {
                 let memory = vec![1_u8; 64 << 20];
+                // As is done with kernels that are older than this one.
+                rustix::fs::open("/proc/self/auxv", OFlags::RDONLY, Mode::empty()).unwrap();
                 thread::sleep(std::time::Duration::from_millis(1));
                 eprintln!("{role:?} has {}", memory.len());
                 panic!("on purpose, as {role:?}");
