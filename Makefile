@@ -3,15 +3,20 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check bench fuzz clean
+.PHONY: help demo test check lab bench fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo: ## Build, and watch a busy VM move between two processes and back
 	@scripts/bootstrap build
+ifeq ($(wildcard /dev/kvm),)
+	@scripts/bootstrap lab
+	cargo run --locked --package whimbrel-lab -- demo
+else
 	cargo build --locked --release --package whimbrel-vmm --package whimbrel
 	$(release)/whimbrel demo
+endif
 
 test: check ## Everything: checks, documentation examples, unit and end-to-end tests
 	@scripts/bootstrap test
@@ -24,6 +29,10 @@ check: ## Formatting, lints, dependencies and licences, boundaries between crate
 	@scripts/stage clippy-guest cargo clippy --locked --quiet --manifest-path guests/workload/Cargo.toml --lib --bins -- -D warnings
 	@scripts/stage deny cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
 	@scripts/stage boundaries cargo test --locked --quiet --package whimbrel-boundaries
+
+lab: ## Linux guests that move between two emulated hosts, SCENARIOS (all) of them
+	@scripts/bootstrap lab
+	cargo run --locked --package whimbrel-lab -- run $(SCENARIOS)
 
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench

@@ -117,6 +117,15 @@ impl<'lab> Journey<'lab> {
         Ok(())
     }
 
+    /// The guest has booted anew: what its kernel says from here on counts.
+    ///
+    /// # Errors
+    /// Its agent does not answer.
+    pub fn rebooted(mut self) -> Result<Self, LabError> {
+        self.logged = self.guest.run("dmesg")?.lines().count();
+        Ok(self)
+    }
+
     /// Checks that the kernel has had nothing to complain of since it was up.
     ///
     /// # Errors

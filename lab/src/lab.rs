@@ -15,6 +15,9 @@ use crate::{
 
 /// What packages, programs and images of a lab take, in MiB.
 const NEEDED_MIB: u64 = 3072;
+/// What a kernel says that has found a mistake of its own.
+const TROUBLE: [&str; 6] =
+    ["BUG:", "WARNING: CPU", "Oops", "soft lockup", "blocked for more than", "rcu_sched self-detected"];
 /// Size of the disk beside the root file system.
 pub const DATA_MIB: u64 = 64;
 
@@ -132,6 +135,12 @@ impl Lab {
         &self.logs
     }
 
+    /// The folder of the lab's sockets, which is removed when the lab ends.
+    #[must_use]
+    pub fn sockets(&self) -> &Path {
+        self.sockets.path()
+    }
+
     /// A path for a socket of this lab.
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
@@ -141,6 +150,26 @@ impl Lab {
     /// Machines are numbered, so that each has logs of its own.
     pub(crate) fn next_number(&self) -> u32 {
         self.machines.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Checks that the kernels of all hosts that are up have found nothing wrong with themselves, their KVM above all.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn kernels_are_well(&self) -> Result<(), LabError> {
+        for host in self.hosts.iter().filter(|host| host.is_on()) {
+            let log = host.remote().run("dmesg")?;
+            let trouble: Vec<_> =
+                log.lines().filter(|line| TROUBLE.iter().any(|word| line.contains(word))).collect();
+            if !trouble.is_empty() {
+                return Err(LabError::Wrong(format!(
+                    "The kernel of host '{}' says:\n{}",
+                    host.name(),
+                    trouble.join("\n")
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What a scenario may count on: all hosts are up and run no machine, and the network is well.

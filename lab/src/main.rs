@@ -3,15 +3,24 @@
 use std::{
     error::Error,
     io::BufRead as _,
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use agent::Ending;
 use clap::{Parser, Subcommand};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 use whimbrel_lab::{
     Lab, LabError,
     scenarios::{self, Scenario},
 };
+
+/// Between two looks at the demo.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Emulated hosts with stock kernels and real KVM, in which machines move.
 #[derive(Parser, Debug)]
@@ -29,6 +38,8 @@ enum Command {
         /// Names, as `list` says them
         scenarios: Vec<String>,
     },
+    /// Watch the demo inside of one emulated host, for machines without KVM
+    Demo,
     /// Boot two hosts and run the commands that come in: a line is the name of a host, a space, and a shell command
     Shell,
 }
@@ -40,6 +51,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Run { scenarios } => run(&scenarios),
+        Command::Demo => demo(),
         Command::Shell => shell(),
     };
     match result {
@@ -65,6 +77,7 @@ fn run(names: &[String]) -> Result<(), LabError> {
     };
     let start = Instant::now();
     let lab = Lab::two_hosts("scenarios")?;
+    remove_when_interrupted(lab.sockets())?;
     println!(
         "two hosts are up after {:.1} s; logs are in {}",
         start.elapsed().as_secs_f32(),
@@ -74,7 +87,7 @@ fn run(names: &[String]) -> Result<(), LabError> {
     for scenario in chosen {
         println!("{}: {}", scenario.name, scenario.about);
         let start = Instant::now();
-        let result = lab.reset().and_then(|()| (scenario.run)(&lab));
+        let result = lab.reset().and_then(|()| (scenario.run)(&lab)).and_then(|()| lab.kernels_are_well());
         let took = start.elapsed().as_secs_f32();
         match result {
             Ok(()) => println!("  ok, {took:.1} s"),
@@ -91,8 +104,35 @@ fn run(names: &[String]) -> Result<(), LabError> {
     }
 }
 
+/// The demo for machines that cannot run it: slow, but with a real kernel's KVM.
+fn demo() -> Result<(), LabError> {
+    println!("Booting an emulated host with KVM of its own: there, everything is about 20 times slower");
+    let lab = Lab::new("demo", &["a"])?;
+    remove_when_interrupted(lab.sockets())?;
+    let host = lab.host("a").remote();
+    host.put(&lab.images().programs().tool, "/bin/whimbrel", 0o755)?;
+    let demo =
+        host.spawn(&["whimbrel", "demo", "--plain", "--memory", "128M", "--work", "16M", "--rate", "4M"])?;
+    let mut shown = 0;
+    loop {
+        let output = demo.output();
+        if let Some(new) = output.out.get(shown..).filter(|new| !new.is_empty()) {
+            print!("{new}");
+            shown = output.out.len();
+        } else if let Some(ending) = output.ending {
+            return match ending {
+                Ending::Status(0) => Ok(()),
+                ending => Err(LabError::Wrong(format!("The demo ended with {ending:?}: {}", output.err))),
+            };
+        }
+        demo.wait_for_news(GLANCE);
+    }
+}
+
 fn shell() -> Result<(), LabError> {
     let lab = Lab::two_hosts("shell")?;
+    remove_when_interrupted(lab.sockets())?;
+    lab.fresh_root()?;
     println!("up");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let Some((name, command)) = line.split_once(' ') else { continue };
@@ -109,6 +149,24 @@ fn shell() -> Result<(), LabError> {
             Err(error) => println!("{}", explain(&error)),
         }
     }
+    Ok(())
+}
+
+/// Hosts are killed by the kernel when this process ends, however it does; what is left is a folder.
+fn remove_when_interrupted(folder: &Path) -> Result<(), LabError> {
+    let system = |source| LabError::System { what: "watch signals", source };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
+    let folder = folder.to_owned();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                // If it cannot be removed, it stays: the process is asked to end.
+                let _ = std::fs::remove_dir_all(folder);
+                std::process::exit(128 + signal);
+            }
+        })
+        .map_err(system)?;
     Ok(())
 }
 

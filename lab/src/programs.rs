@@ -31,6 +31,8 @@ const NEEDED: [(&str, &str); 8] = [
 pub struct Programs {
     /// `whimbrel-vmm`.
     pub vmm: PathBuf,
+    /// `whimbrel`.
+    pub tool: PathBuf,
     /// `whimbrel-lab-agent`.
     pub agent: PathBuf,
 }
@@ -63,7 +65,7 @@ impl Programs {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .args(["build", "--locked", "--quiet", "--target", TARGET])
-            .args(["--package", "whimbrel-lab-agent"])
+            .args(["--package", "whimbrel-lab-agent", "--package", "whimbrel"])
             .args(if given.is_none() { &["--package", "whimbrel-vmm"][..] } else { &[] })
             .arg("--target-dir")
             .arg(&target)
@@ -75,6 +77,7 @@ impl Programs {
         let built = target.join(TARGET).join("debug");
         Ok(Self {
             vmm: given.unwrap_or_else(|| built.join("whimbrel-vmm")),
+            tool: built.join("whimbrel"),
             agent: built.join("whimbrel-lab-agent"),
         })
     }

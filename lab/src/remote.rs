@@ -267,6 +267,15 @@ impl Spawned {
         lock(&self.heard.state).ending.is_none()
     }
 
+    /// Waits until it says something or ends, at most that long.
+    pub fn wait_for_news(&self, limit: Duration) {
+        let state = lock(&self.heard.state);
+        if state.ending.is_none() {
+            // Whether there was any is for the caller to see.
+            let _ = self.heard.changed.wait_timeout(state, limit);
+        }
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

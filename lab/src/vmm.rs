@@ -218,9 +218,15 @@ impl<'lab> Vmm<'lab> {
     /// # Errors
     /// It is refused.
     pub fn listen(&self) -> Result<String, LabError> {
-        let uri = format!("tcp:{}:{PORT}", self.host.address());
+        let uri = self.uri();
         self.command("migrate-incoming", json!({ "uri": uri }))?;
         Ok(uri)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("tcp:{}:{PORT}", self.host.address())
     }
 
     /// Begins to migrate.

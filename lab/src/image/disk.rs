@@ -17,10 +17,10 @@ use crate::{
 const INIT: &str = include_str!("root-init.sh");
 
 /// What of busybox the guest's programs need as files.
-const APPLETS: [&str; 31] = [
+const APPLETS: [&str; 32] = [
     "cat", "cut", "date", "dd", "dmesg", "echo", "grep", "head", "hostname", "ip", "kill", "ls", "mkdir",
-    "mount", "nproc", "pidof", "ping", "poweroff", "ps", "reboot", "rm", "sh", "sleep", "sync", "wc", "tail",
-    "taskset", "tee", "timeout", "uname", "umount",
+    "netstat", "mount", "nproc", "pidof", "ping", "poweroff", "ps", "reboot", "rm", "sh", "sleep", "sync",
+    "wc", "tail", "taskset", "tee", "timeout", "uname", "umount",
 ];
 
 /// Writes a root file system for a guest into the beginning of `disk`, without being root.

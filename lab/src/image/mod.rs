@@ -30,7 +30,7 @@ pub struct Images {
     /// What a guest has in memory until it is on its disk.
     pub guest: PathBuf,
     packages: Packages,
-    agent: PathBuf,
+    programs: Programs,
 }
 
 impl Images {
@@ -46,7 +46,7 @@ impl Images {
         write(&guest, &guest::archive(&packages, &modules)?)?;
         let boot = [("vmlinuz", &vmlinuz), ("guest.cpio", &guest)];
         write(&host, &host::archive(&packages, &modules, programs, &boot)?)?;
-        Ok(Self { vmlinuz, host, guest, packages, agent: programs.agent.clone() })
+        Ok(Self { vmlinuz, host, guest, packages, programs: programs.clone() })
     }
 
     /// The kernel as an ELF file with a PVH entry: what is compressed in the bzImage. Made once for each version.
@@ -76,7 +76,13 @@ impl Images {
     /// # Errors
     /// A program fails, or the disk cannot be written.
     pub(crate) fn write_root(&self, disk: &Path) -> Result<(), LabError> {
-        disk::write_root(disk, &self.packages, &self.agent)
+        disk::write_root(disk, &self.packages, &self.programs.agent)
+    }
+
+    /// The programs of this project that run in hosts.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 }
 

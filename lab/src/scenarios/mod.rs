@@ -1,11 +1,16 @@
 //! What is tried in the lab. Each scenario can be run alone.
 
 mod boot;
+mod clock;
+mod devices;
+mod disk;
+mod failures;
 mod moves;
+mod network;
 
 use std::time::Duration;
 
-use crate::{Lab, LabError};
+use crate::{Journey, Lab, LabError, Spawned};
 
 /// One thing that is tried.
 #[derive(Clone, Copy, Debug)]
@@ -14,40 +19,66 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows.
     pub about: &'static str,
-    /// Runs it; figures are printed by `say`.
+    /// Runs it, and prints figures.
     pub run: fn(&Lab) -> Result<(), LabError>,
 }
 
 /// All of them, in the order in which they are run.
 pub const ALL: &[Scenario] = &[
-    Scenario {
-        name: "boot-vmlinuz",
-        about: "a stock Debian guest boots from its bzImage, finds its devices, powers off",
-        run: boot::vmlinuz,
-    },
-    Scenario { name: "boot-vmlinux", about: "the same as an ELF kernel by PVH", run: boot::vmlinux },
-    Scenario {
-        name: "boot-workload",
-        about: "the workload guest runs on hardware-style KVM",
-        run: boot::workload,
-    },
-    Scenario { name: "idle", about: "an idle guest with one CPU moves there and back", run: moves::idle_1 },
-    Scenario {
-        name: "idle-2-cpus",
-        about: "an idle guest with two CPUs moves there and back",
-        run: moves::idle_2,
-    },
-    Scenario {
-        name: "idle-4-cpus",
-        about: "an idle guest with four CPUs moves there and back",
-        run: moves::idle_4,
-    },
-    Scenario {
-        name: "memory",
-        about: "memory that is written all the time is what was written",
-        run: moves::memory,
-    },
+    scenario(
+        "boot-vmlinuz",
+        "a stock Debian guest boots from its bzImage, finds its devices, powers off",
+        boot::vmlinuz,
+    ),
+    scenario("boot-vmlinux", "the same as an ELF kernel by PVH", boot::vmlinux),
+    scenario("workload", "the workload guest on hardware-style KVM moves there and back", moves::workload),
+    scenario("idle", "an idle guest with one CPU moves there and back", moves::idle_1),
+    scenario("idle-2-cpus", "an idle guest with two CPUs moves there and back", moves::idle_2),
+    scenario("idle-4-cpus", "an idle guest with four CPUs moves there and back", moves::idle_4),
+    scenario("memory", "memory that is written all the time is what was written", moves::memory),
+    scenario(
+        "disk",
+        "what a guest wrote is on the disk they share, whole, and only one side writes",
+        disk::writer,
+    ),
+    scenario(
+        "stream",
+        "a TCP stream through the guest stays open and arrives byte for byte",
+        network::stream,
+    ),
+    scenario("ping", "a ping every 10 ms: how many are lost, how long none is answered", network::ping),
+    scenario("weather", "a move over 50 ms and with 1 % of all packets lost", network::weather),
+    scenario("clock", "clocks never go back, and the wall clock stays right", clock::clock),
+    scenario("devices", "balloon and keyboard are as they were", devices::balloon_and_keyboard),
+    scenario(
+        "reboot",
+        "a guest that has moved reboots, hears its power button, and powers off",
+        devices::reboot,
+    ),
+    scenario(
+        "destination-dies",
+        "the destination's host dies on the way, and the guest runs on",
+        failures::destination_dies,
+    ),
+    scenario(
+        "cut-on-the-way",
+        "the network is cut while pages move, and the guest runs on",
+        failures::cut_on_the_way,
+    ),
+    scenario(
+        "cut-at-switchover",
+        "the network is cut around the hand-over, and the guest runs once",
+        failures::cut_at_switchover,
+    ),
 ];
+
+const fn scenario(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Lab) -> Result<(), LabError>,
+) -> Scenario {
+    Scenario { name, about, run }
+}
 
 /// How long a guest may take to do what it was asked for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,4 +86,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A figure of a scenario.
 fn say(text: &str) {
     println!("    {text}");
+}
+
+/// Fails if it does not hold.
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), LabError> {
+    if holds { Ok(()) } else { Err(LabError::Wrong(otherwise())) }
+}
+
+/// Waits until a load has counted on by `more`.
+fn goes_on(load: &Spawned, name: &str, more: i64) -> Result<i64, LabError> {
+    let before = load.last(name).unwrap_or(0);
+    load.number(name, PATIENCE, |now| now >= before + more)
+}
+
+/// The guest powers off, and the figures of its moves are printed.
+fn end(journey: Journey<'_>) -> Result<(), LabError> {
+    journey.finish()?.iter().for_each(|figure| say(figure));
+    Ok(())
 }

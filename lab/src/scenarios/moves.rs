@@ -1,7 +1,9 @@
 //! A guest moves there and back while something goes on in it.
 
-use super::{PATIENCE, say};
-use crate::{Journey, Lab, LabError, Spawned, Spec};
+use guests::Report;
+
+use super::{PATIENCE, check, end, goes_on, say};
+use crate::{Journey, Lab, LabError, Spec, Vmm, until};
 
 pub(super) fn idle_1(lab: &Lab) -> Result<(), LabError> {
     idle(lab, 1)
@@ -43,13 +45,29 @@ pub(super) fn memory(lab: &Lab) -> Result<(), LabError> {
     end(journey)
 }
 
-/// Waits until a load has counted on by `more`.
-fn goes_on(load: &Spawned, name: &str, more: i64) -> Result<i64, LabError> {
-    let before = load.last(name).unwrap_or(0);
-    load.number(name, PATIENCE, |now| now >= before + more)
+/// The workload guest fills and checks all its memory by itself, and tells of every fault and every clock that goes back.
+pub(super) fn workload(lab: &Lab) -> Result<(), LabError> {
+    let spec = Spec::workload(2, "work=16M rate=8M order=random");
+    let (a, b) = (lab.host("a"), lab.host("b"));
+    let first = Vmm::boot(lab, a, &spec)?;
+    let filled = |report: &Report| report.filled && report.passes >= 1;
+    reports(&first, "memory is filled and checked", filled)?;
+    let second = Vmm::vacancy(lab, b, &spec)?;
+    first.moves_to(&second)?;
+    let there = reports(&second, "memory was checked there", |_| true)?;
+    let third = Vmm::vacancy(lab, a, &spec)?;
+    second.moves_to(&third)?;
+    let back = reports(&third, "all memory was checked again", |report| report.passes >= there.passes + 2)?;
+    say(&format!("{} passes over all memory, longest gap {} ms", back.passes, back.max_gap.as_millis()));
+    check(back.errors == 0 && back.tsc_back == 0 && back.clock_back == 0, || {
+        format!("The guest found faults: {back:?}")
+    })
 }
 
-fn end(journey: Journey<'_>) -> Result<(), LabError> {
-    journey.finish()?.iter().for_each(|figure| say(figure));
-    Ok(())
+fn reports(vmm: &Vmm<'_>, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<Report, LabError> {
+    until(what, PATIENCE, || {
+        let output = vmm.process().output();
+        check(output.ending.is_none(), || format!("The VMM ended: {}", output.err))?;
+        Ok(output.out.lines().rev().find_map(guests::parse_report).filter(|report| wanted(report)))
+    })
 }

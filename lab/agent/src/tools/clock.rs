@@ -11,18 +11,16 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use super::{Every, ToolError, say};
 
-const USAGE: &str =
-    "clock watch ADDRESS | clock compare ADDRESS | clock set NANOSECONDS_SINCE_1970 | clock now";
+const USAGE: &str = "clock watch ADDRESS | clock compare ADDRESS | clock step MICROSECONDS";
 /// Times that another machine's clock is read. The quickest answer counts.
 const SAMPLES: usize = 20;
 
-/// Watches this machine's clocks until killed, or compares or sets them.
+/// Watches this machine's clocks until killed, or compares or moves them.
 pub(crate) fn run(words: &[&str]) -> Result<(), ToolError> {
     match words {
         ["watch", address] => watch(address),
         ["compare", address] => compare(address),
-        ["now"] => Ok(say(&format!("now_ns={}", now_ns()))?),
-        ["set", ns] => set(ns.parse().map_err(|_| ToolError::Usage(USAGE))?),
+        ["step", us] => step(us.parse().map_err(|_| ToolError::Usage(USAGE))?),
         _ => Err(ToolError::Usage(USAGE)),
     }
 }
@@ -82,8 +80,10 @@ fn compare(address: &str) -> Result<(), ToolError> {
     Ok(say(&format!("ahead_us={} round_trip_us={}", ahead / 1000, took.as_micros()))?)
 }
 
-fn set(ns: u64) -> Result<(), ToolError> {
-    let time = Timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
+/// Moves the wall clock by that much.
+fn step(us: i64) -> Result<(), ToolError> {
+    let now = read(ClockId::Realtime) + us * 1000;
+    let time = Timespec { tv_sec: now.div_euclid(1_000_000_000), tv_nsec: now.rem_euclid(1_000_000_000) };
     Ok(clock_settime(ClockId::Realtime, time).map_err(std::io::Error::from)?)
 }
 

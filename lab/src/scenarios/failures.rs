@@ -1,0 +1,127 @@
+//! What goes wrong on the way.
+
+use std::{thread, time::Duration};
+
+use monitor::types::{MigrationStatus, RunState};
+use serde_json::json;
+
+use super::{PATIENCE, check, end, goes_on, say};
+use crate::{Journey, Lab, LabError, Spawned, Spec, Vmm, Weather, until};
+
+/// How long a side may take to notice that the other is gone for good, and to say so.
+const NOTICED: Duration = Duration::from_secs(60);
+
+pub(super) fn destination_dies(lab: &Lab) -> Result<(), LabError> {
+    let (mut journey, load) = busy(lab)?;
+    let there = under_way(&journey)?;
+    lab.host("b").kill();
+    drop(there);
+    runs_on_here(&journey, &load)?;
+    lab.revive(lab.host("b"))?;
+    full_speed(&journey)?;
+    journey.hop()?;
+    goes_on(&load, "pages", 16 << 10)?;
+    drop(load);
+    end(journey)
+}
+
+pub(super) fn cut_on_the_way(lab: &Lab) -> Result<(), LabError> {
+    let (mut journey, load) = busy(lab)?;
+    let there = under_way(&journey)?;
+    lab.network().cut();
+    runs_on_here(&journey, &load)?;
+    lab.network().heal();
+    full_speed(&journey)?;
+    // The destination has noticed too, by now or soon, and listens again.
+    let info = until("the next attempt works", NOTICED, || {
+        journey.here().migrate(&there.uri())?;
+        Ok(journey.here().migration_is(MigrationStatus::Completed).ok())
+    })?;
+    journey.arrived(there, &info);
+    goes_on(&load, "pages", 16 << 10)?;
+    drop(load);
+    end(journey)
+}
+
+pub(super) fn cut_at_switchover(lab: &Lab) -> Result<(), LabError> {
+    let (mut journey, load) = busy(lab)?;
+    full_speed(&journey)?;
+    // With 100 ms one way, a cut falls into another step of the hand-over each time.
+    for after_ms in [0, 150, 300, 450, 600] {
+        let there = journey.vacancy()?;
+        let pause = json!({ "capabilities": [{ "capability": "pause-before-switchover", "state": true }] });
+        journey.here().command("migrate-set-capabilities", pause)?;
+        journey.here().migrate(&there.listen()?)?;
+        journey.here().migration_is(MigrationStatus::PreSwitchover)?;
+        lab.network().weather(Weather { delay: Duration::from_millis(100), ..Weather::default() });
+        journey.here().command("migrate-continue", json!({ "state": "pre-switchover" }))?;
+        thread::sleep(Duration::from_millis(after_ms));
+        lab.network().cut();
+        thread::sleep(Duration::from_secs(2));
+        let seen = states(&journey, &there)?;
+        check(seen != [RunState::Running; 2], || "Both sides run the machine".into())?;
+        lab.network().heal();
+        let runs_there = until("one side runs the machine", NOTICED, || {
+            let seen = states(&journey, &there)?;
+            check(seen != [RunState::Running; 2], || "Both sides run the machine".into())?;
+            Ok(seen.iter().position(|state| *state == RunState::Running).map(|index| index == 1))
+        })?;
+        say(&format!(
+            "cut after {after_ms} ms: {seen:?}, and with the network back it runs on the {}",
+            if runs_there { "destination" } else { "source" }
+        ));
+        if runs_there {
+            let info = journey.here().migration_is(MigrationStatus::Completed)?;
+            journey.arrived(there, &info);
+        }
+        goes_on(&load, "pages", 8 << 10)?;
+    }
+    drop(load);
+    end(journey)
+}
+
+/// A guest that writes memory all the time, and moves slowly.
+fn busy(lab: &Lab) -> Result<(Journey<'_>, Spawned), LabError> {
+    let journey = Journey::begin(lab, Spec::linux(2))?;
+    let load = journey.in_guest(&["memory", "32", "8"])?;
+    load.number("filled", PATIENCE, |filled| filled == 1)?;
+    journey.here().command("migrate-set-parameters", json!({ "max-bandwidth": 8 << 20 }))?;
+    Ok((journey, load))
+}
+
+fn full_speed(journey: &Journey<'_>) -> Result<(), LabError> {
+    journey.here().command("migrate-set-parameters", json!({ "max-bandwidth": 0 })).map(|_| ())
+}
+
+/// Starts a migration, and waits until a part of the pages has moved.
+fn under_way<'lab>(journey: &Journey<'lab>) -> Result<Vmm<'lab>, LabError> {
+    let there = journey.vacancy()?;
+    journey.here().migrate(&there.listen()?)?;
+    until("16 MiB have moved", PATIENCE, || {
+        let info = journey.here().migration()?;
+        check(info.status.is_some_and(|status| !status.is_final()), || {
+            format!("It ended too early: {info:?}")
+        })?;
+        Ok(info.ram.is_some_and(|ram| ram.transferred > 16 << 20).then_some(()))
+    })?;
+    Ok(there)
+}
+
+/// Waits until the attempt has failed, and sees that the guest runs on where it is.
+fn runs_on_here(journey: &Journey<'_>, load: &Spawned) -> Result<(), LabError> {
+    let start = std::time::Instant::now();
+    let info = until("the source notices", NOTICED, || {
+        let info = journey.here().migration()?;
+        Ok((info.status == Some(MigrationStatus::Failed)).then_some(info))
+    })?;
+    let reason = info.error_desc.unwrap_or_default();
+    say(&format!("failed after {:.1} s: {reason}", start.elapsed().as_secs_f32()));
+    check(!reason.is_empty(), || "The failure has no reason".into())?;
+    let state = journey.here().run_state()?;
+    check(state == RunState::Running, || format!("The machine is {state:?} at the source"))?;
+    goes_on(load, "pages", 8 << 10).map(|_| ())
+}
+
+fn states(journey: &Journey<'_>, there: &Vmm<'_>) -> Result<[RunState; 2], LabError> {
+    Ok([journey.here().run_state()?, there.run_state()?])
+}

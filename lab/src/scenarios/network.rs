@@ -1,0 +1,74 @@
+//! What the network sees of a move.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{PATIENCE, check, end, goes_on, say};
+use crate::{Journey, Lab, LabError, Spec, Weather};
+
+/// A TCP connection of Linux gives up after 13 minutes at the earliest, and people after some seconds. The emulated processor
+/// is slow: this is about streams that stall, not about downtime.
+const LONGEST_GAP_MS: i64 = 10_000;
+
+pub(super) fn stream(lab: &Lab) -> Result<(), LabError> {
+    let mut journey = Journey::begin(lab, Spec::linux(2))?;
+    let _echo = journey.in_guest(&["stream", "echo", "0.0.0.0:9"])?;
+    let address = format!("{}:9", Spec::address());
+    journey.guest().run("until netstat -lnt | grep -q ':9 '; do sleep 0.1; done")?;
+    let check_stream =
+        lab.host("a").remote().spawn(&["whimbrel-lab-agent", "stream", "check", &address, "1024"])?;
+    for _ in 0..2 {
+        goes_on(&check_stream, "bytes", 512 << 10)?;
+        journey.hop()?;
+        goes_on(&check_stream, "bytes", 512 << 10)?;
+    }
+    let (bytes, gap) =
+        (check_stream.last("bytes").unwrap_or(0), check_stream.last("longest_gap_ms").unwrap_or(i64::MAX));
+    say(&format!("{} KiB came back byte for byte, longest gap {gap} ms", bytes >> 10));
+    check(gap <= LONGEST_GAP_MS, || format!("The stream stood still for {gap} ms"))?;
+    drop(check_stream);
+    end(journey)
+}
+
+pub(super) fn ping(lab: &Lab) -> Result<(), LabError> {
+    let mut journey = Journey::begin(lab, Spec::linux(1))?;
+    let ping =
+        lab.host("a").remote().spawn(&["whimbrel-lab-agent", "ping", &Spec::address().to_string(), "10"])?;
+    for _ in 0..2 {
+        goes_on(&ping, "received", 50)?;
+        journey.hop()?;
+        goes_on(&ping, "received", 50)?;
+    }
+    let number = |name| ping.last(name).unwrap_or(i64::MAX);
+    let (sent, missing, gap) = (number("sent"), number("missing"), number("longest_gap_ms"));
+    say(&format!("{missing} of {sent} pings were not answered, longest gap {gap} ms"));
+    check(gap <= LONGEST_GAP_MS, || format!("No ping was answered for {gap} ms"))?;
+    // All that are lost are lost in the gaps: a frame that was never sent again would be missing for good.
+    check(missing * 10 <= 2 * gap + 1000, || {
+        format!("{missing} pings are lost, more than fit into two gaps of {gap} ms")
+    })?;
+    drop(ping);
+    end(journey)
+}
+
+pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
+    let mut journey = Journey::begin(lab, Spec { memory_mib: 128, ..Spec::linux(1) })?;
+    let load = journey.in_guest(&["memory", "8", "1"])?;
+    load.number("filled", PATIENCE, |filled| filled == 1)?;
+    for _ in 0..2 {
+        let there = journey.vacancy()?;
+        // One stream gets about MSS / round trip / sqrt(loss) at such losses; what helps is more of them.
+        journey.here().command("migrate-set-parameters", json!({ "multifd-channels": 32 }))?;
+        lab.network().weather(Weather {
+            delay: Duration::from_millis(25),
+            lost_per_mille: 10,
+            ..Weather::default()
+        });
+        journey.hop_to(there)?;
+        lab.network().heal();
+        goes_on(&load, "pages", 4 << 10)?;
+    }
+    drop(load);
+    end(journey)
+}
