@@ -4,9 +4,9 @@ use address::Address;
 use uuid::Uuid;
 
 use crate::{
-    Backing, CommandLine, ConfigError, DirectoryPath, CpuCount, Disk, DiskSerial, FilePath, Incoming, LogLevel, MacAddress,
-    MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet, Seccomp, SerialPort, VmName,
-    path::same_path,
+    Backing, CommandLine, ConfigError, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Incoming,
+    LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet, Seccomp,
+    SerialPort, VmName, path::same_path,
 };
 
 /// Most disks that a machine has.

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    CommandLine, ConfigError, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket, RawDisk, RawNet,
-    SerialPort, VmName, options::switch,
+    CommandLine, ConfigError, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket,
+    RawDisk, RawNet, SerialPort, VmName, options::switch,
 };
 
 /// A machine description as it was typed, in flags or in YAML. What is missing was not typed.

@@ -59,6 +59,7 @@ incoming: tcp:[::1]:4444
 insecure: false
 paused: true
 seccomp: on
+report-dir: /var/lib/reports
 log: debug
 ";
 
@@ -96,6 +97,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--incoming=tcp:[::1]:4444",
         "-S",
         "--seccomp=on",
+        "--report-dir=/var/lib/reports",
         "--log=debug",
     ]);
     assert_eq!(flags.unwrap(), yaml(FULL).unwrap());

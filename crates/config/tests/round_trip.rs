@@ -40,6 +40,7 @@ prop_compose! {
         monitor in option::of(typed("unix:(\\PC{1,20}|,,){1,3}")),
         incoming in option::of(typed("defer|unix:\\PC{1,40}|tcp:127\\.0\\.0\\.[0-9]:[0-9]{1,5}|tcp:\\[::1\\]:[0-9]{1,4}")),
         seccomp in option::of(select(vec![config::Seccomp::On, config::Seccomp::Off, config::Seccomp::Log])),
+        report_dir in option::of(typed("\\PC{1,40}")),
         log in option::of(select(vec![config::LogLevel::Error, config::LogLevel::Warn, config::LogLevel::Trace])),
         name in Just(name), uuid in Just(uuid), memory in Just(memory), memory_backing in Just(memory_backing),
         cpus in Just(cpus), kernel in Just(kernel), initrd in Just(initrd), cmdline in Just(cmdline),
@@ -47,7 +48,7 @@ prop_compose! {
         let [rng, balloon, keyboard, insecure, paused] = switches;
         RawConfig {
             name, uuid, memory, memory_backing, cpus, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
-            keyboard, serial, monitor, incoming, insecure, paused, seccomp, log,
+            keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
         }
     }
 }

@@ -11,6 +11,8 @@ use wire::{FrameHeader, FrameKind, HEADER_BYTES, Message, WireError};
 pub(crate) struct FrameReader {
     sequence: u32,
     body: Vec<u8>,
+    /// Bytes of the stream up to the end of the last whole frame, its page data not counted.
+    offset: u64,
 }
 
 /// Memory taken at once for a frame; a longer one grows as its bytes really arrive.
@@ -34,7 +36,7 @@ pub(crate) enum FrameError {
 
 impl FrameReader {
     pub(crate) fn new() -> Self {
-        Self { sequence: 0, body: Vec::new() }
+        Self { sequence: 0, body: Vec::new(), offset: 0 }
     }
 
     /// Reads the next frame: its kind and its structured part. Page data, if any, is still on the connection.
@@ -51,7 +53,13 @@ impl FrameReader {
         }
         header.check(&raw, &self.body, self.sequence)?;
         self.sequence = self.sequence.wrapping_add(1);
+        self.offset += (HEADER_BYTES + length) as u64;
         Ok((header.kind, &self.body))
+    }
+
+    /// Bytes of all whole frames so far, without the page data that followed some.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Reads the next frame, which must be a message.

@@ -28,6 +28,7 @@ incoming: tcp:[::1]:4444
 insecure: false
 paused: true
 seccomp: log
+report-dir: reports/
 log: debug
 ";
 

@@ -18,6 +18,8 @@ pub struct RoundStats {
     pub raw_pages: u64,
     /// Pages sent as zero.
     pub zero_pages: u64,
+    /// When its first byte was due, since the start.
+    pub began: Time,
     /// From the first byte to the last.
     pub duration: Duration,
     /// Pages found dirty when the round was over.
@@ -28,6 +30,8 @@ pub struct RoundStats {
     pub wire_rate: f64,
     /// What was decided after the round, and why.
     pub decision: String,
+    /// When that was, since the start.
+    pub decided: Time,
     /// Downtime that was foretold after the round.
     pub predicted: Option<Duration>,
 }
@@ -84,6 +88,10 @@ pub struct Statistics {
     pub predicted: Option<Duration>,
     /// The last decision, or why the attempt ended.
     pub reason: String,
+    /// When the machine was told to stop, since the start; `None` before.
+    pub stopped: Option<Time>,
+    /// Release of the destination, once it has taken the machine.
+    pub destination_release: Option<String>,
 }
 
 /// How far an attempt is.

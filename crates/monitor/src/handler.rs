@@ -79,6 +79,10 @@ pub trait Handler: Send + Sync {
     /// `send-key`: presses the keys in this order, and releases them in the opposite order after `hold`.
     fn send_key(&self, keys: &[KeyCode], hold: Duration) -> Result<(), CommandError>;
 
+    /// `query-whimbrel-report`, Whimbrel's own: the report of the migration under way, or of the last one, with the members of
+    /// `docs/report.schema.json`.
+    fn query_whimbrel_report(&self) -> Result<serde_json::Value, CommandError>;
+
     /// `query-name`.
     fn query_name(&self) -> NameInfo;
 

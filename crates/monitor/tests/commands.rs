@@ -38,6 +38,7 @@ fn a_client_learns_who_answers() {
     assert_eq!(client.version(), &VersionInfo::default());
     assert_eq!(client.query::<VersionInfo>("query-version", Value::Null).unwrap(), VersionInfo::default());
     assert_eq!(client.execute("query-name", Value::Null).unwrap(), json!({ "name": "toy" }));
+    assert_eq!(client.execute("query-whimbrel-report", Value::Null).unwrap(), json!({ "schema": 1 }));
     let uuid = client.execute("query-uuid", Value::Null).unwrap();
     assert_eq!(uuid, json!({ "UUID": "2b1e5d2c-6f0a-4b7e-9d55-0d6a7ce4f0aa" }));
     let cpus = client.execute("query-cpus-fast", Value::Null).unwrap();

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod monitor;
+mod report;
 mod rig;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,7 @@ enum Command {
     Bench(bench::Arguments),
     Demo(demo::Arguments),
     Monitor(monitor::Arguments),
+    Report(report::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Monitor(arguments) => monitor::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("whimbrel: {}", with_sources(&*error));

@@ -9,7 +9,7 @@ use migration::Status;
 use parking_lot::Mutex;
 use transport::Stopper;
 
-use super::{Input, Shared};
+use super::{Input, Shared, figures::AttemptFigures};
 
 /// A destination that listens, receives, or is done.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub cpu: Duration,
     /// Why the last attempt came to nothing.
     pub last_failure: Option<String>,
+    /// The attempt under way, or the last one.
+    pub attempt: Option<AttemptFigures>,
 }
 
 impl Handle {
@@ -71,6 +73,7 @@ impl Handle {
             zero_pages: view.arrived.zero_pages.load(Ordering::Relaxed),
             cpu: self.shared.cpu.total(),
             last_failure: view.last_failure.clone(),
+            attempt: view.counts.as_ref().map(|counts| counts.figures()),
         }
     }
 

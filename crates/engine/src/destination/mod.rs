@@ -3,9 +3,11 @@
 //! [`listen`] answers at once with a [`Handle`]. Sources come and fail and come again; the thread ends when a machine runs
 //! here and its source knows that, or when it is stopped.
 
+mod attempt;
 mod barrier;
 mod contents;
 mod door;
+mod figures;
 mod handle;
 mod lobby;
 mod newcomer;
@@ -14,7 +16,6 @@ mod receiver;
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
     time::Instant,
 };
 
@@ -30,20 +31,25 @@ use transport::{Connection, Listener, Stopper};
 use wire::{BlockInfo, Hello, Message, SessionId};
 
 use self::{
+    attempt::{Attempt, Link, serve},
     barrier::Barrier,
     door::Visitor,
+    figures::Counts,
     lobby::Seat,
     newcomer::Newcomer,
-    receiver::{Arrived, ReceiveError, Receiver},
+    receiver::{Arrived, Receiver},
 };
 use crate::{
     DestinationMachine, MachineError, Observer, PlainThreads, ThreadRole, Threads, catch_panic, chain,
     cpu_time::{CpuTime, ThreadClock},
-    frames::{FrameReader, MessageSender, ReadAhead},
+    frames::{FrameReader, ReadAhead},
     threads,
 };
 
-pub use self::handle::{Handle, Snapshot};
+pub use self::{
+    figures::{AttemptFigures, ChannelFigures},
+    handle::{Handle, Snapshot},
+};
 
 /// What the migration thread and those who ask about it share.
 #[derive(Debug)]
@@ -57,6 +63,8 @@ struct Shared {
 struct View {
     status: Status,
     arrived: Arc<Arrived>,
+    /// Of the last attempt, or of the one under way.
+    counts: Option<Arc<Counts>>,
     last_failure: Option<String>,
 }
 
@@ -162,35 +170,6 @@ struct Host {
     clock: Option<ThreadClock>,
 }
 
-/// The control connection of the source that is being served.
-struct Link {
-    connection: Arc<Connection>,
-    sender: MessageSender,
-    reader: Option<FrameReader>,
-    ahead: Option<ReadAhead>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Link {
-    /// A connection that is not read from yet.
-    fn new(connection: Arc<Connection>, reader: FrameReader) -> Self {
-        Self { connection, sender: MessageSender::new(), reader: Some(reader), ahead: None, thread: None }
-    }
-}
-
-/// The page channels of an attempt.
-struct Attempt {
-    hello: Box<Hello>,
-    expected: u16,
-    connections: Vec<Arc<Connection>>,
-    indices: Vec<u16>,
-    done: u16,
-    placer: Arc<Placer>,
-    barrier: Arc<Barrier>,
-    arrived: Arc<Arrived>,
-    threads: Vec<JoinHandle<()>>,
-}
-
 impl Host {
     fn run(mut self, inbox: &Inbox<Input>) {
         self.clock = Some(ThreadClock::start());
@@ -241,12 +220,16 @@ impl Host {
             }
             Input::Heard(number, _) | Input::ChannelDone(number, _) if number != self.number => Vec::new(),
             Input::Heard(_, Ok(message)) => {
+                self.count(|counts| counts.heard(&message));
                 if let Some(ahead) = self.link.as_ref().and_then(|link| link.ahead.as_ref()) {
                     ahead.dealt_with_one();
                 }
                 self.destination.handle(now, Event::Message(message))
             }
-            Input::Heard(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
+            Input::Heard(_, Err(reason)) => {
+                self.count(|counts| counts.broke(&reason));
+                self.destination.handle(now, Event::LinkLost(reason))
+            }
             Input::ChannelDone(_, Ok(())) => self.channel_done(),
             Input::ChannelDone(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
             Input::Cancel => self.destination.handle(now, Event::Cancel),
@@ -272,6 +255,11 @@ impl Host {
             return Vec::new();
         }
         self.number += 1;
+        {
+            let mut view = self.shared.view.lock();
+            view.counts = Some(Arc::new(Counts::new(&hello, &connection)));
+            view.arrived = Arc::default();
+        }
         self.link = Some(Link::new(connection, reader));
         self.destination.handle(self.now(), Event::Message(Message::Hello(hello)))
     }
@@ -319,7 +307,10 @@ impl Host {
             tracing::warn!("A page channel was closed: it does not belong to the migration under way");
             return Vec::new();
         }
+        let Some(counts) = self.shared.view.lock().counts.clone() else { return Vec::new() };
+        let counts = counts.channel(hello.index);
         let receiver = Receiver {
+            counts,
             index: hello.index,
             connection: connection.clone(),
             reader,
@@ -400,7 +391,10 @@ impl Host {
             }
             Action::Load { states, digest } => {
                 self.tell(Status::Device);
+                let began = self.now();
                 let loaded = self.load(&states, digest.as_deref());
+                let took = self.now().saturating_sub(began);
+                self.count(|counts| counts.loaded(took));
                 Some(
                     loaded
                         .map_or_else(|error| Event::MachineFailed(chain(error.as_ref())), |()| Event::Loaded),
@@ -408,6 +402,7 @@ impl Host {
             }
             Action::Run { run } => Some(match self.machine.run(run) {
                 Ok(()) => {
+                    self.count(Counts::end);
                     self.tell(Status::Completed);
                     Event::Started
                 }
@@ -488,6 +483,7 @@ impl Host {
         tracing::warn!("Incoming migration came to nothing: {reason}");
         self.number += 1;
         self.close();
+        self.count(Counts::end);
         self.shared.view.lock().last_failure = Some(reason.into());
         self.tell(Status::Failed);
         if let Err(error) = self.machine.discard() {
@@ -542,6 +538,14 @@ impl Host {
         self.close();
     }
 
+    /// Counts something of the attempt under way.
+    fn count(&self, what: impl FnOnce(&Counts)) {
+        let counts = self.shared.view.lock().counts.clone();
+        if let Some(counts) = counts {
+            what(&counts);
+        }
+    }
+
     fn tell(&mut self, status: Status) {
         if status != self.status {
             self.status = status;
@@ -549,18 +553,4 @@ impl Host {
             self.observer.status(status);
         }
     }
-}
-
-/// A channel thread.
-fn serve(mut receiver: Receiver, number: u32, queue: &Queue<Input>, cpu: &CpuTime) {
-    let mut clock = ThreadClock::start();
-    let received = receiver.receive_all();
-    clock.add_to(cpu);
-    let done = match received {
-        Ok(()) => Ok(()),
-        Err(ReceiveError::Stopped) => return,
-        Err(error) => Err(chain(&error)),
-    };
-    // Nobody is at home when the destination is done.
-    let _ = queue.send(Input::ChannelDone(number, done));
 }

@@ -9,7 +9,7 @@ use ram::Placer;
 use transport::{Connection, Piece};
 use wire::{Batch, Encoding, FrameKind, RoundEnd, WireError};
 
-use super::barrier::Barrier;
+use super::{barrier::Barrier, figures::ChannelCounts};
 use crate::frames::{FrameError, FrameReader};
 
 /// What has arrived so far, over all channels.
@@ -45,6 +45,7 @@ pub(super) struct Receiver {
     pub(super) placer: Arc<Placer>,
     pub(super) barrier: Arc<Barrier>,
     pub(super) arrived: Arc<Arrived>,
+    pub(super) counts: Arc<ChannelCounts>,
 }
 
 /// Pages of the round under way on this channel.
@@ -61,6 +62,8 @@ impl Receiver {
         let mut batch = Batch::default();
         let mut pieces = Vec::with_capacity(wire::MAX_RUNS);
         let mut round = Round::default();
+        let mut page_bytes = 0;
+        self.counts.frame(FrameKind::ChannelHello, self.reader.offset());
         loop {
             let (kind, body) =
                 self.reader.read(&self.connection).map_err(|source| failed(self.index, source))?;
@@ -69,10 +72,13 @@ impl Receiver {
                     let decoded = batch.decode_from(body, |block| self.placer.block_pages(block));
                     decoded.map_err(|error| failed(self.index, error.into()))?;
                     self.place(&batch, &mut pieces, &mut round)?;
+                    page_bytes += batch.raw_pages() * wire::PAGE_BYTES as u64;
                 }
                 FrameKind::RoundEnd => {
                     let end = RoundEnd::decode(body).map_err(|error| failed(self.index, error.into()))?;
                     self.check(&end, &round)?;
+                    self.counts.frame(kind, self.reader.offset() + page_bytes);
+                    self.counts.rounds.fetch_add(1, Ordering::Relaxed);
                     if !self.barrier.wait() {
                         return Err(ReceiveError::Stopped);
                     }
@@ -80,9 +86,11 @@ impl Receiver {
                         return Ok(());
                     }
                     round = Round { number: round.number.wrapping_add(1), ..Round::default() };
+                    continue;
                 }
                 other => return Err(failed(self.index, WireError::Kind { found: other as u8 }.into())),
             }
+            self.counts.frame(kind, self.reader.offset() + page_bytes);
         }
     }
 
@@ -113,6 +121,8 @@ impl Receiver {
         let (raw_pages, zero_pages) = (batch.raw_pages(), batch.zero_pages());
         round.raw_pages += raw_pages;
         round.zero_pages += zero_pages;
+        self.counts.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
+        self.counts.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
         self.arrived.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
         self.arrived.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
         self.arrived.bytes.fetch_add(raw_pages * wire::PAGE_BYTES as u64, Ordering::Relaxed);

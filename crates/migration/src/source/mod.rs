@@ -315,6 +315,7 @@ impl Source {
                 if accept.channels == 0 || accept.channels > self.hello.channels {
                     return self.fail(now, format!("The destination asks for {} channels", accept.channels));
                 }
+                self.statistics.destination_release = Some(accept.release);
                 self.enter(State::Preparing { prepared: false, open: false }, now);
                 vec![Action::Prepare { channels: accept.channels }]
             }

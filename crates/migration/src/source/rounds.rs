@@ -39,8 +39,17 @@ impl Source {
             return Vec::new();
         };
         let wire_rate = bytes as f64 / duration.as_secs_f64().max(1e-9);
-        let stats =
-            RoundStats { round, bytes, raw_pages, zero_pages, duration, wire_rate, ..RoundStats::default() };
+        let began = self.round_began;
+        let stats = RoundStats {
+            round,
+            bytes,
+            raw_pages,
+            zero_pages,
+            began,
+            duration,
+            wire_rate,
+            ..RoundStats::default()
+        };
         self.statistics.add(stats);
         match &mut self.state {
             State::LastPass { pages_sent, .. } => {
@@ -86,6 +95,7 @@ impl Source {
         let Decision { switch, predicted, reason } =
             convergence::decide(&self.params, &self.fixed, last, pages, wire_rate, self.extra_rounds);
         last.decision.clone_from(&reason);
+        last.decided = now;
         last.predicted = predicted;
         if !switch && predicted.is_some_and(|predicted| predicted <= self.params.downtime_limit) {
             self.extra_rounds += 1;
@@ -97,6 +107,7 @@ impl Source {
         }
         self.enter(State::Stopping { round: round + 1 }, now);
         self.stop_began = Some(now);
+        self.statistics.stopped = Some(now);
         self.switchover_began = now;
         vec![Action::Stop]
     }

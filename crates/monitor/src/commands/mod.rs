@@ -40,7 +40,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 26] = [
+const COMMANDS: [Command; 27] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -72,6 +72,7 @@ const COMMANDS: [Command; 26] = [
         name: "query-migrate-parameters",
         run: Run::Plain(|c| to_value(&c.handler.query_migrate_parameters())),
     },
+    Command { name: "query-whimbrel-report", run: Run::Plain(|c| c.handler.query_whimbrel_report()) },
     Command { name: "human-monitor-command", run: Run::With(human_monitor_command) },
 ];
 

@@ -307,6 +307,10 @@ impl Handler for Machine {
         Ok(())
     }
 
+    fn query_whimbrel_report(&self) -> Result<serde_json::Value, CommandError> {
+        Ok(serde_json::json!({ "schema": 1 }))
+    }
+
     fn query_name(&self) -> NameInfo {
         NameInfo { name: Some("toy".to_owned()) }
     }

@@ -155,6 +155,14 @@ impl Handler for Commands {
         self.0.press_keys(keys, hold)
     }
 
+    fn query_whimbrel_report(&self) -> Result<serde_json::Value, CommandError> {
+        let none =
+            || CommandError::generic("There is no report: no migration has left this machine or come here");
+        let report = self.0.report().ok_or_else(none)?;
+        serde_json::to_value(report)
+            .map_err(|error| CommandError::generic(format!("The report cannot be encoded: {error}")))
+    }
+
     fn query_name(&self) -> NameInfo {
         NameInfo { name: Some(self.0.config.name().as_str().to_owned()) }
     }

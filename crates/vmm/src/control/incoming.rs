@@ -11,7 +11,7 @@ use state::{DeviceState, Schema};
 use transport::{Address, Listener};
 use wire::{DeviceInfo, Hello};
 
-use super::{Control, announce, one_line, query};
+use super::{Control, announce, one_line, query, story};
 use crate::{
     BuildError, Incoming, Machine, MachineDescription,
     launcher::Launcher,
@@ -31,6 +31,8 @@ const ENDING: &str = "this process is ending";
 pub(super) struct Arrival {
     pub(super) handle: Arc<destination::Handle>,
     pub(super) address: SocketAddress,
+    /// The same, as it is written.
+    pub(super) listens_at: String,
     pub(super) total_bytes: u64,
 }
 
@@ -54,7 +56,8 @@ impl Control {
         let listener = Listener::bind(address, self.reach()).map_err(|error| failed(&error))?;
         let incoming = self.prepare().map_err(|error| failed(&error))?;
         let address = SocketAddress::from(listener.address());
-        tracing::info!("Waiting for a migration at {}", listener.address());
+        let listens_at = listener.address().to_string();
+        tracing::info!("Waiting for a migration at {listens_at}");
         let total_bytes = incoming.ram().bytes();
         let vacancy = Vacancy {
             control: Arc::downgrade(self),
@@ -68,8 +71,16 @@ impl Control {
         let watch = Arc::new(Watch { control: Arc::downgrade(self) });
         let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, watch)
             .map_err(|error| failed(&error))?;
-        *arrival = Some(Arrival { handle: Arc::new(handle), address, total_bytes });
+        *arrival = Some(Arrival { handle: Arc::new(handle), address, listens_at, total_bytes });
         Ok(())
+    }
+
+    fn keep_failed_arrival(&self) {
+        let Some(arrival) = self.arrival.lock().clone() else { return };
+        let reason = arrival.handle.snapshot().last_failure;
+        let report = story::arriving(&self.here, &arrival, report::Outcome::Failed, reason);
+        self.last_failed_arrival.lock().clone_from(&report);
+        self.reports.store(|| report);
     }
 
     fn prepare(&self) -> Result<Incoming, BuildError> {
@@ -194,8 +205,19 @@ struct Watch {
 
 impl Observer for Watch {
     fn status(&self, status: Status) {
-        if let Some(control) = self.control.upgrade() {
-            control.events.migration(query::status(status));
+        let Some(control) = self.control.upgrade() else { return };
+        control.events.migration(query::status(status));
+        match status {
+            // The source waits for the word that the machine runs: the report is made elsewhere.
+            Status::Completed => {
+                let (here, arrival) = (control.here.clone(), control.arrival.lock().clone());
+                control
+                    .reports
+                    .store(move || story::arriving(&here, &arrival?, report::Outcome::Completed, None));
+            }
+            // At once: the next attempt uses the figures anew.
+            Status::Failed => control.keep_failed_arrival(),
+            _ => {}
         }
     }
 

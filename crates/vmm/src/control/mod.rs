@@ -6,6 +6,7 @@
 //! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes.
 //! * `query`: the engine's figures in the monitor's words.
+//! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
@@ -14,7 +15,9 @@ mod incoming;
 mod keys;
 mod outgoing;
 mod query;
+mod reports;
 mod settings;
+mod story;
 
 use std::{
     io,
@@ -26,6 +29,7 @@ use std::{
 };
 
 use config::Config;
+use migration::Status;
 use monitor::{
     CommandError, Events,
     types::{RunState, ShutdownCause},
@@ -38,7 +42,9 @@ pub use handler::Commands;
 use incoming::Arrival;
 use keys::HeldKeys;
 use outgoing::Departure;
+use reports::Reports;
 use settings::Settings;
+use story::Here;
 
 /// How the process is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +71,10 @@ pub struct Control {
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
     arrival: Mutex<Option<Arrival>>,
+    here: Here,
+    reports: Reports,
+    /// Of the last migration that came to nothing here: the next one uses its figures anew.
+    last_failed_arrival: Mutex<Option<report::Report>>,
     machine_events: events::Events,
     endings: mpsc::Sender<Ending>,
     /// The process was asked to end: no machine is taken in any more.
@@ -86,11 +96,21 @@ impl Control {
         let (endings, end) = mpsc::channel();
         let run = if machine.is_some() { RunState::Prelaunch } else { RunState::Inmigrate };
         let run_on_arrival = config.paused().then_some(false);
+        let launcher = Launcher::start()?;
+        let directory = config.report_dir().map(config::DirectoryPath::as_path);
         let control = Self {
+            here: Here {
+                host: story::host_name(),
+                name: config.name().as_str().into(),
+                uuid: config.uuid().map(|uuid| uuid.to_string()),
+                vcpus: config.cpus().get(),
+            },
+            reports: directory.map_or_else(Reports::default, |path| Reports::into_directory(path, &launcher)),
+            last_failed_arrival: Mutex::default(),
             settings: Mutex::new(Settings::new()),
             config,
             events,
-            launcher: Launcher::start()?,
+            launcher,
             turn: Mutex::default(),
             run: Mutex::new(run),
             run_on_arrival: Mutex::new(run_on_arrival),
@@ -207,16 +227,21 @@ impl Control {
     pub fn close(&self, cause: ShutdownCause) {
         self.events.shutdown(cause);
         // Both locks are free again before the wait: the threads that are waited for take them too.
-        let departure = self.departure.lock().take();
-        let arrival = self.arrival.lock().take();
+        let departure = self.departure.lock().clone();
+        let arrival = self.arrival.lock().clone();
         if let Some(departure) = departure {
             departure.handle.cancel();
             departure.handle.join_within(CLOSE_TIMEOUT);
+            if departure.handle.snapshot().status.is_under_way() {
+                let report = story::leaving(&self.here, &departure, report::Outcome::Unresolved);
+                self.reports.store(|| Some(report));
+            }
         }
         if let Some(arrival) = arrival {
             arrival.handle.stop();
             arrival.handle.join_within(CLOSE_TIMEOUT);
         }
+        self.reports.finish(CLOSE_TIMEOUT);
         let _turn = self.turn.lock();
         if let Some(machine) = self.machine.lock().take()
             && let Err(error) = machine.pause()
@@ -258,6 +283,21 @@ impl Control {
         match self.state() {
             state @ RunState::FinishMigrate => Err(CommandError::generic(why_it_may_not_run(state))),
             _ => Ok((turn, self.machine()?)),
+        }
+    }
+
+    /// The report of the migration under way, or of the last one.
+    fn report(&self) -> Option<report::Report> {
+        if let Some(departure) = self.departure.lock().clone() {
+            let outcome = story::outcome(departure.handle.snapshot().status);
+            return Some(story::leaving(&self.here, &departure, outcome));
+        }
+        let arrival = self.arrival.lock().clone()?;
+        match arrival.handle.snapshot().status {
+            status @ (Status::Active | Status::Device | Status::Completed) => {
+                story::arriving(&self.here, &arrival, story::outcome(status), None)
+            }
+            _ => self.last_failed_arrival.lock().clone(),
         }
     }
 

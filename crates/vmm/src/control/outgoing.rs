@@ -1,4 +1,7 @@
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::SystemTime,
+};
 
 use engine::{MachineError, Observer, SourceMachine, Threads, source};
 use migration::{Outcome, Status};
@@ -8,7 +11,7 @@ use state::DeviceState;
 use transport::{Address, Reach};
 use wire::{DeviceInfo, SessionId};
 
-use super::{Control, one_line, query};
+use super::{Control, one_line, query, story};
 use crate::Machine;
 
 /// A migration that leaves, or left.
@@ -16,6 +19,10 @@ use crate::Machine;
 pub(super) struct Departure {
     pub(super) handle: Arc<source::Handle>,
     pub(super) session: String,
+    /// Where it goes.
+    pub(super) address: String,
+    /// When it began.
+    pub(super) began: SystemTime,
     pub(super) total_bytes: u64,
 }
 
@@ -46,11 +53,18 @@ impl Control {
             fixed_costs,
         };
         tracing::info!(%session, "Migrating to {}", target.address);
+        let (address, began) = (target.address.to_string(), SystemTime::now());
         let leaving = Arc::new(Leaving { control: self.clone(), machine });
         let observer = Arc::new(Watch { control: Arc::downgrade(self) });
         let handle = source::start_on(&self.threads(), leaving, params, target, observer)
             .map_err(|error| CommandError::generic(one_line(error.as_ref())))?;
-        *departure = Some(Departure { handle: Arc::new(handle), session: session.to_string(), total_bytes });
+        *departure = Some(Departure {
+            handle: Arc::new(handle),
+            session: session.to_string(),
+            address,
+            began,
+            total_bytes,
+        });
         Ok(())
     }
 
@@ -174,6 +188,8 @@ impl Observer for Watch {
         let departure = control.departure.lock().clone();
         if let Some(departure) = departure {
             control.settings.lock().fixed_costs = departure.handle.snapshot().fixed_costs;
+            let report = story::leaving(&control.here, &departure, story::outcome(outcome.status()));
+            control.reports.store(|| Some(report));
         }
     }
 }

@@ -126,7 +126,7 @@ fn round(stats: &RoundStats) -> RoundInfo {
 }
 
 /// Where the downtime went, once the machine was stopped.
-fn phases(snapshot: &source::Snapshot) -> Option<DowntimePhases> {
+pub(super) fn phases(snapshot: &source::Snapshot) -> Option<DowntimePhases> {
     let downtime = &snapshot.statistics.downtime;
     if downtime.stop.is_zero() {
         return None;

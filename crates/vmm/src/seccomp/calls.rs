@@ -44,6 +44,9 @@ pub(super) const DROP: &[c_long] =
 /// Pausing a machine flushes its disks.
 pub(super) const FLUSH: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
 
+/// Making files in a directory, whole or not at all.
+pub(super) const FILES: &[c_long] = &[libc::SYS_openat, libc::SYS_renameat, libc::SYS_unlinkat];
+
 /// Starting threads.
 pub(super) const THREADS: &[c_long] = &[libc::SYS_clone3];
 

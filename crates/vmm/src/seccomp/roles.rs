@@ -40,6 +40,8 @@ pub(crate) enum Role {
     Populate,
     /// Announces a machine to the network, or releases its keys.
     Errand,
+    /// Writes reports of migrations.
+    Report,
 }
 
 /// What a kind of thread may do.
@@ -64,7 +66,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -80,6 +82,7 @@ impl Role {
         Self::Door,
         Self::Populate,
         Self::Errand,
+        Self::Report,
     ];
 
     /// A word for messages.
@@ -95,7 +98,9 @@ impl Role {
     }
 
     fn calls(self) -> Vec<&'static [c_long]> {
-        use calls::{ACCEPT, CONNECT, DROP, FLUSH, HOLES, PUNCH, RESOLVE, TALK, THREADS, TRANSFER, WAIT};
+        use calls::{
+            ACCEPT, CONNECT, DROP, FILES, FLUSH, HOLES, PUNCH, RESOLVE, TALK, THREADS, TRANSFER, WAIT,
+        };
         match self {
             Self::Process => vec![calls::BUILD],
             Self::Events => vec![DROP, FLUSH],
@@ -116,6 +121,8 @@ impl Role {
             Self::Door => vec![TALK],
             Self::Populate => Vec::new(),
             Self::Errand => vec![DROP],
+            // It may hold the machine last.
+            Self::Report => vec![FILES, FLUSH, DROP],
         }
     }
 
@@ -139,7 +146,8 @@ impl Role {
             | Self::Control
             | Self::Door
             | Self::Populate
-            | Self::Errand => Vec::new(),
+            | Self::Errand
+            | Self::Report => Vec::new(),
         }
     }
 }

@@ -3,5 +3,6 @@
 mod attempts;
 mod disturbed;
 mod moves;
+mod report;
 mod reported;
 mod run_state;

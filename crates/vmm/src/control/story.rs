@@ -1,0 +1,256 @@
+//! From the engine's figures to the report of a migration.
+
+use std::time::{Duration, SystemTime};
+
+use engine::{destination, source};
+use migration::{PAGE_BYTES, RoundStats, Status};
+use report::{
+    Arrived, ArrivedChannel, Decision, Downtime, Integrity, Outcome, Parameters, Party, Phase, Report, Round,
+    SCHEMA, Side, Totals,
+};
+use wire::SessionId;
+
+use super::{incoming::Arrival, outgoing::Departure, query};
+
+/// What this process knows of itself and its machine.
+#[derive(Clone, Debug)]
+pub(super) struct Here {
+    pub(super) host: Option<String>,
+    pub(super) name: String,
+    pub(super) uuid: Option<String>,
+    pub(super) vcpus: u8,
+}
+
+impl Here {
+    fn party(&self) -> Party {
+        Party {
+            host: self.host.clone(),
+            process: Some(std::process::id()),
+            release: Some(env!("CARGO_PKG_VERSION").into()),
+            address: None,
+        }
+    }
+
+    fn machine(&self, memory_bytes: u64) -> report::Machine {
+        report::Machine {
+            name: self.name.clone(),
+            uuid: self.uuid.clone(),
+            memory_bytes,
+            vcpus: self.vcpus.into(),
+        }
+    }
+}
+
+/// Of a migration that leaves, at its end or on the way.
+pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> Report {
+    let snapshot = departure.handle.snapshot();
+    let statistics = &snapshot.statistics;
+    let last = statistics.rounds.iter().position(|round| Some(round.began) >= statistics.stopped);
+    let is_last = |index| statistics.stopped.is_some() && Some(index) == last;
+    let rounds: Vec<_> =
+        statistics.rounds.iter().enumerate().map(|(index, stats)| round(stats, is_last(index))).collect();
+    let first = statistics.rounds.front().map_or(0, |round| round.round);
+    Report {
+        schema: SCHEMA,
+        side: Side::Source,
+        session: Some(departure.session.clone()),
+        outcome,
+        reason: Some(statistics.reason.clone())
+            .filter(|reason| outcome != Outcome::Completed && !reason.is_empty()),
+        began: moment(departure.began),
+        duration_ms: ms(snapshot.elapsed),
+        source: here.party(),
+        destination: Party {
+            address: Some(departure.address.clone()),
+            release: statistics.destination_release.clone(),
+            ..Party::default()
+        },
+        machine: here.machine(departure.total_bytes),
+        parameters: Some(parameters(&snapshot.params)),
+        totals: Totals {
+            bytes: snapshot.sent_bytes,
+            raw_pages: snapshot.raw_pages,
+            zero_pages: snapshot.zero_pages,
+            dirty_syncs: statistics.dirty_syncs,
+            setup_ms: ms(statistics.setup),
+        },
+        rounds,
+        rounds_left_out: first.into(),
+        decisions: decisions(statistics),
+        downtime: downtime(&snapshot),
+        cpu_seconds: snapshot.cpu.as_secs_f64(),
+        stalls: None,
+        integrity: Some(Integrity {
+            level: level(snapshot.params.digest),
+            equal: (snapshot.params.digest && outcome == Outcome::Completed).then_some(true),
+            differences: Vec::new(),
+        }),
+        arrived: None,
+    }
+}
+
+/// Of a migration that comes, at its end or on the way; `None` while none has come yet.
+pub(super) fn arriving(
+    here: &Here,
+    arrival: &Arrival,
+    outcome: Outcome,
+    reason: Option<String>,
+) -> Option<Report> {
+    let snapshot = arrival.handle.snapshot();
+    let attempt = snapshot.attempt?;
+    Some(Report {
+        schema: SCHEMA,
+        side: Side::Destination,
+        session: (attempt.session != SessionId::NONE)
+            .then(|| uuid::Uuid::from_bytes(attempt.session.0).to_string()),
+        outcome,
+        reason,
+        began: moment(attempt.began),
+        duration_ms: ms(attempt.took),
+        source: Party {
+            release: Some(attempt.release.clone()),
+            address: attempt.address.clone(),
+            ..Party::default()
+        },
+        destination: Party { address: Some(arrival.listens_at.clone()), ..here.party() },
+        machine: here.machine(arrival.total_bytes),
+        parameters: None,
+        totals: Totals {
+            bytes: attempt.channels.iter().map(|channel| channel.bytes).sum(),
+            raw_pages: snapshot.raw_pages,
+            zero_pages: snapshot.zero_pages,
+            ..Totals::default()
+        },
+        rounds: Vec::new(),
+        rounds_left_out: 0,
+        decisions: Vec::new(),
+        downtime: attempt.load.map(|load| Downtime {
+            total_ms: None,
+            predicted_ms: None,
+            phases: vec![Phase { name: "load".into(), ms: ms(load), beside: false }],
+        }),
+        cpu_seconds: snapshot.cpu.as_secs_f64(),
+        stalls: None,
+        integrity: None,
+        arrived: Some(arrived(&attempt)),
+    })
+}
+
+fn round(stats: &RoundStats, last: bool) -> Round {
+    Round {
+        round: stats.round + 1,
+        last,
+        began_ms: ms(stats.began),
+        duration_ms: ms(stats.duration),
+        bytes: stats.bytes,
+        raw_pages: stats.raw_pages,
+        zero_pages: stats.zero_pages,
+        remaining_bytes: stats.dirty_pages.saturating_mul(PAGE_BYTES),
+        dirty_rate: finite(stats.dirty_rate),
+        wire_rate: finite(stats.wire_rate),
+        predicted_downtime_ms: stats.predicted.map(ms),
+        stalls: None,
+    }
+}
+
+fn decisions(statistics: &migration::Statistics) -> Vec<Decision> {
+    let decided: Vec<_> = statistics.rounds.iter().filter(|round| !round.decision.is_empty()).collect();
+    let switched = statistics.stopped.is_some();
+    let mut decisions: Vec<_> = decided
+        .iter()
+        .enumerate()
+        .map(|(index, round)| {
+            let number = round.round + 1;
+            let what = if switched && index + 1 == decided.len() {
+                format!("Switched after round {number}")
+            } else {
+                format!("Went on to round {}", number + 1)
+            };
+            Decision { at_ms: ms(round.decided), text: format!("{what}: {}", round.decision) }
+        })
+        .collect();
+    if let (Some(stopped), waiting) = (statistics.stopped, statistics.downtime.waiting)
+        && !waiting.is_zero()
+    {
+        decisions.push(Decision {
+            at_ms: ms(stopped + statistics.downtime.stop + waiting),
+            text: format!("The user let it go on after {:.0} ms", ms(waiting)),
+        });
+    }
+    decisions
+}
+
+fn downtime(snapshot: &source::Snapshot) -> Option<Downtime> {
+    let statistics = &snapshot.statistics;
+    let phases = query::phases(snapshot)?;
+    let phase = |(name, ms): (&str, f64)| Phase { name: name.into(), ms, beside: name == "save" };
+    Some(Downtime {
+        total_ms: Some(statistics.downtime.total).filter(|total| !total.is_zero()).map(ms),
+        predicted_ms: statistics.predicted.map(ms),
+        phases: phases.measured().map(phase).collect(),
+    })
+}
+
+fn parameters(params: &migration::Params) -> Parameters {
+    Parameters {
+        channels: params.channels.into(),
+        max_bandwidth: params.max_bandwidth,
+        downtime_limit_ms: u64::try_from(params.downtime_limit.as_millis()).unwrap_or(u64::MAX),
+        switchover_bandwidth: params.switchover_bandwidth,
+        pause_before_switchover: params.pause_before_switchover,
+        digest: level(params.digest),
+    }
+}
+
+fn level(digest: bool) -> String {
+    if digest { "full" } else { "off" }.into()
+}
+
+fn arrived(attempt: &destination::AttemptFigures) -> Arrived {
+    let channel = |channel: &destination::ChannelFigures| ArrivedChannel {
+        index: channel.index.into(),
+        frames: channel.frames,
+        bytes: channel.bytes,
+        raw_pages: channel.raw_pages,
+        zero_pages: channel.zero_pages,
+        rounds: channel.rounds,
+        last_frame: Some(format!("{:?}", channel.last_frame)),
+        error: channel.error.clone(),
+    };
+    Arrived {
+        messages: attempt.messages,
+        last_message: Some(attempt.last_message.into()),
+        device_states: attempt.device_states,
+        error: attempt.control_error.clone(),
+        channels: attempt.channels.iter().map(channel).collect(),
+    }
+}
+
+/// How a migration stands that has this status.
+pub(super) fn outcome(status: Status) -> Outcome {
+    match status {
+        Status::Completed => Outcome::Completed,
+        Status::Cancelled => Outcome::Cancelled,
+        Status::Failed => Outcome::Failed,
+        _ => Outcome::UnderWay,
+    }
+}
+
+/// The name of this host, as the kernel knows it.
+pub(super) fn host_name() -> Option<String> {
+    rustix::system::uname().nodename().to_str().ok().map(str::to_owned)
+}
+
+/// A moment as RFC 3339 has it, in UTC, to the millisecond.
+fn moment(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |moment| format!("{moment:.3}"))
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// JSON has no way to write the others.
+fn finite(value: f64) -> f64 {
+    if value.is_finite() { value } else { 0.0 }
+}
