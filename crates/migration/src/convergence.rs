@@ -41,6 +41,9 @@ pub struct Decision {
 /// nine tenths; what is left after that is noise.
 const MAX_EXTRA_ROUNDS: u32 = 8;
 
+/// After so long, half of what the last switchover cost beyond the guess is still believed, where it stands in the way.
+const BELIEF_HALF_LIFE: Duration = Duration::from_secs(5);
+
 /// A round is only added when it takes at least this much off the downtime.
 const WORTHWHILE: Duration = Duration::from_micros(500);
 
@@ -61,7 +64,27 @@ impl FixedCosts {
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.stop + self.save + self.load + self.start + 2 * self.round_trip
+        self.on_the_hosts() + 2 * self.round_trip
+    }
+
+    /// All of them, as far as they are believed `elapsed` after the attempt began.
+    ///
+    /// What the hosts do at a switchover was measured at the last one, and is only measured again at the next. If it alone is over
+    /// the limit no round helps, and a single switchover on a host that was busy would keep the machine from ever moving. So
+    /// there it is believed less and less, down to the guess that an attempt without a past begins with. The round trip is
+    /// measured all the time.
+    fn believed(&self, limit: Duration, elapsed: Duration) -> Duration {
+        if self.total() <= limit {
+            return self.total();
+        }
+        let hosts = self.on_the_hosts();
+        let guess = Self::default().on_the_hosts().min(hosts);
+        let belief = 0.5_f64.powf(elapsed.as_secs_f64() / BELIEF_HALF_LIFE.as_secs_f64());
+        guess + (hosts - guess).mul_f64(belief) + 2 * self.round_trip
+    }
+
+    fn on_the_hosts(&self) -> Duration {
+        self.stop + self.save + self.load + self.start
     }
 }
 
@@ -84,16 +107,17 @@ pub fn decide(
         let switch = bytes == 0;
         return Decision { switch, predicted: None, reason: "No speed measured yet".into() };
     };
+    let limit = params.downtime_limit;
     let transfer = Duration::from_secs_f64(bytes as f64 / rate);
-    let predicted = transfer + fixed.total();
+    let fixed = fixed.believed(limit, last.began + last.duration);
+    let predicted = transfer + fixed;
     let sum = format!(
         "{:.1} MB left at {:.0} MB/s + {:.1} ms fixed = {:.1} ms",
         bytes as f64 / 1e6,
         rate / 1e6,
-        ms(fixed.total()),
+        ms(fixed),
         ms(predicted)
     );
-    let limit = params.downtime_limit;
     if predicted > limit {
         return Decision {
             switch: false,
@@ -159,6 +183,33 @@ mod tests {
         let params = Params { downtime_limit: Duration::from_millis(4), ..Params::default() };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), 0, Some(1000.0 * MB), 0);
         assert!(!decision.switch, "{}", decision.reason);
+    }
+
+    #[test]
+    fn a_switchover_that_was_slow_once_does_not_keep_the_machine_for_ever() {
+        let fixed = FixedCosts { load: Duration::from_secs(3), ..FixedCosts::default() };
+        let after = |seconds| {
+            let last = RoundStats { began: Duration::from_secs(seconds), ..RoundStats::default() };
+            decide(&Params::default(), &fixed, &last, 0, Some(1000.0 * MB), 0).switch
+        };
+        assert!(!after(0), "it is believed at first");
+        let tried = (0..60).find(|&seconds| after(seconds)).expect("it is tried in the end");
+        assert!((10..30).contains(&tried), "{tried} s");
+    }
+
+    #[test]
+    fn costs_within_the_limit_are_believed_however_long_it_takes() {
+        let fixed = FixedCosts { load: Duration::from_millis(200), ..FixedCosts::default() };
+        let last = RoundStats { began: Duration::from_secs(3600), ..RoundStats::default() };
+        let predicted = decide(&Params::default(), &fixed, &last, 0, Some(1000.0 * MB), 0).predicted;
+        assert_eq!(predicted, Some(fixed.total()));
+    }
+
+    #[test]
+    fn a_way_that_is_too_long_is_no_matter_of_belief() {
+        let fixed = FixedCosts { round_trip: Duration::from_millis(200), ..FixedCosts::default() };
+        let last = RoundStats { began: Duration::from_secs(3600), ..RoundStats::default() };
+        assert!(!decide(&Params::default(), &fixed, &last, 0, Some(1000.0 * MB), 0).switch);
     }
 
     #[test]
