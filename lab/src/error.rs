@@ -42,6 +42,12 @@ pub enum LabError {
         /// What is needed.
         needed_mib: u64,
     },
+    /// Another lab is at work.
+    #[error("Another lab uses '{}': wait for its end, or set CARGO_TARGET_DIR", path.display())]
+    InUse {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// A program of this machine failed.
     #[error("'{command}' failed ({status}): {said}")]
     Program {
@@ -71,7 +77,12 @@ pub enum LabError {
         source: io::Error,
     },
     /// A host ended, or has never come up.
-    #[error("Host '{host}' {what}; the end of its console, {}:\n{tail}", console.display())]
+    #[error(
+        "Host '{host}' {what}. If what it said last, which is below and in {}, does not explain it: run 'rm -r {}', which \
+         has the lab download its kernel again, and try once more.\n{tail}",
+        console.display(),
+        crate::packages::cache_directory().display()
+    )]
     Host {
         /// Its name.
         host: String,

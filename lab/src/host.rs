@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent::{Introduction, read_line};
@@ -16,7 +16,9 @@ use agent::{Introduction, read_line};
 use crate::{Images, LabError, Remote, programs::last_lines, remote::Waiting, wait::until};
 
 /// A host boots in 5 to 10 seconds; a busy machine may need more.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(120);
+/// A host that boots says something all the time.
+const SILENCE: Duration = Duration::from_secs(20);
 /// Memory of a host, in MiB.
 const MEMORY_MIB: u32 = 1536;
 /// Lines of a console that are worth showing.
@@ -117,12 +119,22 @@ impl Host {
 
     /// Waits until its agent is there.
     pub(crate) fn wait(&self) -> Result<(), LabError> {
+        let mut last_word = (0, Instant::now());
         let up = until("its agent reports", BOOT, || {
             if let Some(stream) = self.waiting.pop(Duration::from_millis(50)) {
                 self.waiting.push(stream);
                 return Ok(Some(()));
             }
-            if self.is_on() { Ok(None) } else { Err(self.error("ended before its agent was there")) }
+            if !self.is_on() {
+                return Err(self.error("ended before its agent was there"));
+            }
+            let said = fs::metadata(&self.console).map_or(0, |console| console.len());
+            if said != last_word.0 {
+                last_word = (said, Instant::now());
+            } else if last_word.1.elapsed() > SILENCE {
+                return Err(self.error(&format!("hangs: it said nothing for {} s", SILENCE.as_secs())));
+            }
+            Ok(None)
         });
         match up {
             Err(LabError::Late { limit, .. }) => {
@@ -165,7 +177,7 @@ impl Host {
     fn arguments(&self, images: &Images) -> Vec<String> {
         let number = self.number;
         let command_line = format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable lab.name={} lab.number={number} lab.port={} lab.token={}",
+            "console=ttyS0 panic=-1 mitigations=off tsc=reliable lab.name={} lab.number={number} lab.port={} lab.token={}",
             self.name, self.port, self.token
         );
         let mut arguments: Vec<String> = [

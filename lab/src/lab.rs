@@ -1,15 +1,18 @@
 use std::{
     fs::{self, File},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    process,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use tempfile::TempDir;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use crate::{
     Host, Images, LabError, Network, Programs,
     host::Plugs,
     image::ROOT_MIB,
+    packages::Packages,
     programs::{check_this_machine, target_directory},
 };
 
@@ -32,7 +35,8 @@ pub struct Lab {
     images: Images,
     disks: [PathBuf; 2],
     logs: PathBuf,
-    sockets: TempDir,
+    /// The folder of logs. No other lab may use it while this is open.
+    folder: OwnedFd,
     machines: AtomicU32,
 }
 
@@ -52,11 +56,13 @@ impl Lab {
     pub fn new(name: &str, hosts: &[&str]) -> Result<Self, LabError> {
         check_this_machine()?;
         let folder = target_directory().join("lab");
-        let logs = folder.join(name);
-        fresh(&logs)?;
         check_space(&folder)?;
         check_space(&crate::packages::cache_directory())?;
-        let images = Images::build(&logs, &Programs::build()?)?;
+        let logs = folder.join(name);
+        let folder = fresh(&logs)?;
+        // First what takes seconds and may fail, then what takes minutes.
+        let packages = Packages::get()?;
+        let images = Images::build(&logs, packages, Programs::build()?)?;
         let disks = [("root", ROOT_MIB), ("data", DATA_MIB)]
             .map(|(name, mib)| (logs.join(format!("{name}.img")), mib));
         for (disk, mib) in &disks {
@@ -65,14 +71,13 @@ impl Lab {
                 .map_err(LabError::file("create", disk))?;
         }
         let disks = disks.map(|(disk, _)| disk);
-        let sockets = tempfile::tempdir().map_err(LabError::system("create a temporary folder"))?;
         let network = Network::default();
         let hosts = (1..).zip(hosts).map(|(number, name)| {
-            let card = network.port(sockets.path(), name)?;
+            let card = network.port(&short_path(&folder), name)?;
             Host::new(name, number, Plugs { card, disks: &disks, logs: &logs })
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
-        let lab = Self { hosts, network, images, disks, logs, sockets, machines: AtomicU32::new(0) };
+        let lab = Self { hosts, network, images, disks, logs, folder, machines: AtomicU32::new(0) };
         lab.hosts.iter().try_for_each(|host| host.switch_on(&lab.images))?;
         lab.hosts.iter().try_for_each(Host::wait)?;
         Ok(lab)
@@ -135,16 +140,10 @@ impl Lab {
         &self.logs
     }
 
-    /// The folder of the lab's sockets, which is removed when the lab ends.
-    #[must_use]
-    pub fn sockets(&self) -> &Path {
-        self.sockets.path()
-    }
-
     /// A path for a socket of this lab.
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
-        self.sockets.path().join(name)
+        short_path(&self.folder).join(name)
     }
 
     /// Machines are numbered, so that each has logs of its own.
@@ -197,12 +196,25 @@ impl Lab {
     }
 }
 
-/// An empty folder.
-fn fresh(folder: &Path) -> Result<(), LabError> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(LabError::file("empty", folder))?;
+/// An empty folder that is this lab's.
+fn fresh(folder: &Path) -> Result<OwnedFd, LabError> {
+    fs::create_dir_all(folder).map_err(LabError::file("create", folder))?;
+    let lock = open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| LabError::file("open", folder)(error.into()))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(LabError::InUse { path: folder.into() });
     }
-    fs::create_dir_all(folder).map_err(LabError::file("create", folder))
+    for entry in fs::read_dir(folder).map_err(LabError::file("read", folder))?.flatten() {
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(LabError::file("remove", path))?;
+    }
+    Ok(lock)
+}
+
+/// The path of a folder that is open: the path of a socket has 107 bytes at most (unix(7)).
+fn short_path(folder: &OwnedFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", process::id(), folder.as_raw_fd()).into()
 }
 
 fn check_space(folder: &Path) -> Result<(), LabError> {

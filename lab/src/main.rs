@@ -3,17 +3,12 @@
 use std::{
     error::Error,
     io::BufRead as _,
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use agent::Ending;
 use clap::{Parser, Subcommand};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
-};
 use whimbrel_lab::{
     Lab, LabError,
     scenarios::{self, Scenario},
@@ -77,7 +72,6 @@ fn run(names: &[String]) -> Result<(), LabError> {
     };
     let start = Instant::now();
     let lab = Lab::two_hosts("scenarios")?;
-    remove_when_interrupted(lab.sockets())?;
     println!(
         "two hosts are up after {:.1} s; logs are in {}",
         start.elapsed().as_secs_f32(),
@@ -108,7 +102,6 @@ fn run(names: &[String]) -> Result<(), LabError> {
 fn demo() -> Result<(), LabError> {
     println!("Booting an emulated host with KVM of its own: there, everything is about 20 times slower");
     let lab = Lab::new("demo", &["a"])?;
-    remove_when_interrupted(lab.sockets())?;
     let host = lab.host("a").remote();
     host.put(&lab.images().programs().tool, "/bin/whimbrel", 0o755)?;
     let demo =
@@ -131,7 +124,6 @@ fn demo() -> Result<(), LabError> {
 
 fn shell() -> Result<(), LabError> {
     let lab = Lab::two_hosts("shell")?;
-    remove_when_interrupted(lab.sockets())?;
     lab.fresh_root()?;
     println!("up");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -149,24 +141,6 @@ fn shell() -> Result<(), LabError> {
             Err(error) => println!("{}", explain(&error)),
         }
     }
-    Ok(())
-}
-
-/// Hosts are killed by the kernel when this process ends, however it does; what is left is a folder.
-fn remove_when_interrupted(folder: &Path) -> Result<(), LabError> {
-    let system = |source| LabError::System { what: "watch signals", source };
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
-    let folder = folder.to_owned();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                // If it cannot be removed, it stays: the process is asked to end.
-                let _ = std::fs::remove_dir_all(folder);
-                std::process::exit(128 + signal);
-            }
-        })
-        .map_err(system)?;
     Ok(())
 }
 

@@ -16,6 +16,17 @@ const KERNEL: &str = "linux-image-amd64";
 /// What hosts and guests have for programs.
 const BUSYBOX: &str = "busybox-static";
 
+/// An archive that does not answer is told of in seconds.
+const IMPATIENT: [&str; 7] = [
+    "--quiet=2",
+    "--option",
+    "Acquire::Retries=1",
+    "--option",
+    "Acquire::http::Timeout=8",
+    "--option",
+    "Acquire::https::Timeout=8",
+];
+
 /// Packages, unpacked.
 #[derive(Clone, Debug)]
 pub(crate) struct Packages {
@@ -70,7 +81,8 @@ fn unpacked(cache: &Path, package: &str) -> Result<PathBuf, LabError> {
     }
     fs::create_dir_all(cache).map_err(LabError::file("create", cache))?;
     let work = tempfile::tempdir_in(cache).map_err(LabError::file("create a folder in", cache))?;
-    let downloaded = run(Command::new("apt-get").args(["download", package]).current_dir(work.path()));
+    let downloaded =
+        run(Command::new("apt-get").args(IMPATIENT).args(["download", package]).current_dir(work.path()));
     if let Err(LabError::Program { said, .. }) = downloaded {
         return Err(missing(package, &said));
     }

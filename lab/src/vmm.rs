@@ -242,8 +242,10 @@ impl<'lab> Vmm<'lab> {
     /// # Errors
     /// It did not get there.
     pub fn migration_is(&self, wanted: MigrationStatus) -> Result<MigrationInfo, LabError> {
-        until(&format!("the migration from {} is {wanted}", self.name), MIGRATION, || {
+        let mut last = MigrationInfo::default();
+        let reached = until(&format!("the migration from {} is {wanted}", self.name), MIGRATION, || {
             let info = self.migration()?;
+            last = info.clone();
             match info.status {
                 Some(status) if status == wanted => Ok(Some(info)),
                 Some(status) if status.is_final() => {
@@ -255,6 +257,10 @@ impl<'lab> Vmm<'lab> {
                 }
                 _ => Ok(None),
             }
+        });
+        reached.map_err(|error| match error {
+            LabError::Late { what, limit } => LabError::Late { what: format!("{what}, but {last:?}"), limit },
+            error => error,
         })
     }
 

@@ -23,10 +23,14 @@ const APPLETS: [&str; 32] = [
     "wc", "tail", "taskset", "tee", "timeout", "uname", "umount",
 ];
 
-/// Writes a root file system for a guest into the beginning of `disk`, without being root.
-pub(super) fn write_root(disk: &Path, packages: &Packages, agent: &Path) -> Result<(), LabError> {
-    let work = tempfile::tempdir().map_err(LabError::system("create a temporary folder"))?;
-    let (root, image) = (work.path().join("root"), work.path().join("image"));
+/// Writes a root file system for a guest into the beginning of `disk`, without being root. It is made in the folder `work`.
+pub(super) fn write_root(
+    disk: &Path,
+    work: &Path,
+    packages: &Packages,
+    agent: &Path,
+) -> Result<(), LabError> {
+    let (root, image) = (work.join("root"), work.join("image"));
     fill(&root, packages, agent).map_err(LabError::file("write", &root))?;
     let mke2fs = find("mke2fs").unwrap_or_else(|| "mke2fs".into());
     // Lazy initialisation would have the guest write its inode tables for minutes.

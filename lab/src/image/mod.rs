@@ -14,6 +14,7 @@ use std::{
 
 use cpio::Archive;
 use modules::Modules;
+use tempfile::TempDir;
 
 use crate::{LabError, Programs, packages::Packages, programs::run};
 
@@ -29,6 +30,7 @@ pub struct Images {
     pub host: PathBuf,
     /// What a guest has in memory until it is on its disk.
     pub guest: PathBuf,
+    folder: PathBuf,
     packages: Packages,
     programs: Programs,
 }
@@ -38,15 +40,14 @@ impl Images {
     ///
     /// # Errors
     /// A package cannot be had, or a file not be written.
-    pub(crate) fn build(folder: &Path, programs: &Programs) -> Result<Self, LabError> {
-        let packages = Packages::get()?;
+    pub(crate) fn build(folder: &Path, packages: Packages, programs: Programs) -> Result<Self, LabError> {
         let modules = Modules::of(&packages.kernel);
         let (host, guest) = (folder.join("host.cpio"), folder.join("guest.cpio"));
         let vmlinuz = packages.vmlinuz()?;
         write(&guest, &guest::archive(&packages, &modules)?)?;
         let boot = [("vmlinuz", &vmlinuz), ("guest.cpio", &guest)];
-        write(&host, &host::archive(&packages, &modules, programs, &boot)?)?;
-        Ok(Self { vmlinuz, host, guest, packages, programs: programs.clone() })
+        write(&host, &host::archive(&packages, &modules, &programs, &boot)?)?;
+        Ok(Self { vmlinuz, host, guest, folder: folder.into(), packages, programs })
     }
 
     /// The kernel as an ELF file with a PVH entry: what is compressed in the bzImage. Made once for each version.
@@ -63,7 +64,7 @@ impl Images {
             package: "linux-image-amd64".into(),
             what: "payload in its bzImage".into(),
         })?;
-        let work = tempfile::tempdir().map_err(LabError::system("create a temporary folder"))?;
+        let work = self.work()?;
         let packed = work.path().join("vmlinux.xz");
         write(&packed, payload)?;
         let unpacked = run(Command::new("xz").args(["--decompress", "--stdout"]).arg(&packed))?;
@@ -76,7 +77,12 @@ impl Images {
     /// # Errors
     /// A program fails, or the disk cannot be written.
     pub(crate) fn write_root(&self, disk: &Path) -> Result<(), LabError> {
-        disk::write_root(disk, &self.packages, &self.programs.agent)
+        disk::write_root(disk, self.work()?.path(), &self.packages, &self.programs.agent)
+    }
+
+    /// A folder for what is half done.
+    fn work(&self) -> Result<TempDir, LabError> {
+        tempfile::tempdir_in(&self.folder).map_err(LabError::file("create a folder in", &self.folder))
     }
 
     /// The programs of this project that run in hosts.

@@ -54,12 +54,14 @@ pub(super) fn ping(lab: &Lab) -> Result<(), LabError> {
 
 pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
     let mut journey = Journey::begin(lab, Spec { memory_mib: 128, ..Spec::linux(1) })?;
-    let load = journey.in_guest(&["memory", "8", "1"])?;
+    let load = journey.in_guest(&["memory", "2", "1"])?;
     load.number("filled", PATIENCE, |filled| filled == 1)?;
     for _ in 0..2 {
         let there = journey.vacancy()?;
-        // One stream gets about MSS / round trip / sqrt(loss) at such losses; what helps is more of them.
-        journey.here().command("migrate-set-parameters", json!({ "multifd-channels": 32 }))?;
+        // One stream gets about MSS / round trip / sqrt(loss) at such losses, which is 350 KB/s; what helps is more of them, and
+        // to be content with a longer downtime, since the last pages are too few for many streams.
+        let parameters = json!({ "multifd-channels": 32, "downtime-limit": 6000 });
+        journey.here().command("migrate-set-parameters", parameters)?;
         lab.network().weather(Weather {
             delay: Duration::from_millis(25),
             lost_per_mille: 10,
