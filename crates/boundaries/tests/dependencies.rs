@@ -67,7 +67,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "faults",
-        may_use: &["state", "transport", "wire"],
+        may_use: &["address", "state", "wire"],
         must_not_use: &[KVM, MEMORY],
         because: "it harms the bytes of a migration from outside, and must not know what the harm leads to",
     },

@@ -55,7 +55,7 @@ impl Carrier {
                     if let Some(which) = which {
                         link.introduce(which);
                     }
-                    let name = self.shared.in_context(name);
+                    let name = name.map(|name| self.shared.in_context(name));
                     self.pass_frame(name, &mut head, data, &mut buffer)?;
                 }
                 Ok(Chunk::Other) => {
@@ -92,36 +92,37 @@ impl Carrier {
 
     fn pass_frame(
         &mut self,
-        name: FrameName,
+        name: Option<FrameName>,
         head: &mut [u8],
         data: u64,
         buffer: &mut [u8],
     ) -> Result<(), Over> {
         let at = self.shared.elapsed();
-        let mut due = self.due(Some(name), head.len() as u64 + data);
+        let mut due = self.due(name, head.len() as u64 + data);
         self.number += 1;
-        let mut passed = Passed { at, which: self.link.which(), way: self.way, name, count: 1, whole: true };
         let outcome = if self.link.delay(self.way) {
             self.pass_parts(name, head, data, buffer, &mut due)
         } else {
             Err(Over)
         };
-        passed.whole = outcome.is_ok();
-        self.shared.trace.pass(passed);
+        if let Some(name) = name {
+            let (which, whole) = (self.link.which(), outcome.is_ok());
+            self.shared.trace.pass(Passed { at, which, way: self.way, name, count: 1, whole });
+        }
         outcome?;
         // What comes after a frame must find it noted.
-        self.strike_due(Some(name), u64::MAX, &mut due)
+        self.strike_due(name, u64::MAX, &mut due)
     }
 
     fn pass_parts(
         &mut self,
-        name: FrameName,
+        name: Option<FrameName>,
         head: &mut [u8],
         data: u64,
         buffer: &mut [u8],
         due: &mut Due,
     ) -> Result<(), Over> {
-        self.send(Some(name), head, 0, due)?;
+        self.send(name, head, 0, due)?;
         let (mut at, end) = (head.len() as u64, head.len() as u64 + data);
         while at < end {
             let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
@@ -130,7 +131,7 @@ impl Carrier {
                 self.link.to(self.way).shutdown(Shutdown::Write);
                 return Err(Over);
             }
-            self.send(Some(name), &mut buffer[..count], at, due)?;
+            self.send(name, &mut buffer[..count], at, due)?;
             at += count as u64;
         }
         Ok(())

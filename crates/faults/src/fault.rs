@@ -113,6 +113,17 @@ impl What {
     }
 }
 
+impl What {
+    /// Whose process it is done to, if it is done to one.
+    #[must_use]
+    pub fn victim(self) -> Option<Side> {
+        match self {
+            Self::Kill(side) | Self::Freeze(side, _) => Some(side),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

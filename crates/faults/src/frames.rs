@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use wire::{Batch, ChannelHello, Encoding, FrameHeader, FrameKind, HEADER_BYTES, Message, RoundEnd};
+use wire::{Batch, ChannelHello, Encoding, FrameHeader, FrameKind, HEADER_BYTES, RoundEnd};
 
 use crate::Which;
 
@@ -135,26 +135,28 @@ impl FrameName {
         }
     }
 
-    fn of_message(message: &Message) -> Self {
-        match message {
-            Message::Hello(_) => Self::Hello,
-            Message::Accept(_) => Self::Accept,
-            Message::Refuse(_) => Self::Refuse,
-            Message::ChannelsOpen => Self::ChannelsOpen,
-            Message::Ping(_) => Self::Ping,
-            Message::Pong(_) => Self::Pong,
-            Message::Switchover { .. } => Self::Switchover,
-            Message::Device(_) => Self::Device,
-            Message::Complete(_) => Self::Complete,
-            Message::Ready(_) => Self::Ready,
-            Message::Go => Self::Go,
-            Message::Running(_) => Self::Running,
-            Message::NotRunning { .. } => Self::NotRunning,
-            Message::UnknownSession => Self::UnknownSession,
-            Message::Ask { .. } => Self::Ask,
-            Message::Bye => Self::Bye,
-            Message::Abort { .. } => Self::Abort,
-        }
+    /// The frame that carries the message of this name, as the crate `wire` has it.
+    fn of_message(message: &str) -> Option<Self> {
+        Some(match message {
+            "Hello" => Self::Hello,
+            "Accept" => Self::Accept,
+            "Refuse" => Self::Refuse,
+            "ChannelsOpen" => Self::ChannelsOpen,
+            "Ping" => Self::Ping,
+            "Pong" => Self::Pong,
+            "Switchover" => Self::Switchover,
+            "Device" => Self::Device,
+            "Complete" => Self::Complete,
+            "Ready" => Self::Ready,
+            "Go" => Self::Go,
+            "Running" => Self::Running,
+            "NotRunning" => Self::NotRunning,
+            "UnknownSession" => Self::UnknownSession,
+            "Ask" => Self::Ask,
+            "Bye" => Self::Bye,
+            "Abort" => Self::Abort,
+            _ => return None,
+        })
     }
 }
 
@@ -180,8 +182,9 @@ impl Phase {
 /// What comes off a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Chunk {
-    /// Header and structured part of a frame, which this many bytes of page data follow.
-    Frame { name: FrameName, which: Option<Which>, data: u64 },
+    /// Header and structured part of a frame, which this many bytes of page data follow. One that this version does not know
+    /// has no name.
+    Frame { name: Option<FrameName>, which: Option<Which>, data: u64 },
     /// Bytes that are no frame, or only the beginning of one. All that follows is carried as it comes.
     Other,
     /// The end of the stream.
@@ -210,29 +213,50 @@ pub(crate) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Chun
 }
 
 fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
-    let frame = |name, which| Chunk::Frame { name, which, data: 0 };
-    match kind {
-        FrameKind::Control => Message::decode(body).map_or(Chunk::Other, |message| {
-            let name = FrameName::of_message(&message);
-            frame(name, Some(if name == FrameName::Ask { Which::Ask } else { Which::Control }))
-        }),
-        FrameKind::ChannelHello => ChannelHello::decode(body)
-            .map_or(Chunk::Other, |hello| frame(FrameName::ChannelHello, Some(Which::Channel(hello.index)))),
-        FrameKind::RoundEnd => RoundEnd::decode(body).map_or(Chunk::Other, |end| {
-            frame(if end.last { FrameName::LastRoundEnd } else { FrameName::RoundEnd }, None)
-        }),
+    let (name, which) = match kind {
+        FrameKind::Control => {
+            let name = message_name(body).and_then(FrameName::of_message);
+            let which = if name == Some(FrameName::Ask) { Which::Ask } else { Which::Control };
+            (name, Some(which))
+        }
+        FrameKind::ChannelHello => {
+            let channel = ChannelHello::decode(body).ok().map(|hello| Which::Channel(hello.index));
+            (Some(FrameName::ChannelHello), channel)
+        }
+        FrameKind::RoundEnd => {
+            let last = RoundEnd::decode(body).is_ok_and(|end| end.last);
+            (Some(if last { FrameName::LastRoundEnd } else { FrameName::RoundEnd }), None)
+        }
         FrameKind::Pages => {
             let mut batch = Batch::default();
             // Whether the block has so many pages is for the destination to say.
-            match batch.decode_from(body, |_| Some(u64::MAX)) {
-                Ok(()) => {
-                    let raw = batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
-                    let data = raw.map(|run| run.data_bytes() as u64).sum();
-                    Chunk::Frame { name: FrameName::Pages, which: None, data }
-                }
-                Err(_) => Chunk::Other,
+            if batch.decode_from(body, |_| Some(u64::MAX)).is_err() {
+                return Chunk::Other;
             }
+            let raw = batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
+            let data = raw.map(|run| run.data_bytes() as u64).sum();
+            return Chunk::Frame { name: Some(FrameName::Pages), which: None, data };
         }
+    };
+    Chunk::Frame { name, which, data: 0 }
+}
+
+/// The name of a message, without a look at what it says: that may be longer than is worth reading, or of another version. It is
+/// the text, or the only key of the map, that a message is in CBOR (RFC 8949).
+fn message_name(body: &[u8]) -> Option<&str> {
+    const MAP_OF_ONE: u8 = 0xa1;
+    const TEXT: u8 = 0x60;
+    /// Lengths from here on do not stand in the first byte; no name is so long.
+    const LONG: u8 = TEXT + 24;
+    let text = match body {
+        [MAP_OF_ONE, rest @ ..] => rest,
+        rest => rest,
+    };
+    match text {
+        [head @ TEXT..LONG, rest @ ..] => {
+            rest.get(..usize::from(head - TEXT)).and_then(|name| std::str::from_utf8(name).ok())
+        }
+        _ => None,
     }
 }
 
@@ -256,7 +280,7 @@ fn fill(from: &mut impl Read, bytes: &mut Vec<u8>, count: usize) -> io::Result<b
 
 #[cfg(test)]
 mod tests {
-    use wire::SessionId;
+    use wire::{Accept, Ack, Message, Refuse, SessionId};
 
     use super::*;
 
@@ -273,7 +297,7 @@ mod tests {
         let ask = Message::Ask { session: SessionId([1; 16]) }.encode(0).unwrap();
         let hello = ChannelHello { version: 1, index: 3, session: SessionId([1; 16]) }.encode();
         let end = RoundEnd { round: 4, last: true, raw_pages: 1, zero_pages: 2 }.encode(1);
-        let frame = |name, which| Chunk::Frame { name, which, data: 0 };
+        let frame = |name, which| Chunk::Frame { name: Some(name), which, data: 0 };
         assert_eq!(
             read_all(&[ask, hello, end].concat()),
             [
@@ -292,7 +316,49 @@ mod tests {
         }
         let mut frame = Vec::new();
         batch.encode_into(0, &mut frame);
-        assert_eq!(read_all(&frame), [Chunk::Frame { name: FrameName::Pages, which: None, data: 8192 }]);
+        assert_eq!(
+            read_all(&frame),
+            [Chunk::Frame { name: Some(FrameName::Pages), which: None, data: 8192 }]
+        );
+    }
+
+    #[test]
+    fn every_message_is_known_by_name() {
+        let ack = Ack { nanoseconds: 1 };
+        let session = SessionId([3; 16]);
+        for (message, name) in [
+            (Message::ChannelsOpen, FrameName::ChannelsOpen),
+            (Message::Ping(7), FrameName::Ping),
+            (Message::Pong(7), FrameName::Pong),
+            (Message::Refuse(Refuse { reasons: vec!["no".into()] }), FrameName::Refuse),
+            (Message::Accept(Accept { version: 1, release: "1".into(), channels: 3 }), FrameName::Accept),
+            (Message::Switchover { round: 3 }, FrameName::Switchover),
+            (Message::Ready(ack), FrameName::Ready),
+            (Message::Go, FrameName::Go),
+            (Message::Running(ack), FrameName::Running),
+            (Message::NotRunning { reason: "no".into() }, FrameName::NotRunning),
+            (Message::UnknownSession, FrameName::UnknownSession),
+            (Message::Ask { session }, FrameName::Ask),
+            (Message::Bye, FrameName::Bye),
+            (Message::Abort { reason: "no".into() }, FrameName::Abort),
+        ] {
+            let body = &message.encode(0).unwrap()[HEADER_BYTES..];
+            assert_eq!(message_name(body), Some(message.name()));
+            assert_eq!(FrameName::of_message(message.name()), Some(name));
+        }
+        for name in ["Hello", "Device", "Complete"] {
+            assert!(FrameName::of_message(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_another_version_is_a_frame_without_a_name() {
+        let frames: [&[u8]; 4] = [b"\xa1\x66Dinner\x01", b"\x66Dinn", b"", b"\xff\xff"];
+        for body in frames {
+            let frame = [&FrameHeader::encode(FrameKind::Control, 0, body)[..], body].concat();
+            let expected = Chunk::Frame { name: None, which: Some(Which::Control), data: 0 };
+            assert_eq!(read_all(&frame), [expected], "{body:?}");
+        }
     }
 
     #[test]

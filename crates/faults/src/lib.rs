@@ -38,6 +38,7 @@ mod proxy;
 mod stream;
 mod trace;
 
+pub use address::Address;
 pub use draw::{Draw, Random};
 pub use fault::{Fault, FaultError, Side, What};
 pub use frames::{FrameName, Phase};
@@ -45,4 +46,3 @@ pub use place::{Connections, Edge, Moment, Place, Way};
 pub use processes::Processes;
 pub use proxy::{Proxy, ProxyError};
 pub use trace::{Passed, Struck, Which};
-pub use transport::Address;

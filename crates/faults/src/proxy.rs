@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-use transport::Address;
+use address::Address;
+use parking_lot::{Condvar, Mutex};
 
 use crate::{
     Edge, Fault, FrameName, Moment, Passed, Processes, Struck, Way, Which,
@@ -56,6 +56,9 @@ pub(crate) struct Shared {
     refuse_until: Mutex<Option<Instant>>,
     switchover: AtomicBool,
     closed: AtomicBool,
+    /// Carriers at work.
+    carriers: Mutex<usize>,
+    idle: Condvar,
     pub(crate) processes: Processes,
     pub(crate) trace: Trace,
 }
@@ -90,6 +93,8 @@ impl Proxy {
             refuse_until: Mutex::default(),
             switchover: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            carriers: Mutex::default(),
+            idle: Condvar::new(),
             processes,
             trace: Trace::default(),
         });
@@ -124,22 +129,36 @@ impl Proxy {
     pub fn struck(&self) -> Vec<Struck> {
         self.shared.trace.struck()
     }
+
+    /// Closes all connections. When this returns nothing passes and nothing is done any more, and [`Self::trace`] and
+    /// [`Self::struck`] are complete.
+    pub fn close(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        if let Some(door) = self.door.take() {
+            // Wakes the listener up. If it cannot be reached it has ended.
+            if Stream::dial(&self.address).is_ok() {
+                let _ = door.join();
+            }
+        }
+        self.shared.for_all(Link::close);
+        if let Address::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+        // A carrier may be about to kill somebody: nothing is done any more when this returns.
+        let deadline = Instant::now() + FAREWELL;
+        let mut carriers = self.shared.carriers.lock();
+        while *carriers > 0 && !self.shared.idle.wait_until(&mut carriers, deadline).timed_out() {}
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        // Wakes the listener up. If it cannot be reached it has ended.
-        let woken = Stream::dial(&self.address).is_ok();
-        self.shared.for_all(Link::close);
-        if let Some(door) = self.door.take().filter(|_| woken) {
-            let _ = door.join();
-        }
-        if let Address::Unix(path) = &self.address {
-            let _ = std::fs::remove_file(path);
-        }
+        self.close();
     }
 }
+
+/// How long carriers may take to notice that all is over: one of them may wait for a process to die.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Since the start.
@@ -170,13 +189,16 @@ impl Shared {
         length: u64,
     ) -> VecDeque<(u64, Fault)> {
         let mut due = Vec::new();
+        if self.closed.load(Ordering::SeqCst) {
+            return due.into();
+        }
         self.faults.lock().retain_mut(|armed| {
             let fault = armed.fault;
             if !fault.place.connections.include(which) {
                 return true;
             }
             let place = match fault.place.moment {
-                Moment::Number(of, nth) => (of == way && nth == number && name.is_some()).then_some(0),
+                Moment::Number(of, nth) => (of == way && nth == number).then_some(0),
                 Moment::Byte(of, byte) => {
                     (of == way && (position..position + length).contains(&byte)).then(|| byte - position)
                 }
@@ -209,6 +231,12 @@ impl Shared {
         self.for_all(Link::reset);
     }
 
+    /// A carrier is done.
+    fn left(&self) {
+        *self.carriers.lock() -= 1;
+        self.idle.notify_all();
+    }
+
     fn connect(self: &Arc<Self>, source: Stream) {
         let refused = self.refuse_until.lock().is_some_and(|until| Instant::now() < until);
         let destination = if refused { None } else { Stream::dial(&self.destination).ok() };
@@ -220,8 +248,15 @@ impl Shared {
         drop(links);
         for way in [Way::ToDestination, Way::ToSource] {
             let carrier = Carrier::new(self.clone(), link.clone(), way);
-            let spawned = std::thread::Builder::new().name(format!("proxy-{way}")).spawn(|| carrier.run());
+            *self.carriers.lock() += 1;
+            let shared = self.clone();
+            let carry = move || {
+                carrier.run();
+                shared.left();
+            };
+            let spawned = std::thread::Builder::new().name(format!("proxy-{way}")).spawn(carry);
             if spawned.is_err() {
+                self.left();
                 // Without one of its ways it is no connection.
                 return link.reset();
             }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use transport::Address;
+use address::Address;
 
 /// A stream socket, TCP or unix.
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 mod bench;
 mod demo;
 mod monitor;
+mod proxy;
 mod report;
 mod rig;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -23,7 +25,9 @@ enum Command {
     Bench(bench::Arguments),
     Demo(demo::Arguments),
     Monitor(monitor::Arguments),
+    Proxy(proxy::Arguments),
     Report(report::Arguments),
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -31,7 +35,9 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Monitor(arguments) => monitor::run(&arguments),
+        Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Soak(arguments) => Ok(soak::run(&arguments)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("whimbrel: {}", with_sources(&*error));

@@ -133,6 +133,16 @@ impl Machine {
         }
     }
 
+    /// Whether the process has ended, for whatever reason.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.status().is_some()
+    }
+
+    /// Where it leaves what it says.
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// Does a command.
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, MachineError> {
         let outcome = self.monitor.execute(command, arguments);

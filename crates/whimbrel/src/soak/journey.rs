@@ -1,0 +1,194 @@
+//! One migration through a proxy, followed until nothing changes any more.
+
+use super::SoakError;
+use super::judge::{Destination, Facts, Source};
+use super::pair::{Guest, wait};
+use super::scenario::Scenario;
+use super::yard::Place;
+use crate::rig::{Interrupt, Machine};
+use faults::{Address, FrameName, Passed, Processes, Proxy, Struck};
+use monitor::types::{MigrationInfo, MigrationStatus, RunState};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A migration to be made.
+pub(super) struct Journey<'a> {
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) scenario: &'a Scenario,
+    /// Whether it goes through the proxy.
+    pub(super) harmed: bool,
+    /// For a proxy on a unix socket.
+    pub(super) socket: PathBuf,
+}
+
+/// What was seen of it.
+#[derive(Debug)]
+pub(super) struct Journeyed {
+    pub(super) facts: Facts,
+    pub(super) passed: Vec<Passed>,
+    pub(super) struck: Vec<Struck>,
+    /// What the source says of it.
+    pub(super) source_reason: String,
+    /// What the destination says of it.
+    pub(super) destination_reason: String,
+}
+
+/// How long a source may take to come to an end. The longest time-out of a migration is half a minute, and there can be two of
+/// them in a row; disk locks are waited for as well.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(150);
+/// The same where nothing goes wrong.
+const GOOD_PATIENCE: Duration = Duration::from_secs(40);
+/// How long a source that does not know asks before it is believed that nobody will tell it.
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(2500);
+/// How long the other side may take to come to the same end, once the network is well.
+const OTHER_PATIENCE: Duration = Duration::from_secs(12);
+/// How long it is given to notice by itself, with the connections as they are; when it is to be patient and when not.
+const NOTICE: [Duration; 2] = [Duration::from_millis(700), Duration::from_secs(45)];
+const LOOK_EVERY: Duration = Duration::from_millis(4);
+
+impl Journey<'_> {
+    pub(super) fn travel(&self, guest: &mut Guest, vacancy: &mut Place) -> Result<Journeyed, SoakError> {
+        let there = vacancy.address.clone().ok_or(SoakError::NoPlace)?;
+        self.set_up(&mut guest.place)?;
+        let mut proxy = if self.harmed { Some(self.proxy(there.clone(), guest, vacancy)?) } else { None };
+        let uri = proxy.as_ref().map_or(&there, Proxy::address).to_string();
+        guest.place.machine.execute("migrate", json!({ "uri": uri }))?;
+        let was_unknown = self.follow(&mut guest.place, vacancy)?;
+        let notice = NOTICE[usize::from(self.scenario.patient)];
+        if self.harmed && !self.is_settled(&mut guest.place, vacancy)? {
+            self.wait_until_settled(&mut guest.place, vacancy, notice)?;
+        }
+        // Complete only when it is closed: what a carrier has just passed on it may not have noted yet.
+        proxy.iter_mut().for_each(Proxy::close);
+        let (passed, struck) = proxy.map_or_else(Default::default, |proxy| (proxy.trace(), proxy.struck()));
+        self.wait_until_settled(&mut guest.place, vacancy, OTHER_PATIENCE)?;
+        let (source, source_reason) = look_at_source(&mut guest.place)?;
+        let (destination, destination_reason) = look_at_destination(vacancy)?;
+        let go = || passed.iter().filter(|passed| passed.name == FrameName::Go);
+        let facts = Facts {
+            source,
+            destination,
+            struck: struck.iter().map(|struck| struck.fault).collect(),
+            go_said: go().next().is_some(),
+            go_passed: go().any(|go| go.whole),
+            was_unknown,
+        };
+        Ok(Journeyed { facts, passed, struck, source_reason, destination_reason })
+    }
+
+    fn set_up(&self, source: &mut Place) -> Result<(), SoakError> {
+        let parameters = json!({
+            "max-bandwidth": self.scenario.bandwidth,
+            "multifd-channels": self.scenario.channels,
+            "whimbrel-digest": self.scenario.digest,
+        });
+        source.machine.execute("migrate-set-parameters", parameters)?;
+        Ok(())
+    }
+
+    fn proxy(&self, there: Address, guest: &Guest, vacancy: &Place) -> Result<Proxy, SoakError> {
+        let here = if self.scenario.unix {
+            Address::Unix(self.socket.clone())
+        } else {
+            Address::Tcp { host: "127.0.0.1".into(), port: 0 }
+        };
+        let ids = [&guest.place, vacancy].map(|place| Some(place.machine.process_id()));
+        let processes = Processes::new(ids[0], ids[1]).map_err(SoakError::Processes)?;
+        Ok(Proxy::start(&here, there, &self.scenario.faults, processes)?)
+    }
+
+    /// Waits for the end of the migration as the source sees it. Answers whether it did not know for a while who has the machine.
+    fn follow(&self, source: &mut Place, destination: &mut Place) -> Result<bool, SoakError> {
+        let began = Instant::now();
+        let patience = if self.harmed { SOURCE_PATIENCE } else { GOOD_PATIENCE };
+        let mut cancel = self.scenario.cancel_after.filter(|_| self.harmed).map(Duration::from_millis);
+        let mut unknown_since = None;
+        loop {
+            if cancel.is_some_and(|after| began.elapsed() >= after) {
+                cancel = None;
+                source.ask(|machine| machine.execute("migrate_cancel", json!({})))?;
+            }
+            let Some(info) = source.ask(Machine::query_migrate)? else { break };
+            if info.status.is_none_or(MigrationStatus::is_final) || began.elapsed() > patience {
+                break;
+            }
+            if is_unknown(&info) {
+                let since = *unknown_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > UNKNOWN_PATIENCE && destination.is_dead() {
+                    break;
+                }
+            }
+            self.interrupt.sleep(LOOK_EVERY)?;
+        }
+        Ok(unknown_since.is_some())
+    }
+
+    fn wait_until_settled(
+        &self,
+        source: &mut Place,
+        destination: &mut Place,
+        time: Duration,
+    ) -> Result<(), SoakError> {
+        let mut failed = None;
+        wait(self.interrupt, time, || match self.is_settled(source, destination) {
+            Ok(settled) => settled,
+            Err(error) => {
+                failed = Some(error);
+                true
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether the destination has come to an end that fits the source's.
+    fn is_settled(&self, source: &mut Place, destination: &mut Place) -> Result<bool, SoakError> {
+        let completed = match source.ask(Machine::query_migrate)? {
+            Some(info) => Some(info.status == Some(MigrationStatus::Completed)),
+            None => None,
+        };
+        let Some(state) = destination.ask(Machine::run_state)? else { return Ok(true) };
+        let runs = state == RunState::Running;
+        if runs || completed == Some(true) {
+            return Ok(runs);
+        }
+        let info = destination.ask(Machine::query_migrate)?;
+        Ok(info.is_none_or(|info| info.status.is_none_or(|status| status == MigrationStatus::Setup)))
+    }
+}
+
+fn look_at_source(place: &mut Place) -> Result<(Source, String), SoakError> {
+    let Some(info) = place.ask(Machine::query_migrate)? else {
+        return Ok((Source::Dead, String::new()));
+    };
+    let Some(state) = place.ask(Machine::run_state)? else {
+        return Ok((Source::Dead, String::new()));
+    };
+    let source = Source::Alive {
+        status: info.status.unwrap_or(MigrationStatus::None),
+        unknown: is_unknown(&info),
+        runs: state == RunState::Running,
+    };
+    Ok((source, reason(&info)))
+}
+
+fn look_at_destination(place: &mut Place) -> Result<(Destination, String), SoakError> {
+    let Some(info) = place.ask(Machine::query_migrate)? else {
+        return Ok((Destination::Dead, String::new()));
+    };
+    let Some(state) = place.ask(Machine::run_state)? else {
+        return Ok((Destination::Dead, String::new()));
+    };
+    Ok((Destination::Alive { runs: state == RunState::Running }, reason(&info)))
+}
+
+/// The source has said *go* and does not know: QEMU has no word for it, but there is advice then.
+fn is_unknown(info: &MigrationInfo) -> bool {
+    let advised = info.whimbrel.as_ref().is_some_and(|more| more.advice.is_some());
+    info.status == Some(MigrationStatus::Device) && advised
+}
+
+fn reason(info: &MigrationInfo) -> String {
+    let more = info.whimbrel.as_ref().and_then(|more| more.reason.clone());
+    info.error_desc.clone().or(more).unwrap_or_default()
+}

@@ -1,0 +1,125 @@
+use super::evidence::Runs;
+use crate::rig::{Files, Interrupt, Machine, MachineError};
+use faults::Address;
+use monitor::types::SocketAddress;
+use serde_json::json;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the machines of one guest are made: they share its disk.
+#[derive(Debug)]
+pub(super) struct Yard {
+    folder: PathBuf,
+    logs: PathBuf,
+    kernel: PathBuf,
+    vmm: PathBuf,
+    disk: PathBuf,
+    /// Machines that were made.
+    count: u32,
+    keep: bool,
+}
+
+/// A process that has the guest, or a place for it.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) machine: Machine,
+    pub(super) runs: Runs,
+    /// Where it listens, if it waits for the guest.
+    pub(super) address: Option<Address>,
+    /// Bytes of memory that it had when nothing had come.
+    pub(super) empty_bytes: u64,
+}
+
+/// Guest memory in MiB. Most of it is never touched, so that a round takes milliseconds.
+const MEMORY_MIB: u32 = 32;
+/// Of it, what the guest fills, dirties and checks.
+const GUEST: &str = "own=12M work=4M rate=40M order=random verify=50 disk=25 report=40";
+/// The guest uses the first 16 MiB.
+const DISK_BYTES: u64 = 17 << 20;
+
+impl Yard {
+    pub(super) fn new(
+        folder: &Path,
+        logs: Option<&Path>,
+        kernel: &Path,
+        vmm: &Path,
+        number: u8,
+    ) -> io::Result<Self> {
+        let folder = folder.join(number.to_string());
+        fs::create_dir_all(&folder)?;
+        let logs_here = logs.map_or_else(|| folder.clone(), |logs| logs.join(number.to_string()));
+        fs::create_dir_all(&logs_here)?;
+        let disk = folder.join("disk.img");
+        fs::File::create(&disk)?.set_len(DISK_BYTES)?;
+        let keep = logs.is_some();
+        Ok(Self { folder, logs: logs_here, kernel: kernel.into(), vmm: vmm.into(), disk, count: 0, keep })
+    }
+
+    /// Starts a process in which a fresh guest boots.
+    pub(super) fn boot(&mut self, interrupt: &Interrupt) -> Result<Place, MachineError> {
+        let mut more = vec![OsString::from("--kernel"), self.kernel.clone().into()];
+        more.extend(["--cmdline", GUEST].map(OsString::from));
+        let machine = self.start(&more, interrupt)?;
+        Ok(Place { machine, runs: Runs::from_start(), address: None, empty_bytes: 0 })
+    }
+
+    /// Starts a process that waits for the guest.
+    pub(super) fn vacancy(&mut self, unix: bool, interrupt: &Interrupt) -> Result<Place, MachineError> {
+        let mut machine = self.start(&["--incoming", "defer"].map(OsString::from), interrupt)?;
+        let uri = if unix {
+            format!("unix:{}", self.folder.join(format!("{}.in", self.count)).display())
+        } else {
+            "tcp:127.0.0.1:0".to_owned()
+        };
+        machine.execute("migrate-incoming", json!({ "uri": uri }))?;
+        let addresses = machine.query_migrate()?.socket_address.unwrap_or_default();
+        let address = addresses.into_iter().find_map(|address| match address {
+            SocketAddress::Inet { host, port } => Some(Address::Tcp { host, port: port.parse().ok()? }),
+            SocketAddress::Unix { path } => Some(Address::Unix(path.into())),
+            _ => None,
+        });
+        let empty_bytes = machine.resident_bytes();
+        Ok(Place { machine, runs: Runs::default(), address, empty_bytes })
+    }
+
+    /// A path for a proxy's socket.
+    pub(super) fn proxy_socket(&self) -> PathBuf {
+        self.folder.join("proxy.sock")
+    }
+
+    /// Tidies up after a process that has ended.
+    pub(super) fn forget(&self, files: &Files) {
+        if !self.keep {
+            for file in [&files.log, &files.serial, &files.socket] {
+                // It may never have been made.
+                let _ = fs::remove_file(file);
+            }
+        }
+    }
+
+    fn start(&mut self, more: &[OsString], interrupt: &Interrupt) -> Result<Machine, MachineError> {
+        self.count += 1;
+        let name = format!("{}", self.count);
+        let files = Files {
+            log: self.logs.join(format!("{name}.log")),
+            serial: self.logs.join(format!("{name}.serial")),
+            socket: self.folder.join(format!("{name}.qmp")),
+        };
+        let mut command = Command::new(&self.vmm);
+        command.args(["--name", "soak", "--cpus", "1", "--memory", &format!("{MEMORY_MIB}M")]);
+        command.arg("--serial").arg(prefixed("file:", &files.serial));
+        command.arg("--monitor").arg(prefixed("unix:", &files.socket));
+        command.arg("--disk").arg(prefixed("path=", &self.disk));
+        command.args(more);
+        Machine::start(&name, command, files, interrupt)
+    }
+}
+
+fn prefixed(prefix: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(prefix);
+    text.push(path);
+    text
+}
