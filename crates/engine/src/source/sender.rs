@@ -26,7 +26,7 @@ pub(crate) struct ChannelRound {
 /// Why a channel cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    #[error("Page channel {channel}: {source}")]
+    #[error("Page channel {channel}")]
     Transport { channel: u16, source: TransportError },
     #[error("The dirty log cannot be cleared")]
     Clear(#[source] std::io::Error),
