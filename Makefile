@@ -10,7 +10,8 @@ help: ## Say what can be made
 
 demo: ## Build, and watch a busy VM move between two processes and back
 	@scripts/bootstrap build
-ifeq ($(wildcard /dev/kvm),)
+ifeq ($(shell [ -c /dev/kvm ] && (exec 3<>/dev/kvm) 2>/dev/null && echo usable),)
+	@echo "VMs cannot run here, so an emulated host with KVM of its own is booted, and the demo runs in it."
 	@scripts/bootstrap lab
 	cargo run --locked --package whimbrel-lab -- demo
 else

@@ -16,11 +16,14 @@ const KERNEL: &str = "linux-image-amd64";
 /// What hosts and guests have for programs.
 const BUSYBOX: &str = "busybox-static";
 
-/// An archive that does not answer is told of in seconds.
-const IMPATIENT: [&str; 7] = [
+/// Options of apt-get. An archive that does not answer is told of in seconds.
+const DOWNLOAD: [&str; 9] = [
     "--quiet=2",
+    // Who is root has a folder that nobody else may read, and would be warned of it.
     "--option",
-    "Acquire::Retries=1",
+    "APT::Sandbox::User=root",
+    "--option",
+    "Acquire::Retries=0",
     "--option",
     "Acquire::http::Timeout=8",
     "--option",
@@ -82,7 +85,7 @@ fn unpacked(cache: &Path, package: &str) -> Result<PathBuf, LabError> {
     fs::create_dir_all(cache).map_err(LabError::file("create", cache))?;
     let work = tempfile::tempdir_in(cache).map_err(LabError::file("create a folder in", cache))?;
     let downloaded =
-        run(Command::new("apt-get").args(IMPATIENT).args(["download", package]).current_dir(work.path()));
+        run(Command::new("apt-get").args(DOWNLOAD).args(["download", package]).current_dir(work.path()));
     if let Err(LabError::Program { said, .. }) = downloaded {
         return Err(missing(package, &said));
     }
