@@ -10,8 +10,7 @@ use std::{
 /// What a thread of the engine is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ThreadRole {
-    /// Runs the attempt: state machine, control connection, what the machine is asked for. It starts threads of its own to
-    /// make digests.
+    /// Runs the attempt: state machine, control connection, what the machine is asked for.
     Migration,
     /// Reads the control connection.
     Control,

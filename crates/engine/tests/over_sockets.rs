@@ -21,7 +21,7 @@ fn a_busy_machine_arrives_whole_over_many_channels() {
         machine.fill();
         machine.run(PAGES);
         let destination = destination(&loopback(), &machine);
-        let params = Params { channels, digest: true, ..Params::default() };
+        let params = Params { channels, digest: wire::Digest::Full, ..Params::default() };
         let (handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
         assert_arrived_whole(&machine, &destination, &notes);
         assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(true));
@@ -39,7 +39,7 @@ fn a_machine_goes_back_and_forth_over_unix_sockets() {
     for hop in 0..6 {
         machine.run(PAGES / 4);
         let destination = destination(&Address::Unix(folder.path().join(format!("{hop}.sock"))), &machine);
-        let params = Params { digest: true, ..Params::default() };
+        let params = Params { digest: wire::Digest::Full, ..Params::default() };
         let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
         machine = assert_arrived_whole(&machine, &destination, &notes);
     }
@@ -76,7 +76,7 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
         let (handle, notes) = migrate(
             machine.clone(),
             destination.handle.address(),
-            Params { digest: true, ..Params::default() },
+            Params { digest: wire::Digest::Full, ..Params::default() },
         );
         match notes.outcome() {
             Outcome::Failed(reason) if reason.contains("busy") && attempts < 1000 => attempts += 1,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use state::DeviceState;
-use wire::{Accept, Ack, Complete, Hello, Message, Refuse, SessionId};
+use wire::{Accept, Ack, Complete, Digest, Hello, Message, Refuse, SessionId};
 
 use crate::{
     Time, digest_time,
@@ -305,7 +305,7 @@ impl Destination {
     /// How long the source may be silent while pages come. It does not ping while it makes a digest.
     fn patience(hello: &Hello) -> Duration {
         let bytes = hello.blocks.iter().fold(0_u64, |sum, block| sum.saturating_add(block.bytes));
-        PEER_TIMEOUT + if hello.digest { digest_time(bytes) } else { Duration::ZERO }
+        PEER_TIMEOUT + if hello.digest == Digest::Full { digest_time(bytes) } else { Duration::ZERO }
     }
 
     fn may_keep(&self, hello: &Hello, device: &DeviceState) -> Result<(), String> {

@@ -16,8 +16,8 @@ pub struct Params {
     pub channels: u16,
     /// Stop before the last pass and wait for `migrate-continue`.
     pub pause_before_switchover: bool,
-    /// Compare a digest of all memory before the machine runs at the destination.
-    pub digest: bool,
+    /// What to compare before the machine runs at the destination.
+    pub digest: wire::Digest,
     /// How long beyond [`Self::downtime_limit`] the machine may be stopped in switchover before the attempt is given up and
     /// it runs on at the source.
     pub switchover_timeout: Duration,
@@ -33,7 +33,7 @@ impl Default for Params {
             switchover_bandwidth: 0,
             channels: 4,
             pause_before_switchover: false,
-            digest: false,
+            digest: wire::Digest::Off,
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
         }

@@ -38,7 +38,7 @@ fn hello(session: u8) -> Hello {
         session: SessionId([session; 16]),
         channels: 2,
         page_bytes: 4096,
-        digest: false,
+        digest: wire::Digest::Off,
         blocks: vec![BlockInfo { name: "ram".into(), guest_address: 0, bytes: 1 << 20 }],
         devices: vec![info("thing0"), info("thing1")],
         machine: device("machine"),
@@ -97,10 +97,10 @@ fn good_answer(action: &Action) -> Option<source::Event> {
             Message(wire::Message::NotRunning { reason: "lost".into() })
         }
         Action::Prepare { .. } => Prepared,
-        Action::SendRound { .. } => RoundSent { bytes: 1 << 16, raw_pages: 16, zero_pages: 3 },
+        Action::SendRound { .. } => RoundSent { bytes: 1 << 16, raw_pages: 16, zero_pages: 3, digest: None },
         Action::FetchDirty => DirtyFetched { pages: 3 },
         Action::Stop => Stopped { was_running: true },
-        Action::SaveDevices => Saved { devices: 2, digest: None },
+        Action::SaveDevices => Saved { devices: 2 },
         Action::Resume => Resumed(Ok(())),
         Action::Send(_) | Action::Disconnect | Action::End(_) => return None,
     })
@@ -111,10 +111,10 @@ fn any_source_event(rng: &mut Rng) -> source::Event {
     match rng.below(24) {
         0 => Connected,
         1 => Prepared,
-        2 => RoundSent { bytes: rng.next(), raw_pages: rng.next(), zero_pages: rng.next() },
+        2 => RoundSent { bytes: rng.next(), raw_pages: rng.next(), zero_pages: rng.next(), digest: None },
         3 => DirtyFetched { pages: rng.below(1 << 30) },
         4 => Stopped { was_running: rng.below(2) == 0 },
-        5 => Saved { devices: rng.below(3) as u32, digest: None },
+        5 => Saved { devices: rng.below(3) as u32 },
         6 => LinkLost("lost".into()),
         7 => MachineFailed("failed".into()),
         8 => Cancel,

@@ -25,7 +25,7 @@ fn hello(devices: usize) -> Hello {
         session: SessionId([7; 16]),
         channels: 1,
         page_bytes: 4096,
-        digest: false,
+        digest: wire::Digest::Off,
         blocks: vec![BlockInfo { name: "ram".into(), guest_address: 0, bytes: 1 << 40 }],
         devices: (0..devices).map(info).collect(),
         machine: device("machine", 0),
@@ -36,7 +36,7 @@ fn hello(devices: usize) -> Hello {
 fn source_that_awaits_ready(params: Params) -> Source {
     let (mut source, _) = Source::start(params, hello(1), FixedCosts::default());
     let accept = Accept { version: 1, release: String::new(), channels: 1 };
-    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0 };
+    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0, digest: None };
     for event in [
         Event::Connected,
         Event::Message(Message::Accept(accept)),
@@ -46,7 +46,7 @@ fn source_that_awaits_ready(params: Params) -> Source {
         Event::DirtyFetched { pages: 0 },
         Event::Stopped { was_running: true },
         Event::DirtyFetched { pages: 1 },
-        Event::Saved { devices: 1, digest: None },
+        Event::Saved { devices: 1 },
     ] {
         source.handle(SECOND, event);
     }
@@ -245,5 +245,7 @@ fn a_session_that_is_over_cannot_come_back() {
 fn a_source_that_makes_a_digest_may_be_silent_longer() {
     let gives_up_at = |digest| destination_that_receives(Hello { digest, ..hello(1) }).deadline().unwrap();
     let terabyte_at_200_mib_a_second = Time::from_secs(5000);
-    assert!(gives_up_at(true) > gives_up_at(false) + terabyte_at_200_mib_a_second);
+    let (full, transfer) = (gives_up_at(wire::Digest::Full), gives_up_at(wire::Digest::Transfer));
+    assert_eq!(transfer, gives_up_at(wire::Digest::Off));
+    assert!(full > transfer + terabyte_at_200_mib_a_second);
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use support::{Bench, DEADLINE, eventually};
 use whimbrel_monitor::types::{
-    MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus, RunState,
+    Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus, RunState,
     VersionInfo,
 };
 use whimbrel_monitor::{Client, ClientError, ErrorClass};
@@ -185,7 +185,7 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     let change = json!({
         "max-bandwidth": u64::MAX, "downtime-limit": 50, "multifd-channels": 64, "announce-rounds": 0,
         "avail-switchover-bandwidth": 7, "tls-creds": "", "tls-hostname": null,
-        "whimbrel-digest": true
+        "whimbrel-digest": "off"
     });
     client.execute("migrate-set-parameters", change).unwrap();
     let got: MigrationParameters = client.query("query-migrate-parameters", Value::Null).unwrap();
@@ -194,8 +194,17 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     expected.downtime_limit = 50;
     expected.announce.rounds = 0;
     expected.avail_switchover_bandwidth = 7;
-    expected.whimbrel_digest = true;
+    expected.whimbrel_digest = Digest::Off;
     assert_eq!(got, expected);
+    for (set, digest) in
+        [(json!(true), Digest::Full), (json!(false), Digest::Off), (json!("transfer"), Digest::Transfer)]
+    {
+        client.execute("migrate-set-parameters", json!({ "whimbrel-digest": set })).unwrap();
+        let got: MigrationParameters = client.query("query-migrate-parameters", Value::Null).unwrap();
+        assert_eq!(got.whimbrel_digest, digest);
+    }
+    let wrong = client.execute("migrate-set-parameters", json!({ "whimbrel-digest": "some" }));
+    assert!(wrong.unwrap_err().to_string().contains("migrate-set-parameters"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod support;
 use address::Address;
 use serde_json::json;
 use support::{Bench, eventually};
-use whimbrel_monitor::types::{MigrationCapability, MigrationStatus, RunState};
+use whimbrel_monitor::types::{Digest, MigrationCapability, MigrationStatus, RunState};
 
 #[test]
 fn lines_do_what_the_commands_do() {
@@ -34,7 +34,7 @@ fn lines_do_what_the_commands_do() {
     assert_eq!(state.parameters.max_bandwidth, 100 << 20);
     assert_eq!(state.parameters.avail_switchover_bandwidth, 2 << 20);
     assert_eq!(state.parameters.downtime_limit, 7);
-    assert!(state.parameters.whimbrel_digest);
+    assert_eq!(state.parameters.whimbrel_digest, Digest::Full);
     assert_eq!(state.capabilities, [MigrationCapability::Events]);
     assert_eq!(state.incoming, Some(Address::Tcp { host: "::".to_owned(), port: 4444 }));
     assert_eq!(state.balloon, 512 << 20);

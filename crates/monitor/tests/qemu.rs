@@ -79,7 +79,7 @@ fn the_client_speaks_to_qemu() {
 }
 
 #[test]
-fn every_command_of_ours_is_one_of_qemus() {
+fn every_command_is_one_of_qemus_or_says_that_it_is_not() {
     let Some(qemu) = Qemu::start() else { return };
     let names = |mut client: Client| -> BTreeSet<String> {
         let commands = client.execute("query-commands", Value::Null).unwrap();
@@ -91,7 +91,8 @@ fn every_command_of_ours_is_one_of_qemus() {
             .collect()
     };
     let (ours, qemus) = (names(Bench::new().client()), names(qemu.client()));
-    assert_eq!(ours.difference(&qemus).collect::<Vec<_>>(), Vec::<&String>::new());
+    let others = ours.difference(&qemus).filter(|name| !name.contains("whimbrel"));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 /// The same requests to both, and the same refusals. Where QEMU's words are about its inside, ours differ on purpose.

@@ -16,7 +16,7 @@ mod touched;
 mod zero;
 
 pub use allocate::{Backing, Block, BlockLayout, Ram, RamError};
-pub use digest::{digest, piece_name};
+pub use digest::PageSums;
 pub use dirty_log::DirtyLog;
 pub use dirty_set::DirtySet;
 pub use page_set::{PageSet, for_each_run};

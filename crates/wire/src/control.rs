@@ -76,12 +76,10 @@ pub struct Complete {
     pub devices: u32,
     /// Whether the machine was running: if not, it stays paused at the destination.
     pub run: bool,
-    /// XXH3-64 digests of each block's memory in pieces of [`DIGEST_PIECE_BYTES`], block after block, if agreed.
+    /// Sums of all pages as they were last sent, in pieces of memory, block after block; if agreed. What a piece and its sum
+    /// are, the `ram` crates of both sides know: they are of one protocol version.
     pub digest: Option<Vec<u64>>,
 }
-
-/// Bytes of memory that one digest covers; a mismatch names the piece.
-pub const DIGEST_PIECE_BYTES: u64 = 64 << 20;
 
 /// The destination's word on a step, with what the step cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

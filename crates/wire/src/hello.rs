@@ -27,14 +27,28 @@ pub struct Hello {
     pub channels: u16,
     /// Bytes of a page; both sides must agree.
     pub page_bytes: u32,
-    /// Whether a digest of all memory will be compared before the machine runs.
-    pub digest: bool,
+    /// What will be compared before the machine runs.
+    pub digest: Digest,
     /// Guest memory, in the order by which batches number it.
     pub blocks: Vec<BlockInfo>,
     /// Every device whose state will come.
     pub devices: Vec<DeviceInfo>,
     /// The machine as its monitor describes it (CPUs, CPUID, MSRs, …). The engine carries it without looking inside.
     pub machine: DeviceState,
+}
+
+/// What the two sides compare before the machine runs at the destination, beyond counts and the checksums of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Digest {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Every page as it was last sent with the page as it was placed: finds what was damaged on the way.
+    Transfer,
+    /// That, and all memory of the stopped machine with what was last sent, and all memory of the destination with what was
+    /// placed: finds also what the dirty log missed.
+    Full,
 }
 
 /// One block of guest memory.
@@ -131,6 +145,24 @@ impl Hello {
     }
 }
 
+impl Digest {
+    /// Whether anything is compared.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self != Self::Off
+    }
+
+    /// A word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Transfer => "transfer",
+            Self::Full => "full",
+        }
+    }
+}
+
 impl SessionId {
     /// An id that no machine chooses, for sides that have no session.
     pub const NONE: Self = Self([0; 16]);
@@ -209,7 +241,7 @@ mod tests {
             session: SessionId([1; 16]),
             channels: 4,
             page_bytes: 4096,
-            digest: false,
+            digest: Digest::Off,
             blocks: vec![BlockInfo { name: "ram.low".into(), guest_address: 0, bytes: 1 << 30 }],
             devices: vec![device("vcpu0", "vcpu", 1), device("disk0", "virtio-blk", 1)],
             machine: DeviceState { id: "machine".into(), kind: "machine".into(), version: 1, body: vec![] },

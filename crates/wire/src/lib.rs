@@ -21,7 +21,7 @@ pub mod pages;
 
 pub use control::{Ack, Complete, MAX_CONTROL_BYTES, Message};
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES};
-pub use hello::{Accept, BlockInfo, DeviceInfo, Hello, Refuse, SessionId};
+pub use hello::{Accept, BlockInfo, DeviceInfo, Digest, Hello, Refuse, SessionId};
 pub use pages::{Batch, ChannelHello, Encoding, MAX_BATCH_PAGES, MAX_RUNS, RoundEnd, Run};
 
 /// Version of the protocol that this build speaks. Peers settle on the highest version that both speak.

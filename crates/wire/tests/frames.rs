@@ -8,8 +8,8 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use state::DeviceState;
 use whimbrel_wire::{
-    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Encoding, FrameHeader, FrameKind,
-    HEADER_BYTES, Hello, Message, PROTOCOL_VERSION, Refuse, RoundEnd, Run, SessionId,
+    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Digest, Encoding, FrameHeader,
+    FrameKind, HEADER_BYTES, Hello, Message, PROTOCOL_VERSION, Refuse, RoundEnd, Run, SessionId,
 };
 
 const SESSION: SessionId = SessionId([0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAF]);
@@ -31,7 +31,7 @@ fn hello() -> Hello {
         session: SESSION,
         channels: 4,
         page_bytes: 4096,
-        digest: true,
+        digest: Digest::Full,
         blocks: vec![
             BlockInfo { name: "ram.low".into(), guest_address: 0, bytes: 3 << 30 },
             BlockInfo { name: "ram.high".into(), guest_address: 4 << 30, bytes: 1 << 30 },

@@ -5,8 +5,8 @@
 use proptest::{collection::vec, prelude::*};
 use state::DeviceState;
 use whimbrel_wire::{
-    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Encoding, FrameHeader, FrameKind,
-    HEADER_BYTES, Hello, MAX_BATCH_PAGES, MAX_RUNS, Message, Refuse, RoundEnd, Run, SessionId,
+    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Digest, Encoding, FrameHeader,
+    FrameKind, HEADER_BYTES, Hello, MAX_BATCH_PAGES, MAX_RUNS, Message, Refuse, RoundEnd, Run, SessionId,
 };
 
 /// Pages of the block that batches are for.
@@ -29,7 +29,8 @@ fn hello() -> impl Strategy<Value = Hello> {
     });
     let info =
         (".{0,12}", ".{0,12}", any::<u32>()).prop_map(|(id, kind, version)| DeviceInfo { id, kind, version });
-    let numbers = (any::<u16>(), any::<u16>(), any::<u16>(), any::<u32>(), any::<bool>());
+    let digest = proptest::sample::select(vec![Digest::Off, Digest::Transfer, Digest::Full]);
+    let numbers = (any::<u16>(), any::<u16>(), any::<u16>(), any::<u32>(), digest);
     (numbers, ".{0,12}", session(), vec(block, 0..4), vec(info, 0..4), device()).prop_map(
         |(
             (version, oldest_version, channels, page_bytes, digest),
@@ -320,7 +321,7 @@ fn a_device_that_is_named_twice_is_refused_before_a_page_moves() {
         session: SessionId([1; 16]),
         channels: 1,
         page_bytes: 4096,
-        digest: false,
+        digest: Digest::Off,
         blocks: Vec::new(),
         devices: vec![info.clone(), info.clone()],
         machine,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use crossbeam_channel::Sender as Queue;
-use ram::Placer;
+use ram::{PageSums, Placer};
 use transport::Connection;
 use wire::Hello;
 
@@ -11,6 +11,7 @@ use super::{
     Input,
     barrier::Barrier,
     receiver::{Arrived, ReceiveError, Receiver},
+    scan::Scan,
 };
 use crate::{
     chain,
@@ -42,6 +43,10 @@ pub(super) struct Attempt {
     pub(super) indices: Vec<u16>,
     pub(super) done: u16,
     pub(super) placer: Arc<Placer>,
+    /// Kept where there is a digest.
+    pub(super) sums: Option<Arc<PageSums>>,
+    /// Shared out where all memory is compared.
+    pub(super) scan: Option<Arc<Scan>>,
     pub(super) barrier: Arc<Barrier>,
     pub(super) arrived: Arc<Arrived>,
     pub(super) threads: Vec<JoinHandle<()>>,

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::net::getpeername;
 use transport::Connection;
-use wire::{FrameKind, Hello, Message, SessionId};
+use wire::{Digest, FrameKind, Hello, Message, SessionId};
 
 /// An attempt, as far as it came.
 #[derive(Clone, Debug)]
@@ -39,6 +39,10 @@ pub struct AttemptFigures {
     pub control_error: Option<String>,
     /// Each page channel that was opened.
     pub channels: Vec<ChannelFigures>,
+    /// What was to be compared.
+    pub digest: Digest,
+    /// Whether it was equal, or where it was not; `None` before.
+    pub compared: Option<Result<(), String>>,
     /// How long checking memory, making the machine and taking its disks took.
     pub load: Option<Duration>,
 }
@@ -102,6 +106,8 @@ impl Counts {
             device_states: 0,
             control_error: None,
             channels: Vec::new(),
+            digest: hello.digest,
+            compared: None,
             load: None,
         };
         Self {
@@ -127,6 +133,14 @@ impl Counts {
 
     pub(super) fn loaded(&self, took: Duration) {
         self.first.lock().load = Some(took);
+    }
+
+    /// Memory was compared; a difference that was found stays one.
+    pub(super) fn compared(&self, result: Result<(), String>) {
+        let mut first = self.first.lock();
+        if !matches!(first.compared, Some(Err(_))) {
+            first.compared = Some(result);
+        }
     }
 
     /// The attempt is over: its time stops.

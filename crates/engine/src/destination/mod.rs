@@ -5,13 +5,13 @@
 
 mod attempt;
 mod barrier;
-mod contents;
 mod door;
 mod figures;
 mod handle;
 mod lobby;
 mod newcomer;
 mod receiver;
+mod scan;
 
 use std::{
     collections::VecDeque,
@@ -25,10 +25,10 @@ use migration::{
     destination::{Action, Event},
 };
 use parking_lot::Mutex;
-use ram::Placer;
+use ram::{PageSums, Placer};
 use state::DeviceState;
 use transport::{Connection, Listener, Stopper};
-use wire::{BlockInfo, Hello, Message, SessionId};
+use wire::{BlockInfo, Digest, Hello, Message, SessionId};
 
 use self::{
     attempt::{Attempt, Link, serve},
@@ -38,6 +38,7 @@ use self::{
     lobby::Seat,
     newcomer::Newcomer,
     receiver::{Arrived, Receiver},
+    scan::Scan,
 };
 use crate::{
     DestinationMachine, MachineError, Observer, PlainThreads, ThreadRole, Threads, catch_panic, chain,
@@ -118,7 +119,6 @@ pub fn listen_on(
     let door = threads::spawn(threads, ThreadRole::Accept, "mig-accept", keep, failed)?;
     let host = Host {
         threads: threads.clone(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
         machine,
         observer,
         shared: shared.clone(),
@@ -152,8 +152,6 @@ pub fn listen_on(
 /// What the migration thread owns.
 struct Host {
     threads: Arc<dyn Threads>,
-    /// Processors of this host. Found out beforehand, as this thread may not be allowed to.
-    cpus: usize,
     machine: Box<dyn DestinationMachine>,
     observer: Arc<dyn Observer>,
     shared: Arc<Shared>,
@@ -307,16 +305,18 @@ impl Host {
             tracing::warn!("A page channel was closed: it does not belong to the migration under way");
             return Vec::new();
         }
-        let Some(counts) = self.shared.view.lock().counts.clone() else { return Vec::new() };
-        let counts = counts.channel(hello.index);
+        let Some(all) = self.shared.view.lock().counts.clone() else { return Vec::new() };
         let receiver = Receiver {
-            counts,
+            counts: all.channel(hello.index),
+            all,
             index: hello.index,
             connection: connection.clone(),
             reader,
             placer: attempt.placer.clone(),
             barrier: attempt.barrier.clone(),
             arrived: attempt.arrived.clone(),
+            sums: attempt.sums.clone(),
+            scan: attempt.scan.clone(),
         };
         let (number, queue, cpu) = (self.number, self.queue.clone(), self.shared.cpu.clone());
         let lost = queue.clone();
@@ -431,14 +431,17 @@ impl Host {
     fn new_attempt(&self, hello: Box<Hello>) -> Attempt {
         let arrived = Arc::new(Arrived::default());
         self.shared.view.lock().arrived = arrived.clone();
+        let ram = self.machine.ram();
         Attempt {
             expected: hello.channels,
             barrier: Arc::new(Barrier::new(usize::from(hello.channels))),
-            hello,
             connections: Vec::new(),
             indices: Vec::new(),
             done: 0,
-            placer: Arc::new(Placer::new(self.machine.ram())),
+            placer: Arc::new(Placer::new(ram.clone())),
+            scan: (hello.digest == Digest::Full).then(|| Arc::new(Scan::new(ram.clone()))),
+            sums: hello.digest.is_on().then(|| Arc::new(PageSums::new(ram))),
+            hello,
             arrived,
             threads: Vec::new(),
         }
@@ -472,8 +475,14 @@ impl Host {
     fn load(&mut self, states: &[DeviceState], expected: Option<&[u64]>) -> Result<(), MachineError> {
         let Some(attempt) = &self.attempt else { return Err("There is no attempt".into()) };
         // Before the machine is made of it: a hypervisor may write guest memory while it restores vCPUs.
-        if let Some(expected) = expected {
-            contents::verify(&self.machine.ram(), expected, self.cpus)?;
+        match (expected, &attempt.sums) {
+            (Some(expected), Some(sums)) => {
+                let compared = sums.compare(expected);
+                self.count(|counts| counts.compared(compared.clone()));
+                compared.map_err(|places| format!("Memory is not as it was at the source: {places}"))?;
+            }
+            (None, Some(_)) => return Err("The source was to send a digest of memory, and has not".into()),
+            (_, None) => {}
         }
         self.machine.load(&attempt.hello.machine, states)?;
         self.machine.lock_disks()

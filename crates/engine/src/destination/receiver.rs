@@ -5,11 +5,15 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use ram::Placer;
+use ram::{PageSums, Placer};
 use transport::{Connection, Piece};
 use wire::{Batch, Encoding, FrameKind, RoundEnd, WireError};
 
-use super::{barrier::Barrier, figures::ChannelCounts};
+use super::{
+    barrier::Barrier,
+    figures::{ChannelCounts, Counts},
+    scan::Scan,
+};
 use crate::frames::{FrameError, FrameReader};
 
 /// What has arrived so far, over all channels.
@@ -32,6 +36,8 @@ pub(super) enum ReceiveError {
     Count { channel: u16, round: u32, found_raw: u64, found_zero: u64, raw: u64, zero: u64 },
     #[error("Page channel {channel}: round {found} came while round {expected} was due")]
     Round { channel: u16, found: u32, expected: u32 },
+    #[error("Memory is not as it was placed: {0}")]
+    Changed(String),
     #[error("Stopped")]
     Stopped,
 }
@@ -46,6 +52,10 @@ pub(super) struct Receiver {
     pub(super) barrier: Arc<Barrier>,
     pub(super) arrived: Arc<Arrived>,
     pub(super) counts: Arc<ChannelCounts>,
+    /// Of the attempt that the channel belongs to.
+    pub(super) all: Arc<Counts>,
+    pub(super) sums: Option<Arc<PageSums>>,
+    pub(super) scan: Option<Arc<Scan>>,
 }
 
 /// Pages of the round under way on this channel.
@@ -83,7 +93,8 @@ impl Receiver {
                         return Err(ReceiveError::Stopped);
                     }
                     if end.last {
-                        return Ok(());
+                        // All channels are here: nothing is placed any more.
+                        return self.verify();
                     }
                     round = Round { number: round.number.wrapping_add(1), ..Round::default() };
                     continue;
@@ -118,6 +129,7 @@ impl Receiver {
         // run yet and nothing else relies on pages that have not arrived.
         unsafe { self.connection.receive_pieces(pieces) }
             .map_err(|error| failed(self.index, error.into()))?;
+        self.sum_up(batch);
         let (raw_pages, zero_pages) = (batch.raw_pages(), batch.zero_pages());
         round.raw_pages += raw_pages;
         round.zero_pages += zero_pages;
@@ -127,6 +139,28 @@ impl Receiver {
         self.arrived.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
         self.arrived.bytes.fetch_add(raw_pages * wire::PAGE_BYTES as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// While the pages are still in this processor's cache.
+    fn sum_up(&self, batch: &Batch) {
+        let Some(sums) = &self.sums else { return };
+        for run in &batch.runs {
+            let (block, pages) = (usize::from(batch.block), u64::from(run.pages));
+            match run.encoding {
+                Encoding::Raw => sums.take(block, run.first_page, pages),
+                Encoding::Zero => sums.take_zeros(block, run.first_page, pages),
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<(), ReceiveError> {
+        match (&self.scan, &self.sums) {
+            (Some(scan), Some(sums)) => scan.run(sums).map_err(|places| {
+                self.all.compared(Err(places.clone()));
+                ReceiveError::Changed(places)
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, end: &RoundEnd, round: &Round) -> Result<(), ReceiveError> {

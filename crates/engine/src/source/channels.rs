@@ -7,9 +7,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender as Queue, unbounded};
 use migration::source::Event;
-use ram::{DirtyLog, Ram, Touched};
+use ram::{DirtyLog, PageSums, Ram, Touched};
 use transport::{Connection, Pacer};
-use wire::SessionId;
+use wire::{Digest, SessionId};
 
 use super::{
     DIAL_TIMEOUT,
@@ -43,6 +43,9 @@ pub(super) struct Resources {
     pub(super) pacer: Arc<Pacer>,
     pub(super) progress: Arc<RoundProgress>,
     pub(super) cpu: Arc<CpuTime>,
+    pub(super) digest: Digest,
+    /// Kept where there is a digest.
+    pub(super) sums: Option<Arc<PageSums>>,
 }
 
 /// Where channel threads report to.
@@ -52,6 +55,7 @@ pub(super) type Report = Arc<dyn Fn(Event) + Send + Sync>;
 struct Tally {
     channels: usize,
     round: Mutex<(usize, ChannelRound)>,
+    sums: Option<Arc<PageSums>>,
     report: Report,
 }
 
@@ -63,7 +67,12 @@ impl Channels {
             work: Vec::new(),
             threads: Vec::new(),
             pacer: resources.pacer.clone(),
-            tally: Arc::new(Tally { channels: usize::from(count), round: Mutex::default(), report }),
+            tally: Arc::new(Tally {
+                channels: usize::from(count),
+                round: Mutex::default(),
+                sums: resources.sums.clone(),
+                report,
+            }),
         };
         for index in 0..count {
             if let Err(reason) = channels.add(index, resources) {
@@ -85,6 +94,7 @@ impl Channels {
             resources.touched.clone(),
             resources.pacer.clone(),
             resources.progress.clone(),
+            (resources.digest, resources.sums.clone()),
         );
         sender.greet(resources.session, wire::PROTOCOL_VERSION).map_err(|error| chain(&error))?;
         let (queue, work) = unbounded();
@@ -128,12 +138,12 @@ impl Channels {
 fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu: &CpuTime) {
     let mut clock = ThreadClock::start();
     for round in work {
-        let sent = sender.send_round(&round);
+        let (sent, last) = (sender.send_round(&round), round.last);
         // The dirty set must be free before the end of the round is reported.
         drop(round);
         clock.add_to(cpu);
         match sent {
-            Ok(sent) => tally.add(sent),
+            Ok(sent) => tally.add(sent, last),
             Err(SendError::Stopped) => return,
             Err(error) => return (tally.report)(Event::LinkLost(chain(&error))),
         }
@@ -141,7 +151,7 @@ fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu
 }
 
 impl Tally {
-    fn add(&self, sent: ChannelRound) {
+    fn add(&self, sent: ChannelRound, last: bool) {
         let mut round = self.lock();
         round.0 += 1;
         round.1.bytes += sent.bytes;
@@ -150,7 +160,8 @@ impl Tally {
         if round.0 == self.channels {
             let ChannelRound { bytes, raw_pages, zero_pages } = round.1;
             drop(round);
-            (self.report)(Event::RoundSent { bytes, raw_pages, zero_pages });
+            let digest = self.sums.as_ref().filter(|_| last).map(|sums| sums.pieces());
+            (self.report)(Event::RoundSent { bytes, raw_pages, zero_pages, digest });
         }
     }
 

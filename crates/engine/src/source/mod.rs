@@ -22,7 +22,7 @@ use migration::{
     source::{Action, Event},
 };
 use parking_lot::Mutex;
-use ram::{DirtySet, Touched, digest};
+use ram::{DirtySet, PageSums, Touched};
 use transport::{Address, Connection, Pacer, Reach};
 use wire::{BlockInfo, Hello, Message, SessionId};
 
@@ -128,7 +128,6 @@ pub fn start_on(
         Abandoned { machine: machine.clone(), observer: observer.clone(), shared: shared.clone() };
     let attempt = Attempt {
         threads: threads.clone(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
         touched: Touched::new(machine.ram()),
         machine,
         target,
@@ -177,9 +176,7 @@ fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Re
 /// What the migration thread owns.
 struct Attempt {
     threads: Arc<dyn Threads>,
-    /// Processors of this host. Found out beforehand, as this thread may not be allowed to.
-    cpus: usize,
-    /// Likewise.
+    /// Made beforehand, as this thread may not be allowed to.
     touched: Touched,
     machine: Arc<dyn SourceMachine>,
     target: Target,
@@ -384,6 +381,8 @@ impl Attempt {
         log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
         self.observer.pass(1);
         self.set = Some(Arc::new(DirtySet::all(&ram)));
+        let digest = self.shared.source.lock().params().digest;
+        let sums = digest.is_on().then(|| Arc::new(PageSums::new(ram.clone())));
         let queue = self.queue.clone();
         let report = move |event| {
             // Nobody listens when the attempt is over.
@@ -401,6 +400,8 @@ impl Attempt {
             pacer: shared.pacer.clone(),
             progress: shared.progress.clone(),
             cpu: shared.cpu.clone(),
+            digest,
+            sums,
         };
         self.channels = Some(Channels::open(count, &resources, Arc::new(report))?);
         shared.channels.store(count, Ordering::Relaxed);
@@ -437,14 +438,14 @@ impl Attempt {
 
     fn save_devices(&mut self) -> Event {
         match self.try_save_devices() {
-            Ok((devices, digest)) => Event::Saved { devices, digest },
+            Ok(devices) => Event::Saved { devices },
             Err(error) => {
                 Event::MachineFailed(format!("The device states cannot be sent: {}", chain(error.as_ref())))
             }
         }
     }
 
-    fn try_save_devices(&mut self) -> Result<(u32, Option<Vec<u64>>), MachineError> {
+    fn try_save_devices(&mut self) -> Result<u32, MachineError> {
         let states = self.machine.save()?;
         let count = u32::try_from(states.len())?;
         for state in states {
@@ -453,10 +454,7 @@ impl Attempt {
             }
         }
         self.machine.release_disks()?;
-        let wanted = self.shared.source.lock().params().digest;
-        let digest =
-            wanted.then(|| digest(&self.machine.ram(), wire::control::DIGEST_PIECE_BYTES, self.cpus));
-        Ok((count, digest))
+        Ok(count)
     }
 
     /// Closes all connections and waits for the threads that used them.

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use ram::{Block, DirtyLog, PAGE_SIZE, Ram, Touched, for_each_run};
+use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
-use wire::{Batch, ChannelHello, Encoding, MAX_RUNS, RoundEnd, SessionId};
+use wire::{Batch, ChannelHello, Digest, Encoding, MAX_RUNS, RoundEnd, SessionId};
 
 use super::work::{Chunk, RoundProgress, RoundWork};
 
@@ -30,6 +30,8 @@ pub(crate) enum SendError {
     Transport { channel: u16, source: TransportError },
     #[error("The dirty log cannot be cleared")]
     Clear(#[source] std::io::Error),
+    #[error("The dirty log has missed a write, memory is not as it was sent: {0}")]
+    Missed(String),
     #[error("Stopped")]
     Stopped,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Sender {
     touched: Touched,
     touched_words: Vec<u64>,
     round: ChannelRound,
+    sums: Option<Arc<PageSums>>,
+    verifies: bool,
 }
 
 impl Sender {
@@ -64,6 +68,7 @@ impl Sender {
         touched: Touched,
         pacer: Arc<Pacer>,
         progress: Arc<RoundProgress>,
+        (digest, sums): (Digest, Option<Arc<PageSums>>),
     ) -> Self {
         Self {
             index,
@@ -82,6 +87,8 @@ impl Sender {
             touched,
             touched_words: Vec::with_capacity(128),
             round: ChannelRound::default(),
+            sums,
+            verifies: digest == Digest::Full,
         }
     }
 
@@ -110,7 +117,26 @@ impl Sender {
         self.sequence = self.sequence.wrapping_add(1);
         self.round.bytes += frame.len() as u64;
         self.connection.send(&frame).map_err(|source| self.broken(source))?;
+        if work.last && self.verifies {
+            self.verify(work)?;
+        }
         Ok(self.round)
+    }
+
+    /// Compares memory with what was sent of it, chunk by chunk as long as there are any. What the last round sends is not
+    /// looked at: it is sent as it is.
+    fn verify(&mut self, work: &RoundWork) -> Result<(), SendError> {
+        let Some(sums) = self.sums.clone() else { return Ok(()) };
+        while let Some(Chunk { block, first_page, pages }) = work.take_to_verify() {
+            self.touched.look(block, first_page, pages, &mut self.touched_words);
+            let touched = |page| is_set(&self.touched_words, page);
+            let sent_before = |page| !work.set.block(block).contains(first_page + page);
+            let changed = sums.changed(block, first_page, pages, sent_before, touched);
+            if !changed.is_empty() {
+                return Err(SendError::Missed(sums.names(changed.into_iter().map(|range| (block, range)))));
+            }
+        }
+        Ok(())
     }
 
     fn send_chunk(&mut self, work: &RoundWork, chunk: Chunk) -> Result<(), SendError> {
@@ -176,6 +202,8 @@ impl Sender {
         if !last && !self.pacer.wait(bytes) {
             return Err(SendError::Stopped);
         }
+        // As late as can be: a page that is written between here and the wire is sent again, and taken in again then.
+        self.sum_up();
         // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`.
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
             .map_err(|source| self.broken(source))?;
@@ -189,6 +217,17 @@ impl Sender {
         self.progress.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
         self.progress.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn sum_up(&self) {
+        let Some(sums) = &self.sums else { return };
+        for run in &self.batch.runs {
+            let (block, pages) = (usize::from(self.batch.block), u64::from(run.pages));
+            match run.encoding {
+                Encoding::Raw => sums.take(block, run.first_page, pages),
+                Encoding::Zero => sums.take_zeros(block, run.first_page, pages),
+            }
+        }
     }
 
     fn collect_pieces(&mut self) {

@@ -17,6 +17,7 @@ pub(crate) struct RoundWork {
     pub(crate) set: Arc<DirtySet>,
     chunks: Arc<[Chunk]>,
     next: AtomicUsize,
+    next_to_verify: AtomicUsize,
 }
 
 /// A stretch of one block.
@@ -47,12 +48,17 @@ const CHUNKS_PER_CHANNEL: u64 = 32;
 
 impl RoundWork {
     pub(crate) fn new(round: u32, last: bool, set: Arc<DirtySet>, chunks: Arc<[Chunk]>) -> Self {
-        Self { round, last, set, chunks, next: AtomicUsize::new(0) }
+        Self { round, last, set, chunks, next: AtomicUsize::new(0), next_to_verify: AtomicUsize::new(0) }
     }
 
     /// The next chunk that nobody has taken.
     pub(crate) fn take(&self) -> Option<Chunk> {
         self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+    }
+
+    /// The next chunk whose pages nobody has compared with what was sent of them.
+    pub(crate) fn take_to_verify(&self) -> Option<Chunk> {
+        self.chunks.get(self.next_to_verify.fetch_add(1, Ordering::Relaxed)).copied()
     }
 }
 

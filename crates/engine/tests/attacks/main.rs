@@ -42,7 +42,7 @@ fn destination(machine: &Machine) -> Destination {
 }
 
 fn checked() -> Params {
-    Params { digest: true, channels: 2, ..Params::default() }
+    Params { digest: wire::Digest::Full, channels: 2, ..Params::default() }
 }
 
 /// The machine runs at the source, and nowhere else.

@@ -138,7 +138,7 @@ pub(crate) fn hello(machine: &Machine, session: SessionId, channels: u16) -> Hel
         session,
         channels,
         page_bytes: 4096,
-        digest: false,
+        digest: wire::Digest::Off,
         blocks: blocks.collect(),
         devices: machine.devices(),
         machine: description(),

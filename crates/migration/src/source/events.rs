@@ -21,6 +21,8 @@ pub enum Event {
         raw_pages: u64,
         /// Zero pages.
         zero_pages: u64,
+        /// Of the last round: sums of all pages as they were sent, where asked for.
+        digest: Option<Vec<u64>>,
     },
     /// The dirty log was read; this many pages are dirty.
     DirtyFetched {
@@ -36,8 +38,6 @@ pub enum Event {
     Saved {
         /// How many states.
         devices: u32,
-        /// Digests of all memory, where asked for.
-        digest: Option<Vec<u64>>,
     },
     /// The machine is here again as it was before the switchover, or why it cannot be yet.
     Resumed(Result<(), String>),

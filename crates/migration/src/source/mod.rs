@@ -9,7 +9,7 @@ mod rounds;
 
 use std::time::Duration;
 
-use wire::{Hello, Message};
+use wire::{Digest, Hello, Message};
 
 pub use self::events::{Action, Event};
 use crate::{
@@ -178,12 +178,12 @@ impl Source {
             Event::Message(message) => self.hear(now, message),
             Event::Connected => self.connected(now),
             Event::Prepared => self.prepared(now),
-            Event::RoundSent { bytes, raw_pages, zero_pages } => {
-                self.round_sent(now, bytes, raw_pages, zero_pages)
+            Event::RoundSent { bytes, raw_pages, zero_pages, digest } => {
+                self.round_sent(now, (bytes, raw_pages, zero_pages), digest)
             }
             Event::DirtyFetched { pages } => self.fetched(now, pages),
             Event::Stopped { was_running } => self.stopped(now, was_running),
-            Event::Saved { devices, digest } => self.saved(now, devices, digest),
+            Event::Saved { devices } => self.saved(now, devices),
             Event::LinkLost(reason) => self.link_lost(now, reason),
             Event::MachineFailed(reason) => self.fail(now, reason),
             Event::Cancel => self.cancel(now),
@@ -418,7 +418,11 @@ impl Source {
     }
 
     fn switchover_timeout(&self) -> Duration {
-        let digest = if self.hello.digest { digest_time(bytes_of(self.total_pages)) } else { Duration::ZERO };
+        let digest = if self.hello.digest == Digest::Full {
+            digest_time(bytes_of(self.total_pages))
+        } else {
+            Duration::ZERO
+        };
         self.params.switchover_timeout + self.params.downtime_limit + digest
     }
 

@@ -30,9 +30,8 @@ impl Source {
     pub(super) fn round_sent(
         &mut self,
         now: Time,
-        bytes: u64,
-        raw_pages: u64,
-        zero_pages: u64,
+        (bytes, raw_pages, zero_pages): (u64, u64, u64),
+        digest: Option<Vec<u64>>,
     ) -> Vec<Action> {
         let duration = now.saturating_sub(self.round_began);
         let (State::Sending { round } | State::LastPass { round, .. }) = self.state else {
@@ -54,6 +53,7 @@ impl Source {
         match &mut self.state {
             State::LastPass { pages_sent, .. } => {
                 *pages_sent = true;
+                self.digest = digest;
                 self.statistics.remaining_pages = 0;
                 self.statistics.downtime_bytes = bytes;
                 self.statistics.downtime.last_pass = duration;
@@ -133,10 +133,9 @@ impl Source {
         vec![Action::FetchDirty]
     }
 
-    pub(super) fn saved(&mut self, now: Time, count: u32, digest: Option<Vec<u64>>) -> Vec<Action> {
+    pub(super) fn saved(&mut self, now: Time, count: u32) -> Vec<Action> {
         let State::LastPass { devices, .. } = &mut self.state else { return Vec::new() };
         *devices = Some(count);
-        self.digest = digest;
         self.statistics.downtime.save = now.saturating_sub(self.since);
         self.fixed.save = self.statistics.downtime.save;
         self.complete_if_sent(now)

@@ -112,7 +112,7 @@ pub(crate) fn hello(number: u8) -> Hello {
         session: session(number),
         channels: 1,
         page_bytes: wire::PAGE_BYTES as u32,
-        digest: false,
+        digest: wire::Digest::Off,
         blocks: Vec::new(),
         devices: vec![DeviceInfo { id, kind, version }],
         machine: device(),

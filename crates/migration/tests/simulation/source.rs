@@ -115,7 +115,7 @@ impl World {
             session: SessionId(u128::from(number).to_be_bytes()),
             channels: self.plan.channels,
             page_bytes: 4096,
-            digest: self.plan.digest,
+            digest: self.digest(),
             blocks: vec![BlockInfo {
                 name: "ram".into(),
                 guest_address: 0,
@@ -128,7 +128,7 @@ impl World {
             downtime_limit: if number == 1 { self.plan.downtime_limit } else { Duration::from_millis(300) },
             channels: self.plan.channels,
             pause_before_switchover: self.plan.wait.is_some(),
-            digest: self.plan.digest,
+            digest: self.digest(),
             ..Params::default()
         };
         let (source, actions) = Source::start(params, hello, FixedCosts::default());
@@ -386,9 +386,8 @@ impl World {
         if self.lock == Some(Side::Source) {
             self.lock = None;
         }
-        let digest = self.plan.digest.then(|| hash(&self.origin.pages));
         let devices = devices().len() as u32;
-        Carried::Busy(short, Some(Event::Saved { devices, digest }))
+        Carried::Busy(short, Some(Event::Saved { devices }))
     }
 
     fn take_back(&mut self) -> Carried {
@@ -464,6 +463,10 @@ impl World {
         self.count_round();
     }
 
+    fn digest(&self) -> wire::Digest {
+        if self.plan.digest { wire::Digest::Full } else { wire::Digest::Off }
+    }
+
     fn count_round(&mut self) {
         let Some(attempt) = &self.origin.attempt else { return };
         if attempt.work.done == attempt.channels.len() {
@@ -471,7 +474,8 @@ impl World {
             let (raw_pages, zero_pages) =
                 sums.iter().fold((0, 0), |sum, channel| (sum.0 + channel.0, sum.1 + channel.1));
             let bytes = raw_pages * 4096 + 64;
-            self.source_input(Event::RoundSent { bytes, raw_pages, zero_pages });
+            let digest = self.plan.digest.then(|| hash(&self.origin.pages));
+            self.source_input(Event::RoundSent { bytes, raw_pages, zero_pages, digest });
         }
     }
 }

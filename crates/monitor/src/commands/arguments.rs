@@ -64,6 +64,15 @@ impl Arguments {
         self.take(name, "boolean", |value| value.as_bool())
     }
 
+    /// A word, for which `true` and `false` may stand too.
+    pub(crate) fn optional_word(&mut self, name: &str, on: &str, off: &str) -> Taken<Option<String>> {
+        self.take(name, "string or boolean", |value| match value {
+            Value::String(text) => Some(text),
+            Value::Bool(value) => Some(if value { on } else { off }.to_owned()),
+            _ => None,
+        })
+    }
+
     /// The names of a list; none if it is absent.
     pub(crate) fn optional_strings(&mut self, name: &str) -> Taken<Vec<String>> {
         let list = self.take(name, "array of strings", |value| match value {

@@ -1,7 +1,7 @@
 use super::arguments::Arguments;
 use super::{Context, Outcome, done};
 use crate::CommandError;
-use crate::types::{AnnounceParameters, MAX_CHANNELS, ParameterChange};
+use crate::types::{AnnounceParameters, Digest, MAX_CHANNELS, ParameterChange};
 use std::ops::RangeInclusive;
 
 /// The parameters that can be set, as `migrate-set-parameters` and `migrate_set_parameter` name them.
@@ -86,7 +86,7 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
         avail_switchover_bandwidth: number("avail-switchover-bandwidth", 0..=u64::MAX)?,
         multifd_channels: number("multifd-channels", 1..=u64::from(MAX_CHANNELS))?
             .and_then(|count| u8::try_from(count).ok()),
-        whimbrel_digest: arguments.optional_bool("whimbrel-digest")?,
+        whimbrel_digest: digest(&mut arguments)?,
     };
     arguments.finish()?;
     Ok(change)
@@ -99,7 +99,8 @@ pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, Com
     let argument = match name {
         _ if NOT_SUPPORTED.contains(&name) => serde_json::Value::Null,
         "tls-creds" | "tls-hostname" | "tls-authz" => value.trim_matches(['\'', '"']).into(),
-        "whimbrel-digest" => switch(name, value)?.into(),
+        "whimbrel-digest" if value == "on" => true.into(),
+        "whimbrel-digest" => value.into(),
         "max-bandwidth" | "avail-switchover-bandwidth" => parse_size(name, value, 1 << 20)?.into(),
         _ if PARAMETER_NAMES.contains(&name) => parse_size(name, value, 1)?.into(),
         _ => return Err(unknown()),
@@ -127,13 +128,17 @@ pub(crate) fn parse_size(name: &str, text: &str, unit: u64) -> Result<u64, Comma
     })
 }
 
-/// `on` or `off`.
-fn switch(name: &str, text: &str) -> Result<bool, CommandError> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(CommandError::generic(format!("Parameter '{name}' expects 'on' or 'off', not '{text}'"))),
-    }
+/// What is to be compared: one of three words, or a boolean, of which true means all that can be.
+fn digest(arguments: &mut Arguments) -> Result<Option<Digest>, CommandError> {
+    const NAME: &str = "whimbrel-digest";
+    let Some(name) = arguments.optional_word(NAME, Digest::Full.name(), Digest::Off.name())? else {
+        return Ok(None);
+    };
+    let digest = Digest::from_name(&name).ok_or_else(|| {
+        let expected = "'off', 'transfer' or 'full'";
+        CommandError::generic(format!("Parameter '{NAME}' expects {expected}, not '{name}'"))
+    });
+    digest.map(Some)
 }
 
 /// The value, if it is in the range.

@@ -76,7 +76,7 @@ fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
         format!("avail-switchover-bandwidth: {} bytes/second\n", p.avail_switchover_bandwidth),
         format!("downtime-limit: {} ms\n", p.downtime_limit),
         format!("multifd-channels: {}\n", p.multifd_channels),
-        format!("whimbrel-digest: {}\n", if p.whimbrel_digest { "on" } else { "off" }),
+        format!("whimbrel-digest: {}\n", p.whimbrel_digest.name()),
         format!("tls-authz: '{}'\n", p.tls_authz),
     ]
     .concat())

@@ -17,6 +17,6 @@ pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use keys::{KeyCode, qcode_names};
 pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, UuidInfo, VersionInfo};
 pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
-pub use parameters::{AnnounceParameters, MAX_CHANNELS, MigrationParameters, ParameterChange};
+pub use parameters::{AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange};
 pub use status::{RunState, ShutdownCause, StatusInfo};
 pub use whimbrel::{DowntimePhases, MigrationGlobals, RoundInfo, WhimbrelInfo};

@@ -24,8 +24,38 @@ pub struct MigrationParameters {
     pub tls_hostname: String,
     /// Id of the object that decides whose certificate is accepted; empty means any that is valid.
     pub tls_authz: String,
-    /// Whether a digest of all guest memory is compared before the machine runs on the destination. Whimbrel's own.
-    pub whimbrel_digest: bool,
+    /// What is compared of guest memory before the machine runs on the destination. Whimbrel's own.
+    pub whimbrel_digest: Digest,
+}
+
+/// What the two sides of a migration compare of guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Digest {
+    /// Nothing.
+    Off,
+    /// Every page as it was sent with the page as it was placed: finds damage on the way.
+    #[default]
+    Transfer,
+    /// That, and all memory of the stopped machine with what was sent, and of the destination with what was placed: finds also
+    /// writes that the dirty log missed. It takes time while the machine is stopped.
+    Full,
+}
+
+impl Digest {
+    /// As it is written.
+    pub const ALL: [(&str, Self); 3] =
+        [("off", Self::Off), ("transfer", Self::Transfer), ("full", Self::Full)];
+
+    /// The one that is written so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, digest)| digest)
+    }
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, digest)| *digest == self).map_or("", |(name, _)| name)
+    }
 }
 
 impl MigrationParameters {
@@ -40,7 +70,7 @@ impl MigrationParameters {
             tls_creds: String::new(),
             tls_hostname: String::new(),
             tls_authz: String::new(),
-            whimbrel_digest: false,
+            whimbrel_digest: Digest::default(),
         }
     }
 
@@ -109,5 +139,5 @@ pub struct ParameterChange {
     /// See [`MigrationParameters::multifd_channels`].
     pub multifd_channels: Option<u8>,
     /// See [`MigrationParameters::whimbrel_digest`].
-    pub whimbrel_digest: Option<bool>,
+    pub whimbrel_digest: Option<Digest>,
 }

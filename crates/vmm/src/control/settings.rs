@@ -3,7 +3,7 @@ use std::time::Duration;
 use migration::{FixedCosts, Params};
 use monitor::{
     CommandError,
-    types::{MigrationCapability, MigrationCapabilityStatus, MigrationParameters},
+    types::{Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters},
 };
 
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
@@ -75,9 +75,17 @@ impl Settings {
             switchover_bandwidth: parameters.avail_switchover_bandwidth,
             channels: channels.into(),
             pause_before_switchover: self.has(MigrationCapability::PauseBeforeSwitchover),
-            digest: parameters.whimbrel_digest,
+            digest: digest(parameters.whimbrel_digest),
             ..Params::default()
         }
+    }
+}
+
+fn digest(digest: Digest) -> wire::Digest {
+    match digest {
+        Digest::Off => wire::Digest::Off,
+        Digest::Transfer => wire::Digest::Transfer,
+        Digest::Full => wire::Digest::Full,
     }
 }
 

@@ -81,8 +81,8 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: None,
         integrity: Some(Integrity {
-            level: level(snapshot.params.digest),
-            equal: (snapshot.params.digest && outcome == Outcome::Completed).then_some(true),
+            level: snapshot.params.digest.name().into(),
+            equal: equal(&snapshot, outcome),
             differences: Vec::new(),
         }),
         arrived: None,
@@ -131,7 +131,11 @@ pub(super) fn arriving(
         }),
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: None,
-        integrity: None,
+        integrity: Some(Integrity {
+            level: attempt.digest.name().into(),
+            equal: attempt.compared.as_ref().map(Result::is_ok),
+            differences: attempt.compared.iter().filter_map(|compared| compared.clone().err()).collect(),
+        }),
         arrived: Some(arrived(&attempt)),
     })
 }
@@ -198,12 +202,13 @@ fn parameters(params: &migration::Params) -> Parameters {
         downtime_limit_ms: u64::try_from(params.downtime_limit.as_millis()).unwrap_or(u64::MAX),
         switchover_bandwidth: params.switchover_bandwidth,
         pause_before_switchover: params.pause_before_switchover,
-        digest: level(params.digest),
+        digest: params.digest.name().into(),
     }
 }
 
-fn level(digest: bool) -> String {
-    if digest { "full" } else { "off" }.into()
+/// Whether memory was the same on both sides, if that was looked at. The machine runs nowhere where it was not.
+fn equal(snapshot: &source::Snapshot, outcome: Outcome) -> Option<bool> {
+    (snapshot.params.digest.is_on() && outcome == Outcome::Completed).then_some(true)
 }
 
 fn arrived(attempt: &destination::AttemptFigures) -> Arrived {

@@ -129,7 +129,7 @@ fn a_peer_of_another_version_is_told_so() {
         session: SessionId([1; 16]),
         channels: 1,
         page_bytes: 4096,
-        digest: false,
+        digest: wire::Digest::Off,
         blocks: Vec::new(),
         devices: Vec::new(),
         machine,
