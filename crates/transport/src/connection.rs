@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::sockopt;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt,
+};
 
 use crate::{Address, Reach, TransportError, reach::resolve, vectored};
 
@@ -149,6 +152,14 @@ impl Connection {
     pub fn set_receive_timeout(&self, timeout: Option<Duration>) -> Result<(), TransportError> {
         sockopt::set_socket_timeout(&self.fd, sockopt::Timeout::Recv, timeout)
             .map_err(|error| TransportError::Broken(error.into()))
+    }
+
+    /// Whether the other side has hung up, even if something that it said before is still to be read.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        let mut look = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+        // What cannot be looked at is no connection any more.
+        poll(&mut look, Some(&Timespec::default())).map_or(true, |found| found > 0)
     }
 
     /// Ends the connection in both directions, and every call that waits on it. May be called many times.

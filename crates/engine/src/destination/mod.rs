@@ -246,9 +246,12 @@ impl Host {
     fn source_came(&mut self, connection: Arc<Connection>, reader: FrameReader, hello: Hello) -> Vec<Action> {
         if self.destination.is_busy() {
             let newcomer = Newcomer::new(connection, reader, hello, self.now());
-            // Of two that wait, the one that came first is the likelier to have gone.
-            if let Some(earlier) = self.newcomer.replace(newcomer) {
-                earlier.refuse();
+            match self.newcomer.take_if(|earlier| !earlier.is_gone()) {
+                Some(earlier) => {
+                    newcomer.refuse();
+                    self.newcomer = Some(earlier);
+                }
+                None => self.newcomer = Some(newcomer),
             }
             return Vec::new();
         }

@@ -29,6 +29,11 @@ impl Newcomer {
         self.until
     }
 
+    /// Whether it does not wait any more. What is left of an attempt that was cancelled may come to be heard after the next one.
+    pub(super) fn is_gone(&self) -> bool {
+        self.connection.is_hung_up()
+    }
+
     /// Tells it to come later.
     pub(super) fn refuse(self) {
         let reasons = vec!["The destination is busy with another source: try again when that is over".into()];

@@ -11,7 +11,7 @@ use whimbrel_engine::{MachineError, SourceMachine};
 use wire::{ChannelHello, DeviceInfo, Encoding, Hello, Message, Run, SessionId};
 
 use crate::{
-    assert_moves, assert_runs_here, checked, destination,
+    assert_moves, assert_moves_soon, assert_runs_here, checked, destination,
     machine::{
         CounterV1, Machine, description, devices, ram_of,
         travel::{self, Destination, assert_arrived_whole, migrate, new_session},
@@ -192,6 +192,37 @@ fn a_second_source_is_told_to_come_later_and_the_first_arrives() {
     first.set_live(0, Duration::from_millis(300), 0);
     assert_arrived_whole(&machine, &destination, &notes);
     watch::assert_no_panic();
+}
+
+#[test]
+fn a_source_that_waits_is_not_displaced_by_what_is_left_of_attempts_that_are_over() {
+    watch::panics();
+    let machine = running_machine();
+    let destination = destination(&machine);
+    let address = destination.handle.address();
+    let first = GoodStart::new(address, &machine, 1);
+    let introduce = || {
+        let mut source = Peer::connect(address);
+        source.say(&Message::Hello(hello(&machine, new_session(), 1)));
+        source
+    };
+    // Who asks is answered when those that came before were heard.
+    let settle = || {
+        let mut asker = Peer::connect(address);
+        asker.say(&Message::Ask { session: new_session() });
+        asker.hear().unwrap();
+    };
+    let mut next = introduce();
+    settle();
+    for _ in 0..20 {
+        drop(introduce());
+    }
+    settle();
+    drop(first);
+    let heard = next.hear_news();
+    assert!(matches!(heard, Some(Message::Accept(_))), "{heard:?}");
+    drop(next);
+    assert_moves_soon(&machine, &destination);
 }
 
 #[test]

@@ -22,11 +22,6 @@ fn over(source: &Vmm) -> MigrationStatus {
     until("the migration is over", || source.query_migrate().status.filter(|status| status.is_final()))
 }
 
-/// Whether the destination refused because it had not done yet with the attempt before.
-fn was_busy(source: &Vmm) -> bool {
-    source.query_migrate().error_desc.is_some_and(|reason| reason.contains("busy with another source"))
-}
-
 #[test]
 fn a_cancel_at_any_moment_leaves_the_machine_at_one_place() {
     let Some(lab) = Lab::new() else { return };
@@ -53,10 +48,6 @@ fn a_cancel_at_any_moment_leaves_the_machine_at_one_place() {
                 here = there;
                 there = lab.vacancy(&spec);
                 uri = there.listen();
-            }
-            // The destination was still busy with the end of the attempt before.
-            MigrationStatus::Failed if was_busy(&here) => {
-                assert_eq!(states, (RunState::Running, RunState::Inmigrate));
             }
             other => panic!("it ended as {other}: {:?}", here.query_migrate().error_desc),
         }
