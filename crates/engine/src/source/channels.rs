@@ -3,9 +3,10 @@
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender as Queue, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
 use migration::source::Event;
 use ram::{DirtyLog, PageSums, Ram, Touched};
 use transport::{Connection, Pacer};
@@ -21,6 +22,9 @@ use crate::{
     cpu_time::{CpuTime, ThreadClock},
     threads,
 };
+
+/// How often a channel is looked at that nothing is sent on yet.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The open channels. Dropping it without [`Channels::close`] leaves the threads to end by themselves.
 pub(super) struct Channels {
@@ -137,7 +141,12 @@ impl Channels {
 /// A channel thread: sends one round after the other.
 fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu: &CpuTime) {
     let mut clock = ThreadClock::start();
-    for round in work {
+    let first = match first_round(&sender, work) {
+        Ok(Some(round)) => round,
+        Ok(None) => return,
+        Err(reason) => return (tally.report)(Event::LinkLost(reason)),
+    };
+    for round in std::iter::once(first).chain(work) {
         let (sent, last) = (sender.send_round(&round), round.last);
         // The dirty set must be free before the end of the round is reported.
         drop(round);
@@ -146,6 +155,24 @@ fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu
             Ok(sent) => tally.add(sent, last),
             Err(SendError::Stopped) => return,
             Err(error) => return (tally.report)(Event::LinkLost(chain(&error))),
+        }
+    }
+}
+
+/// Waits for the first round, which comes when the destination has all channels. A channel that broke on the way there would
+/// not be noticed otherwise: nothing is sent on it yet.
+///
+/// # Errors
+/// The channel is broken.
+fn first_round(sender: &Sender, work: &Receiver<Arc<RoundWork>>) -> Result<Option<Arc<RoundWork>>, String> {
+    loop {
+        match work.recv_timeout(LOOK) {
+            Ok(round) => return Ok(Some(round)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) if sender.is_hung_up() => {
+                return Err("The destination closed a page channel before it was used".into());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

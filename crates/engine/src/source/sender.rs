@@ -99,6 +99,11 @@ impl Sender {
         self.connection.send(&hello.encode()).map_err(|source| self.broken(source))
     }
 
+    /// Whether the destination has closed the channel.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.connection.is_hung_up()
+    }
+
     /// Sends chunks until none is left, then the mark of the round's end.
     pub(crate) fn send_round(&mut self, work: &RoundWork) -> Result<ChannelRound, SendError> {
         self.round = ChannelRound::default();

@@ -1,6 +1,6 @@
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use migration::{Outcome, Params, Status};
@@ -21,7 +21,7 @@ struct Run {
     destination: Destination,
     outcome: Outcome,
     notes: Arc<Notes>,
-    struck: bool,
+    proxy: Proxy,
     what: String,
 }
 
@@ -34,19 +34,21 @@ fn migrate_through(plan: Plan, params: Params) -> Run {
     let (handle, notes) = migrate(machine.clone(), &proxy.address, params);
     let outcome = notes.outcome();
     handle.join();
-    let run = Run {
-        machine,
-        destination,
-        notes,
-        struck: proxy.has_struck(),
-        what: format!("{plan:?}: {outcome:?}"),
-        outcome,
-    };
+    let run = Run { machine, destination, notes, proxy, what: format!("{plan:?}: {outcome:?}"), outcome };
     run.check();
     run
 }
 
 impl Run {
+    /// What was sent last may still be on its way to the proxy.
+    fn was_struck(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.proxy.has_struck() {
+            assert!(Instant::now() < deadline, "{}", self.what);
+            std::thread::yield_now();
+        }
+    }
+
     fn check(&self) {
         let what = &self.what;
         assert!(!self.machine.disk.two_ran.load(Ordering::SeqCst), "two machines ran: {what}");
@@ -93,7 +95,7 @@ fn around_every_message(harm: Harm) -> Vec<Plan> {
 #[test]
 fn a_control_connection_cut_around_any_message_leaves_one_machine() {
     for run in all(around_every_message(Harm::Cut), &checked()) {
-        assert!(run.struck, "{}", run.what);
+        run.was_struck();
         // When go was said the destination is asked, and it knows.
         let unknown = run.notes.statuses.lock().unwrap().contains(&Status::Unknown);
         assert!(!unknown || run.outcome != Outcome::Cancelled, "{}", run.what);
@@ -106,7 +108,7 @@ fn a_control_connection_that_stalls_around_any_message_leaves_one_machine() {
     let harm = Harm::Stall(Duration::from_secs(7));
     let params = Params { switchover_timeout: Duration::from_millis(700), ..checked() };
     for run in all(around_every_message(harm), &params) {
-        assert!(run.struck, "{}", run.what);
+        run.was_struck();
     }
 }
 
@@ -116,7 +118,7 @@ fn a_control_connection_cut_at_any_byte_leaves_one_machine() {
     let up = (0..800).step_by(61).map(plan(Way::ToDestination));
     let down = (0..260).step_by(23).map(plan(Way::ToSource));
     let runs = all(up.chain(down).collect(), &checked());
-    let struck = runs.iter().filter(|run| run.struck).count();
+    let struck = runs.iter().filter(|run| run.proxy.has_struck()).count();
     assert!(struck * 2 > runs.len(), "only {struck} of {} were cut", runs.len());
 }
 
@@ -133,7 +135,7 @@ fn a_page_channel_cut_anywhere_leaves_the_machine_where_it_was() {
         harm: Harm::Cut,
     });
     let runs = all(plans.collect(), &checked());
-    let struck: Vec<_> = runs.iter().filter(|run| run.struck).collect();
+    let struck: Vec<_> = runs.iter().filter(|run| run.proxy.has_struck()).collect();
     assert!(struck.len() >= 15, "only {} were cut", struck.len());
     for run in struck {
         assert!(matches!(run.outcome, Outcome::Failed(_)), "{}", run.what);
@@ -151,7 +153,7 @@ fn a_bit_that_flips_anywhere_on_a_page_channel_is_noticed() {
     let failed = |run: &&Run| matches!(run.outcome, Outcome::Failed(_));
     let says = |part: &str| runs.iter().any(|run| run.what.contains(part));
     // A page that is sent again later mends the damage; everything else must fail, which `check` has seen to by comparing.
-    let noticed = runs.iter().filter(|run| run.struck).filter(failed).count();
+    let noticed = runs.iter().filter(|run| run.proxy.has_struck()).filter(failed).count();
     assert!(noticed >= 8, "only {noticed} were noticed");
     assert!(says("Checksum"), "no damage to a header or table was noticed");
 }

@@ -114,7 +114,7 @@ impl Role {
             }
             // Threads make digests; locks of disks are fcntl.
             Self::Migration => vec![TALK, WAIT, CONNECT, THREADS, DROP, FLUSH, PUNCH],
-            Self::Channel => vec![TALK, HOLES, PUNCH],
+            Self::Channel => vec![TALK, WAIT, HOLES, PUNCH],
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE],
             Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
