@@ -7,6 +7,7 @@ mod arguments;
 mod bare_copy;
 mod contender;
 mod cpu;
+mod downtime;
 mod host;
 mod huge_memory;
 mod profile;
@@ -18,7 +19,7 @@ use bare_copy::BareCopy;
 use contender::{Contender, ContenderError, Contenders};
 use host::Host;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use summary::Summary;
 use tempfile::TempDir;
@@ -102,24 +103,45 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         .tempdir()
         .map_err(prepare("a temporary folder"))?;
     let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
-    let bench = Bench { arguments, contenders, host: Host::now(), folder, kernel, interrupt };
+    let mut bench =
+        Bench { arguments: arguments.clone(), contenders, host: Host::now(), folder, kernel, interrupt };
     bench.introduce();
     if let Some(folder) = &arguments.profile {
         return bench.profile(folder).map(|()| true);
     }
+    if arguments.downtime {
+        let downtimes = bench.downtimes()?;
+        downtimes.print();
+        keep(arguments, |path| downtimes.write(path))?;
+        return Ok(downtimes.is_intact());
+    }
     let summary = bench.repeat()?;
     summary.print();
+    keep(arguments, |path| summary.write(path))?;
+    Ok(summary.is_intact())
+}
+
+fn keep(arguments: &Arguments, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), BenchError> {
     if let Some(path) = &arguments.json {
-        summary.write(path).map_err(|source| BenchError::Write { path: path.clone(), source })?;
+        write(path).map_err(|source| BenchError::Write { path: path.clone(), source })?;
         println!("All figures are in {}", path.display());
     }
-    Ok(summary.is_intact())
+    Ok(())
+}
+
+/// Who goes first changes each time: what one leaves behind in the host must not always meet the other.
+fn order(repetition: u32) -> [Contender; 2] {
+    let mut order = [Contender::Whimbrel, Contender::Qemu];
+    if repetition % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// All that trials have in common.
 #[derive(Debug)]
-struct Bench<'a> {
-    arguments: &'a Arguments,
+struct Bench {
+    arguments: Arguments,
     contenders: Contenders,
     host: Host,
     folder: TempDir,
@@ -127,12 +149,12 @@ struct Bench<'a> {
     interrupt: Interrupt,
 }
 
-impl Bench<'_> {
+impl Bench {
     fn introduce(&self) {
-        let arguments = self.arguments;
+        let arguments = &self.arguments;
         println!(
             "Whimbrel and {}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
-             pages, {} channels, no bandwidth limit",
+             pages, {} channels, no bandwidth limit, downtime limit {} ms",
             self.contenders.qemu_version(),
             arguments.repetitions,
             Memory(arguments.memory.bytes()),
@@ -140,20 +162,16 @@ impl Bench<'_> {
             Memory(arguments.work.bytes()),
             arguments.rate,
             arguments.fill,
-            arguments.channels
+            arguments.channels,
+            arguments.downtime_limit_ms()
         );
         println!("{}", self.host);
     }
 
-    /// Who goes first changes each time: what one leaves behind in the host must not always meet the other.
     fn repeat(&self) -> Result<Summary, BenchError> {
-        let mut summary = Summary::new(self.arguments, self.host.clone(), self.contenders.qemu_version());
+        let mut summary = Summary::new(&self.arguments, self.host.clone(), self.contenders.qemu_version());
         for repetition in 0..self.arguments.repetitions {
-            let mut order = [Contender::Whimbrel, Contender::Qemu];
-            if repetition % 2 == 1 {
-                order.reverse();
-            }
-            for contender in order {
+            for contender in order(repetition) {
                 let sample = self.try_once(contender, None)?;
                 println!("{:>3}  {contender:<9} {sample}", repetition + 1);
                 summary.samples_mut(contender).push(sample);
@@ -177,7 +195,7 @@ impl Bench<'_> {
         })
     }
 
-    fn profile(&self, folder: &std::path::Path) -> Result<(), BenchError> {
+    fn profile(&self, folder: &Path) -> Result<(), BenchError> {
         let failed = |source| BenchError::Prepare { what: "a profile with perf".to_owned(), source };
         for contender in [Contender::Whimbrel, Contender::Qemu] {
             let recorder = profile::Recorder::new(folder, contender).map_err(failed)?;

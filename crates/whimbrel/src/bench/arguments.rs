@@ -8,10 +8,10 @@ use std::path::PathBuf;
 /// many bytes over loopback without any of it. Prints medians, ratios, and which goals they meet.
 ///
 /// Exit status: 0 if everything was measured and no guest found a fault in its memory, 1 if not, 2 if it could not begin.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each is measured: 1 to 1000
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// How often each is measured, 1 to 1000; with --downtime 20 unless it is said
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 7, default_value_if("downtime", "true", "20"), value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) repetitions: u32,
 
     /// Size of guest memory
@@ -38,6 +38,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(super) channels: u8,
 
+    /// Longest downtime that both are asked for, in milliseconds [default: 300, with --downtime 30]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=2_000_000))]
+    pub(super) downtime_limit: Option<u64>,
+
+    /// Measure the downtime and its parts instead: busy, with nothing dirty, and with more and more vCPUs
+    #[arg(long, conflicts_with = "profile")]
+    pub(super) downtime: bool,
+
     /// The VMM's program [default: whimbrel-vmm beside this program]
     #[arg(long, value_name = "FILE")]
     pub(super) vmm: Option<PathBuf>,
@@ -53,4 +61,11 @@ pub(crate) struct Arguments {
     /// Profile one move of each with perf instead of comparing, and keep the recordings in this folder
     #[arg(long, value_name = "DIR")]
     pub(super) profile: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Longest downtime that both are asked for, in milliseconds.
+    pub(super) fn downtime_limit_ms(&self) -> u64 {
+        self.downtime_limit.unwrap_or(if self.downtime { 30 } else { 300 })
+    }
 }

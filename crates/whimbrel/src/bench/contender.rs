@@ -65,7 +65,7 @@ impl Contenders {
     }
 }
 
-impl Bench<'_> {
+impl Bench {
     /// The command of one end of a move: the same machine for both contenders, as far as they have one.
     pub(super) fn command(&self, contender: Contender, end: End, files: &Files) -> Command {
         let mut command = match contender {
@@ -80,7 +80,7 @@ impl Bench<'_> {
     }
 
     fn whimbrel(&self, end: End, files: &Files) -> Command {
-        let arguments = self.arguments;
+        let arguments = &self.arguments;
         let mut command = Command::new(&self.contenders.vmm);
         command.args(["--memory", &arguments.memory.to_string(), "--memory-backing", "hugetlb"]);
         command.args(["--cpus", &arguments.cpus.to_string()]);
@@ -94,7 +94,7 @@ impl Bench<'_> {
 
     /// A microvm without what the guest does not use. Software KVM refuses the MSR behind `arch-capabilities`.
     fn qemu(&self, files: &Files) -> Command {
-        let arguments = self.arguments;
+        let arguments = &self.arguments;
         let memory = arguments.memory.mib().to_string();
         let mut command = Command::new(&self.contenders.qemu);
         command.args(["-M", "microvm,pit=off,pic=off,rtc=off,memory-backend=ram", "-m", &memory]);
@@ -121,10 +121,14 @@ impl Bench<'_> {
     }
 
     fn command_line(&self) -> String {
-        let arguments = self.arguments;
+        let arguments = &self.arguments;
         format!(
             "work={} rate={} fill={} cpus={} report=250",
-            arguments.work, arguments.rate.0, arguments.fill, arguments.cpus
+            arguments.work,
+            arguments.rate.0,
+            arguments.fill,
+            // With --downtime the others are there to be stopped and saved, and sleep.
+            if arguments.downtime { 1 } else { arguments.cpus.get() }
         )
     }
 }

@@ -40,7 +40,7 @@ struct Figure {
 }
 
 #[derive(Clone, Copy)]
-enum Unit {
+pub(super) enum Unit {
     Milliseconds,
     Seconds,
     MegabytesPerSecond,
@@ -245,14 +245,14 @@ type Part = (&'static str, fn(&BareCopy) -> Copied);
 const COPIES: [Part; 2] = [("fresh memory", |copy| copy.fresh), ("touched memory", |copy| copy.touched)];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
+pub(super) struct Spread {
     least: f64,
-    median: f64,
+    pub(super) median: f64,
     most: f64,
 }
 
 /// `None` if not every sample has the figure.
-fn spread<T>(samples: &[T], of: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
+pub(super) fn spread<T>(samples: &[T], of: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
     let mut values = samples.iter().map(of).collect::<Option<Vec<_>>>()?;
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -264,7 +264,7 @@ fn spread<T>(samples: &[T], of: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
     Some(Spread { least: values[0], median, most: values[values.len() - 1] })
 }
 
-fn shown(spread: Option<Spread>, unit: Unit) -> String {
+pub(super) fn shown(spread: Option<Spread>, unit: Unit) -> String {
     let Some(Spread { least, median, most }) = spread else { return "-".to_owned() };
     match unit {
         Unit::Milliseconds if most >= 100.0 => format!("{median:.0} ms ({least:.0} – {most:.0})"),
@@ -276,7 +276,7 @@ fn shown(spread: Option<Spread>, unit: Unit) -> String {
     }
 }
 
-fn verdict(met: bool) -> &'static str {
+pub(super) fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "NOT MET" }
 }
 

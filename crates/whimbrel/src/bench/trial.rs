@@ -5,7 +5,7 @@ use super::profile::Recorder;
 use crate::rig::{
     Felt, Files, Interrupted, Machine, MachineError, Witness, WitnessError, checked_since_arrival,
 };
-use monitor::types::{MigrationInfo, SocketAddress};
+use monitor::types::{DowntimePhases, MigrationInfo, SocketAddress};
 use serde::Serialize;
 use serde_json::json;
 use std::fmt;
@@ -20,6 +20,8 @@ pub(super) struct Sample {
     pub(super) downtime_ms: f64,
     /// From the source's STOP to the destination's RESUME, by the host's clock.
     pub(super) stop_to_resume_ms: Option<f64>,
+    /// What the downtime was spent on; QEMU does not say.
+    pub(super) phases: Option<DowntimePhases>,
     /// The longest gap that the guest felt around the switchover.
     pub(super) gap_ms: f64,
     /// The same while memory was copied.
@@ -103,7 +105,7 @@ const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// Moves a fresh guest from one fresh process to another.
 pub(super) fn trial(
-    bench: &Bench<'_>,
+    bench: &Bench,
     contender: Contender,
     recorder: Option<&Recorder>,
 ) -> Result<Sample, TrialError> {
@@ -135,7 +137,7 @@ pub(super) fn trial(
     Ok(sample)
 }
 
-fn start(bench: &Bench<'_>, contender: Contender, end: End) -> Result<Machine, TrialError> {
+fn start(bench: &Bench, contender: Contender, end: End) -> Result<Machine, TrialError> {
     let name = match end {
         End::Source => "source",
         End::Destination => "destination",
@@ -150,12 +152,12 @@ fn start(bench: &Bench<'_>, contender: Contender, end: End) -> Result<Machine, T
     Ok(Machine::start(name, command, files, &bench.interrupt)?)
 }
 
-fn set_up(bench: &Bench<'_>, machine: &mut Machine) -> Result<(), TrialError> {
+fn set_up(bench: &Bench, machine: &mut Machine) -> Result<(), TrialError> {
     let capabilities = ["events", "multifd"].map(|name| json!({ "capability": name, "state": true }));
     machine.execute("migrate-set-capabilities", json!({ "capabilities": capabilities }))?;
     let parameters = json!({
         "max-bandwidth": 0,
-        "downtime-limit": 300,
+        "downtime-limit": bench.arguments.downtime_limit_ms(),
         "multifd-channels": bench.arguments.channels,
     });
     machine.execute("migrate-set-parameters", parameters)?;
@@ -182,7 +184,7 @@ struct Moved {
 }
 
 /// Moves it. Nothing is asked meanwhile: the monitors tell when it is over, and questions would cost both sides CPU time.
-fn run(bench: &Bench<'_>, source: &mut Machine, destination: &mut Machine) -> Result<Moved, TrialError> {
+fn run(bench: &Bench, source: &mut Machine, destination: &mut Machine) -> Result<Moved, TrialError> {
     let mut source_vcpus = Vcpus::of(source)?;
     let source_before = source_vcpus.spent();
     // What a destination prepares as soon as it listens is part of the work.
@@ -202,7 +204,7 @@ fn run(bench: &Bench<'_>, source: &mut Machine, destination: &mut Machine) -> Re
 }
 
 /// Waits until the source says that it is over, and returns when it stopped its vCPUs.
-fn watch(bench: &Bench<'_>, source: &mut Machine, vcpus: &mut Vcpus) -> Result<Option<i64>, TrialError> {
+fn watch(bench: &Bench, source: &mut Machine, vcpus: &mut Vcpus) -> Result<Option<i64>, TrialError> {
     let (events, begun) = (source.events(), Instant::now());
     let mut stopped = None;
     while begun.elapsed() < PATIENCE {
@@ -241,7 +243,7 @@ fn micros(event: &monitor::protocol::Event) -> i64 {
 }
 
 fn wait_until(
-    bench: &Bench<'_>,
+    bench: &Bench,
     witness: &mut Witness,
     what: &'static str,
     is_so: impl Fn(&Witness) -> bool,
@@ -276,6 +278,7 @@ fn sample(
         total_ms: moved.info.total_time.unwrap_or(0) as f64,
         downtime_ms: moved.info.downtime.unwrap_or(0) as f64,
         stop_to_resume_ms: moved.stop_to_resume.map(millis),
+        phases: moved.info.whimbrel.as_ref().and_then(|own| own.downtime_phases.clone()),
         gap_ms: millis(felt.gap),
         gap_in_rounds_ms: millis(felt.gap_in_rounds),
         source_cpu: moved.source_cpu.as_secs_f64(),
