@@ -170,7 +170,9 @@ impl Host {
 
     fn error(&self, what: &str) -> LabError {
         let qemu = fs::read_to_string(self.console.with_extension("qemu")).unwrap_or_default();
-        let tail = format!("{}{}", last_lines(&self.console(), SHOWN_LINES), last_lines(&qemu, SHOWN_LINES));
+        // What its processor lacks is no news.
+        let qemu: Vec<_> = qemu.lines().filter(|line| !line.contains("TCG doesn't support")).collect();
+        let tail = format!("{}\n{}", last_lines(&self.console(), SHOWN_LINES), qemu.join("\n"));
         LabError::Host { host: self.name.clone(), what: what.into(), console: self.console.clone(), tail }
     }
 

@@ -56,13 +56,13 @@ pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
     // What the guest has freed is zeros, which cost nothing to move.
     let spec = Spec { memory_mib: 128, cmdline: "init_on_free=1".into(), ..Spec::linux(1) };
     let mut journey = Journey::begin(lab, spec)?;
-    let load = journey.in_guest(&["memory", "1", "1"])?;
+    let load = journey.in_guest(&["memory", "1", "0.25"])?;
     load.number("filled", PATIENCE, |filled| filled == 1)?;
     for _ in 0..2 {
         let there = journey.vacancy()?;
         // One stream gets about MSS / round trip / sqrt(loss) at such losses, which is 350 KB/s; what helps is more of them, and
         // to be content with a longer downtime, since the last pages are too few for many streams.
-        let parameters = json!({ "multifd-channels": 32, "downtime-limit": 6000 });
+        let parameters = json!({ "multifd-channels": 32, "downtime-limit": 20000 });
         journey.here().command("migrate-set-parameters", parameters)?;
         lab.network().weather(Weather {
             delay: Duration::from_millis(25),
@@ -71,7 +71,7 @@ pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
         });
         journey.hop_to(there)?;
         lab.network().heal();
-        goes_on(&load, "pages", 4 << 10)?;
+        goes_on(&load, "pages", 256)?;
     }
     drop(load);
     end(journey)

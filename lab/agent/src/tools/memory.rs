@@ -16,7 +16,8 @@ const STRIDE: usize = 64;
 pub(crate) fn run(words: &[&str]) -> Result<(), ToolError> {
     let [mib, rate] = words else { return Err(ToolError::Usage(USAGE)) };
     let mib: usize = mib.parse().map_err(|_| ToolError::Usage(USAGE))?;
-    let rate: u64 = rate.parse().map_err(|_| ToolError::Usage(USAGE))?;
+    let rate: Option<f64> = rate.parse().ok().filter(|rate| (0.001..=1e6).contains(rate));
+    let pages_per_second = rate.ok_or(ToolError::Usage(USAGE))? * 256.0;
     let pages = mib << 20 >> 12;
     let mut memory = vec![0u64; pages * PAGE / 8];
     let mut generations = vec![0u32; pages];
@@ -39,7 +40,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), ToolError> {
         if report.is_due() {
             say(&format!("pages={written}"))?;
         }
-        let due = Duration::from_millis(written * 4 * 1000 / (rate.max(1) << 10));
+        let due = Duration::from_secs_f64(written as f64 / pages_per_second);
         thread::sleep(due.saturating_sub(start.elapsed()).min(Duration::from_millis(100)));
     }
 }
