@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check lab bench fuzz clean
+.PHONY: help demo test check lab soak bench fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -34,6 +34,10 @@ check: ## Formatting, lints, dependencies and licences, boundaries between crate
 lab: ## Linux guests that move between two emulated hosts, SCENARIOS (all) of them
 	@scripts/bootstrap lab
 	cargo run --locked --package whimbrel-lab -- run $(SCENARIOS)
+
+soak: ## Migrate while something goes wrong each time, for MINUTES (10)
+	@scripts/bootstrap build
+	@scripts/soak
 
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench
