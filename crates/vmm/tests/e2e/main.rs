@@ -6,6 +6,7 @@
 mod devices;
 mod disk_locks;
 mod faults;
+mod harmed;
 mod harness;
 mod input;
 mod memory;
