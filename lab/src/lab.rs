@@ -79,7 +79,7 @@ impl Lab {
         let hosts = hosts.collect::<Result<_, _>>()?;
         let lab = Self { hosts, network, images, disks, logs, folder, machines: AtomicU32::new(0) };
         lab.hosts.iter().try_for_each(|host| host.switch_on(&lab.images))?;
-        lab.hosts.iter().try_for_each(Host::wait)?;
+        lab.hosts.iter().try_for_each(|host| host.wait(&lab.images))?;
         Ok(lab)
     }
 
@@ -107,7 +107,7 @@ impl Lab {
     /// It does not come up.
     pub fn revive(&self, host: &Host) -> Result<(), LabError> {
         host.switch_on(&self.images)?;
-        host.wait()
+        host.wait(&self.images)
     }
 
     /// The network between the hosts.
@@ -181,7 +181,7 @@ impl Lab {
             host.switch_on(&self.images)?;
         }
         for host in &self.hosts {
-            host.wait()?;
+            host.wait(&self.images)?;
             host.remote().run("killall -q -9 whimbrel-vmm; rm -f /run/*; true")?;
         }
         Ok(())

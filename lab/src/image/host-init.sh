@@ -12,6 +12,14 @@ echo 1 > /proc/sys/kernel/panic
 # What a process dies of is told to the lab; a core would only fill memory.
 ulimit -c 0
 
+# The kernel measures the frequency of the time-stamp counter twice, and KVM takes what is known when it is loaded. On a busy
+# machine the first result may be far off; then the second is not believed.
+until dmesg | grep -q 'clocksource: tsc: mask'; do sleep 0.1; done
+if ! dmesg | grep -q 'Refined TSC clocksource calibration'; then
+    echo "lab: the time-stamp counter is not known"
+    poweroff -f
+fi
+
 for module in /modules/*; do
     insmod "$module" || echo "lab: $module does not load"
 done
