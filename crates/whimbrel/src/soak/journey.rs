@@ -65,13 +65,13 @@ impl Journey<'_> {
         self.wait_until_settled(&mut guest.place, vacancy, OTHER_PATIENCE)?;
         let (source, source_reason) = look_at_source(&mut guest.place)?;
         let (destination, destination_reason) = look_at_destination(vacancy)?;
-        let go = || passed.iter().filter(|passed| passed.name == FrameName::Go);
+        let whole = |name| passed.iter().any(|passed| passed.name == name && passed.whole);
         let facts = Facts {
             source,
             destination,
             struck: struck.iter().map(|struck| struck.fault).collect(),
-            go_said: go().next().is_some(),
-            go_passed: go().any(|go| go.whole),
+            ready_passed: whole(FrameName::Ready),
+            go_passed: whole(FrameName::Go),
             was_unknown,
         };
         Ok(Journeyed { facts, passed, struck, source_reason, destination_reason })

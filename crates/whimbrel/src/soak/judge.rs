@@ -11,8 +11,8 @@ pub(super) struct Facts {
     pub(super) destination: Destination,
     /// The faults that struck.
     pub(super) struck: Vec<Fault>,
-    /// The source said *go*, whatever became of it.
-    pub(super) go_said: bool,
+    /// All of *ready* was passed on: from there on the source may have said *go*, wherever that got lost.
+    pub(super) ready_passed: bool,
     /// All of *go* was passed on.
     pub(super) go_passed: bool,
     /// The source did not know for a while who had the machine.
@@ -106,7 +106,7 @@ pub(super) fn judge(facts: &Facts) -> Result<Outcome, String> {
     let Source::Alive { status, unknown, runs } = facts.source else {
         return match facts.destination {
             Destination::Dead => Ok(Outcome::Lost),
-            Destination::Alive { runs: true } if facts.go_said => Ok(completed),
+            Destination::Alive { runs: true } if facts.go_passed => Ok(completed),
             Destination::Alive { runs: true } => Err("The destination runs the machine without go".into()),
             Destination::Alive { runs: false } if facts.go_passed && !loses_bytes(&facts.struck) => {
                 Err("The destination heard go, and does not run the machine".into())
@@ -119,7 +119,7 @@ pub(super) fn judge(facts: &Facts) -> Result<Outcome, String> {
         (MigrationStatus::Completed, false, Destination::Alive { runs: true }) => Ok(completed),
         (MigrationStatus::Completed, false, Destination::Dead) => Ok(Outcome::Lost),
         (MigrationStatus::Failed | MigrationStatus::Cancelled, true, _) => Ok(rolled_back),
-        (_, false, Destination::Dead) if unknown && facts.go_said => Ok(Outcome::UnknownAsKilled),
+        (_, false, Destination::Dead) if unknown && facts.ready_passed => Ok(Outcome::UnknownAsKilled),
         (_, false, Destination::Alive { runs: true }) if unknown => {
             Err("The destination runs the machine, and the source was not told in time".into())
         }
@@ -147,7 +147,7 @@ mod tests {
 
     fn facts(source: Source, destination: Destination, struck: &[&str], go: bool) -> Facts {
         let struck = struck.iter().map(|fault| fault.parse().unwrap()).collect();
-        Facts { source, destination, struck, go_said: go, go_passed: go, was_unknown: false }
+        Facts { source, destination, struck, ready_passed: go, go_passed: go, was_unknown: false }
     }
 
     fn alive(status: MigrationStatus, unknown: bool, runs: bool) -> Source {

@@ -7,8 +7,8 @@ use super::judge::{Destination, Facts, Outcome, Source, judge};
 use super::record::{Problem, Record};
 use super::scenario::Scenario;
 use super::yard::{Place, Yard};
-use crate::rig::{Interrupt, MachineError, Witness, WitnessError, checked_since_arrival};
-use std::time::{Duration, Instant};
+use crate::rig::{Interrupt, MachineError, Witness, WitnessError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Whatever there is of the guest and of the place to which it goes next.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ const FREEING: Duration = Duration::from_secs(5);
 const MAY_KEEP: u64 = 4 << 20;
 /// CPU time that a vCPU thread may get while its guest is elsewhere: for waking up and going back to sleep.
 const IDLE_CPU: Duration = Duration::from_millis(1);
+/// Milliseconds that the guest's clock may be ahead of the host's: less than between two of its reports.
+const AHEAD_MS: u64 = 50;
 /// Reports that are kept of a guest.
 const REPORTS: usize = 64;
 
@@ -127,12 +129,7 @@ impl<'a> Pair<'a> {
         guest.witness.follow(guest.place.machine.serial())?;
         guest.witness.forget_all_but(REPORTS);
         let before = Footprint::of(&left.machine);
-        let arrived = guest.witness.reports().len();
-        let whole = |witness: &Witness| {
-            checked_since_arrival(&witness.reports()[arrived.min(witness.reports().len())..])
-                .is_some_and(|fraction| fraction >= 1.0)
-        };
-        guest.goes_on(self.interrupt, whole, record)?;
+        guest.goes_on(self.interrupt, record)?;
         let after = Footprint::of(&left.machine);
         if after.written != before.written || after.cpu > before.cpu + IDLE_CPU {
             record.problem(Problem::DoubleRun, format!("The source runs on: {before:?}, then {after:?}"));
@@ -158,13 +155,7 @@ impl<'a> Pair<'a> {
         guest.witness.forget_all_but(REPORTS);
         let dead = facts.destination == Destination::Dead;
         let before = Footprint::of(&vacancy.machine);
-        let heard = guest.witness.reports().len();
-        // The first report may have been made before the end of the attempt.
-        let goes_on = |witness: &Witness| match &witness.reports()[heard.min(witness.reports().len())..] {
-            [_, first, .., last] => last.passes > first.passes,
-            _ => false,
-        };
-        guest.goes_on(self.interrupt, goes_on, record)?;
+        guest.goes_on(self.interrupt, record)?;
         let after = Footprint::of(&vacancy.machine);
         if after.written != 0 || after.cpu > before.cpu + IDLE_CPU {
             record.problem(
@@ -268,16 +259,22 @@ impl Guest {
         }
     }
 
-    /// The guest must go on where it is, whole.
-    fn goes_on(
-        &mut self,
-        interrupt: &Interrupt,
-        enough: impl Fn(&Witness) -> bool,
-        record: &mut Record,
-    ) -> Result<(), SoakError> {
-        if !self.wait(interrupt, enough)? {
+    /// The guest must go on where it is, and be whole: it has to check all its memory from now on.
+    fn goes_on(&mut self, interrupt: &Interrupt, record: &mut Record) -> Result<(), SoakError> {
+        // By the guest's clock, since a report may be written long after it was made.
+        let now = wall_ms();
+        let whole = |witness: &Witness| {
+            let mut since = witness.reports().iter().filter(|report| report.wall_ms > now);
+            let first = since.next();
+            // One pass alone may have begun before.
+            first.zip(since.last()).is_some_and(|(first, last)| last.passes >= first.passes + 2)
+        };
+        if !self.wait(interrupt, whole)? {
             let last = self.witness.reports().last().map(|report| report.sequence);
             record.problem(Problem::Guest, format!("The guest does not go on after its report {last:?}"));
+        }
+        if self.witness.reports().last().is_some_and(|last| last.wall_ms > wall_ms() + AHEAD_MS) {
+            record.problem(Problem::Guest, "The guest's clock is ahead of the host's".into());
         }
         for complaint in self.witness.complaints() {
             record.problem(Problem::Guest, complaint.clone());
@@ -302,6 +299,11 @@ impl Guest {
         let all: Vec<_> = self.past.iter().chain([&self.place.runs, other]).collect();
         all.iter().enumerate().any(|(index, one)| all[..index].iter().any(|another| one.overlap(another)))
     }
+}
+
+/// Milliseconds since 1970 by the host's clock, as the guest has it by kvmclock.
+fn wall_ms() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Waits for a condition. Answers whether it came about in time.

@@ -8,7 +8,8 @@ pub(super) struct Scenario {
     pub(super) faults: Vec<Fault>,
     /// Page channels.
     pub(super) channels: u8,
-    pub(super) digest: bool,
+    /// What is compared of memory: the parameter `whimbrel-digest`.
+    pub(super) digest: &'static str,
     /// Bytes each second, 0 for no limit. A limit makes more rounds.
     pub(super) bandwidth: u64,
     /// Over a unix socket instead of TCP.
@@ -25,14 +26,16 @@ impl Scenario {
         let drawn = Draw { slow: arguments.slow }.faults(&mut random);
         let faults = if arguments.faults.is_empty() { drawn } else { arguments.faults.clone() };
         let flips = faults.iter().any(|fault| matches!(fault.what, What::Flip(_)));
-        let by_chance = random.below(4) == 0;
+        let some = [(2, "transfer"), (1, "full")];
+        let (found, by_chance) = (random.weighted(&some), random.weighted(&[(3, "off"), some[0], some[1]]));
         Self {
             seed,
             channels: random.between(1, 4) as u8,
             digest: match arguments.digest {
-                Digest::Needed => flips || by_chance,
-                Digest::On => true,
-                Digest::Off => false,
+                Digest::Needed if flips => found.unwrap_or("full"),
+                Digest::Needed => by_chance.unwrap_or("full"),
+                Digest::On => found.unwrap_or("full"),
+                Digest::Off => "off",
             },
             bandwidth: if random.below(5) == 0 { random.between(40, 200) * 1_000_000 } else { 0 },
             unix: random.below(8) == 0,
@@ -50,8 +53,8 @@ impl Scenario {
     /// All of it, on a line.
     pub(super) fn describe(&self) -> String {
         let mut text = format!("{:016x} {}, {} channels", self.seed, self.text(), self.channels);
-        if self.digest {
-            text += ", digest";
+        if self.digest != "off" {
+            text += &format!(", digest {}", self.digest);
         }
         if self.bandwidth > 0 {
             text += &format!(", {} MB/s", self.bandwidth / 1_000_000);
