@@ -13,7 +13,12 @@ use std::{
 
 use agent::{Introduction, read_line};
 
-use crate::{Images, LabError, Remote, programs::last_lines, remote::Waiting, wait::until};
+use crate::{
+    Images, LabError, Remote,
+    programs::last_lines,
+    remote::Waiting,
+    wait::{patient, until},
+};
 
 /// A host boots in 5 to 10 seconds; a busy machine may need more.
 const BOOT: Duration = Duration::from_secs(120);
@@ -145,8 +150,9 @@ impl Host {
             let said = fs::metadata(&self.console).map_or(0, |console| console.len());
             if said != last_word.0 {
                 last_word = (said, Instant::now());
-            } else if last_word.1.elapsed() > SILENCE {
-                return Err(self.error(&format!("hangs: it said nothing for {} s", SILENCE.as_secs())));
+            } else if last_word.1.elapsed() > patient(SILENCE) {
+                let silence = last_word.1.elapsed().as_secs();
+                return Err(self.error(&format!("hangs: it said nothing for {silence} s")));
             }
             Ok(None)
         });

@@ -15,7 +15,7 @@ use std::{
 
 use agent::{Ending, Frame, Place, Request, write_line};
 
-use crate::LabError;
+use crate::{LabError, wait::patient};
 
 /// How long a host may take to have a connection ready.
 const REACH: Duration = Duration::from_secs(10);
@@ -211,7 +211,7 @@ impl Remote {
     fn ask(&self, request: &Request) -> Result<TcpStream, LabError> {
         let mut stream = match &self.reach {
             Reach::Through(remote, address) => remote.connect(Place::Tcp(*address))?,
-            Reach::Dialled(waiting) => waiting.pop(REACH).ok_or_else(|| LabError::Agent {
+            Reach::Dialled(waiting) => waiting.pop(patient(REACH)).ok_or_else(|| LabError::Agent {
                 place: self.name.clone(),
                 what: format!(
                     "no connection of its agent within {} s: the host is gone, or hangs",
@@ -219,7 +219,7 @@ impl Remote {
                 ),
             })?,
         };
-        stream.set_read_timeout(Some(COMMAND)).map_err(LabError::system("set a time-out"))?;
+        stream.set_read_timeout(Some(patient(COMMAND))).map_err(LabError::system("set a time-out"))?;
         write_line(&mut stream, request).map_err(|error| self.broken(&error))?;
         Ok(stream)
     }
@@ -306,6 +306,7 @@ impl Spawned {
         limit: Duration,
         look: impl Fn(&Output) -> Option<T>,
     ) -> Result<T, LabError> {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         let mut state = lock(&self.heard.state);
         loop {
