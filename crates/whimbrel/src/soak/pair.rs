@@ -267,7 +267,7 @@ impl Guest {
             let mut since = witness.reports().iter().filter(|report| report.wall_ms > now);
             let first = since.next();
             // One pass alone may have begun before.
-            first.zip(since.last()).is_some_and(|(first, last)| last.passes >= first.passes + 2)
+            first.zip(since.next_back()).is_some_and(|(first, last)| last.passes >= first.passes + 2)
         };
         if !self.wait(interrupt, whole)? {
             let last = self.witness.reports().last().map(|report| report.sequence);
