@@ -38,6 +38,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/vmm/src/seccomp/violation.rs", "a signal handler, and what the kernel tells it"),
     ("crates/vmm/src/terminal.rs", "terminal attributes, and signal handlers that put them back"),
     ("crates/vmm/src/vcpu/exit.rs", "the page that the kernel shares with a vCPU"),
+    ("crates/vmm/src/vcpu/times.rs", "clocks of other threads have no names in any crate"),
     ("crates/vmm/src/vcpu/kick.rs", "one flag in that page, and a signal handler"),
     ("crates/whimbrel/src/bench/huge_memory.rs", "huge pages are mapped for the bare copy"),
     ("guests/workload/src/", "a machine without an operating system"),

@@ -19,7 +19,7 @@ mod threads;
 pub mod destination;
 pub mod source;
 
-pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine};
+pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
 pub use threads::{PlainThreads, ThreadRole, Threads, catch_panic};
 
 /// An error and everything that caused it, in one line.

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use migration::{Outcome, Status};
 use ram::{DirtyLog, Ram};
@@ -14,6 +14,8 @@ pub trait SourceMachine: Send + Sync {
     fn ram(&self) -> Ram;
     /// The log of what vCPUs write.
     fn dirty_log(&self) -> Arc<dyn DirtyLog>;
+    /// What vCPUs have spent their time on up to now; `None` where that is not known. Called after every round.
+    fn vcpu_times(&self) -> Option<VcpuTimes>;
     /// Every device whose state [`Self::save`] will answer.
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What the destination's machine must be able to be; it is compared by [`DestinationMachine::check`].
@@ -32,6 +34,17 @@ pub trait SourceMachine: Send + Sync {
     /// The locks cannot be had: the destination has not let go of the disks yet, or somebody else uses them. The machine
     /// then stays stopped, and this is called again a moment later.
     fn resume(&self, run: bool) -> Result<(), MachineError>;
+}
+
+/// What all vCPUs of a machine together have spent, since they were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VcpuTimes {
+    /// Page faults of the guest that the hypervisor resolved; with dirty logging on, nearly all are first writes to a page.
+    pub faults: Option<u64>,
+    /// CPU time outside of the guest, in the kernel: faults are resolved there.
+    pub kernel: Duration,
+    /// Time in which they could have run and no CPU was free.
+    pub waiting: Duration,
 }
 
 /// A machine that can come, as the engine needs it. All methods are called on the migration thread.

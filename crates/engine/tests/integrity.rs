@@ -55,6 +55,9 @@ impl SourceMachine for Forgetful {
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
         Arc::new(Log { log: self.0.dirty_log(), ram: self.0.ram() })
     }
+    fn vcpu_times(&self) -> Option<whimbrel_engine::VcpuTimes> {
+        None
+    }
     fn devices(&self) -> Vec<DeviceInfo> {
         self.0.devices()
     }

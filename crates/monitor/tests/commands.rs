@@ -185,7 +185,7 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     let change = json!({
         "max-bandwidth": u64::MAX, "downtime-limit": 50, "multifd-channels": 64, "announce-rounds": 0,
         "avail-switchover-bandwidth": 7, "tls-creds": "", "tls-hostname": null,
-        "whimbrel-digest": "off"
+        "whimbrel-digest": "transfer"
     });
     client.execute("migrate-set-parameters", change).unwrap();
     let got: MigrationParameters = client.query("query-migrate-parameters", Value::Null).unwrap();
@@ -194,7 +194,7 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     expected.downtime_limit = 50;
     expected.announce.rounds = 0;
     expected.avail_switchover_bandwidth = 7;
-    expected.whimbrel_digest = Digest::Off;
+    expected.whimbrel_digest = Digest::Transfer;
     assert_eq!(got, expected);
     for (set, digest) in
         [(json!(true), Digest::Full), (json!(false), Digest::Off), (json!("transfer"), Digest::Transfer)]

@@ -1,4 +1,5 @@
 use std::{
+    mem::MaybeUninit,
     ops::Range,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
@@ -161,11 +162,15 @@ impl PageSums {
         let Some(segment) = self.ram.blocks().get(block).and_then(|block| block.segment(page, 1)) else {
             return 0;
         };
-        let mut copy = [0_u8; PAGE_SIZE];
+        let mut copy = MaybeUninit::<[u8; PAGE_SIZE]>::uninit();
         // SAFETY: the segment is one page of a mapping that lives as long as `self.ram`. It is copied out before it is looked
-        // at: a guest that writes meanwhile can spoil the sum of a page that is sent again for that, and nothing else.
-        unsafe { std::ptr::copy_nonoverlapping(segment.address.as_ptr(), copy.as_mut_ptr(), PAGE_SIZE) };
-        xxh3_64(&copy) as u32 ^ self.of_zeros
+        // at: a guest that writes meanwhile can spoil the sum of a page that is sent again for that, and nothing else. The copy
+        // fills the whole array.
+        let copy = unsafe {
+            std::ptr::copy_nonoverlapping(segment.address.as_ptr(), copy.as_mut_ptr().cast(), PAGE_SIZE);
+            copy.assume_init_ref()
+        };
+        xxh3_64(copy) as u32 ^ self.of_zeros
     }
 }
 

@@ -90,16 +90,7 @@ impl Channels {
     fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
         let connection = resources.control.dial_again(DIAL_TIMEOUT).map_err(|error| chain(&error))?;
         let connection = Arc::new(connection);
-        let mut sender = Sender::new(
-            index,
-            connection.clone(),
-            resources.ram.clone(),
-            resources.log.clone(),
-            resources.touched.clone(),
-            resources.pacer.clone(),
-            resources.progress.clone(),
-            (resources.digest, resources.sums.clone()),
-        );
+        let mut sender = Sender::new(index, connection.clone(), resources);
         sender.greet(resources.session, wire::PROTOCOL_VERSION).map_err(|error| chain(&error))?;
         let (queue, work) = unbounded();
         let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue};
 use migration::{FixedCosts, Params, Progress, Statistics, Status, source::Event};
 use parking_lot::Mutex;
 
-use super::{Input, Shared};
+use super::{Input, RoundStalls, Shared};
 
 /// An attempt under way, or over.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub cpu: Duration,
     /// Page channels that are open.
     pub channels: u16,
+    /// What vCPUs spent besides the guest, in every round that is over and in which the machine ran.
+    pub stalls: Vec<RoundStalls>,
     /// Switchover costs as measured.
     pub fixed_costs: FixedCosts,
 }
@@ -90,6 +92,7 @@ impl Handle {
             cpu: shared.cpu.total(),
             channels: shared.channels.load(Ordering::Relaxed),
             fixed_costs: source.fixed_costs(),
+            stalls: shared.stalls.lock().rounds(),
             statistics,
         }
     }

@@ -7,6 +7,7 @@ mod abandoned;
 mod channels;
 mod handle;
 mod sender;
+mod stalls;
 mod work;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::{
     FixedCosts, Outcome, Params, Source, Status,
-    source::{Action, Event},
+    source::{Action, Event, State},
 };
 use parking_lot::Mutex;
 use ram::{DirtySet, PageSums, Touched};
@@ -29,6 +30,7 @@ use wire::{BlockInfo, Hello, Message, SessionId};
 use self::{
     abandoned::Abandoned,
     channels::Channels,
+    stalls::Stalls,
     work::{Chunk, RoundProgress, RoundWork},
 };
 use crate::{
@@ -38,7 +40,10 @@ use crate::{
     threads,
 };
 
-pub use self::handle::{Handle, Snapshot};
+pub use self::{
+    handle::{Handle, Snapshot},
+    stalls::RoundStalls,
+};
 
 /// How long dialling may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -69,6 +74,7 @@ struct Shared {
     pacer: Arc<Pacer>,
     cpu: Arc<CpuTime>,
     channels: std::sync::atomic::AtomicU16,
+    stalls: Mutex<Stalls>,
     /// Whether the machine ran, once it was stopped.
     was_running: Mutex<Option<bool>>,
 }
@@ -120,6 +126,7 @@ pub fn start_on(
         pacer,
         cpu: Arc::default(),
         channels: 0.into(),
+        stalls: Mutex::default(),
         was_running: Mutex::default(),
     });
     let (events, inputs) = unbounded();
@@ -379,6 +386,7 @@ impl Attempt {
         self.chunks = work::chunks(&ram, count);
         let log = self.machine.dirty_log();
         log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
+        self.shared.stalls.lock().begin(self.machine.vcpu_times());
         self.observer.pass(1);
         self.set = Some(Arc::new(DirtySet::all(&ram)));
         let digest = self.shared.source.lock().params().digest;
@@ -418,6 +426,11 @@ impl Attempt {
     }
 
     fn fetch_dirty(&mut self) -> Event {
+        // Not when the machine is stopped: every microsecond counts then.
+        let state = self.shared.source.lock().state();
+        if let State::Fetching { round } = state {
+            self.shared.stalls.lock().end_round(round, self.machine.vcpu_times());
+        }
         let (ram, log) = (self.machine.ram(), self.machine.dirty_log());
         // The channel threads have let go of the set: they did so before they reported the end of their round.
         let Some(set) = self.set.as_mut().and_then(Arc::get_mut) else {

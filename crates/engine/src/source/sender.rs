@@ -6,7 +6,10 @@ use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
 use wire::{Batch, ChannelHello, Digest, Encoding, MAX_RUNS, RoundEnd, SessionId};
 
-use super::work::{Chunk, RoundProgress, RoundWork};
+use super::{
+    channels::Resources,
+    work::{Chunk, RoundProgress, RoundWork},
+};
 
 /// Raw pages in a batch: 1 MiB, which stays in a core's cache between the look for zeros and the copy into the socket.
 const BATCH_PAGES: u64 = 256;
@@ -60,23 +63,14 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(
-        index: u16,
-        connection: Arc<Connection>,
-        ram: Ram,
-        log: Arc<dyn DirtyLog>,
-        touched: Touched,
-        pacer: Arc<Pacer>,
-        progress: Arc<RoundProgress>,
-        (digest, sums): (Digest, Option<Arc<PageSums>>),
-    ) -> Self {
+    pub(crate) fn new(index: u16, connection: Arc<Connection>, resources: &Resources) -> Self {
         Self {
             index,
             connection,
-            ram,
-            log,
-            pacer,
-            progress,
+            ram: resources.ram.clone(),
+            log: resources.log.clone(),
+            pacer: resources.pacer.clone(),
+            progress: resources.progress.clone(),
             sequence: 0,
             batch: Batch::default(),
             raw_in_batch: 0,
@@ -84,11 +78,11 @@ impl Sender {
             frame: Vec::with_capacity(16 << 10),
             pieces: Vec::with_capacity(MAX_RUNS),
             words: Vec::with_capacity(128),
-            touched,
+            touched: resources.touched.clone(),
             touched_words: Vec::with_capacity(128),
             round: ChannelRound::default(),
-            sums,
-            verifies: digest == Digest::Full,
+            sums: resources.sums.clone(),
+            verifies: resources.digest == Digest::Full,
         }
     }
 

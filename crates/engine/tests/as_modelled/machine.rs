@@ -146,6 +146,9 @@ impl SourceMachine for Here {
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
         Arc::new(Clean)
     }
+    fn vcpu_times(&self) -> Option<whimbrel_engine::VcpuTimes> {
+        None
+    }
     fn devices(&self) -> Vec<DeviceInfo> {
         devices()
     }

@@ -209,6 +209,9 @@ impl SourceMachine for Heavy {
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
         self.0.dirty_log()
     }
+    fn vcpu_times(&self) -> Option<whimbrel_engine::VcpuTimes> {
+        None
+    }
     fn devices(&self) -> Vec<DeviceInfo> {
         let ballast =
             |index| DeviceInfo { id: format!("ballast{index}"), kind: "ballast".into(), version: 1 };

@@ -63,6 +63,9 @@ impl SourceMachine for Disguised {
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
         self.machine.dirty_log()
     }
+    fn vcpu_times(&self) -> Option<whimbrel_engine::VcpuTimes> {
+        None
+    }
     fn devices(&self) -> Vec<DeviceInfo> {
         self.devices.clone()
     }

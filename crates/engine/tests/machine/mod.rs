@@ -223,6 +223,9 @@ impl SourceMachine for Machine {
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
         self.log.clone()
     }
+    fn vcpu_times(&self) -> Option<whimbrel_engine::VcpuTimes> {
+        None
+    }
     fn devices(&self) -> Vec<DeviceInfo> {
         devices()
     }

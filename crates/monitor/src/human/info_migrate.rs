@@ -173,6 +173,20 @@ fn downtime_phases(f: &mut fmt::Formatter<'_>, phases: &DowntimePhases) -> fmt::
     Ok(())
 }
 
+/// What the guest felt in each round, where that was measured.
+fn stalls(f: &mut fmt::Formatter<'_>, rounds: &[RoundInfo]) -> fmt::Result {
+    for round in rounds {
+        let (Some(kernel), Some(waiting)) = (round.vcpu_kernel_ms, round.vcpu_waiting_ms) else { continue };
+        let faults = round.faults.map_or_else(String::new, |faults| format!("{faults} page faults, "));
+        writeln!(
+            f,
+            "vCPUs in round {}: {faults}{kernel:.1} ms in the kernel, {waiting:.1} ms waiting for a CPU",
+            round.round
+        )?;
+    }
+    Ok(())
+}
+
 fn rounds(f: &mut fmt::Formatter<'_>, rounds: &[RoundInfo]) -> fmt::Result {
     if rounds.is_empty() {
         return Ok(());
@@ -192,6 +206,7 @@ fn rounds(f: &mut fmt::Formatter<'_>, rounds: &[RoundInfo]) -> fmt::Result {
         ];
         row(f, cells.each_ref().map(String::as_str))?;
     }
+    stalls(f, rounds)?;
     for (round, decision) in rounds.iter().filter_map(|round| Some((round.round, round.decision.as_ref()?))) {
         writeln!(f, "after round {round}: {decision}")?;
     }

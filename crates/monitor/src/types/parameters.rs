@@ -33,9 +33,9 @@ pub struct MigrationParameters {
 #[serde(rename_all = "kebab-case")]
 pub enum Digest {
     /// Nothing.
+    #[default]
     Off,
     /// Every page as it was sent with the page as it was placed: finds damage on the way.
-    #[default]
     Transfer,
     /// That, and all memory of the stopped machine with what was sent, and of the destination with what was placed: finds also
     /// writes that the dirty log missed. It takes time while the machine is stopped.

@@ -64,6 +64,15 @@ pub struct RoundInfo {
     pub wire_rate: u64,
     /// Milliseconds that the round took.
     pub duration_ms: u64,
+    /// Page faults of the guest that the hypervisor resolved meanwhile: nearly all are first writes to a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults: Option<u64>,
+    /// Milliseconds that vCPUs spent in the kernel meanwhile, all together; faults are resolved there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_kernel_ms: Option<f64>,
+    /// Milliseconds that vCPUs could have run meanwhile and no CPU was free, all together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_waiting_ms: Option<f64>,
     /// Milliseconds of downtime that were foretold after the round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_downtime_ms: Option<f64>,

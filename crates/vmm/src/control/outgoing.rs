@@ -3,7 +3,7 @@ use std::{
     time::SystemTime,
 };
 
-use engine::{MachineError, Observer, SourceMachine, Threads, source};
+use engine::{MachineError, Observer, SourceMachine, Threads, VcpuTimes, source};
 use migration::{Outcome, Status};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
@@ -12,7 +12,7 @@ use transport::{Address, Reach};
 use wire::{DeviceInfo, SessionId};
 
 use super::{Control, one_line, query, story};
-use crate::Machine;
+use crate::{Machine, vcpu::Spent};
 
 /// A migration that leaves, or left.
 #[derive(Clone, Debug)]
@@ -100,6 +100,11 @@ impl SourceMachine for Leaving {
 
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
         self.machine.dirty_log()
+    }
+
+    fn vcpu_times(&self) -> Option<VcpuTimes> {
+        let Spent { faults, kernel, waiting } = self.machine.vcpus_spent();
+        Some(VcpuTimes { faults, kernel, waiting })
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

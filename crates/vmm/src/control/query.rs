@@ -96,7 +96,7 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
     WhimbrelInfo {
         session: Some(session.to_owned()),
         channels: snapshot.channels.into(),
-        rounds: statistics.rounds.iter().map(round).collect(),
+        rounds: statistics.rounds.iter().map(|stats| round(stats, stalls_in(snapshot, stats))).collect(),
         downtime_limit_ms: millis(snapshot.params.downtime_limit),
         predicted_downtime_ms: statistics.predicted.map(fine_millis),
         percentage: Some(snapshot.progress.percentage),
@@ -110,8 +110,19 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
     }
 }
 
-fn round(stats: &RoundStats) -> RoundInfo {
+/// What vCPUs spent in this round.
+pub(super) fn stalls_in<'a>(
+    snapshot: &'a source::Snapshot,
+    stats: &RoundStats,
+) -> Option<&'a source::RoundStalls> {
+    snapshot.stalls.iter().find(|stalls| stalls.round == stats.round)
+}
+
+fn round(stats: &RoundStats, stalls: Option<&source::RoundStalls>) -> RoundInfo {
     RoundInfo {
+        faults: stalls.and_then(|stalls| stalls.faults),
+        vcpu_kernel_ms: stalls.map(|stalls| fine_millis(stalls.kernel)),
+        vcpu_waiting_ms: stalls.map(|stalls| fine_millis(stalls.waiting)),
         round: stats.round + 1,
         bytes: stats.bytes,
         pages: stats.raw_pages + stats.zero_pages,

@@ -6,7 +6,7 @@ use engine::{destination, source};
 use migration::{PAGE_BYTES, RoundStats, Status};
 use report::{
     Arrived, ArrivedChannel, Decision, Downtime, Integrity, Outcome, Parameters, Party, Phase, Report, Round,
-    SCHEMA, Side, Totals,
+    RoundStalls, SCHEMA, Side, Stalls, Totals,
 };
 use wire::SessionId;
 
@@ -47,8 +47,12 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
     let statistics = &snapshot.statistics;
     let last = statistics.rounds.iter().position(|round| Some(round.began) >= statistics.stopped);
     let is_last = |index| statistics.stopped.is_some() && Some(index) == last;
-    let rounds: Vec<_> =
-        statistics.rounds.iter().enumerate().map(|(index, stats)| round(stats, is_last(index))).collect();
+    let rounds: Vec<_> = statistics
+        .rounds
+        .iter()
+        .enumerate()
+        .map(|(index, stats)| round(&snapshot, stats, is_last(index)))
+        .collect();
     let first = statistics.rounds.front().map_or(0, |round| round.round);
     Report {
         schema: SCHEMA,
@@ -79,7 +83,7 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
         decisions: decisions(statistics),
         downtime: downtime(&snapshot),
         cpu_seconds: snapshot.cpu.as_secs_f64(),
-        stalls: None,
+        stalls: stalls(&snapshot),
         integrity: Some(Integrity {
             level: snapshot.params.digest.name().into(),
             equal: equal(&snapshot, outcome),
@@ -140,7 +144,7 @@ pub(super) fn arriving(
     })
 }
 
-fn round(stats: &RoundStats, last: bool) -> Round {
+fn round(snapshot: &source::Snapshot, stats: &RoundStats, last: bool) -> Round {
     Round {
         round: stats.round + 1,
         last,
@@ -153,8 +157,33 @@ fn round(stats: &RoundStats, last: bool) -> Round {
         dirty_rate: finite(stats.dirty_rate),
         wire_rate: finite(stats.wire_rate),
         predicted_downtime_ms: stats.predicted.map(ms),
-        stalls: None,
+        stalls: query::stalls_in(snapshot, stats).map(|stalls| RoundStalls {
+            faults: stalls.faults,
+            kernel_ms: ms(stalls.kernel),
+            waiting_for_cpu_ms: ms(stalls.waiting),
+        }),
     }
+}
+
+/// What is measured, for whoever reads the figures.
+const MEASURE: &str = "Sums over all vCPUs. Page faults are counted by KVM (pf_taken). Time in the kernel is CPU time of the vCPU \
+    threads outside of the guest, as the kernel accounts it; most kernels sample it at every tick, so that it is rough in short \
+    rounds. Time spent waiting for a CPU is exact (schedstat), and is not the migration's doing where others use the host";
+
+fn stalls(snapshot: &source::Snapshot) -> Option<Stalls> {
+    let rounds = &snapshot.stalls;
+    let first = rounds.first()?;
+    let faults = rounds.iter().map(|round| round.faults).sum();
+    let sum = |time: fn(&source::RoundStalls) -> Duration| ms(rounds.iter().map(time).sum());
+    Some(Stalls {
+        measure: MEASURE.into(),
+        total: RoundStalls {
+            faults: first.faults.and(faults),
+            kernel_ms: sum(|round| round.kernel),
+            waiting_for_cpu_ms: sum(|round| round.waiting),
+        },
+        kernel_ms_per_second_before: None,
+    })
 }
 
 fn decisions(statistics: &migration::Statistics) -> Vec<Decision> {

@@ -1,19 +1,37 @@
 //! The KVM calls that `kvm-ioctls` does not offer, or offers only with an allocation per call.
 #![expect(unsafe_code, reason = "these are system calls with pointers")]
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use kvm_bindings::{
     KVMIO, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_dirty_log, kvm_dirty_log__bindgen_ty_1,
 };
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::{
     errno,
-    ioctl::{ioctl_with_mut_ref, ioctl_with_ref},
-    ioctl_iow_nr, ioctl_iowr_nr,
+    ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ref},
+    ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr,
 };
 
 // Linux, include/uapi/linux/kvm.h.
 ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
 ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
+
+ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+
+/// A descriptor to read the statistics of a vCPU from.
+///
+/// # Errors
+/// What the kernel says: it may be too old.
+pub(crate) fn stats_fd(vcpu: &VcpuFd) -> Result<OwnedFd, errno::Error> {
+    // SAFETY: the call takes no argument.
+    let fd = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };
+    if fd < 0 {
+        return Err(errno::Error::last());
+    }
+    // SAFETY: the kernel has just made the descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
 
 /// Reads the dirty log of a slot of `pages` pages into `bits`.
 ///

@@ -15,6 +15,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::errno;
 
 pub(crate) use dirty_log::KvmDirtyLog;
+pub(crate) use ioctl::stats_fd;
 pub(crate) use slots::MemorySlots;
 
 use crate::arch::layout;

@@ -81,6 +81,17 @@ impl Machine {
         self.board.vcpus.iter().map(crate::vcpu::Vcpu::thread_id).collect()
     }
 
+    /// What all vCPUs together have spent their time on besides the guest.
+    pub(crate) fn vcpus_spent(&self) -> crate::vcpu::Spent {
+        let each = self.board.vcpus.iter().map(crate::vcpu::Vcpu::spent);
+        each.reduce(|sum, vcpu| crate::vcpu::Spent {
+            faults: sum.faults.zip(vcpu.faults).map(|(sum, faults)| sum + faults),
+            kernel: sum.kernel + vcpu.kernel,
+            waiting: sum.waiting + vcpu.waiting,
+        })
+        .unwrap_or_default()
+    }
+
     /// Presses the power button. What happens is up to the guest.
     pub fn power_button(&self) {
         self.devices.power.lock().press_power_button();

@@ -65,7 +65,8 @@ pub(super) const BUILD: &[u64] = &[
     both::<kvm_msr_list>(0x02),
     both::<kvm_cpuid2>(0x05),
     both::<kvm_msr_list>(0x0a),
-    // KVM_CREATE_VCPU, KVM_SET_TSS_ADDR, KVM_CREATE_IRQCHIP.
+    // KVM_GET_STATS_FD, KVM_CREATE_VCPU, KVM_SET_TSS_ADDR, KVM_CREATE_IRQCHIP.
+    none(0xce),
     none(0x41),
     none(0x47),
     none(0x60),

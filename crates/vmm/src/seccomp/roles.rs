@@ -112,8 +112,10 @@ impl Role {
             Self::Monitor => {
                 vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, &[libc::SYS_eventfd2]]
             }
-            // Threads make digests; locks of disks are fcntl.
-            Self::Migration => vec![TALK, WAIT, CONNECT, THREADS, DROP, FLUSH, PUNCH],
+            // Locks of disks are fcntl; statistics of vCPUs are read at an offset.
+            Self::Migration => {
+                vec![TALK, WAIT, CONNECT, DROP, FLUSH, PUNCH, &[libc::SYS_pread64]]
+            }
             Self::Channel => vec![TALK, WAIT, HOLES, PUNCH],
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE],

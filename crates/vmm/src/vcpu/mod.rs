@@ -3,6 +3,7 @@
 mod exit;
 mod kick;
 mod run;
+mod times;
 
 use std::{
     io,
@@ -18,6 +19,7 @@ use kvm_ioctls::VcpuFd;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub(crate) use run::End;
+pub(crate) use times::Spent;
 
 use crate::{
     bus::Buses,
@@ -26,6 +28,7 @@ use crate::{
     seccomp::{self, Role},
 };
 use kick::ImmediateExit;
+use times::Meter;
 
 /// A call made on the vCPU's own thread.
 type Call = Box<dyn FnOnce(&mut VcpuFd) + Send>;
@@ -38,6 +41,7 @@ enum Command {
 /// The handle of one vCPU's thread. Dropping it ends the thread.
 pub(crate) struct Vcpu {
     shared: Arc<Shared>,
+    meter: Meter,
     /// Closed (none) while the thread is told to end.
     commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
@@ -74,12 +78,13 @@ impl Vcpu {
             running: Mutex::new(false),
             parked: Condvar::new(),
         });
+        let meter = Meter::new(&fd);
         let (commands, inbox) = channel();
         let theirs = shared.clone();
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || serve(index, &mut fd, &theirs, &surroundings, &inbox))?;
-        Ok(Self { shared, commands: Some(commands), thread: Some(thread) })
+        Ok(Self { shared, meter, commands: Some(commands), thread: Some(thread) })
     }
 
     /// Lets the vCPU run. It must be parked.
@@ -94,6 +99,11 @@ impl Vcpu {
     /// The kernel's id of the thread, for whoever pins it to a CPU; 0 until it has started.
     pub(crate) fn thread_id(&self) -> u32 {
         self.shared.thread_id.load(Ordering::Relaxed)
+    }
+
+    /// What it has spent its time on besides the guest.
+    pub(crate) fn spent(&self) -> Spent {
+        self.meter.read(self.thread_id())
     }
 
     /// Asks the vCPU to leave the guest, without waiting: all are asked before one is waited for.

@@ -129,7 +129,9 @@ fn a_cancelled_migration_is_reported_on_both_sides() {
 
     let (here, there) = both(&directory);
     assert_eq!((here.outcome, there.outcome), (Outcome::Cancelled, Outcome::Failed));
-    assert!(there.reason.as_ref().unwrap().contains("cancelled by the user"), "{:?}", there.reason);
+    // The word and the end of the connections are on different connections: either comes first.
+    let reason = there.reason.unwrap();
+    assert!(reason.contains("cancelled by the user") || reason.contains("closed the connection"), "{reason}");
     assert!(here.downtime.unwrap().total_ms.is_none());
     let said = destination.command("query-whimbrel-report", Value::Null);
     assert_eq!(said["session"], json!(here.session));
