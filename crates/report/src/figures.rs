@@ -157,9 +157,6 @@ pub struct Stalls {
     pub measure: String,
     /// Sums over all rounds in which the machine ran.
     pub total: RoundStalls,
-    /// Kernel time of all vCPU threads per second before the migration, in milliseconds: what the guest costs at rest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kernel_ms_per_second_before: Option<f64>,
 }
 
 /// What the guest felt in one round, over all vCPUs.

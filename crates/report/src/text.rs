@@ -211,9 +211,6 @@ fn stall_lines(text: &mut String, stalls: &Stalls) {
     }
     line!(text, "  {:<26} {}", "vCPUs in the kernel", Millis(total.kernel_ms));
     line!(text, "  {:<26} {}", "vCPUs waiting for a CPU", Millis(total.waiting_for_cpu_ms));
-    if let Some(before) = stalls.kernel_ms_per_second_before {
-        line!(text, "  {:<26} {} each second", "in the kernel at rest", Millis(before));
-    }
     line!(text, "  {}", clean(&stalls.measure));
 }
 

@@ -171,11 +171,8 @@ fn stall_section(page: &mut String, stalls: &Stalls, report: &Report) {
     let mut body = plot::bars("What vCPUs lost by round", &names, &bars, millis);
     let total = &stalls.total;
     let faults = total.faults.map_or_else(String::new, |faults| format!("{} page faults; ", Count(faults)));
-    let before = stalls
-        .kernel_ms_per_second_before
-        .map_or_else(String::new, |ms| format!(" At rest: {} in the kernel each second.", Millis(ms)));
     let sums = format!(
-        "{faults}{} in the kernel, {} waiting for a CPU.{before}",
+        "{faults}{} in the kernel, {} waiting for a CPU.",
         Millis(total.kernel_ms),
         Millis(total.waiting_for_cpu_ms)
     );

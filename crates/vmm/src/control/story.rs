@@ -182,7 +182,6 @@ fn stalls(snapshot: &source::Snapshot) -> Option<Stalls> {
             kernel_ms: sum(|round| round.kernel),
             waiting_for_cpu_ms: sum(|round| round.waiting),
         },
-        kernel_ms_per_second_before: None,
     })
 }
 
