@@ -121,7 +121,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "whimbrel",
-        may_use: &["config", "guests", "monitor", "report"],
+        may_use: &["config", "faults", "guests", "monitor", "report"],
         must_not_use: &[KVM, MEMORY],
         because: "the operator's tool sees a machine only through its command line and its monitor",
     },
