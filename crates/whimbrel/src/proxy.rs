@@ -24,7 +24,6 @@ use std::time::Duration;
 ///
 /// For example: cut@control:before:go, flip=3@channel0:in:pages#2+4100, kill=destination@control:after:ready.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct Arguments {
     /// Where to listen: tcp:HOST:PORT (port 0 for any that is free) or unix:PATH
     listen: Address,
