@@ -15,7 +15,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const SHOWN_LINES: usize = 15;
 
 /// What the lab runs on this machine, and the Debian packages that have it.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
@@ -24,6 +24,7 @@ const NEEDED: [(&str, &str); 8] = [
     ("mke2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("setpriv", "util-linux"),
+    ("nice", "coreutils"),
 ];
 
 /// Programs that are to run in hosts and guests.

@@ -53,6 +53,7 @@ impl Machine {
         machine.program("apt-cache", "echo 'Version: 9'; echo 'Depends: linux-image-9-amd64 (= 9)'");
         machine.program("apt-get", "echo 'E: Could not resolve the archive' >&2; exit 100");
         machine.program("setpriv", "shift 2; exec \"$@\"");
+        machine.program("nice", "shift 2; exec \"$@\"");
         machine.program("qemu-system-x86_64", "echo 'the emulator is broken' >&2; exit 1");
         for name in ["dpkg-deb", "xz", "mke2fs", "e2fsck"] {
             machine.program(name, "");
