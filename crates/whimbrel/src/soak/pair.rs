@@ -7,7 +7,8 @@ use super::judge::{Destination, Facts, Outcome, Source, judge};
 use super::record::{Problem, Record};
 use super::scenario::Scenario;
 use super::yard::{Place, Yard};
-use crate::rig::{Interrupt, MachineError, Witness, WitnessError};
+use crate::rig::{Interrupt, Machine, MachineError, Witness, WitnessError};
+use monitor::ClientError;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Whatever there is of the guest and of the place to which it goes next.
@@ -40,6 +41,8 @@ const MAY_KEEP: u64 = 4 << 20;
 const IDLE_CPU: Duration = Duration::from_millis(1);
 /// Milliseconds that the guest's clock may be ahead of the host's: less than between two of its reports.
 const AHEAD_MS: u64 = 50;
+/// How long a process may be frozen.
+const THAW_PATIENCE: Duration = Duration::from_secs(60);
 /// Reports that are kept of a guest.
 const REPORTS: usize = 64;
 
@@ -330,19 +333,22 @@ impl Place {
         self.machine.has_ended()
     }
 
-    /// An answer of its monitor; `None` if the process has ended.
+    /// An answer of its monitor; `None` if the process has ended. One that is frozen answers when it goes on.
     pub(super) fn ask<T>(
         &mut self,
-        question: impl FnOnce(&mut crate::rig::Machine) -> Result<T, MachineError>,
+        question: impl Fn(&mut Machine) -> Result<T, MachineError>,
     ) -> Result<Option<T>, SoakError> {
-        if self.is_dead() {
-            return Ok(None);
+        let deadline = Instant::now() + THAW_PATIENCE;
+        while !self.is_dead() {
+            match question(&mut self.machine) {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(MachineError::Died { .. }) => break,
+                Err(MachineError::Monitor { source: ClientError::Timeout { .. }, .. })
+                    if Instant::now() < deadline => {}
+                Err(_) if self.is_dead() => break,
+                Err(error) => return Err(error.into()),
+            }
         }
-        match question(&mut self.machine) {
-            Ok(answer) => Ok(Some(answer)),
-            Err(MachineError::Died { .. }) => Ok(None),
-            Err(_) if self.is_dead() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(None)
     }
 }
