@@ -48,6 +48,12 @@ pub trait Handler: Send + Sync {
     /// `migrate-continue`: goes on from the state, which must be the one that the migration is in.
     fn migrate_continue(&self, state: MigrationStatus) -> Result<(), CommandError>;
 
+    /// `whimbrel-take-back`: the machine runs on here. For a migration of which it is not known who has the machine.
+    fn take_back(&self) -> Result<(), CommandError>;
+
+    /// `whimbrel-let-go`: the machine is at the destination. For a migration of which it is not known who has the machine.
+    fn let_go(&self) -> Result<(), CommandError>;
+
     /// `query-migrate`.
     fn query_migrate(&self) -> MigrationInfo;
 

@@ -281,6 +281,25 @@ fn an_address_that_is_none_is_refused_with_what_to_write() {
 }
 
 #[test]
+fn who_has_the_machine_is_decided_by_those_who_know_the_risk() {
+    let bench = Bench::new();
+    let mut client = bench.client();
+    for (verb, line) in [("take-back", "take_back"), ("let-go", "let_go")] {
+        let command = format!("whimbrel-{verb}");
+        for arguments in [Value::Null, json!({ "force": false })] {
+            let refused = refusal(client.execute(&command, arguments));
+            assert!(refused.contains("Be sure") && refused.contains("\"force\": true"), "{refused}");
+        }
+        assert!(client.human(line).unwrap().contains("Be sure"));
+        assert_eq!(bench.machine.state().decided, None);
+        client.execute(&command, json!({ "force": true })).unwrap();
+        assert_eq!(bench.machine.state().decided.take(), Some(verb));
+        assert_eq!(client.human(&format!("{line} -f")).unwrap(), "");
+        assert_eq!(bench.machine.state().decided.take(), Some(verb));
+    }
+}
+
+#[test]
 fn a_migration_is_told_by_events_if_they_are_switched_on() {
     let bench = Bench::new();
     let mut client = bench.client();

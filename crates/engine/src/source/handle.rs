@@ -5,7 +5,10 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue};
-use migration::{FixedCosts, Params, Progress, Statistics, Status, source::Event};
+use migration::{
+    FixedCosts, Params, Progress, Statistics, Status,
+    source::{Event, Verdict},
+};
 use parking_lot::Mutex;
 
 use super::{Input, RoundStalls, Shared};
@@ -61,6 +64,11 @@ impl Handle {
     /// Lets a switchover that waits go on.
     pub fn proceed(&self) {
         self.post(Event::Continue);
+    }
+
+    /// Says who has the machine. Without effect unless that is unknown.
+    pub fn decide(&self, verdict: Verdict) {
+        self.post(Event::Decided(verdict));
     }
 
     /// Changes the parameters that are live.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use wire::Message;
 
-use super::{ASK_INTERVAL, Action, RESUME_INTERVAL, RESUME_PATIENCE, Source, State};
+use super::{ASK_INTERVAL, Action, RESUME_INTERVAL, RESUME_PATIENCE, Source, State, Verdict};
 use crate::{
-    Outcome, Time,
+    Outcome, Status, Time,
     handover::{Answer, SourceSide},
 };
 
@@ -33,6 +33,24 @@ impl Source {
         self.side = self.side.learn(Answer::NotRunning);
         let outcome = Outcome::Failed(format!("The destination did not run the machine: {reason}"));
         self.resume(now, outcome, Message::Bye)
+    }
+
+    /// People decide, where the destination cannot be asked.
+    pub(super) fn decided(&mut self, now: Time, verdict: Verdict) -> Vec<Action> {
+        if self.status() != Status::Unknown {
+            return Vec::new();
+        }
+        match verdict {
+            Verdict::TakeBack => {
+                self.side = self.side.learn(Answer::NotRunning);
+                let reason = "An operator took the machine back, without an answer from the destination";
+                self.resume(now, Outcome::Failed(reason.into()), Message::Abort { reason: reason.into() })
+            }
+            Verdict::LetGo => {
+                self.statistics.reason = "An operator said that the destination has the machine".into();
+                self.released(now)
+            }
+        }
     }
 
     pub(super) fn link_lost(&mut self, now: Time, reason: String) -> Vec<Action> {

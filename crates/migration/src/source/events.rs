@@ -49,8 +49,19 @@ pub enum Event {
     Cancel,
     /// The user lets the switchover go on.
     Continue,
+    /// The user says who has the machine, which the destination cannot.
+    Decided(Verdict),
     /// Time has passed; see [`Source::deadline`].
     Tick,
+}
+
+/// What people say who have looked at the destination. Whatever happens then is on them: nothing can check it but the disk locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It never ran at the destination, and never will.
+    TakeBack,
+    /// It ran at the destination.
+    LetGo,
 }
 
 /// What to do.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wire::{Digest, Hello, Message};
 
-pub use self::events::{Action, Event};
+pub use self::events::{Action, Event, Verdict};
 use crate::{
     FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, handover::SourceSide,
     stats::bytes_of,
@@ -188,6 +188,7 @@ impl Source {
             Event::MachineFailed(reason) => self.fail(now, reason),
             Event::Cancel => self.cancel(now),
             Event::Continue => self.proceed(now),
+            Event::Decided(verdict) => self.decided(now, verdict),
             Event::Tick => Vec::new(),
         }
     }

@@ -29,6 +29,8 @@ pub(crate) enum Broken {
     DoesNotAsk,
     /// The source does not listen when the destination gives up after *go* was said.
     DoesNotHearAFarewell,
+    /// The operator takes the machine back without looking at the destination.
+    DecidesWithoutLooking,
     /// The source runs the machine without its disk.
     ResumesWithoutTheLock,
     /// The source counts as paused before it has its disk again.

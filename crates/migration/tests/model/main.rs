@@ -126,6 +126,7 @@ const RULES: &[(Broken, u8, bool, &str)] = &[
     (Broken::RanBeforeItFailedToStart, 1, false, claims::NO_WAY_BACK),
     (Broken::DoesNotAsk, 1, false, claims::SETTLES),
     (Broken::DoesNotHearAFarewell, 1, false, claims::SETTLES),
+    (Broken::DecidesWithoutLooking, 1, false, claims::NEVER_TWO),
     (Broken::ResumesWithoutTheLock, 1, true, claims::LOCKED),
     (Broken::IsPausedBeforeItHasTheLock, 1, true, claims::SETTLES),
     (Broken::RunsByCommandWithoutTheLock, 1, true, claims::LOCKED),

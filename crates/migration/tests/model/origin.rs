@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use whimbrel_migration::{handover::SourceSide, source::State};
+use whimbrel_migration::{Status, handover::SourceSide, source::State};
 
 use crate::{
     broken::Broken,
@@ -55,6 +55,12 @@ impl Origin {
     /// Whether the machine is here: it runs, or an operator's word makes it run.
     pub(crate) fn has_the_machine(&self) -> bool {
         matches!(self.guest, Guest::Running | Guest::Paused)
+    }
+
+    /// Whether the migration's end is unknown, and the machine waits for an answer.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_idle()
+            && self.attempt.as_ref().is_some_and(|attempt| attempt.source.status() == Status::Unknown)
     }
 
     pub(crate) fn is_idle(&self) -> bool {

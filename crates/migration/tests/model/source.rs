@@ -10,7 +10,7 @@ use std::{
 use whimbrel_migration::{
     FixedCosts, Outcome, Params, Source, Status, Time,
     handover::SourceSide,
-    source::{Action, Event, State},
+    source::{Action, Event, State, Verdict},
 };
 
 use crate::words::{Word, hello};
@@ -62,6 +62,7 @@ pub(crate) enum Input {
     LinkLost,
     Cancel,
     Continue,
+    Decided(Verdict),
     /// The next deadline is over.
     Tick,
     /// Nothing was heard for long, pings or not.
@@ -214,6 +215,7 @@ impl Input {
             Self::LinkLost => Event::LinkLost(String::new()),
             Self::Cancel => Event::Cancel,
             Self::Continue => Event::Continue,
+            Self::Decided(verdict) => Event::Decided(verdict),
             Self::Tick | Self::Silence => Event::Tick,
         }
     }

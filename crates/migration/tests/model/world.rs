@@ -6,6 +6,7 @@ use std::{
 };
 
 use stateright::Property;
+use whimbrel_migration::source::Verdict;
 
 use crate::{
     arrival::{Arrival, There},
@@ -102,6 +103,8 @@ pub(crate) enum Step {
     OperatorCancelsAtDestination,
     OperatorPauses,
     OperatorResumes,
+    /// Says who has the machine, having looked.
+    OperatorDecides(Verdict),
     SourceDoes(How),
     SourceConnects,
     SourceDoesNotConnect,
@@ -195,6 +198,15 @@ impl World {
             steps.push(Step::OperatorCancels);
             if model.asks_before_switchover {
                 steps.push(Step::OperatorContinues);
+            }
+        }
+        if origin.is_unknown() {
+            let looks = model.broken != Some(Broken::DecidesWithoutLooking);
+            if !looks || self.never_ran_there_and_never_will() {
+                steps.push(Step::OperatorDecides(Verdict::TakeBack));
+            }
+            if self.history.ran_there {
+                steps.push(Step::OperatorDecides(Verdict::LetGo));
             }
         }
         if self.arrival.as_ref().is_some_and(|arrival| arrival.is_idle() && arrival.destination.is_busy()) {
@@ -305,6 +317,7 @@ impl World {
             Step::OperatorCancelsAtDestination => self.cancel_at_destination(),
             Step::OperatorPauses => self.pause(),
             Step::OperatorResumes => self.run_by_command(model),
+            Step::OperatorDecides(verdict) => self.source_handles(model, Input::Decided(verdict)),
             Step::SourceDoes(how) => self.do_duty(model, how),
             Step::SourceConnects => self.dialled(model, true),
             Step::SourceDoesNotConnect => self.dialled(model, false),
@@ -385,6 +398,12 @@ impl World {
             .filter_map(|step| Some((rank(&step)?, step)))
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, step)| step)
+    }
+
+    /// What an operator sees who looks at the destination.
+    fn never_ran_there_and_never_will(&self) -> bool {
+        let vacant = |arrival: &Arrival| !arrival.destination.is_busy() && arrival.guest == There::Nothing;
+        !self.history.ran_there && self.arrival.as_ref().is_none_or(vacant)
     }
 
     pub(crate) fn destination_has(&self) -> bool {

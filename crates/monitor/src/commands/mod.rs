@@ -1,6 +1,7 @@
 //! The commands of QMP: their names, and how each turns a client's arguments into a call of the [`Handler`].
 
 mod arguments;
+mod decide;
 mod keys;
 mod machine;
 mod migration;
@@ -13,6 +14,7 @@ use arguments::Arguments;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub(crate) use decide::{LET_GO_RISK, TAKE_BACK_RISK};
 pub(crate) use keys::parse_combination;
 pub(crate) use migration::{capability_states, set_capabilities};
 pub(crate) use parameters::{parse_size, parse_text as parse_parameter};
@@ -40,7 +42,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 27] = [
+const COMMANDS: [Command; 29] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -61,6 +63,8 @@ const COMMANDS: [Command; 27] = [
     Command { name: "migrate-incoming", run: Run::With(migration::migrate_incoming) },
     Command { name: "migrate_cancel", run: Run::Plain(|c| done(c.handler.migrate_cancel())) },
     Command { name: "migrate-continue", run: Run::With(migration::migrate_continue) },
+    Command { name: "whimbrel-take-back", run: Run::With(decide::take_back) },
+    Command { name: "whimbrel-let-go", run: Run::With(decide::let_go) },
     Command { name: "query-migrate", run: Run::Plain(|c| to_value(&c.handler.query_migrate())) },
     Command { name: "migrate-set-capabilities", run: Run::With(migration::migrate_set_capabilities) },
     Command {

@@ -36,7 +36,7 @@ impl From<CommandError> for Failure {
 
 type Outcome = Result<String, Failure>;
 
-const COMMANDS: [Command; 16] = [
+const COMMANDS: [Command; 18] = [
     Command {
         name: "announce_self",
         alias: "",
@@ -67,6 +67,13 @@ const COMMANDS: [Command; 16] = [
         arguments: "[what]",
         help: "show information, or what there is",
         run: info,
+    },
+    Command {
+        name: "let_go",
+        alias: "",
+        arguments: "-f",
+        help: "of a migration with an unknown end, say that the machine is at the destination; without -f, say what that risks",
+        run: |c, args| decide(args, commands::LET_GO_RISK, || c.handler.let_go()),
     },
     Command {
         name: "migrate",
@@ -145,6 +152,13 @@ const COMMANDS: [Command; 16] = [
         help: "reset the machine",
         run: |c, args| plain(args, || c.handler.system_reset()),
     },
+    Command {
+        name: "take_back",
+        alias: "",
+        arguments: "-f",
+        help: "of a migration with an unknown end, say that the machine runs on here; without -f, say what that risks",
+        run: |c, args| decide(args, commands::TAKE_BACK_RISK, || c.handler.take_back()),
+    },
 ];
 
 /// Runs a line, and returns what QEMU would print.
@@ -213,6 +227,14 @@ fn migrate(context: Context<'_>, arguments: &[&str]) -> Outcome {
 fn migrate_incoming(context: Context<'_>, arguments: &[&str]) -> Outcome {
     let [uri] = exactly(arguments)?;
     silent(context.handler.migrate_incoming(&uri.parse().map_err(CommandError::from)?, true))
+}
+
+fn decide(arguments: &[&str], risk: &str, decide: impl FnOnce() -> Result<(), CommandError>) -> Outcome {
+    match arguments {
+        ["-f"] => silent(decide()),
+        [] => Err(CommandError::generic(format!("{risk}. If you are, add -f")).into()),
+        _ => Err(Failure::Usage("only -f is known")),
+    }
 }
 
 fn migrate_continue(context: Context<'_>, arguments: &[&str]) -> Outcome {

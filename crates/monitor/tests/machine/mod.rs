@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) incoming: Option<Address>,
     pub(crate) quitting: bool,
     cancelled: bool,
+    /// What the operator said of a migration with an unknown end.
+    pub(crate) decided: Option<&'static str>,
     released: bool,
 }
 
@@ -63,6 +65,7 @@ impl Machine {
             incoming: None,
             quitting: false,
             cancelled: false,
+            decided: None,
             released: false,
         };
         Self { inner: Arc::new(Inner { events, state: Mutex::new(state), changed: Condvar::new() }) }
@@ -250,6 +253,16 @@ impl Handler for Machine {
         }
         state.released = true;
         self.inner.changed.notify_all();
+        Ok(())
+    }
+
+    fn take_back(&self) -> Outcome {
+        self.state().decided = Some("take-back");
+        Ok(())
+    }
+
+    fn let_go(&self) -> Outcome {
+        self.state().decided = Some("let-go");
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
@@ -64,6 +65,14 @@ impl Handler for Commands {
             arrival.handle.cancel();
         }
         Ok(())
+    }
+
+    fn take_back(&self) -> Result<(), CommandError> {
+        self.0.decide(Verdict::TakeBack)
+    }
+
+    fn let_go(&self) -> Result<(), CommandError> {
+        self.0.decide(Verdict::LetGo)
     }
 
     fn migrate_continue(&self, state: MigrationStatus) -> Result<(), CommandError> {

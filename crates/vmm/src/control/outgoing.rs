@@ -4,7 +4,7 @@ use std::{
 };
 
 use engine::{MachineError, Observer, SourceMachine, Threads, VcpuTimes, source};
-use migration::{Outcome, Status};
+use migration::{Outcome, Status, source::Verdict};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
@@ -66,6 +66,25 @@ impl Control {
             total_bytes,
         });
         Ok(())
+    }
+
+    /// People say who has the machine, where the destination cannot.
+    pub(super) fn decide(&self, verdict: Verdict) -> Result<(), CommandError> {
+        let departure = self.departure.lock();
+        let Some(departure) = departure.as_ref() else {
+            return Err(CommandError::generic("No migration was started: the machine is here"));
+        };
+        match departure.handle.snapshot().status {
+            Status::Unknown => {
+                tracing::warn!(session = %departure.session, "An operator decides who has the machine: {verdict:?}");
+                departure.handle.decide(verdict);
+                Ok(())
+            }
+            status => Err(CommandError::generic(format!(
+                "There is nothing to decide: it is known who has the machine, the migration is '{}'",
+                status.name()
+            ))),
+        }
     }
 
     /// How the engine starts its threads.

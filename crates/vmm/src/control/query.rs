@@ -90,7 +90,8 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
     let unknown = snapshot.status == Status::Unknown;
     let advice = unknown.then(|| {
         "Do not start the machine anywhere. Restore the network between the two hosts: this side asks the destination by \
-         itself, every second, who runs the machine"
+         itself, every second, who runs the machine. If the destination can never answer again, look there whether the machine \
+         ran, and say so here: take_back or let_go (whimbrel-take-back, whimbrel-let-go) tell what they risk"
             .to_owned()
     });
     WhimbrelInfo {
