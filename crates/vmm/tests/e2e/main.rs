@@ -14,3 +14,4 @@ mod migration;
 mod python;
 mod seccomp;
 mod terminal;
+mod undecided;
