@@ -31,7 +31,7 @@ use self::{
     abandoned::Abandoned,
     channels::Channels,
     stalls::Stalls,
-    work::{Chunk, RoundProgress, RoundWork},
+    work::{Chunks, RoundProgress, RoundWork},
 };
 use crate::{
     MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, catch_panic, chain,
@@ -144,7 +144,8 @@ pub fn start_on(
         control: None,
         dial: 0,
         channels: None,
-        chunks: Arc::new([]),
+        chunks: Chunks::default(),
+        dirty_pages: 0,
         set: None,
         sent: false,
         status: Status::None,
@@ -194,7 +195,9 @@ struct Attempt {
     /// Number of the last dial; what an older one brings is ignored.
     dial: u32,
     channels: Option<Channels>,
-    chunks: Arc<[Chunk]>,
+    chunks: Chunks,
+    /// Pages in `set`.
+    dirty_pages: u64,
     set: Option<Arc<DirtySet>>,
     /// Whether the set was given to the channels since it was fetched.
     sent: bool,
@@ -383,7 +386,8 @@ impl Attempt {
 
     fn prepare(&mut self, count: u16) -> Result<Event, String> {
         let ram = self.machine.ram();
-        self.chunks = work::chunks(&ram, count);
+        self.chunks = Chunks::new(&ram, count);
+        self.dirty_pages = ram.bytes() / ram::PAGE_SIZE as u64;
         let log = self.machine.dirty_log();
         log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
         self.shared.stalls.lock().begin(self.machine.vcpu_times());
@@ -421,7 +425,8 @@ impl Attempt {
             return Some(Event::LinkLost("There are no channels".into()));
         };
         self.sent = true;
-        channels.send_round(&Arc::new(RoundWork::new(round, last, set.clone(), self.chunks.clone())));
+        let chunks = self.chunks.for_round(self.dirty_pages);
+        channels.send_round(&Arc::new(RoundWork::new(round, last, set.clone(), chunks)));
         None
     }
 
@@ -442,6 +447,7 @@ impl Attempt {
         self.sent = false;
         match fetched {
             Ok(pages) => {
+                self.dirty_pages = pages;
                 self.observer.pass(self.shared.source.lock().statistics().dirty_syncs + 1);
                 Event::DirtyFetched { pages }
             }

@@ -29,6 +29,16 @@ pub(crate) struct Chunk {
     pub(crate) pages: u64,
 }
 
+/// All memory in chunks: large ones where there is much to send, small ones where there is little, so that every channel gets some of
+/// it. A working set is often one stretch of memory.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    large: Arc<[Chunk]>,
+    small: Arc<[Chunk]>,
+    /// Fewer dirty pages than this are little.
+    little: u64,
+}
+
 /// Figures of the round under way, for whoever asks meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct RoundProgress {
@@ -38,13 +48,19 @@ pub(crate) struct RoundProgress {
     pub(crate) zero_pages: AtomicU64,
 }
 
-/// Smallest chunk: 2 MiB, so that the last pass over a small working set still keeps every channel busy.
+/// Smallest of the large chunks: 2 MiB.
 const MIN_CHUNK_PAGES: u64 = (2 << 20) / PAGE_SIZE as u64;
 /// Largest chunk: 32 MiB. Clearing is one system call a chunk; the time between clearing a page and sending it, in which
 /// writes make it dirty again for nothing, grows with the chunk.
 const MAX_CHUNK_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 /// Chunks for each channel to aim at, so that channels end together.
 const CHUNKS_PER_CHANNEL: u64 = 32;
+/// Smallest chunk that the log can be cleared by (Linux, Documentation/virt/kvm/api.rst, KVM_CLEAR_DIRTY_LOG).
+const MIN_SMALL_CHUNK_PAGES: u64 = 64;
+/// Most small chunks: taking one costs some nanoseconds, dirty or not, and the machine may be stopped meanwhile.
+const MAX_SMALL_CHUNKS: u64 = 1 << 14;
+/// With fewer than these large chunks for each channel to send, channels would end at different times.
+const LARGE_CHUNKS_EACH: u64 = 4;
 
 impl RoundWork {
     pub(crate) fn new(round: u32, last: bool, set: Arc<DirtySet>, chunks: Arc<[Chunk]>) -> Self {
@@ -62,11 +78,26 @@ impl RoundWork {
     }
 }
 
-/// Cuts all memory into chunks for `channels` channels.
-pub(crate) fn chunks(ram: &Ram, channels: u16) -> Arc<[Chunk]> {
-    let total: u64 = ram.blocks().iter().map(ram::Block::pages).sum();
-    let wanted = total / (u64::from(channels) * CHUNKS_PER_CHANNEL).max(1);
-    let pages = wanted.clamp(MIN_CHUNK_PAGES, MAX_CHUNK_PAGES).next_multiple_of(MIN_CHUNK_PAGES);
+impl Chunks {
+    /// Cuts all memory for `channels` channels.
+    pub(crate) fn new(ram: &Ram, channels: u16) -> Self {
+        let total: u64 = ram.blocks().iter().map(ram::Block::pages).sum();
+        let channels = u64::from(channels);
+        let wanted = total / (channels * CHUNKS_PER_CHANNEL).max(1);
+        let large = wanted.clamp(MIN_CHUNK_PAGES, MAX_CHUNK_PAGES).next_multiple_of(MIN_CHUNK_PAGES);
+        let small = total.div_ceil(MAX_SMALL_CHUNKS).next_multiple_of(MIN_SMALL_CHUNK_PAGES).min(large);
+        let little = if channels > 1 { channels * LARGE_CHUNKS_EACH * large } else { 0 };
+        Self { large: cut(ram, large), small: cut(ram, small), little }
+    }
+
+    /// The chunks for a round of so many dirty pages.
+    pub(crate) fn for_round(&self, dirty_pages: u64) -> Arc<[Chunk]> {
+        if dirty_pages < self.little { self.small.clone() } else { self.large.clone() }
+    }
+}
+
+/// Cuts all memory into chunks of so many pages.
+fn cut(ram: &Ram, pages: u64) -> Arc<[Chunk]> {
     let blocks = ram.blocks().iter().enumerate();
     blocks
         .flat_map(|(block, info)| {
@@ -91,12 +122,28 @@ mod tests {
         let layout = [block("ram.low", 0, 100 << 20), block("ram.high", 4 << 30, (37 << 20) + 4096)];
         let ram = Ram::allocate(&layout, Backing::Anonymous).unwrap();
         for channels in [1, 4, 64] {
-            let mut expected = vec![0; 2];
-            for chunk in chunks(&ram, channels).iter() {
-                assert_eq!((chunk.first_page, chunk.first_page % 64), (expected[chunk.block], 0));
-                expected[chunk.block] += chunk.pages;
+            let chunks = Chunks::new(&ram, channels);
+            for dirty_pages in [0, u64::MAX] {
+                let mut expected = vec![0; 2];
+                for chunk in chunks.for_round(dirty_pages).iter() {
+                    assert_eq!((chunk.first_page, chunk.first_page % 64), (expected[chunk.block], 0));
+                    expected[chunk.block] += chunk.pages;
+                }
+                assert_eq!(expected, [25_600, 9_473]);
             }
-            assert_eq!(expected, [25_600, 9_473]);
         }
+    }
+    #[test]
+    fn a_small_working_set_is_shared_out_among_all_channels() {
+        let layout = [BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: 1 << 30 }];
+        let ram = Ram::allocate(&layout, Backing::Anonymous).unwrap();
+        for channels in [2, 8, 32] {
+            let dirty = 4096;
+            let chunks = Chunks::new(&ram, channels).for_round(dirty);
+            let taken = chunks.iter().filter(|chunk| chunk.first_page < dirty).count();
+            assert!(taken >= usize::from(channels), "{taken} chunks for {channels} channels");
+        }
+        let alone = Chunks::new(&ram, 1);
+        assert_eq!(alone.for_round(4096), alone.for_round(u64::MAX), "one channel takes everything");
     }
 }
