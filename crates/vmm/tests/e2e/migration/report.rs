@@ -173,7 +173,8 @@ fn what_arrived_of_a_source_that_died_is_reported() {
     assert_eq!(arrived.channels.len(), 2);
     let pages: u64 = arrived.channels.iter().map(|channel| channel.raw_pages).sum();
     assert!(pages >= 100 && pages == report.totals.raw_pages, "{arrived:?}");
-    for channel in &arrived.channels {
+    // One channel may have taken every chunk so far: there is a bandwidth limit.
+    for channel in arrived.channels.iter().filter(|channel| channel.raw_pages > 0) {
         assert!(channel.frames > 1 && channel.last_frame.as_deref() == Some("Pages"), "{channel:?}");
         // Each whole batch: header, table, contents.
         assert!(channel.bytes > channel.raw_pages * 4096 + channel.frames * 16, "{channel:?}");
