@@ -56,7 +56,8 @@ impl Report {
     }
 }
 
-/// Reads a report out of a line of the guest's serial output. `None` if it is another line, or cut short.
+/// Reads a report out of a line of the guest's serial output. `None` if it is another line, or cut short before `lost=`, the last
+/// word that every report has. A line that was cut behind it lacks counts of devices.
 ///
 /// Numbers that this version does not know are kept in [`Report::more`]; words that are no numbers are passed
 /// over.
