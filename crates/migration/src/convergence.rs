@@ -73,7 +73,7 @@ impl FixedCosts {
     /// the limit no round helps, and a single switchover on a host that was busy would keep the machine from ever moving. So
     /// there it is believed less and less, down to the guess that an attempt without a past begins with. The round trip is
     /// measured all the time.
-    fn believed(&self, limit: Duration, elapsed: Duration) -> Duration {
+    pub(crate) fn believed(&self, limit: Duration, elapsed: Duration) -> Duration {
         if self.total() <= limit {
             return self.total();
         }

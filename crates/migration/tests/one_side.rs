@@ -32,16 +32,26 @@ fn hello(devices: usize) -> Hello {
     }
 }
 
-/// A source whose machine is stopped and sent, waiting for *ready*; switchover began at 1 s.
-fn source_that_awaits_ready(params: Params) -> Source {
-    let (mut source, _) = Source::start(params, hello(1), FixedCosts::default());
+/// A source that sends its first round, which began at `now`.
+fn source_that_sends(params: Params, fixed: FixedCosts, now: Duration) -> Source {
+    let (mut source, _) = Source::start(params, hello(1), fixed);
     let accept = Accept { version: 1, release: String::new(), channels: 1 };
-    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0, digest: None };
     for event in [
         Event::Connected,
         Event::Message(Message::Accept(accept)),
         Event::Prepared,
         Event::Message(Message::ChannelsOpen),
+    ] {
+        source.handle(now, event);
+    }
+    source
+}
+
+/// A source whose machine is stopped and sent, waiting for *ready*; switchover began at 1 s.
+fn source_that_awaits_ready(params: Params) -> Source {
+    let mut source = source_that_sends(params, FixedCosts::default(), SECOND);
+    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0, digest: None };
+    for event in [
         sent(),
         Event::DirtyFetched { pages: 0 },
         Event::Stopped { was_running: true },
@@ -87,6 +97,29 @@ fn a_downtime_that_the_user_allowed_is_not_cut_short() {
     let mut source = source_that_awaits_ready(params);
     assert!(!resumes(&source.handle(60 * SECOND, Event::Tick)));
     assert!(resumes(&source.handle(75 * SECOND, Event::Tick)));
+}
+
+#[test]
+fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
+    let params = Params { channels: 1, downtime_limit: Duration::from_millis(10), ..Params::default() };
+    let fixed = FixedCosts { load: Duration::from_secs(1), ..FixedCosts::default() };
+    let mut source = source_that_sends(params, fixed, Duration::ZERO);
+    let (mut now, step, mut rounds) = (Duration::from_millis(100), Duration::from_micros(100), 1);
+    let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
+    source.handle(now, first);
+    while now < Duration::from_secs(1) {
+        let mut actions = source.handle(now, Event::DirtyFetched { pages: 0 });
+        while actions.is_empty() {
+            now += step;
+            actions = source.handle(now, Event::Tick);
+        }
+        rounds += actions.iter().filter(|action| matches!(action, Action::SendRound { .. })).count();
+        now += step;
+        source.handle(now, Event::RoundSent { bytes: 100, raw_pages: 0, zero_pages: 0, digest: None });
+    }
+    assert!((20..=60).contains(&rounds), "{rounds} rounds in a second");
+    let cancelled = source.handle(now, Event::Cancel);
+    assert!(cancelled.contains(&Action::End(Outcome::Cancelled)), "{cancelled:?}");
 }
 
 #[test]

@@ -33,6 +33,10 @@ const RESUME_INTERVAL: Duration = Duration::from_millis(50);
 /// half a minute when the link is dead; a lock server may take longer to notice that it died.
 const RESUME_PATIENCE: Duration = Duration::from_secs(120);
 
+/// Pause before a round that has hardly anything to send and cannot be the last one yet: without it such rounds follow each other
+/// by the thousand, each a system call and a set of wakes, until something changes.
+const REST: Duration = Duration::from_millis(20);
+
 /// Where an attempt is. Only [`Source`] changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
@@ -56,6 +60,13 @@ pub enum State {
     Fetching {
         /// Number of the round that is over.
         round: u32,
+    },
+    /// There is hardly anything to send, and stopping the machine alone is believed to take too long.
+    Resting {
+        /// Number of the round to come.
+        round: u32,
+        /// When it begins.
+        until: Time,
     },
     /// The machine is being stopped.
     Stopping {
@@ -202,6 +213,7 @@ impl Source {
             State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
                 Some(self.next_ping.min(self.heard + self.params.peer_timeout))
             }
+            State::Resting { until, .. } => Some(until),
             State::Stopping { .. } | State::LastFetch { .. } | State::LastPass { .. } | State::AwaitReady => {
                 Some(self.next_ping.min(self.switchover_began + self.switchover_timeout()))
             }
@@ -219,7 +231,7 @@ impl Source {
     pub fn status(&self) -> Status {
         match self.state {
             State::Connecting | State::Handshake | State::Preparing { .. } => Status::Setup,
-            State::Sending { .. } | State::Fetching { .. } => Status::Active,
+            State::Sending { .. } | State::Fetching { .. } | State::Resting { .. } => Status::Active,
             State::PreSwitchover { .. } => Status::PreSwitchover,
             State::Stopping { .. }
             | State::LastFetch { .. }
@@ -376,6 +388,7 @@ impl Source {
                 }
                 self.ping(now)
             }
+            State::Resting { round, .. } => self.begin_round(now, round),
             State::Stopping { .. } | State::LastFetch { .. } | State::LastPass { .. } | State::AwaitReady => {
                 let timeout = self.switchover_timeout();
                 if now >= self.switchover_began + timeout {

@@ -2,7 +2,7 @@
 
 use wire::Message;
 
-use super::{Action, Source, State};
+use super::{Action, REST, Source, State};
 use crate::{Decision, RoundStats, Time, convergence, stats::bytes_of};
 
 impl Source {
@@ -94,6 +94,7 @@ impl Source {
             bytes_of(pages) as f64 / now.saturating_sub(self.round_began).as_secs_f64().max(1e-9);
         let Decision { switch, predicted, reason } =
             convergence::decide(&self.params, &self.fixed, last, pages, wire_rate, self.extra_rounds);
+        let took = now.saturating_sub(last.began);
         last.decision.clone_from(&reason);
         last.decided = now;
         last.predicted = predicted;
@@ -101,8 +102,14 @@ impl Source {
             self.extra_rounds += 1;
         }
         self.statistics.predicted = predicted;
-        self.statistics.reason = format!("Round {round}: {reason}");
+        self.statistics.reason = format!("Round {}: {reason}", round + 1);
         if !switch {
+            // Sending does not help then, only time does.
+            let limit = self.params.downtime_limit;
+            if self.fixed.believed(limit, now) > limit && took < REST {
+                self.enter(State::Resting { round: round + 1, until: now + REST }, now);
+                return Vec::new();
+            }
             return self.begin_round(now, round + 1);
         }
         self.enter(State::Stopping { round: round + 1 }, now);
