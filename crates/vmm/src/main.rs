@@ -1,6 +1,6 @@
 //! `whimbrel-vmm`: one process, one virtual machine.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use config::{Invocation, LogLevel, from_args};
 
@@ -29,7 +29,9 @@ fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 }
 
 fn log_to_stderr(level: LogLevel) {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(max_level(level)).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours);
+    log.with_max_level(max_level(level)).init();
 }
 
 fn max_level(level: LogLevel) -> tracing::level_filters::LevelFilter {

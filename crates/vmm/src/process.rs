@@ -142,7 +142,9 @@ fn watch_signals(mut signals: Signals) -> Result<Arc<OnceLock<Arc<Control>>>, Pr
                 _ if signal == SIGCONT => terminal::resume(),
                 Some(control) if !ending => {
                     ending = true;
-                    control.end(ShutdownCause::HostSignal, 0);
+                    if let Err(refused) = control.ask_to_end(ShutdownCause::HostSignal) {
+                        tracing::error!("{refused}. A second signal ends it all the same");
+                    }
                 }
                 _ => {
                     terminal::restore();

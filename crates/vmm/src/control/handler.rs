@@ -42,8 +42,7 @@ impl Handler for Commands {
     }
 
     fn quit(&self) -> Result<(), CommandError> {
-        self.0.end(ShutdownCause::HostQmpQuit, 0);
-        Ok(())
+        self.0.ask_to_end(ShutdownCause::HostQmpQuit)
     }
 
     fn migrate(&self, destination: &Address) -> Result<(), CommandError> {
@@ -58,6 +57,12 @@ impl Handler for Commands {
     }
 
     fn migrate_cancel(&self) -> Result<(), CommandError> {
+        if self.0.is_undecided() {
+            return Err(CommandError::generic(
+                "It is too late to cancel: the destination was told to run the machine, and has not been heard since. \
+                 `info migrate` says what to do",
+            ));
+        }
         if let Some(departure) = &*self.0.departure.lock() {
             departure.handle.cancel();
         }

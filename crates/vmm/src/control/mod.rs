@@ -202,6 +202,27 @@ impl Control {
         let _ = self.endings.send(Ending { cause, status });
     }
 
+    /// Asks the process to end, on behalf of somebody who can be told that it must not.
+    ///
+    /// # Errors
+    /// It is not known who has the machine: what is here may be its only copy.
+    pub fn ask_to_end(&self, cause: ShutdownCause) -> Result<(), CommandError> {
+        if self.is_undecided() {
+            return Err(CommandError::generic(
+                "It is not known who has the machine, and this process may have its only copy: it does not end. Say first who \
+                 has it, take_back or let_go (whimbrel-take-back, whimbrel-let-go) tell what they risk",
+            ));
+        }
+        self.end(cause, 0);
+        Ok(())
+    }
+
+    /// Whether a migration waits for an answer to *go*.
+    pub(super) fn is_undecided(&self) -> bool {
+        let departure = self.departure.lock();
+        departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status == Status::Unknown)
+    }
+
     /// What the machine says. The program calls this for every event, from one thread.
     pub fn hear(&self, event: MachineEvent) {
         if let Err(panic) = panics::catch(|| self.act_on(event)) {
@@ -232,6 +253,13 @@ impl Control {
         if let Some(departure) = departure {
             departure.handle.cancel();
             departure.handle.join_within(CLOSE_TIMEOUT);
+            // Asked to end in the moment of the hand-over. Its answer is worth waiting for: who cannot wait sends a second signal.
+            while departure.handle.snapshot().status == Status::Unknown {
+                tracing::error!(
+                    "It is not known who has the machine: the process ends when the destination has said so"
+                );
+                departure.handle.join_within(UNDECIDED_PATIENCE);
+            }
             if departure.handle.snapshot().status.is_under_way() {
                 let report = story::leaving(&self.here, &departure, report::Outcome::Unresolved);
                 self.reports.store(|| Some(report));
@@ -323,13 +351,17 @@ impl Control {
 }
 
 /// How long the end of the process waits for a migration that it cancels.
+/// Between two words about a migration that keeps the process from ending.
+const UNDECIDED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn why_it_may_not_run(state: RunState) -> String {
     match state {
         RunState::Postmigrate => "The machine has moved away and runs elsewhere".into(),
         RunState::FinishMigrate => {
-            "The machine is stopped for the end of a migration: wait for it, or cancel it".into()
+            "The machine is stopped for the end of a migration: wait for it, or cancel it. Where it is not known who has the \
+             machine, `info migrate` says what to do"
+                .into()
         }
         RunState::Inmigrate => "There is no machine here yet: it waits for a migration".into(),
         RunState::InternalError => "The machine is stopped by an internal error: reset it".into(),

@@ -1,5 +1,5 @@
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::SystemTime,
 };
 
@@ -75,6 +75,11 @@ impl Control {
             return Err(CommandError::generic("No migration was started: the machine is here"));
         };
         match departure.handle.snapshot().status {
+            Status::Unknown if verdict == Verdict::TakeBack && self.ending.load(Ordering::SeqCst) => {
+                Err(CommandError::generic(
+                    "The process was told to end before this became unknown: no machine runs in it any more",
+                ))
+            }
             Status::Unknown => {
                 tracing::warn!(session = %departure.session, "An operator decides who has the machine: {verdict:?}");
                 departure.handle.decide(verdict);

@@ -2,6 +2,8 @@
 
 use ::faults::{Address, Processes, Proxy};
 use monitor::types::{MigrationStatus, RunState};
+use rustix::process::Signal;
+use serde_json::json;
 
 use crate::harness::{Lab, Spec, Story, Vmm, holds, until};
 
@@ -39,6 +41,15 @@ fn a_machine_whose_destination_died_before_it_ran_is_taken_back_by_an_operator()
     let risk = says(&source, "take_back");
     assert!(risk.contains("two machines have lived on"), "{risk}");
     assert_eq!(source.run_state(), RunState::FinishMigrate, "it only told what it risks");
+
+    let refused = source.refused("migrate_cancel", json!(null));
+    assert!(refused.contains("too late to cancel"), "{refused}");
+    // It may be the only copy.
+    let refused = source.refused("quit", json!({}));
+    assert!(refused.contains("may have its only copy") && refused.contains("take_back"), "{refused}");
+    source.signal(Signal::TERM);
+    holds("the signal is heard", || source.log().contains("A second signal ends it all the same"));
+    assert!(source.is_alive());
 
     assert_eq!(says(&source, "take_back -f"), "");
     holds("the machine runs on", || source.run_state() == RunState::Running);
