@@ -89,7 +89,7 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
             result.as_ref().err().filter(|error| retry && !matches!(error, LabError::Wrong(_)))
         {
             println!("  FLAKY, on hosts that are booted anew: {}", explain(error));
-            ["a", "b"].map(|name| lab.host(name).kill());
+            ["a", "b"].iter().for_each(|name| lab.host(name).kill());
             result = attempt(&lab, scenario);
         }
         let took = start.elapsed().as_secs_f32();
