@@ -10,7 +10,7 @@ use std::{
 use agent::Ending;
 use clap::{Parser, Subcommand};
 use whimbrel_lab::{
-    Lab, LabError,
+    Host, Lab, LabError,
     scenarios::{self, Scenario},
 };
 
@@ -85,11 +85,14 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
         println!("{}: {}", scenario.name, scenario.about);
         let start = Instant::now();
         let mut result = attempt(&lab, scenario);
+        if result.is_err() {
+            keep_evidence(&lab, scenario.name);
+        }
         if let Some(error) =
             result.as_ref().err().filter(|error| retry && !matches!(error, LabError::Wrong(_)))
         {
             println!("  FLAKY, on hosts that are booted anew: {}", explain(error));
-            ["a", "b"].iter().for_each(|name| lab.host(name).kill());
+            lab.hosts().iter().for_each(Host::kill);
             result = attempt(&lab, scenario);
         }
         let took = start.elapsed().as_secs_f32();
@@ -105,6 +108,19 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
     match failed {
         0 => Ok(()),
         _ => Err(LabError::Wrong(format!("{failed} scenarios failed"))),
+    }
+}
+
+/// What the threads of all machines wait for, by the kernels of their hosts: of one that does not answer nothing else is known.
+const THREADS: &str = "for p in /proc/[0-9]*; do if [ \"$(cat $p/comm)\" = whimbrel-vmm ]; then tr '\\0' ' ' < $p/cmdline; echo; \
+     for t in $p/task/*; do echo \"$(cat $t/comm): $(cat $t/wchan)\"; cat $t/stack; done; fi; done; dmesg | tail -n 20; true";
+
+fn keep_evidence(lab: &Lab, scenario: &str) {
+    for host in lab.hosts().iter().filter(|host| host.is_on()) {
+        // A host that does not say is a host that hangs, and the failure says so already.
+        if let Ok(said) = host.remote().run(THREADS) {
+            let _ = std::fs::write(lab.logs().join(format!("{}.{scenario}.threads", host.name())), said);
+        }
     }
 }
 
