@@ -158,8 +158,8 @@ impl Connection {
     #[must_use]
     pub fn is_hung_up(&self) -> bool {
         let mut look = [PollFd::new(&self.fd, PollFlags::RDHUP)];
-        // What cannot be looked at is no connection any more.
-        poll(&mut look, Some(&Timespec::default())).map_or(true, |found| found > 0)
+        // A look that fails, by a signal for one, has seen nothing: nobody is given up for that.
+        poll(&mut look, Some(&Timespec::default())).is_ok_and(|found| found > 0)
     }
 
     /// Ends the connection in both directions, and every call that waits on it. May be called many times.

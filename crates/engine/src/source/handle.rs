@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, TryRecvError};
 use migration::{
     FixedCosts, Params, Progress, Statistics, Status,
     source::{Event, Verdict},
@@ -64,6 +64,14 @@ impl Handle {
     /// Lets a switchover that waits go on.
     pub fn proceed(&self) {
         self.post(Event::Continue);
+    }
+
+    /// Whether somebody waits for the answer to *go*, and for an operator's. Where a defect ended the thread nobody does, though it
+    /// stays unknown who has the machine.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        *self.shared.status.lock() == Status::Unknown
+            && self.alive.try_recv() != Err(TryRecvError::Disconnected)
     }
 
     /// Says who has the machine. Without effect unless that is unknown.

@@ -220,7 +220,7 @@ impl Control {
     /// Whether a migration waits for an answer to *go*.
     pub(super) fn is_undecided(&self) -> bool {
         let departure = self.departure.lock();
-        departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status == Status::Unknown)
+        departure.as_ref().is_some_and(|departure| departure.handle.is_undecided())
     }
 
     /// What the machine says. The program calls this for every event, from one thread.
@@ -254,7 +254,7 @@ impl Control {
             departure.handle.cancel();
             departure.handle.join_within(CLOSE_TIMEOUT);
             // Asked to end in the moment of the hand-over. Its answer is worth waiting for: who cannot wait sends a second signal.
-            while departure.handle.snapshot().status == Status::Unknown {
+            while departure.handle.is_undecided() {
                 tracing::error!(
                     "It is not known who has the machine: the process ends when the destination has said so"
                 );
@@ -350,9 +350,9 @@ impl Control {
     }
 }
 
-/// How long the end of the process waits for a migration that it cancels.
 /// Between two words about a migration that keeps the process from ending.
 const UNDECIDED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long the end of the process waits for a migration that it cancels.
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn why_it_may_not_run(state: RunState) -> String {

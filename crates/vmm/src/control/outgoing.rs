@@ -80,6 +80,9 @@ impl Control {
                     "The process was told to end before this became unknown: no machine runs in it any more",
                 ))
             }
+            Status::Unknown if !departure.handle.is_undecided() => Err(CommandError::generic(
+                "The migration's thread has ended by a defect, which the log tells: nothing can be decided here any more",
+            )),
             Status::Unknown => {
                 tracing::warn!(session = %departure.session, "An operator decides who has the machine: {verdict:?}");
                 departure.handle.decide(verdict);
