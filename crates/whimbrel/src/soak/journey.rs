@@ -5,8 +5,9 @@ use super::judge::{Destination, Facts, Source};
 use super::pair::{Guest, wait};
 use super::scenario::Scenario;
 use super::yard::Place;
-use crate::rig::{Interrupt, Machine};
+use crate::rig::{Interrupt, Machine, MachineError};
 use faults::{Address, FrameName, Passed, Processes, Proxy, Struck};
+use monitor::ClientError;
 use monitor::types::{MigrationInfo, MigrationStatus, RunState};
 use serde_json::json;
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ impl Journey<'_> {
         loop {
             if cancel.is_some_and(|after| began.elapsed() >= after) {
                 cancel = None;
-                source.ask(|machine| machine.execute("migrate_cancel", json!({})))?;
+                source.ask(cancel_if_it_can)?;
             }
             let Some(info) = source.ask(Machine::query_migrate)? else { break };
             if info.status.is_none_or(MigrationStatus::is_final) || began.elapsed() > patience {
@@ -154,6 +155,14 @@ impl Journey<'_> {
         }
         let info = destination.ask(Machine::query_migrate)?;
         Ok(info.is_none_or(|info| info.status.is_none_or(|status| status == MigrationStatus::Setup)))
+    }
+}
+
+/// Where the destination was told to run the machine it is too late to cancel, and the source says so: an answer like any other.
+fn cancel_if_it_can(source: &mut Machine) -> Result<(), MachineError> {
+    match source.execute("migrate_cancel", json!({})) {
+        Err(MachineError::Monitor { source: ClientError::Command { .. }, .. }) => Ok(()),
+        outcome => outcome.map(|_| ()),
     }
 }
 
