@@ -21,6 +21,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/ram/src/allocate.rs", "blocks are shared between threads by their address"),
     ("crates/ram/src/digest.rs", "guest memory is read through its address"),
     ("crates/ram/src/page_set.rs", "words are plain where nobody shares them, atomic where somebody does"),
+    ("crates/ram/src/page_sum.rs", "guest memory is summed up without a copy, by vector instructions"),
     ("crates/ram/src/place.rs", "addresses within a block, and pages that become zero"),
     ("crates/ram/src/populate.rs", "madvise has the pages of a fresh destination made ahead"),
     ("crates/ram/src/zero.rs", "vector instructions look at guest memory"),

@@ -1,12 +1,14 @@
-//! What the engine does to every page: looking for zeros, and walking a dirty bitmap.
+//! What the engine does to every page: looking for zeros, summing up, and walking a dirty bitmap.
 
 use std::{hint::black_box, ptr::NonNull};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use whimbrel_ram::{Backing, BlockLayout, PAGE_SIZE, Ram, for_each_run, is_zero_page};
+use whimbrel_ram::{Backing, BlockLayout, PAGE_SIZE, PageSums, Ram, for_each_run, is_zero_page};
 
 /// More than any cache, so that memory is what is measured.
 const BYTES: u64 = 256 << 20;
+/// Within the second cache of any core, as pages are that were just received.
+const CACHED_BYTES: u64 = 256 << 10;
 
 fn zero_pages(criterion: &mut Criterion) {
     let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: BYTES };
@@ -31,6 +33,24 @@ fn zero_pages(criterion: &mut Criterion) {
             black_box(words).iter().fold(0_u64, |sum, word| sum | word)
         });
     });
+    group.finish();
+}
+
+fn page_sums(criterion: &mut Criterion) {
+    let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: BYTES };
+    let ram = Ram::allocate(&[layout], Backing::Anonymous).expect("256 MiB of memory");
+    let block = &ram.blocks()[0];
+    let memory = block.segment(0, block.pages()).expect("the whole block").address;
+    // SAFETY: the whole block, which lives to the end of the function.
+    unsafe { memory.as_ptr().write_bytes(0x5a, BYTES as usize) };
+    let sums = PageSums::new(ram.clone());
+    let mut group = criterion.benchmark_group("sums of pages");
+    for (name, bytes) in [("from memory", BYTES), ("from the cache", CACHED_BYTES)] {
+        group.throughput(Throughput::Bytes(bytes)).sample_size(20);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| sums.take(0, 0, black_box(bytes / PAGE_SIZE as u64)));
+        });
+    }
     group.finish();
 }
 
@@ -60,5 +80,5 @@ fn sparse_walk(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, zero_pages, sparse_walk);
+criterion_group!(benches, zero_pages, page_sums, sparse_walk);
 criterion_main!(benches);

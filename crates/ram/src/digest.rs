@@ -1,12 +1,10 @@
 use std::{
-    mem::MaybeUninit,
     ops::Range,
+    ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use xxhash_rust::xxh3::xxh3_64;
-
-use crate::{PAGE_SIZE, Ram};
+use crate::{PAGE_SIZE, Ram, page_sum::page_sum};
 
 /// A sum of every page as it was last sent or placed, kept up to date page by page, and of every *piece* of memory.
 ///
@@ -48,7 +46,7 @@ impl PageSums {
             let count = block.pages().div_ceil(piece_pages);
             (0..count).map(|_| AtomicU64::new(0)).collect()
         });
-        Self { pieces: pieces.collect(), pages, piece_pages, of_zeros: xxh3_64(&[0; PAGE_SIZE]) as u32, ram }
+        Self { pieces: pieces.collect(), pages, piece_pages, of_zeros: of_zeros(), ram }
     }
 
     /// Takes `pages` pages from `first_page` of `block` in as they are in memory now. Pages that are not in memory are ignored.
@@ -162,15 +160,9 @@ impl PageSums {
         let Some(segment) = self.ram.blocks().get(block).and_then(|block| block.segment(page, 1)) else {
             return 0;
         };
-        let mut copy = MaybeUninit::<[u8; PAGE_SIZE]>::uninit();
-        // SAFETY: the segment is one page of a mapping that lives as long as `self.ram`. It is copied out before it is looked
-        // at: a guest that writes meanwhile can spoil the sum of a page that is sent again for that, and nothing else. The copy
-        // fills the whole array.
-        let copy = unsafe {
-            std::ptr::copy_nonoverlapping(segment.address.as_ptr(), copy.as_mut_ptr().cast(), PAGE_SIZE);
-            copy.assume_init_ref()
-        };
-        xxh3_64(copy) as u32 ^ self.of_zeros
+        // SAFETY: the segment is one page of a mapping that lives as long as `self.ram`.
+        let sum = unsafe { page_sum(segment.address) };
+        sum as u32 ^ self.of_zeros
     }
 }
 
@@ -184,6 +176,12 @@ fn weight(page: u64, sum: u32) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+fn of_zeros() -> u32 {
+    let mut zeros = [0_u8; PAGE_SIZE];
+    // SAFETY: as many bytes as a page has, which live to the end of the call.
+    unsafe { page_sum(NonNull::from(&mut zeros).cast()) as u32 }
 }
 
 /// Zeros that the host backs when they are written.
@@ -226,6 +224,17 @@ mod tests {
         others.take(0, 1, 1);
         others.take_zeros(0, 2, 100);
         assert_eq!(others.compare(&sums.pieces()), Ok(()));
+    }
+
+    /// What peers compare: another value here is another protocol version.
+    #[test]
+    fn pieces_of_known_memory_are_what_peers_of_this_protocol_version_have() {
+        let ram = ram();
+        let sums = PageSums::new(ram.clone());
+        write(&ram, 5000, 7);
+        write(&ram, 4 * MIB + 77, 255);
+        sums.take(0, 0, 5 * PAGES);
+        assert_eq!(sums.pieces(), [0x074a_cd3b_d99b_618c, 0, 0xc42a_9b2d_06d6_5b27, 0]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod digest;
 mod dirty_log;
 mod dirty_set;
 mod page_set;
+mod page_sum;
 mod place;
 mod populate;
 mod touched;
