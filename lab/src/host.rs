@@ -203,7 +203,7 @@ impl Host {
     fn arguments(&self, images: &Images) -> Vec<String> {
         let number = self.number;
         let command_line = format!(
-            "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check lab.name={} lab.number={number} lab.port={} lab.token={}",
+            "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check maxcpus=1 lab.name={} lab.number={number} lab.port={} lab.token={}",
             self.name, self.port, self.token
         );
         let mut arguments: Vec<String> = [
