@@ -62,7 +62,7 @@ pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
         let there = journey.vacancy()?;
         // One stream gets about MSS / round trip / sqrt(loss) at such losses, which is 350 KB/s; what helps is more of them, and
         // to be content with a longer downtime, since the last pages are too few for many streams.
-        let parameters = json!({ "multifd-channels": 32, "downtime-limit": 20000 });
+        let parameters = json!({ "multifd-channels": 32, "downtime-limit": 5000 });
         journey.here().command("migrate-set-parameters", parameters)?;
         lab.network().weather(Weather {
             delay: Duration::from_millis(25),
