@@ -21,6 +21,8 @@ pub trait SourceMachine: Send + Sync {
     /// What the destination's machine must be able to be; it is compared by [`DestinationMachine::check`].
     fn description(&self) -> Result<DeviceState, MachineError>;
 
+    /// Whether vCPUs run, as of now. Waits for nothing.
+    fn is_running(&self) -> bool;
     /// Stops vCPUs and devices, flushes disks. Answers whether the machine ran until then.
     /// From here to [`Self::resume`] or the end of the process nothing writes guest memory.
     fn stop(&self) -> Result<bool, MachineError>;

@@ -39,6 +39,9 @@ impl SourceMachine for Forgetful {
     fn description(&self) -> Result<DeviceState, MachineError> {
         self.0.description()
     }
+    fn is_running(&self) -> bool {
+        self.0.is_running()
+    }
     fn stop(&self) -> Result<bool, MachineError> {
         let was_running = self.0.stop()?;
         let ram = self.0.ram();

@@ -9,6 +9,7 @@
 mod description;
 mod device_state;
 mod qmp;
+mod report;
 mod stream;
 
 /// One place where bytes come from outside.
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "qmp_stream", run: qmp::stream, seeds: qmp::seeds },
     Target { name: "wire_control", run: stream::control, seeds: stream::control_seeds },
     Target { name: "wire_pages", run: stream::pages, seeds: stream::pages_seeds },
+    Target { name: "report_json", run: report::read, seeds: report::seeds },
     Target { name: "device_state", run: device_state::run, seeds: device_state::seeds },
 ];
 

@@ -9,21 +9,19 @@
 
 use std::time::Duration;
 
-use crate::{PAGE_BYTES, Params, stats::RoundStats};
+use crate::{FixedCosts, PAGE_BYTES, Params, WireRate, fixed_costs::ms, stats::RoundStats};
 
-/// Costs of a switchover that do not depend on how much memory is left.
+/// Where a migration stands after a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FixedCosts {
-    /// Stopping vCPUs and quiescing devices.
-    pub stop: Duration,
-    /// Saving device states.
-    pub save: Duration,
-    /// Loading device states.
-    pub load: Duration,
-    /// Starting the machine.
-    pub start: Duration,
-    /// One round trip on the control connection; a switchover needs two (complete → ready, go → running).
-    pub round_trip: Duration,
+pub struct Standing {
+    /// Pages left to send.
+    pub dirty_pages: u64,
+    /// Speed of the wire; `None` before anything was sent.
+    pub wire_rate: Option<WireRate>,
+    /// Whether the machine runs. One that is paused has no downtime.
+    pub running: bool,
+    /// Rounds that were already added below the limit.
+    pub extra_rounds: u32,
 }
 
 /// What to do after a round.
@@ -35,107 +33,83 @@ pub struct Decision {
     pub predicted: Option<Duration>,
     /// Why, in a sentence for people.
     pub reason: String,
+    /// What people can do, where it does not switch by itself; a sentence.
+    pub advice: Option<String>,
 }
 
 /// Rounds that may be added below the limit. Each must at least take a quarter off the downtime, so that eight take off
 /// nine tenths; what is left after that is noise.
 const MAX_EXTRA_ROUNDS: u32 = 8;
 
-/// After so long, half of what the last switchover cost beyond the guess is still believed, where it stands in the way.
-const BELIEF_HALF_LIFE: Duration = Duration::from_secs(5);
+/// What a paused machine has left may be sent at once, whatever the limit, if it is no more than this many bytes.
+const LITTLE: u64 = 1 << 20;
 
 /// A round is only added when it takes at least this much off the downtime.
 const WORTHWHILE: Duration = Duration::from_micros(500);
 
-impl Default for FixedCosts {
-    /// For one vCPU on loopback, rounded up; the first round trip measured replaces the guess.
-    fn default() -> Self {
-        Self {
-            stop: Duration::from_millis(1),
-            save: Duration::from_millis(1),
-            load: Duration::from_millis(2),
-            start: Duration::from_millis(1),
-            round_trip: Duration::from_micros(200),
-        }
-    }
-}
-
-impl FixedCosts {
-    /// All of them together.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        self.on_the_hosts() + 2 * self.round_trip
-    }
-
-    /// All of them, as far as they are believed `elapsed` after the attempt began.
-    ///
-    /// What the hosts do at a switchover was measured at the last one, and is only measured again at the next. If it alone is over
-    /// the limit no round helps, and a single switchover on a host that was busy would keep the machine from ever moving. So
-    /// there it is believed less and less, down to the guess that an attempt without a past begins with. The round trip is
-    /// measured all the time.
-    pub(crate) fn believed(&self, limit: Duration, elapsed: Duration) -> Duration {
-        if self.total() <= limit {
-            return self.total();
-        }
-        let hosts = self.on_the_hosts();
-        let guess = Self::default().on_the_hosts().min(hosts);
-        let belief = 0.5_f64.powf(elapsed.as_secs_f64() / BELIEF_HALF_LIFE.as_secs_f64());
-        guess + (hosts - guess).mul_f64(belief) + 2 * self.round_trip
-    }
-
-    fn on_the_hosts(&self) -> Duration {
-        self.stop + self.save + self.load + self.start
-    }
-}
-
-/// Decides after a round. `dirty_pages` are left to send; `wire_rate` is in bytes per second; `extra_rounds` were already
-/// added below the limit.
+/// Decides after the round `last`.
 #[must_use]
-pub fn decide(
-    params: &Params,
-    fixed: &FixedCosts,
-    last: &RoundStats,
-    dirty_pages: u64,
-    wire_rate: Option<f64>,
-    extra_rounds: u32,
-) -> Decision {
-    let bytes = dirty_pages * PAGE_BYTES;
-    let rate =
-        if params.switchover_bandwidth > 0 { Some(params.switchover_bandwidth as f64) } else { wire_rate };
-    let Some(rate) = rate.filter(|rate| *rate > 0.0) else {
-        // Nothing went over the wire yet: an all-zero machine. What is left decides by itself.
-        let switch = bytes == 0;
-        return Decision { switch, predicted: None, reason: "No speed measured yet".into() };
-    };
+pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: &Standing) -> Decision {
+    let bytes = standing.dirty_pages * PAGE_BYTES;
     let limit = params.downtime_limit;
-    let transfer = Duration::from_secs_f64(bytes as f64 / rate);
+    let obstacle = fixed.obstacle(limit, last.began + last.duration);
     let fixed = fixed.believed(limit, last.began + last.duration);
+    let go_on = |predicted, reason: String, advice| Decision { switch: false, predicted, reason, advice };
+    let rate = params.switchover_rate(standing.wire_rate);
+    let Some(transfer) = transfer(bytes, rate) else {
+        return go_on(None, "No speed measured yet".into(), None);
+    };
     let predicted = transfer + fixed;
-    let sum = format!(
-        "{:.1} MB left at {:.0} MB/s + {:.1} ms fixed = {:.1} ms",
-        bytes as f64 / 1e6,
-        rate / 1e6,
-        ms(fixed),
-        ms(predicted)
-    );
+    let sum = format!("{} + {:.1} ms fixed = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
+    let limited = ms(limit);
+    let switch = |reason| Decision { switch: true, predicted: Some(predicted), reason, advice: None };
+    if !standing.running && (transfer <= limit || bytes <= LITTLE) {
+        return switch(format!("{sum}, for which nobody waits: the machine is paused"));
+    }
     if predicted > limit {
-        return Decision {
-            switch: false,
-            predicted: Some(predicted),
-            reason: format!("{sum} > {:.0} ms", ms(limit)),
-        };
+        if let Some(obstacle) = obstacle.filter(|_| standing.running) {
+            let reason = format!("{sum} > {limited:.0} ms. {}", obstacle.reason(limit));
+            return go_on(Some(predicted), reason, Some(obstacle.advice()));
+        }
+        let advice = rate.filter(|rate| rate.held_back).map(|_| HELD_BACK.to_owned());
+        return go_on(Some(predicted), format!("{sum} > {limited:.0} ms"), advice);
     }
-    if extra_rounds < MAX_EXTRA_ROUNDS
-        && let Some(after) = worth_another_round(last, transfer, rate, limit)
+    if standing.extra_rounds < MAX_EXTRA_ROUNDS
+        && let Some(rate) = rate
+        && let Some(after) = worth_another_round(last, transfer, rate.bytes_per_second, limit)
     {
-        let reason = format!(
-            "{sum} ≤ {:.0} ms, but one more round is foretold to leave {:.1} ms to send",
-            ms(limit),
-            ms(after)
-        );
-        return Decision { switch: false, predicted: Some(predicted), reason };
+        let after = ms(after);
+        let reason =
+            format!("{sum} ≤ {limited:.0} ms, but one more round is foretold to leave {after:.1} ms to send");
+        return go_on(Some(predicted), reason, None);
     }
-    Decision { switch: true, predicted: Some(predicted), reason: format!("{sum} ≤ {:.0} ms", ms(limit)) }
+    switch(format!("{sum} ≤ {limited:.0} ms"))
+}
+
+/// What to do where the speed of the wire is not known, because a limit holds the rounds back and not the last pass.
+const HELD_BACK: &str = "Pages are held to max-bandwidth until the switchover, which is not: if the network is faster, say so with \
+    avail-switchover-bandwidth (bytes/s), and less downtime is foretold; or raise max-bandwidth";
+
+/// How long `bytes` take, if that can be told.
+fn transfer(bytes: u64, rate: Option<WireRate>) -> Option<Duration> {
+    match rate {
+        _ if bytes == 0 => Some(Duration::ZERO),
+        Some(rate) => Some(Duration::from_secs_f64((bytes as f64 / rate.bytes_per_second).min(1e9))),
+        None => None,
+    }
+}
+
+/// What is left to send, in words.
+fn left(bytes: u64, rate: Option<WireRate>) -> String {
+    match rate {
+        Some(rate) if bytes > 0 => format!(
+            "{:.1} MB left at {:.0} MB/s{}",
+            bytes as f64 / 1e6,
+            rate.bytes_per_second / 1e6,
+            if rate.held_back { " (as held to max-bandwidth)" } else { "" }
+        ),
+        _ => "Nothing left to send".into(),
+    }
 }
 
 /// How long the last pass would take after one more round, if that round pays: it takes a quarter off and costs no more
@@ -151,29 +125,34 @@ fn worth_another_round(
     (transfer <= limit && gain >= WORTHWHILE && gain >= transfer / 4).then_some(after)
 }
 
-pub(crate) fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MB: f64 = 1e6;
 
+    fn tight() -> Params {
+        Params { downtime_limit: Duration::from_millis(1), ..Params::default() }
+    }
+
     fn after_round(dirty_rate: f64) -> RoundStats {
         RoundStats { dirty_rate, ..RoundStats::default() }
     }
 
-    fn pages(megabytes: u64) -> u64 {
-        megabytes * 1_000_000 / PAGE_BYTES
+    fn left_at(megabytes: u64, megabytes_per_second: f64) -> Standing {
+        let wire_rate = WireRate { bytes_per_second: megabytes_per_second * MB, held_back: false };
+        Standing {
+            dirty_pages: megabytes * 1_000_000 / PAGE_BYTES,
+            wire_rate: Some(wire_rate),
+            running: true,
+            extra_rounds: 0,
+        }
     }
 
     #[test]
     fn it_goes_on_while_the_downtime_would_be_over_the_limit() {
         let last = after_round(900.0 * MB);
-        let decision =
-            decide(&Params::default(), &FixedCosts::default(), &last, pages(400), Some(1000.0 * MB), 0);
+        let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(400, 1000.0));
         assert!(!decision.switch);
         assert!(decision.reason.contains("> 300 ms"), "{}", decision.reason);
     }
@@ -181,7 +160,7 @@ mod tests {
     #[test]
     fn fixed_costs_count_against_the_limit() {
         let params = Params { downtime_limit: Duration::from_millis(4), ..Params::default() };
-        let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), 0, Some(1000.0 * MB), 0);
+        let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &left_at(0, 1000.0));
         assert!(!decision.switch, "{}", decision.reason);
     }
 
@@ -190,7 +169,7 @@ mod tests {
         let fixed = FixedCosts { load: Duration::from_secs(3), ..FixedCosts::default() };
         let after = |seconds| {
             let last = RoundStats { began: Duration::from_secs(seconds), ..RoundStats::default() };
-            decide(&Params::default(), &fixed, &last, 0, Some(1000.0 * MB), 0).switch
+            decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switch
         };
         assert!(!after(0), "it is believed at first");
         let tried = (0..60).find(|&seconds| after(seconds)).expect("it is tried in the end");
@@ -201,7 +180,7 @@ mod tests {
     fn costs_within_the_limit_are_believed_however_long_it_takes() {
         let fixed = FixedCosts { load: Duration::from_millis(200), ..FixedCosts::default() };
         let last = RoundStats { began: Duration::from_secs(3600), ..RoundStats::default() };
-        let predicted = decide(&Params::default(), &fixed, &last, 0, Some(1000.0 * MB), 0).predicted;
+        let predicted = decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).predicted;
         assert_eq!(predicted, Some(fixed.total()));
     }
 
@@ -209,14 +188,13 @@ mod tests {
     fn a_way_that_is_too_long_is_no_matter_of_belief() {
         let fixed = FixedCosts { round_trip: Duration::from_millis(200), ..FixedCosts::default() };
         let last = RoundStats { began: Duration::from_secs(3600), ..RoundStats::default() };
-        assert!(!decide(&Params::default(), &fixed, &last, 0, Some(1000.0 * MB), 0).switch);
+        assert!(!decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switch);
     }
 
     #[test]
     fn below_the_limit_a_round_that_pays_is_added() {
         let last = after_round(200.0 * MB);
-        let decision =
-            decide(&Params::default(), &FixedCosts::default(), &last, pages(64), Some(1500.0 * MB), 0);
+        let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
         assert!(!decision.switch, "{}", decision.reason);
         assert!(decision.reason.contains("one more round"), "{}", decision.reason);
     }
@@ -224,35 +202,68 @@ mod tests {
     #[test]
     fn it_switches_when_another_round_would_not_pay() {
         let last = after_round(1400.0 * MB);
-        let decision =
-            decide(&Params::default(), &FixedCosts::default(), &last, pages(64), Some(1500.0 * MB), 0);
+        let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
         assert!(decision.switch, "{}", decision.reason);
     }
 
     #[test]
     fn rounds_below_the_limit_come_to_an_end() {
         let last = after_round(200.0 * MB);
-        let decision = decide(
-            &Params::default(),
-            &FixedCosts::default(),
-            &last,
-            pages(64),
-            Some(1500.0 * MB),
-            MAX_EXTRA_ROUNDS,
-        );
+        let standing = Standing { extra_rounds: MAX_EXTRA_ROUNDS, ..left_at(64, 1500.0) };
+        let decision = decide(&Params::default(), &FixedCosts::default(), &last, &standing);
         assert!(decision.switch, "{}", decision.reason);
     }
 
     #[test]
     fn a_speed_given_by_the_user_replaces_the_measured_one() {
         let params = Params { switchover_bandwidth: 10_000_000, ..Params::default() };
-        let decision =
-            decide(&params, &FixedCosts::default(), &after_round(0.0), pages(64), Some(1500.0 * MB), 8);
+        let standing = Standing { extra_rounds: 8, ..left_at(64, 1500.0) };
+        let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &standing);
         assert!(!decision.switch, "{}", decision.reason);
     }
 
     #[test]
     fn an_idle_machine_of_zeros_switches_at_once() {
-        assert!(decide(&Params::default(), &FixedCosts::default(), &after_round(0.0), 0, None, 0).switch);
+        let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
+        assert!(decide(&Params::default(), &FixedCosts::default(), &after_round(0.0), &standing).switch);
+    }
+
+    #[test]
+    fn the_limit_holds_where_no_speed_was_measured() {
+        let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
+        let decision = decide(&tight(), &FixedCosts::default(), &after_round(0.0), &standing);
+        assert!(!decision.switch, "{}", decision.reason);
+        assert!(decision.reason.contains("raise downtime-limit"), "{}", decision.reason);
+        assert!(decision.advice.is_some());
+    }
+
+    #[test]
+    fn a_paused_machine_waits_for_no_limit_once_nothing_is_left() {
+        let paused = |standing| Standing { running: false, ..standing };
+        let decide = |standing: Standing| {
+            decide(&tight(), &FixedCosts::default(), &after_round(0.0), &paused(standing))
+        };
+        let decision = decide(left_at(0, 1000.0));
+        assert!(decision.switch && decision.reason.contains("paused"), "{}", decision.reason);
+        let decision = decide(left_at(900, 1000.0));
+        assert!(
+            !decision.switch,
+            "the bandwidth limit holds for what can be sent before: {}",
+            decision.reason
+        );
+    }
+
+    #[test]
+    fn what_a_bandwidth_limit_makes_of_the_forecast_is_told_and_how_to_mend_it() {
+        let held = WireRate { bytes_per_second: 10.0 * MB, held_back: true };
+        let standing = Standing { wire_rate: Some(held), ..left_at(64, 0.0) };
+        let slow = Params { max_bandwidth: 10_000_000, ..Params::default() };
+        let decision = decide(&slow, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
+        assert!(!decision.switch && decision.reason.contains("held to max-bandwidth"), "{}", decision.reason);
+        assert!(decision.advice.unwrap().contains("avail-switchover-bandwidth"));
+        let told = Params { switchover_bandwidth: 1_000_000_000, ..slow };
+        let standing = Standing { extra_rounds: 8, ..standing };
+        let decision = decide(&told, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
+        assert!(decision.switch && !decision.reason.contains("held"), "{}", decision.reason);
     }
 }

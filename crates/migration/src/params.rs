@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::WireRate;
+
 /// Parameters of a migration. Those marked *live* take effect while it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
@@ -10,7 +12,8 @@ pub struct Params {
     pub max_bandwidth: u64,
     /// Longest downtime at which the decision to switch over may be taken. Live.
     pub downtime_limit: Duration,
-    /// Bytes per second to assume for the last pass, 0 to measure. Live.
+    /// Bytes per second to assume for the last pass, 0 for what the rounds were sent at. Those are held to
+    /// [`Self::max_bandwidth`] and the last pass is not: where the network can do more, only the user can say how much. Live.
     pub switchover_bandwidth: u64,
     /// Page channels to ask for, 1 to [`wire::MAX_CHANNELS`].
     pub channels: u16,
@@ -37,5 +40,14 @@ impl Default for Params {
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl Params {
+    /// The speed to assume for the last pass, where the rounds were `measured`.
+    #[must_use]
+    pub fn switchover_rate(&self, measured: Option<WireRate>) -> Option<WireRate> {
+        let given = WireRate { bytes_per_second: self.switchover_bandwidth as f64, held_back: false };
+        if self.switchover_bandwidth > 0 { Some(given) } else { measured }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{PAGE_BYTES, Time};
+use crate::{PAGE_BYTES, Time, WireRate, wire_rate::WireMeter};
 
 /// Rounds that are kept one by one; older ones only count in the totals. A machine that never converges makes thousands.
 pub const MAX_ROUNDS_KEPT: usize = 256;
@@ -28,6 +28,8 @@ pub struct RoundStats {
     pub dirty_rate: f64,
     /// Bytes per second on the wire.
     pub wire_rate: f64,
+    /// Whether the bandwidth limit, not the wire, set that speed.
+    pub held_back: bool,
     /// What was decided after the round, and why.
     pub decision: String,
     /// When that was, since the start.
@@ -57,13 +59,14 @@ pub struct Downtime {
     pub start: Duration,
     /// From *go* to *running*, as the source waited: `start` and a round trip.
     pub go: Duration,
-    /// Everything: from the order to stop until the destination said *running*.
-    pub total: Duration,
+    /// Everything: from the order to stop until the destination said *running*; `None` where it never did.
+    pub total: Option<Duration>,
 }
 
 /// All figures of an attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
+    pub(crate) wire: WireMeter,
     /// The last [`MAX_ROUNDS_KEPT`] rounds that are over.
     pub rounds: VecDeque<RoundStats>,
     /// Times the dirty log was read, QEMU's `dirty-sync-count`.
@@ -88,6 +91,8 @@ pub struct Statistics {
     pub predicted: Option<Duration>,
     /// The last decision, or why the attempt ended.
     pub reason: String,
+    /// What people can do, where it does not come to its end by itself.
+    pub advice: Option<String>,
     /// When the machine was told to stop, since the start; `None` before.
     pub stopped: Option<Time>,
     /// Release of the destination, once it has taken the machine.
@@ -111,20 +116,17 @@ impl Statistics {
         self.bytes += round.bytes;
         self.raw_pages += round.raw_pages;
         self.zero_pages += round.zero_pages;
+        self.wire.add(round.bytes, round.duration, round.held_back);
         if self.rounds.len() == MAX_ROUNDS_KEPT {
             self.rounds.pop_front();
         }
         self.rounds.push_back(round);
     }
 
-    /// Bytes per second on the wire over the last three rounds, each weighted by its bytes: a round of a few pages
-    /// says little about the wire. `None` before any byte was sent.
+    /// Speed of the wire, as the rounds so far tell it. `None` before any byte was sent.
     #[must_use]
-    pub fn wire_rate(&self) -> Option<f64> {
-        let recent = self.rounds.iter().rev().take(3);
-        let (bytes, time) = recent
-            .fold((0, Duration::ZERO), |(bytes, time), round| (bytes + round.bytes, time + round.duration));
-        (bytes > 0 && !time.is_zero()).then(|| bytes as f64 / time.as_secs_f64())
+    pub fn wire_rate(&self) -> Option<WireRate> {
+        self.wire.rate()
     }
 
     /// Bytes per second that the machine dirtied in the last round; 0 before the first is over.
@@ -169,8 +171,7 @@ impl Progress {
             return Self { percentage: before.percentage, eta: None, note: Some(note) };
         };
         let eta = Duration::from_secs_f64((bytes / rate).min(1e9));
-        let done = now.as_secs_f64();
-        let percentage = (100.0 * done / (done + eta.as_secs_f64()).max(1e-9)).clamp(0.0, 99.9);
+        let percentage = share_of(now, eta);
         if percentage + 1.0 < before.percentage && before.eta.is_some() {
             let note = format!(
                 "Ran backwards: {:.1} MB are left, dirtied at {:.0} MB/s and sent at {:.0} MB/s",
@@ -183,11 +184,24 @@ impl Progress {
         Self { percentage: percentage.max(before.percentage), eta: Some(eta), note: None }
     }
 
+    /// It stays where it is, or is due in `eta`, because of `note`.
+    #[must_use]
+    pub fn held_up(before: &Self, now: Time, eta: Option<Duration>, note: String) -> Self {
+        let percentage = eta.map_or(0.0, |eta| share_of(now, eta)).max(before.percentage);
+        Self { percentage, eta, note: Some(note) }
+    }
+
     /// The machine has arrived.
     #[must_use]
     pub fn complete() -> Self {
         Self { percentage: 100.0, eta: Some(Duration::ZERO), note: None }
     }
+}
+
+/// Percent of the way that is behind, where `eta` is ahead.
+fn share_of(now: Time, eta: Duration) -> f64 {
+    let done = now.as_secs_f64();
+    (100.0 * done / (done + eta.as_secs_f64()).max(1e-9)).clamp(0.0, 99.9)
 }
 
 /// Bytes of `pages`.
@@ -211,23 +225,6 @@ mod tests {
             (MAX_ROUNDS_KEPT, 2000, 1000)
         );
         assert_eq!(statistics.rounds.back().map(|round| round.round), Some(999));
-    }
-
-    #[test]
-    fn the_wire_rate_is_not_fooled_by_a_tiny_round() {
-        let mut statistics = Statistics::default();
-        statistics.add(RoundStats {
-            bytes: 1_000_000_000,
-            duration: Duration::from_secs(1),
-            ..RoundStats::default()
-        });
-        statistics.add(RoundStats {
-            bytes: 4096,
-            duration: Duration::from_millis(1),
-            ..RoundStats::default()
-        });
-        let rate = statistics.wire_rate().unwrap();
-        assert!((0.99e9..1.01e9).contains(&rate), "{rate}");
     }
 
     #[test]

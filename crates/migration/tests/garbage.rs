@@ -6,7 +6,7 @@ use state::DeviceState;
 use whimbrel_migration::{
     Destination, FixedCosts, Outcome, Params, Source, Time,
     destination::{self, Action as Done},
-    source::{self, Action},
+    source::{self, Action, State},
 };
 use wire::{Accept, Ack, BlockInfo, Complete, DeviceInfo, Hello, Message, Refuse, SessionId};
 
@@ -98,7 +98,7 @@ fn good_answer(action: &Action) -> Option<source::Event> {
         }
         Action::Prepare { .. } => Prepared,
         Action::SendRound { .. } => RoundSent { bytes: 1 << 16, raw_pages: 16, zero_pages: 3, digest: None },
-        Action::FetchDirty => DirtyFetched { pages: 3 },
+        Action::FetchDirty => DirtyFetched { pages: 3, running: true },
         Action::Stop => Stopped { was_running: true },
         Action::SaveDevices => Saved { devices: 2 },
         Action::Resume => Resumed(Ok(())),
@@ -112,7 +112,7 @@ fn any_source_event(rng: &mut Rng) -> source::Event {
         0 => Connected,
         1 => Prepared,
         2 => RoundSent { bytes: rng.next(), raw_pages: rng.next(), zero_pages: rng.next(), digest: None },
-        3 => DirtyFetched { pages: rng.below(1 << 30) },
+        3 => DirtyFetched { pages: rng.below(1 << 30), running: rng.below(2) == 0 },
         4 => Stopped { was_running: rng.below(2) == 0 },
         5 => Saved { devices: rng.below(3) as u32 },
         6 => LinkLost("lost".into()),
@@ -176,7 +176,12 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
                 _ if answers.is_empty() => continue,
                 _ => answers.remove(0),
             };
-            let hears_not_running = matches!(event, source::Event::Message(Message::NotRunning { .. }));
+            let hears_not_running = match &event {
+                source::Event::Message(Message::NotRunning { .. }) => true,
+                // It gave up while *go* was on its way.
+                source::Event::Message(Message::Abort { .. }) => source.state() == State::AwaitRunning,
+                _ => false,
+            };
             life.not_running |= life.gone && hears_not_running;
             let open = source::Event::Message(Message::ChannelsOpen);
             let prepared = event == source::Event::Prepared;

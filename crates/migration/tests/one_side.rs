@@ -6,11 +6,13 @@ use state::DeviceState;
 use whimbrel_migration::{
     Destination, FixedCosts, Outcome, Params, Source, Status, Time,
     destination::{self, Action as Done},
-    source::{Action, Event},
+    source::{Action, Event, Verdict},
 };
 use wire::{Accept, Ack, BlockInfo, Complete, DeviceInfo, Hello, Message, SessionId};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// When a first round is over.
+const EARLY: Duration = Duration::from_millis(100);
 
 fn device(id: &str, bytes: usize) -> DeviceState {
     DeviceState { id: id.into(), kind: "thing".into(), version: 1, body: vec![0; bytes] }
@@ -53,9 +55,9 @@ fn source_that_awaits_ready(params: Params) -> Source {
     let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0, digest: None };
     for event in [
         sent(),
-        Event::DirtyFetched { pages: 0 },
+        Event::DirtyFetched { pages: 0, running: true },
         Event::Stopped { was_running: true },
-        Event::DirtyFetched { pages: 1 },
+        Event::DirtyFetched { pages: 1, running: true },
         Event::Saved { devices: 1 },
     ] {
         source.handle(SECOND, event);
@@ -108,7 +110,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
     let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
     source.handle(now, first);
     while now < Duration::from_secs(1) {
-        let mut actions = source.handle(now, Event::DirtyFetched { pages: 0 });
+        let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running: true });
         while actions.is_empty() {
             now += step;
             actions = source.handle(now, Event::Tick);
@@ -120,6 +122,80 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
     assert!((20..=60).contains(&rounds), "{rounds} rounds in a second");
     let cancelled = source.handle(now, Event::Cancel);
     assert!(cancelled.contains(&Action::End(Outcome::Cancelled)), "{cancelled:?}");
+}
+
+/// Rounds of an idle machine from `now` on until `until` or the order to stop. Answers whether that came.
+fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool) -> bool {
+    let step = Duration::from_micros(100);
+    let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
+    source.handle(now, first);
+    while now < until {
+        let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running });
+        while actions.is_empty() && now < until {
+            now += step;
+            actions = source.handle(now, Event::Tick);
+        }
+        if actions.contains(&Action::Stop) {
+            return true;
+        }
+        now += step;
+        source.handle(now, Event::RoundSent { bytes: 0, raw_pages: 0, zero_pages: 0, digest: None });
+    }
+    false
+}
+
+fn limited_to(limit: Duration) -> Source {
+    let params = Params { channels: 1, downtime_limit: limit, ..Params::default() };
+    source_that_sends(params, FixedCosts::default(), Duration::ZERO)
+}
+
+#[test]
+fn an_idle_machine_is_not_stopped_for_longer_than_allowed_however_long_it_takes() {
+    let mut source = limited_to(Duration::from_millis(1));
+    let now = Duration::from_secs(10);
+    assert!(!idles(&mut source, EARLY, now, true), "{}", source.statistics().reason);
+    assert!(source.statistics().reason.contains("downtime limit (1 ms)"), "{}", source.statistics().reason);
+    assert!(source.statistics().advice.as_ref().unwrap().contains("downtime-limit="));
+    let progress = source.progress(now, 0, 0);
+    assert_eq!(progress.eta, None);
+    assert!(progress.note.unwrap().contains("raise downtime-limit"));
+}
+
+#[test]
+fn a_limit_that_is_raised_takes_effect_at_the_end_of_the_round() {
+    let mut source = limited_to(Duration::from_millis(1));
+    assert!(!idles(&mut source, EARLY, SECOND, true));
+    source.set_live(0, Duration::from_millis(20), 0);
+    assert!(source.progress(SECOND, 0, 0).note.is_none());
+    assert!(idles(&mut source, SECOND, 2 * SECOND, true), "{}", source.statistics().reason);
+}
+
+#[test]
+fn a_paused_machine_is_switched_over_as_soon_as_nothing_is_left() {
+    let mut source = limited_to(Duration::ZERO);
+    assert!(idles(&mut source, EARLY, SECOND, false), "{}", source.statistics().reason);
+}
+
+#[test]
+fn a_round_trip_that_took_long_once_is_forgotten_by_the_next() {
+    let mut source = limited_to(Duration::from_millis(10));
+    for (number, took) in [(1, 1), (2, 800), (3, 1)] {
+        let pinged = number as u32 * SECOND;
+        let actions = source.handle(pinged, Event::Tick);
+        let [Action::Send(Message::Ping(number))] = actions[..] else { panic!("{actions:?}") };
+        source.handle(pinged + Duration::from_millis(took), Event::Message(Message::Pong(number)));
+    }
+    assert_eq!(source.fixed_costs().round_trip, Duration::from_millis(1));
+}
+
+#[test]
+fn who_lets_go_of_a_machine_does_not_know_its_downtime() {
+    let mut source = source_that_awaits_ready(Params::default());
+    source.handle(2 * SECOND, Event::Message(Message::Ready(Ack { nanoseconds: 1 })));
+    source.handle(3 * SECOND, Event::LinkLost("cut".into()));
+    source.handle(3600 * SECOND, Event::Decided(Verdict::LetGo));
+    assert_eq!(source.status(), Status::Completed);
+    assert_eq!(source.statistics().downtime.total, None);
 }
 
 #[test]

@@ -48,6 +48,12 @@ pub trait Handler: Send + Sync {
     /// `migrate-continue`: goes on from the state, which must be the one that the migration is in.
     fn migrate_continue(&self, state: MigrationStatus) -> Result<(), CommandError>;
 
+    /// Whether it is unknown who has the machine, so that [`Self::take_back`] or [`Self::let_go`] may say so.
+    ///
+    /// # Errors
+    /// There is nothing to decide, and why.
+    fn may_decide(&self) -> Result<(), CommandError>;
+
     /// `whimbrel-take-back`: the machine runs on here. For a migration of which it is not known who has the machine.
     fn take_back(&self) -> Result<(), CommandError>;
 

@@ -53,6 +53,7 @@ fn broken_json_is_an_error_and_the_connection_goes_on() {
         "{\"execute\":\"stop\"\n{\"execute\":\"no such thing\"\n{}",
         "{\"execute\":\"unterminated\n",
         "{\"execute\":\"stop\"]",
+        "{\"execute\":\"query-name\",\"execute\":\"stop\"}",
         "[1,2",
     ] {
         plain.send(broken);

@@ -286,6 +286,10 @@ fn who_has_the_machine_is_decided_by_those_who_know_the_risk() {
     let mut client = bench.client();
     for (verb, line) in [("take-back", "take_back"), ("let-go", "let_go")] {
         let command = format!("whimbrel-{verb}");
+        bench.machine.state().undecided = false;
+        assert_eq!(refusal(client.execute(&command, Value::Null)), "There is nothing to decide");
+        assert_eq!(client.human(line).unwrap(), "Error: There is nothing to decide\n");
+        bench.machine.state().undecided = true;
         for arguments in [Value::Null, json!({ "force": false })] {
             let refused = refusal(client.execute(&command, arguments));
             assert!(refused.contains("Be sure") && refused.contains("\"force\": true"), "{refused}");

@@ -46,7 +46,7 @@ fn active() -> MigrationInfo {
         }),
         whimbrel: Some(WhimbrelInfo {
             session: Some("6a1f0c1e-6c55-4a7e-a3d1-52a2f3b5cf10".to_owned()),
-            channels: 4,
+            channels: Some(4),
             rounds: vec![
                 RoundInfo {
                     predicted_downtime_ms: Some(765.43),
@@ -55,7 +55,7 @@ fn active() -> MigrationInfo {
                 },
                 round(2, 48_231_680, 11_775, 0, 412),
             ],
-            downtime_limit_ms: 300,
+            downtime_limit_ms: Some(300),
             predicted_downtime_ms: Some(447.25),
             percentage: Some(97.42),
             eta_ms: Some(1480),

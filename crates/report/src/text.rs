@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
-    Arrived, Downtime, Integrity, Report, Round, Stalls,
+    Arrived, Downtime, Integrity, Outcome, Report, Round, Side, Stalls,
     quantity::{Bytes, Count, Millis, Rate},
 };
 
@@ -108,7 +108,7 @@ pub(crate) fn party(party: &crate::Party) -> String {
 
 fn downtime_bars(text: &mut String, downtime: &Downtime, report: &Report) {
     let total =
-        downtime.total_ms.map_or_else(|| "did not come to its end".to_owned(), |ms| Millis(ms).to_string());
+        downtime.total_ms.map_or_else(|| unknown_total(report).to_owned(), |ms| Millis(ms).to_string());
     let limit =
         report.parameters.as_ref().map(|parameters| format!("limit {} ms", parameters.downtime_limit_ms));
     let foretold = downtime.predicted_ms.map(|ms| format!("foretold {}", Millis(ms)));
@@ -123,6 +123,15 @@ fn downtime_bars(text: &mut String, downtime: &Downtime, report: &Report) {
         let name = clean(&phase.name);
         let beside = if phase.beside { " (beside the one before)" } else { "" };
         line!(text, "  {name:<12} {:>10} {}{beside}", Millis(phase.ms), bar(phase.ms, longest));
+    }
+}
+
+/// Why it is not said how long the machine stood still.
+pub(crate) fn unknown_total(report: &Report) -> &'static str {
+    match (report.side, report.outcome) {
+        (Side::Destination, _) => "only the source knows it, and its report says it",
+        (Side::Source, Outcome::Completed) => "not known: the destination could not be asked",
+        (Side::Source, _) => "did not come to its end",
     }
 }
 
@@ -282,6 +291,23 @@ mod tests {
             assert!(bar(absurd, 10.0).chars().count() <= 24);
             assert!(bar(1.0, absurd).chars().count() <= 24);
         }
+    }
+
+    fn minimal(side: &str, outcome: &str) -> Report {
+        let json = format!(
+            r#"{{"schema": 1, "side": "{side}", "outcome": "{outcome}", "began": "", "duration-ms": 1.0, "source": {{}},
+               "destination": {{}}, "machine": {{"name": "", "memory-bytes": 1, "vcpus": 1}},
+               "totals": {{"bytes": 1, "raw-pages": 1, "zero-pages": 0}}, "rounds": [], "decisions": [],
+               "downtime": {{"phases": [{{"name": "load", "ms": 1.0}}]}}, "cpu-seconds": 0.0}}"#
+        );
+        Report::read(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_downtime_that_a_side_cannot_know_is_not_said_to_have_no_end() {
+        assert!(render(&minimal("destination", "completed")).contains("Downtime: only the source knows"));
+        assert!(render(&minimal("source", "completed")).contains("Downtime: not known"));
+        assert!(render(&minimal("source", "failed")).contains("Downtime: did not come to its end"));
     }
 
     #[test]

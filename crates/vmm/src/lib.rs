@@ -19,7 +19,7 @@ mod testing;
 mod vcpu;
 
 pub use arch::{CpuidEntry, KernelError, MsrError};
-pub use control::{Commands, Control, Ending};
+pub use control::{Commands, Control, ControlError, Ending};
 pub use devices::{balloon::Stats as BalloonStats, input::UnknownKey};
 pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};

@@ -28,7 +28,7 @@ use signal_hook::{
 use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
 use crate::{
-    BuildError, Commands, Control, Ending, Events, Machine, MachineEvent, SeccompError, panics,
+    BuildError, Commands, Control, ControlError, Ending, Events, Machine, MachineEvent, SeccompError, panics,
     seccomp::{self, Role},
     terminal::{self, Terminal},
 };
@@ -42,6 +42,9 @@ pub enum ProcessError {
     /// The machine cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// Nothing can control the machine, or reports cannot be written.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The monitor's socket cannot be used.
     #[error(transparent)]
     Monitor(#[from] BindError),
@@ -84,8 +87,7 @@ pub fn run(config: &Config) -> Result<u8, ProcessError> {
         None => Some(Machine::boot(config, machine_events.clone())?),
     };
     let events = MonitorEvents::new();
-    let (control, end) = Control::new(config.clone(), machine, machine_events, events.clone())
-        .map_err(ProcessError::Threads)?;
+    let (control, end) = Control::new(config.clone(), machine, machine_events, events.clone())?;
     // From here on there is something to end in good order.
     let _ = watch.set(control.clone());
     // Dropped last, when nothing is printed any more.

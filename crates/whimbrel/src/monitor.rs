@@ -4,6 +4,7 @@ mod completion;
 mod line;
 mod prompt;
 mod vocabulary;
+mod wait;
 
 use ::monitor::{Client, ClientError};
 use line::Input;
@@ -21,6 +22,9 @@ use vocabulary::Vocabulary;
 /// A command is a line of the human monitor (`info migrate`, `stop`, `migrate tcp:host:port`), or the name of a QMP command
 /// with its arguments as name=value (`migrate-set-parameters downtime-limit=100`), or QMP as JSON. Without a command there
 /// is a prompt with history and completion; `help` lists what it takes.
+///
+/// As in QEMU, `migrate URI` waits for the end, and fails if the machine has not moved; `migrate -d URI` does not wait. Ctrl-C
+/// ends the waiting, and the migration goes on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The monitor's unix socket
@@ -43,6 +47,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let client = Client::connect(&arguments.socket, Duration::from_secs(arguments.timeout))?;
     let mut session = Session::new(client, arguments.json)?;
+    session.at_prompt = arguments.command.is_empty();
     if arguments.command.is_empty() {
         return prompt::run(session);
     }
@@ -60,6 +65,7 @@ struct Session {
     client: Client,
     vocabulary: Vocabulary,
     json: bool,
+    at_prompt: bool,
 }
 
 /// What a command had to say.
@@ -71,7 +77,7 @@ struct Answer {
 impl Session {
     fn new(mut client: Client, json: bool) -> Result<Self, ClientError> {
         let vocabulary = Vocabulary::learn(&mut client)?;
-        Ok(Self { client, vocabulary, json })
+        Ok(Self { client, vocabulary, json, at_prompt: false })
     }
 
     /// Does a line as it is typed. An error is one of the connection; a command that fails is an answer.
@@ -104,14 +110,18 @@ impl Session {
             Input::Json(text) => (self.client.raw(format!("{text}\n").as_bytes())?.into_outcome(), false),
             Input::Qmp { command, arguments } => (self.command(&command, arguments.into())?, false),
             Input::Human(line) => {
-                (self.command("human-monitor-command", json!({ "command-line": line }))?, true)
+                let words: Vec<_> = line.split_whitespace().collect();
+                // From before it starts: Ctrl-C must not find a moment in which it would end this in silence.
+                let interrupt = if wait::is_due(&words) { Some(wait::Interrupt::take()?) } else { None };
+                let started = self.command("human-monitor-command", json!({ "command-line": line }))?;
+                let outcome = match interrupt {
+                    Some(interrupt) if !is_failure(&started, true) => self.wait(&interrupt)?,
+                    _ => started,
+                };
+                (outcome, true)
             }
         };
-        let failed = match &outcome {
-            Ok(Value::String(text)) if human => is_complaint(text),
-            Ok(_) => false,
-            Err(_) => true,
-        };
+        let failed = is_failure(&outcome, human);
         let text = match outcome {
             Ok(value) if self.json => format!("{}\n", json!({ "return": value })),
             Err(error) if self.json => format!("{}\n", json!({ "error": error })),
@@ -119,6 +129,16 @@ impl Session {
             Err(error) => format!("Error: {}\n", error.desc),
         };
         Ok(Answer { text, failed })
+    }
+
+    /// QEMU's human monitor comes back from `migrate` when it is over.
+    fn wait(
+        &mut self,
+        interrupt: &wait::Interrupt,
+    ) -> Result<Result<Value, ::monitor::CommandError>, ClientError> {
+        let waited = wait::for_migration(&mut self.client, interrupt, self.at_prompt)?;
+        let (text, well) = wait::verdict(&waited);
+        Ok(if well { Ok(format!("{text}\r\n").into()) } else { Err(::monitor::CommandError::generic(text)) })
     }
 
     /// A refusal is an outcome like any other; errors are those of the connection.
@@ -148,6 +168,14 @@ impl Answer {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }
+    }
+}
+
+fn is_failure(outcome: &Result<Value, ::monitor::CommandError>, human: bool) -> bool {
+    match outcome {
+        Ok(Value::String(text)) if human => is_complaint(text),
+        Ok(_) => false,
+        Err(_) => true,
     }
 }
 

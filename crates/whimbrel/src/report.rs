@@ -36,6 +36,9 @@ enum ReportError {
     /// The file cannot be read.
     #[error("Cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// It is neither a file nor a socket.
+    #[error("Cannot read {}: it is neither a file nor the socket of a monitor", path.display())]
+    Kind { path: PathBuf },
     /// It is no report.
     #[error("Cannot show {}", path.display())]
     Unfit { path: PathBuf, source: ReadError },
@@ -71,9 +74,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
 
 fn read(from: &Path) -> Result<Report, ReportError> {
     let unreadable = |source| ReportError::Read { path: from.to_owned(), source };
-    let bytes = if fs::metadata(from).map_err(unreadable)?.file_type().is_socket() {
+    let metadata = fs::metadata(from).map_err(unreadable)?;
+    let bytes = if metadata.file_type().is_socket() {
         let value = Client::connect(from, TIMEOUT)?.execute(COMMAND, Value::Null)?;
         value.to_string().into_bytes()
+    } else if !metadata.is_file() {
+        // A pipe may never say anything, a device may never end.
+        return Err(ReportError::Kind { path: from.to_owned() });
     } else {
         let mut bytes = Vec::new();
         let file = File::open(from).map_err(unreadable)?;

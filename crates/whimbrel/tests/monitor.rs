@@ -104,6 +104,51 @@ fn one_command_does_what_it_says_and_is_silent_when_there_is_nothing_to_say() {
 }
 
 #[test]
+fn a_migration_is_waited_for_and_the_exit_status_tells_whether_the_machine_moved() {
+    let bench = Bench::new();
+    let failed = bench.one(&["migrate", "tcp:127.0.0.1:1"]);
+    assert_eq!((failed.code, failed.stdout.as_str()), (1, ""));
+    assert!(failed.stderr.contains("The migration failed: Failed to connect"), "{}", failed.stderr);
+    let moved = bench.one(&["migrate", "unix:/x"]);
+    assert_eq!(moved.code, 0, "{}", moved.stderr);
+    assert!(moved.stdout.starts_with("Migration completed in"), "{}", moved.stdout);
+    assert_eq!(bench.machine.state().migration.status, Some(MigrationStatus::Completed));
+}
+
+#[test]
+fn who_stops_waiting_for_a_migration_leaves_it_running_and_is_told() {
+    let bench = Bench::new();
+    assert_eq!(bench.one(&["migrate_set_capability", "pause-before-switchover", "on"]).code, 0);
+    let waiting = std::process::Command::new(assert_cmd::cargo::cargo_bin("whimbrel"))
+        .arg("monitor")
+        .arg(bench.socket())
+        .args(["migrate", "unix:/x"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let waits = || bench.machine.state().migration.status == Some(MigrationStatus::PreSwitchover);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !waits() && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("The migration goes on"));
+    assert!(waits());
+}
+
+#[test]
+fn at_the_prompt_a_migration_that_waits_for_a_command_gives_the_prompt_back() {
+    let bench = Bench::new();
+    let typed = "migrate_set_capability pause-before-switchover on\nmigrate unix:/x\nmigrate_continue pre-switchover\n";
+    let output = bench.run(&[], typed);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(output.stdout.contains("migrate_continue pre-switchover"), "{}", output.stdout);
+}
+
+#[test]
 fn a_command_that_fails_says_so_on_the_error_output_and_in_the_exit_status() {
     let bench = Bench::new();
     let cases: [(&[&str], &str); 6] = [

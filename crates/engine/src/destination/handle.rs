@@ -36,7 +36,7 @@ pub struct Snapshot {
     pub zero_pages: u64,
     /// CPU time of the engine's threads.
     pub cpu: Duration,
-    /// Why the last attempt came to nothing.
+    /// Why the last attempt came to nothing; `None` once another has begun.
     pub last_failure: Option<String>,
     /// The attempt under way, or the last one.
     pub attempt: Option<AttemptFigures>,

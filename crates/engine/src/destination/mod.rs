@@ -66,6 +66,7 @@ struct View {
     arrived: Arc<Arrived>,
     /// Of the last attempt, or of the one under way.
     counts: Option<Arc<Counts>>,
+    /// Why the last attempt came to nothing; `None` once another has begun.
     last_failure: Option<String>,
 }
 
@@ -260,6 +261,7 @@ impl Host {
             let mut view = self.shared.view.lock();
             view.counts = Some(Arc::new(Counts::new(&hello, &connection)));
             view.arrived = Arc::default();
+            view.last_failure = None;
         }
         self.link = Some(Link::new(connection, reader));
         self.destination.handle(self.now(), Event::Message(Message::Hello(hello)))

@@ -449,7 +449,7 @@ impl Attempt {
             Ok(pages) => {
                 self.dirty_pages = pages;
                 self.observer.pass(self.shared.source.lock().statistics().dirty_syncs + 1);
-                Event::DirtyFetched { pages }
+                Event::DirtyFetched { pages, running: self.machine.is_running() }
             }
             Err(error) => Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
         }

@@ -155,6 +155,9 @@ impl SourceMachine for Here {
     fn description(&self) -> Result<DeviceState, MachineError> {
         Ok(device())
     }
+    fn is_running(&self) -> bool {
+        true
+    }
     fn stop(&self) -> Result<bool, MachineError> {
         let fails = self.stage.strikes(Call::Stop);
         self.stage.with(|trail| {

@@ -220,6 +220,9 @@ impl SourceMachine for Heavy {
     fn description(&self) -> Result<DeviceState, MachineError> {
         self.0.description()
     }
+    fn is_running(&self) -> bool {
+        self.0.is_running()
+    }
     fn stop(&self) -> Result<bool, MachineError> {
         self.0.stop()
     }

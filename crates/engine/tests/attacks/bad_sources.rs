@@ -72,6 +72,9 @@ impl SourceMachine for Disguised {
     fn description(&self) -> Result<DeviceState, MachineError> {
         Ok(self.description.clone())
     }
+    fn is_running(&self) -> bool {
+        self.machine.is_running()
+    }
     fn stop(&self) -> Result<bool, MachineError> {
         self.machine.stop()
     }

@@ -232,6 +232,9 @@ impl SourceMachine for Machine {
     fn description(&self) -> Result<DeviceState, MachineError> {
         Ok(description())
     }
+    fn is_running(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
     fn stop(&self) -> Result<bool, MachineError> {
         let ran = self.running.load(Ordering::SeqCst);
         self.halt();

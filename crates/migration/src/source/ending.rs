@@ -22,10 +22,15 @@ impl Source {
         vec![Action::Send(Message::Go)]
     }
 
+    /// The destination said that it runs the machine.
     pub(super) fn released(&mut self, now: Time) -> Vec<Action> {
-        self.side = self.side.learn(Answer::Running);
         let began = self.stop_began.unwrap_or(now);
-        self.statistics.downtime.total = now.saturating_sub(began);
+        self.statistics.downtime.total = Some(now.saturating_sub(began));
+        self.let_go(now)
+    }
+
+    fn let_go(&mut self, now: Time) -> Vec<Action> {
+        self.side = self.side.learn(Answer::Running);
         self.end(now, Outcome::Completed, vec![Action::Send(Message::Bye)])
     }
 
@@ -47,8 +52,9 @@ impl Source {
                 self.resume(now, Outcome::Failed(reason.into()), Message::Abort { reason: reason.into() })
             }
             Verdict::LetGo => {
-                self.statistics.reason = "An operator said that the destination has the machine".into();
-                self.released(now)
+                self.statistics.reason =
+                    "An operator said that the destination has the machine; since when it runs there is not known".into();
+                self.let_go(now)
             }
         }
     }
@@ -118,6 +124,7 @@ impl Source {
     fn end(&mut self, now: Time, outcome: Outcome, mut actions: Vec<Action>) -> Vec<Action> {
         self.enter(State::Ended, now);
         self.statistics.total = Some(now);
+        self.statistics.advice = None;
         match &outcome {
             Outcome::Failed(reason) => self.statistics.reason.clone_from(reason),
             Outcome::Cancelled => self.statistics.reason = "Cancelled".into(),

@@ -28,6 +28,8 @@ pub enum Event {
     DirtyFetched {
         /// Pages of [`crate::PAGE_BYTES`].
         pages: u64,
+        /// Whether the machine runs, as of a moment after that.
+        running: bool,
     },
     /// The machine is stopped, its disks are flushed.
     Stopped {

@@ -7,14 +7,14 @@ mod ending;
 mod events;
 mod rounds;
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use wire::{Digest, Hello, Message};
 
 pub use self::events::{Action, Event, Verdict};
 use crate::{
-    FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, handover::SourceSide,
-    stats::bytes_of,
+    FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, fixed_costs::Obstacle,
+    handover::SourceSide, stats::bytes_of,
 };
 
 /// How long connecting and shaking hands may take.
@@ -27,6 +27,8 @@ const RUNNING_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Round trips of which the shortest is believed: one that waited behind pages, or for a CPU, says nothing about the way.
+const ROUND_TRIPS: usize = 8;
 /// Pause between two tries to take the machine back.
 const RESUME_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to try. The destination may hold the disk locks until it has noticed that the attempt is over, which takes it
@@ -127,6 +129,8 @@ pub struct Source {
     state: State,
     side: SourceSide,
     was_running: Option<bool>,
+    /// Whether the machine ran when the dirty log was last read.
+    running: bool,
     digest: Option<Vec<u64>>,
     outcome: Option<Outcome>,
     statistics: Statistics,
@@ -140,6 +144,8 @@ pub struct Source {
     switchover_began: Time,
     heard: Time,
     pinged: Option<(u64, Time)>,
+    /// The last few, newest last.
+    round_trips: VecDeque<Duration>,
     next_ping: Time,
 }
 
@@ -158,6 +164,7 @@ impl Source {
             state: State::Connecting,
             side: SourceSide::Owner,
             was_running: None,
+            running: true,
             digest: None,
             outcome: None,
             statistics,
@@ -169,6 +176,7 @@ impl Source {
             switchover_began: Time::ZERO,
             heard: Time::ZERO,
             pinged: None,
+            round_trips: VecDeque::new(),
             next_ping: Time::ZERO,
         };
         (source, vec![Action::Connect])
@@ -192,7 +200,7 @@ impl Source {
             Event::RoundSent { bytes, raw_pages, zero_pages, digest } => {
                 self.round_sent(now, (bytes, raw_pages, zero_pages), digest)
             }
-            Event::DirtyFetched { pages } => self.fetched(now, pages),
+            Event::DirtyFetched { pages, running } => self.fetched(now, pages, running),
             Event::Stopped { was_running } => self.stopped(now, was_running),
             Event::Saved { devices } => self.saved(now, devices),
             Event::LinkLost(reason) => self.link_lost(now, reason),
@@ -293,15 +301,34 @@ impl Source {
         if self.state == State::Ended && self.side == SourceSide::Released {
             return Progress::complete();
         }
+        if let Some(obstacle) = self.obstacle(now) {
+            let eta = obstacle.until.map(|until| until.saturating_sub(now));
+            let note = obstacle.reason(self.params.downtime_limit);
+            self.progress = Progress::held_up(&self.progress, now, eta, note);
+            return self.progress.clone();
+        }
         let elapsed = now.saturating_sub(self.round_began).as_secs_f64();
         let current = (sent_bytes > 1 << 20 && elapsed > 0.01).then(|| sent_bytes as f64 / elapsed);
-        let rate = current.or_else(|| self.statistics.wire_rate());
+        let measured = self.statistics.wire_rate();
+        let limit =
+            if self.params.max_bandwidth > 0 { self.params.max_bandwidth as f64 } else { f64::INFINITY };
+        let rate = current.or_else(|| Some(measured?.bytes_per_second.min(limit)));
         let remaining = bytes_of(self.statistics.remaining_pages.saturating_sub(done_pages));
         let budget = self.params.downtime_limit.saturating_sub(self.fixed.total()).as_secs_f64();
-        let enough = rate.map_or(0.0, |rate| rate * budget);
+        let in_the_end = self.params.switchover_rate(measured).map(|rate| rate.bytes_per_second);
+        let enough = in_the_end.or(rate).map_or(0.0, |rate| rate * budget);
         self.progress =
             Progress::estimate(&self.progress, now, remaining, enough, self.statistics.dirty_rate(), rate);
         self.progress.clone()
+    }
+
+    /// What keeps a machine that runs from being switched over, as long as nothing but rounds is under way and the first is over.
+    fn obstacle(&self, now: Time) -> Option<Obstacle> {
+        let rounds = matches!(
+            self.state,
+            State::Sending { round: 1.. } | State::Fetching { round: 1.. } | State::Resting { .. }
+        );
+        if rounds && self.running { self.fixed.obstacle(self.params.downtime_limit, now) } else { None }
     }
 
     fn connected(&mut self, now: Time) -> Vec<Action> {
@@ -426,7 +453,11 @@ impl Source {
         if let Some((pinged, at)) = self.pinged
             && pinged == number
         {
-            self.fixed.round_trip = now.saturating_sub(at);
+            if self.round_trips.len() == ROUND_TRIPS {
+                self.round_trips.pop_front();
+            }
+            self.round_trips.push_back(now.saturating_sub(at));
+            self.fixed.round_trip = self.round_trips.iter().min().copied().unwrap_or_default();
         }
         Vec::new()
     }

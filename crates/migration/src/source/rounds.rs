@@ -3,7 +3,14 @@
 use wire::Message;
 
 use super::{Action, REST, Source, State};
-use crate::{Decision, RoundStats, Time, convergence, stats::bytes_of};
+use crate::{
+    Decision, RoundStats, Time,
+    convergence::{self, Standing},
+    stats::bytes_of,
+};
+
+/// A round that went at this share of the bandwidth limit was held back by it: nobody lets through exactly what he is told to.
+const HELD_BACK: f64 = 0.9;
 
 impl Source {
     pub(super) fn prepared(&mut self, now: Time) -> Vec<Action> {
@@ -38,7 +45,9 @@ impl Source {
             return Vec::new();
         };
         let wire_rate = bytes as f64 / duration.as_secs_f64().max(1e-9);
-        let began = self.round_began;
+        let (began, limit) = (self.round_began, self.params.max_bandwidth);
+        let last = matches!(self.state, State::LastPass { .. });
+        let held_back = !last && limit > 0 && wire_rate >= HELD_BACK * limit as f64;
         let stats = RoundStats {
             round,
             bytes,
@@ -47,6 +56,7 @@ impl Source {
             began,
             duration,
             wire_rate,
+            held_back,
             ..RoundStats::default()
         };
         self.statistics.add(stats);
@@ -66,9 +76,10 @@ impl Source {
         }
     }
 
-    pub(super) fn fetched(&mut self, now: Time, pages: u64) -> Vec<Action> {
+    pub(super) fn fetched(&mut self, now: Time, pages: u64, running: bool) -> Vec<Action> {
         self.statistics.remaining_pages = pages;
         self.statistics.dirty_syncs += 1;
+        self.running = running;
         match self.state {
             State::Fetching { round } => self.decide(now, round, pages),
             State::LastFetch { round } => {
@@ -87,13 +98,18 @@ impl Source {
     }
 
     pub(super) fn decide(&mut self, now: Time, round: u32, pages: u64) -> Vec<Action> {
-        let wire_rate = self.statistics.wire_rate();
+        let standing = Standing {
+            dirty_pages: pages,
+            wire_rate: self.statistics.wire_rate(),
+            running: self.running,
+            extra_rounds: self.extra_rounds,
+        };
         let Some(last) = self.statistics.rounds.back_mut() else { return Vec::new() };
         last.dirty_pages = pages;
         last.dirty_rate =
             bytes_of(pages) as f64 / now.saturating_sub(self.round_began).as_secs_f64().max(1e-9);
-        let Decision { switch, predicted, reason } =
-            convergence::decide(&self.params, &self.fixed, last, pages, wire_rate, self.extra_rounds);
+        let Decision { switch, predicted, reason, advice } =
+            convergence::decide(&self.params, &self.fixed, last, &standing);
         let took = now.saturating_sub(last.began);
         last.decision.clone_from(&reason);
         last.decided = now;
@@ -103,10 +119,10 @@ impl Source {
         }
         self.statistics.predicted = predicted;
         self.statistics.reason = format!("Round {}: {reason}", round + 1);
+        self.statistics.advice = advice;
         if !switch {
             // Sending does not help then, only time does.
-            let limit = self.params.downtime_limit;
-            if self.fixed.believed(limit, now) > limit && took < REST {
+            if self.obstacle(now).is_some() && took < REST {
                 self.enter(State::Resting { round: round + 1, until: now + REST }, now);
                 return Vec::new();
             }

@@ -324,7 +324,7 @@ impl World {
                 let Some(attempt) = &mut self.origin.attempt else { return Carried::Nothing };
                 attempt.set.clone_from(&self.origin.log);
                 let pages = attempt.set.iter().filter(|dirty| **dirty).count() as u64;
-                Carried::Busy(short, Some(Event::DirtyFetched { pages }))
+                Carried::Busy(short, Some(Event::DirtyFetched { pages, running }))
             }
             Action::Stop => {
                 if self.fails(Call::Stop) {

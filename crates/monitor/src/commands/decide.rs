@@ -15,18 +15,19 @@ pub(crate) const LET_GO_RISK: &str = "What is here of the machine is thrown away
      only copy, and the machine is lost like one whose host lost its power. Be sure that the machine runs, or ran, there";
 
 pub(super) fn take_back(context: Context<'_>, arguments: Arguments) -> Outcome {
-    forced(arguments, TAKE_BACK_RISK)?;
+    forced(context, arguments, TAKE_BACK_RISK)?;
     done(context.handler.take_back())
 }
 
 pub(super) fn let_go(context: Context<'_>, arguments: Arguments) -> Outcome {
-    forced(arguments, LET_GO_RISK)?;
+    forced(context, arguments, LET_GO_RISK)?;
     done(context.handler.let_go())
 }
 
-fn forced(mut arguments: Arguments, risk: &str) -> Result<(), CommandError> {
+fn forced(context: Context<'_>, mut arguments: Arguments, risk: &str) -> Result<(), CommandError> {
     let force = arguments.optional_bool("force")?;
     arguments.finish()?;
+    context.handler.may_decide()?;
     match force {
         Some(true) => Ok(()),
         _ => Err(CommandError::generic(format!("{risk}. If you are, give \"force\": true"))),

@@ -51,8 +51,9 @@ fn status_and_times(f: &mut fmt::Formatter<'_>, info: &MigrationInfo) -> fmt::Re
             Some(error) => writeln!(f, " ({error})")?,
             None => writeln!(f)?,
         }
-        // QEMU has this line whenever there is a status, be it 0.
-        writeln!(f, "total time: {} ms", info.total_time.unwrap_or(0))?;
+    }
+    if let Some(ms) = info.total_time {
+        writeln!(f, "total time: {ms} ms")?;
     }
     if let Some(ms) = info.expected_downtime {
         writeln!(f, "expected downtime: {ms} ms")?;
@@ -117,8 +118,16 @@ fn own_figures(
     if let Some(session) = &own.session {
         writeln!(f, "session: {session}")?;
     }
-    if own.channels > 0 {
-        writeln!(f, "channels: {}", own.channels)?;
+    if let Some(channels) = own.channels.filter(|channels| *channels > 0) {
+        writeln!(f, "channels: {channels}")?;
+    }
+    if let Some(arrived) = &own.arrived {
+        let (bytes, memory) = (Bytes(arrived.bytes), Bytes(arrived.memory_bytes));
+        writeln!(
+            f,
+            "arrived: {bytes} in {} pages, and {} zero pages, of a machine with {memory}",
+            arrived.pages, arrived.zero_pages
+        )?;
     }
     if let Some(percentage) = own.percentage {
         progress(f, percentage, own, status)?;
@@ -126,8 +135,8 @@ fn own_figures(
     if let Some(predicted) = own.predicted_downtime_ms {
         writeln!(f, "predicted downtime: {predicted:.1} ms")?;
     }
-    if own.downtime_limit_ms > 0 {
-        writeln!(f, "downtime limit: {} ms", own.downtime_limit_ms)?;
+    if let Some(limit) = own.downtime_limit_ms {
+        writeln!(f, "downtime limit: {limit} ms")?;
     }
     if let Some(seconds) = own.cpu_seconds {
         writeln!(f, "cpu time: {seconds:.2} s")?;

@@ -73,13 +73,13 @@ const COMMANDS: [Command; 18] = [
         alias: "",
         arguments: "-f",
         help: "of a migration with an unknown end, say that the machine is at the destination; without -f, say what that risks",
-        run: |c, args| decide(args, commands::LET_GO_RISK, || c.handler.let_go()),
+        run: |c, args| decide(c, args, commands::LET_GO_RISK, || c.handler.let_go()),
     },
     Command {
         name: "migrate",
         alias: "",
         arguments: "[-d] uri",
-        help: "migrate to tcp:HOST:PORT or unix:PATH; does not wait (-d is taken for granted)",
+        help: "migrate to tcp:HOST:PORT or unix:PATH; QMP never waits for the end, `whimbrel monitor` does unless -d is given",
         run: migrate,
     },
     Command {
@@ -157,7 +157,7 @@ const COMMANDS: [Command; 18] = [
         alias: "",
         arguments: "-f",
         help: "of a migration with an unknown end, say that the machine runs on here; without -f, say what that risks",
-        run: |c, args| decide(args, commands::TAKE_BACK_RISK, || c.handler.take_back()),
+        run: |c, args| decide(c, args, commands::TAKE_BACK_RISK, || c.handler.take_back()),
     },
 ];
 
@@ -229,10 +229,20 @@ fn migrate_incoming(context: Context<'_>, arguments: &[&str]) -> Outcome {
     silent(context.handler.migrate_incoming(&uri.parse().map_err(CommandError::from)?, true))
 }
 
-fn decide(arguments: &[&str], risk: &str, decide: impl FnOnce() -> Result<(), CommandError>) -> Outcome {
+fn decide(
+    context: Context<'_>,
+    arguments: &[&str],
+    risk: &str,
+    decide: impl FnOnce() -> Result<(), CommandError>,
+) -> Outcome {
     match arguments {
         ["-f"] => silent(decide()),
-        [] => Err(CommandError::generic(format!("{risk}. If you are, add -f")).into()),
+        [] => Err(context
+            .handler
+            .may_decide()
+            .err()
+            .unwrap_or_else(|| CommandError::generic(format!("{risk}. If you are, add -f")))
+            .into()),
         _ => Err(Failure::Usage("only -f is known")),
     }
 }

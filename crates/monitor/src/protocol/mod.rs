@@ -6,6 +6,8 @@
 
 mod message;
 mod splitter;
+mod strict;
 
 pub use message::{Event, Greeting, GreetingBody, Reply, Request, Timestamp};
 pub use splitter::{FrameError, MAX_DEPTH, MAX_VALUE_BYTES, Splitter};
+pub use strict::parse_json;

@@ -1,7 +1,7 @@
 use super::outbox::{Condition, Outbox};
 use crate::commands::{self, Context};
 use crate::events::Listener;
-use crate::protocol::{FrameError, Greeting, GreetingBody, Reply, Request, Splitter};
+use crate::protocol::{FrameError, Greeting, GreetingBody, Reply, Request, Splitter, parse_json};
 use crate::{CommandError, Events, Handler};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
@@ -175,7 +175,7 @@ impl Session {
 
 /// JSON first, then the shape of a request.
 fn parse(bytes: &[u8]) -> Result<Request, Reply> {
-    let value = serde_json::from_slice(bytes)
+    let value = parse_json(bytes)
         .map_err(|error| Reply::err(None, CommandError::generic(format!("JSON parse error, {error}"))))?;
     Request::parse(value)
 }

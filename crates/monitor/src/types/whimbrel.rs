@@ -10,11 +10,17 @@ pub struct WhimbrelInfo {
     /// Properties of the stream, which QEMU shows only in the text of `info migrate`.
     pub globals: MigrationGlobals,
     /// Connections that carry pages.
-    pub channels: u32,
-    /// Every round, oldest first; the last one may still be under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
+    /// Every round, oldest first; the last one may still be under way. Only the source counts them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<RoundInfo>,
-    /// Downtime limit in force, in milliseconds.
-    pub downtime_limit_ms: u64,
+    /// Downtime limit in force, in milliseconds; only the source knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime_limit_ms: Option<u64>,
+    /// What has arrived so far; only the destination counts that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<ArrivedInfo>,
     /// Milliseconds of downtime if the switchover began now: pages left at the measured wire speed, and fixed costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_downtime_ms: Option<f64>,
@@ -42,6 +48,20 @@ pub struct WhimbrelInfo {
     /// What the operator can do about it, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+}
+
+/// What has arrived of a machine in the attempt under way, or in the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ArrivedInfo {
+    /// Bytes of pages, without headers.
+    pub bytes: u64,
+    /// Pages with their contents.
+    pub pages: u64,
+    /// Pages as zero.
+    pub zero_pages: u64,
+    /// Bytes of memory that the machine has.
+    pub memory_bytes: u64,
 }
 
 /// One pass over the dirty set.

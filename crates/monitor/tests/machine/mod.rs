@@ -47,6 +47,8 @@ pub(crate) struct State {
     cancelled: bool,
     /// What the operator said of a migration with an unknown end.
     pub(crate) decided: Option<&'static str>,
+    /// Whether there is anything to say about that.
+    pub(crate) undecided: bool,
     released: bool,
 }
 
@@ -66,6 +68,7 @@ impl Machine {
             quitting: false,
             cancelled: false,
             decided: None,
+            undecided: false,
             released: false,
         };
         Self { inner: Arc::new(Inner { events, state: Mutex::new(state), changed: Condvar::new() }) }
@@ -254,6 +257,10 @@ impl Handler for Machine {
         state.released = true;
         self.inner.changed.notify_all();
         Ok(())
+    }
+
+    fn may_decide(&self) -> Outcome {
+        if self.state().undecided { Ok(()) } else { Err(CommandError::generic("There is nothing to decide")) }
     }
 
     fn take_back(&self) -> Outcome {

@@ -72,6 +72,10 @@ impl Handler for Commands {
         Ok(())
     }
 
+    fn may_decide(&self) -> Result<(), CommandError> {
+        self.0.undecided().map(|_| ())
+    }
+
     fn take_back(&self) -> Result<(), CommandError> {
         self.0.decide(Verdict::TakeBack)
     }
@@ -126,12 +130,23 @@ impl Handler for Commands {
     }
 
     fn migrate_set_parameters(&self, change: &ParameterChange) -> Result<(), CommandError> {
-        let params = {
-            let mut settings = self.0.settings.lock();
-            settings.parameters.apply(change);
-            settings.params()
-        };
-        if let Some(departure) = &*self.0.departure.lock() {
+        // Held throughout: a migration that begins meanwhile has all of the change, or what is refused while it runs.
+        let departure = self.0.departure.lock();
+        let mut settings = self.0.settings.lock();
+        let mut parameters = settings.parameters.clone();
+        parameters.apply(change);
+        let under_way =
+            departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status.is_under_way());
+        if let Some(name) = settings.agreed_on_and_changed(&parameters).filter(|_| under_way) {
+            return Err(CommandError::generic(format!(
+                "Parameter '{name}' cannot be changed now: the migration under way began with it. Nothing was changed; wait for \
+                 its end, or cancel it first. max-bandwidth, downtime-limit and avail-switchover-bandwidth can be changed at any time"
+            )));
+        }
+        settings.parameters = parameters;
+        let params = settings.params();
+        drop(settings);
+        if let Some(departure) = &*departure {
             departure.handle.set_live(
                 params.max_bandwidth,
                 params.downtime_limit,

@@ -21,6 +21,7 @@ mod story;
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -45,6 +46,24 @@ use outgoing::Departure;
 use reports::Reports;
 use settings::Settings;
 use story::Here;
+
+/// Why nobody can control the machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The thread that starts others, or the one that writes reports, cannot be started.
+    #[error(
+        "Cannot start the threads of the process: raise the limits of processes and open files (ulimit -u, -n)"
+    )]
+    Threads(#[source] io::Error),
+    /// Reports cannot go where they are to go.
+    #[error("Reports of migrations cannot be written into {}: create it, or name another directory with --report-dir", path.display())]
+    Reports {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
 
 /// How the process is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,18 +105,21 @@ impl Control {
     /// to end.
     ///
     /// # Errors
-    /// The thread that starts others cannot be started.
+    /// The thread that starts others cannot be started, or there is no directory for reports as it is asked for.
     pub fn new(
         config: Config,
         machine: Option<Machine>,
         machine_events: events::Events,
         events: Events,
-    ) -> io::Result<(Arc<Self>, mpsc::Receiver<Ending>)> {
+    ) -> Result<(Arc<Self>, mpsc::Receiver<Ending>), ControlError> {
         let (endings, end) = mpsc::channel();
         let run = if machine.is_some() { RunState::Prelaunch } else { RunState::Inmigrate };
         let run_on_arrival = config.paused().then_some(false);
-        let launcher = Launcher::start()?;
-        let directory = config.report_dir().map(config::DirectoryPath::as_path);
+        let launcher = Launcher::start().map_err(ControlError::Threads)?;
+        let reports = match config.report_dir() {
+            Some(directory) => Reports::into_directory(directory.as_path(), &launcher)?,
+            None => Reports::default(),
+        };
         let control = Self {
             here: Here {
                 host: story::host_name(),
@@ -105,7 +127,7 @@ impl Control {
                 uuid: config.uuid().map(|uuid| uuid.to_string()),
                 vcpus: config.cpus().get(),
             },
-            reports: directory.map_or_else(Reports::default, |path| Reports::into_directory(path, &launcher)),
+            reports,
             last_failed_arrival: Mutex::default(),
             settings: Mutex::new(Settings::new()),
             config,

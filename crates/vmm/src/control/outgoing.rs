@@ -70,24 +70,33 @@ impl Control {
 
     /// People say who has the machine, where the destination cannot.
     pub(super) fn decide(&self, verdict: Verdict) -> Result<(), CommandError> {
-        let departure = self.departure.lock();
-        let Some(departure) = departure.as_ref() else {
-            return Err(CommandError::generic("No migration was started: the machine is here"));
+        let departure = self.undecided()?;
+        if verdict == Verdict::TakeBack && self.ending.load(Ordering::SeqCst) {
+            return Err(CommandError::generic(
+                "The process was told to end before this became unknown: no machine runs in it any more",
+            ));
+        }
+        tracing::warn!(session = %departure.session, "An operator decides who has the machine: {verdict:?}");
+        departure.handle.decide(verdict);
+        Ok(())
+    }
+
+    /// The migration of which it is not known who has the machine, or why people need not say.
+    pub(super) fn undecided(&self) -> Result<Departure, CommandError> {
+        let Some(departure) = self.departure.lock().clone() else {
+            let where_it_is = match self.state() {
+                RunState::Inmigrate => "no machine is here yet",
+                _ => "the machine is here",
+            };
+            return Err(CommandError::generic(format!(
+                "There is nothing to decide: no migration was started from here, {where_it_is}"
+            )));
         };
         match departure.handle.snapshot().status {
-            Status::Unknown if verdict == Verdict::TakeBack && self.ending.load(Ordering::SeqCst) => {
-                Err(CommandError::generic(
-                    "The process was told to end before this became unknown: no machine runs in it any more",
-                ))
-            }
             Status::Unknown if !departure.handle.is_undecided() => Err(CommandError::generic(
                 "The migration's thread has ended by a defect, which the log tells: nothing can be decided here any more",
             )),
-            Status::Unknown => {
-                tracing::warn!(session = %departure.session, "An operator decides who has the machine: {verdict:?}");
-                departure.handle.decide(verdict);
-                Ok(())
-            }
+            Status::Unknown => Ok(departure),
             status => Err(CommandError::generic(format!(
                 "There is nothing to decide: it is known who has the machine, the migration is '{}'",
                 status.name()
@@ -142,6 +151,9 @@ impl SourceMachine for Leaving {
         Ok(DeviceState::encode("machine", self.machine.description())?)
     }
 
+    fn is_running(&self) -> bool {
+        self.control.state() == RunState::Running
+    }
     fn stop(&self) -> Result<bool, MachineError> {
         let turn = self.control.turn.lock();
         let state = self.control.state();
@@ -219,7 +231,10 @@ impl Observer for Watch {
         }
         let departure = control.departure.lock().clone();
         if let Some(departure) = departure {
-            control.settings.lock().fixed_costs = departure.handle.snapshot().fixed_costs;
+            let measured = departure.handle.snapshot().fixed_costs;
+            let mut settings = control.settings.lock();
+            settings.fixed_costs = settings.fixed_costs.learn(&measured);
+            drop(settings);
             let report = story::leaving(&control.here, &departure, story::outcome(outcome.status()));
             control.reports.store(|| Some(report));
         }

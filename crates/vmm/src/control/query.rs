@@ -3,9 +3,11 @@
 use engine::{destination, source};
 use migration::{Outcome, PAGE_BYTES, RoundStats, Status};
 use monitor::types::{
-    DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress, WhimbrelInfo,
+    ArrivedInfo, DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress,
+    WhimbrelInfo,
 };
 use std::time::Duration;
+use wire::SessionId;
 
 /// What is told of a migration that leaves.
 pub(super) fn outgoing(snapshot: &source::Snapshot, total_bytes: u64, session: &str) -> MigrationInfo {
@@ -19,7 +21,7 @@ pub(super) fn outgoing(snapshot: &source::Snapshot, total_bytes: u64, session: &
         ram: begun.then(|| ram(snapshot, total_bytes)),
         total_time: Some(millis(snapshot.elapsed)),
         expected_downtime: (snapshot.status == Status::Active).then(|| millis(expected)),
-        downtime: (snapshot.status == Status::Completed).then(|| millis(statistics.downtime.total)),
+        downtime: statistics.downtime.total.filter(|_| snapshot.status == Status::Completed).map(millis),
         setup_time: begun.then(|| millis(statistics.setup)),
         error_desc: failed.then(|| statistics.reason.clone()),
         whimbrel: Some(whimbrel(snapshot, session)),
@@ -33,28 +35,28 @@ pub(super) fn incoming(
     total_bytes: u64,
     address: Option<SocketAddress>,
 ) -> MigrationInfo {
-    let arrived = snapshot.raw_pages + snapshot.zero_pages;
-    let ram = MigrationRamStats {
-        transferred: snapshot.bytes,
-        total: total_bytes,
-        duplicate: snapshot.zero_pages,
-        normal: snapshot.raw_pages,
-        normal_bytes: snapshot.raw_pages * PAGE_BYTES,
-        page_size: PAGE_BYTES,
-        multifd_bytes: snapshot.bytes,
-        ..MigrationRamStats::default()
-    };
+    let failure = snapshot.last_failure.as_ref().filter(|_| snapshot.status != Status::Completed);
+    let attempt = snapshot.attempt.as_ref();
+    let arrived = attempt.map(|_| ArrivedInfo {
+        bytes: snapshot.bytes,
+        pages: snapshot.raw_pages,
+        zero_pages: snapshot.zero_pages,
+        memory_bytes: total_bytes,
+    });
     MigrationInfo {
         status: Some(status(snapshot.status)),
-        ram: (arrived > 0).then_some(ram),
-        error_desc: snapshot.last_failure.clone().filter(|_| snapshot.status != Status::Completed),
+        total_time: attempt.map(|attempt| millis(attempt.took)),
+        error_desc: failure.cloned(),
         socket_address: address.map(|address| vec![address]),
+        // No figures of RAM, as in QEMU: most of those are the source's to know.
         whimbrel: Some(WhimbrelInfo {
+            session: attempt
+                .filter(|attempt| attempt.session != SessionId::NONE)
+                .map(|attempt| uuid::Uuid::from_bytes(attempt.session.0).to_string()),
+            channels: attempt.and_then(|attempt| u32::try_from(attempt.channels.len()).ok()),
+            arrived,
             cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
-            reason: snapshot
-                .last_failure
-                .as_ref()
-                .map(|failure| format!("The last attempt came to nothing: {failure}")),
+            reason: failure.map(|failure| format!("The last attempt came to nothing: {failure}")),
             ..WhimbrelInfo::default()
         }),
         ..MigrationInfo::default()
@@ -88,7 +90,7 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
     let statistics = &snapshot.statistics;
     let under_way = snapshot.status.is_under_way();
     let unknown = snapshot.status == Status::Unknown;
-    let advice = unknown.then(|| {
+    let decide = unknown.then(|| {
         "Do not start the machine anywhere. Restore the network between the two hosts: this side asks the destination by \
          itself, every second, who runs the machine. If the destination can never answer again, look there whether the machine \
          ran, and say so here: take_back or let_go (whimbrel-take-back, whimbrel-let-go) tell what they risk"
@@ -96,9 +98,9 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
     });
     WhimbrelInfo {
         session: Some(session.to_owned()),
-        channels: snapshot.channels.into(),
+        channels: Some(snapshot.channels.into()),
         rounds: statistics.rounds.iter().map(|stats| round(stats, stalls_in(snapshot, stats))).collect(),
-        downtime_limit_ms: millis(snapshot.params.downtime_limit),
+        downtime_limit_ms: Some(millis(snapshot.params.downtime_limit)),
         predicted_downtime_ms: statistics.predicted.map(fine_millis),
         percentage: Some(snapshot.progress.percentage),
         eta_ms: snapshot.progress.eta.filter(|_| under_way).map(millis),
@@ -106,7 +108,7 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
         downtime_phases: phases(snapshot),
         cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
         reason: Some(statistics.reason.clone()).filter(|reason| !reason.is_empty()),
-        advice,
+        advice: decide.or_else(|| statistics.advice.clone().filter(|_| under_way)),
         ..WhimbrelInfo::default()
     }
 }

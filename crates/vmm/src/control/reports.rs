@@ -11,9 +11,9 @@ use std::{
 
 use parking_lot::Mutex;
 use report::Report;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use super::one_line;
+use super::ControlError;
 use crate::{launcher::Launcher, seccomp::Role};
 
 /// Most files that one process leaves. Whoever can connect to a destination can make attempts fail for ever, and must not fill
@@ -44,19 +44,19 @@ struct Directory {
 }
 
 impl Reports {
-    /// Reports go into the directory at `path`. If that cannot be, the log says so, and they are not written.
-    pub(super) fn into_directory(path: &Path, launcher: &Launcher) -> Self {
-        match Writer::start(path, launcher) {
-            Ok(writer) => Self { writer: Mutex::new(Some(writer)) },
-            Err(error) => {
-                tracing::warn!(
-                    "Reports of migrations cannot be written into {}: {}",
-                    path.display(),
-                    one_line(&error)
-                );
-                Self::default()
-            }
-        }
+    /// Reports go into the directory at `path`.
+    ///
+    /// # Errors
+    /// There is none, or nothing can be written there.
+    pub(super) fn into_directory(path: &Path, launcher: &Launcher) -> Result<Self, ControlError> {
+        let unusable = |source| ControlError::Reports { path: path.to_owned(), source };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unusable(error.into()))?;
+        rustix::fs::accessat(&fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())
+            .map_err(|error| unusable(error.into()))?;
+        let directory = Directory { fd, path: path.to_owned(), files: 0 };
+        let writer = Writer::start(directory, launcher).map_err(ControlError::Threads)?;
+        Ok(Self { writer: Mutex::new(Some(writer)) })
     }
 
     /// Has a report made and written. Does not wait for that.
@@ -78,10 +78,7 @@ impl Reports {
 }
 
 impl Writer {
-    fn start(path: &Path, launcher: &Launcher) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())?;
-        let mut directory = Directory { fd, path: path.to_owned(), files: 0 };
+    fn start(mut directory: Directory, launcher: &Launcher) -> io::Result<Self> {
         let (jobs, inbox) = channel::<Make>();
         let (living, alive) = channel();
         launcher.spawn(Role::Report, "reports", move || {

@@ -61,6 +61,17 @@ impl Settings {
         Ok(())
     }
 
+    /// The first parameter that both sides agree on when a migration begins, and that is another in `wanted`.
+    pub(super) fn agreed_on_and_changed(&self, wanted: &MigrationParameters) -> Option<&'static str> {
+        let now = &self.parameters;
+        [
+            ("multifd-channels", now.multifd_channels != wanted.multifd_channels),
+            ("whimbrel-digest", now.whimbrel_digest != wanted.whimbrel_digest),
+        ]
+        .into_iter()
+        .find_map(|(name, changed)| changed.then_some(name))
+    }
+
     pub(super) fn has(&self, capability: MigrationCapability) -> bool {
         self.capabilities.contains(&capability)
     }

@@ -217,7 +217,7 @@ fn downtime(snapshot: &source::Snapshot) -> Option<Downtime> {
     let phases = query::phases(snapshot)?;
     let phase = |(name, ms): (&str, f64)| Phase { name: name.into(), ms, beside: name == "save" };
     Some(Downtime {
-        total_ms: Some(statistics.downtime.total).filter(|total| !total.is_zero()).map(ms),
+        total_ms: statistics.downtime.total.map(ms),
         predicted_ms: statistics.predicted.map(ms),
         phases: phases.measured().map(phase).collect(),
     })

@@ -14,7 +14,10 @@ fn refused(flags: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(1), "{flags:?} ended with {}: {said}", output.status);
     assert!(!said.contains("panicked"), "{said}");
     let last = said.lines().rfind(|line| line.contains("whimbrel-vmm: "));
-    assert!(last.is_some(), "it does not say who says it: {said}");
+    let last = last.unwrap_or_else(|| panic!("it does not say who says it: {said}"));
+    let mut reasons: Vec<&str> = last.split(": ").collect();
+    reasons.sort_unstable();
+    assert!(reasons.windows(2).all(|pair| pair[0] != pair[1]), "a reason is told twice: {said}");
     said
 }
 
@@ -41,6 +44,18 @@ fn refused_with(lab: &Lab, more: &[&str]) -> String {
     let flags = good(lab);
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
     refused(&flags)
+}
+
+#[test]
+fn a_directory_for_reports_that_is_not_there_or_is_none_is_named() {
+    let Some(lab) = Lab::new() else { return };
+    let advice = "name another directory with --report-dir";
+    let absent = lab.path("absent").display().to_string();
+    says(&refused_with(&lab, &["--report-dir", &absent]), &[&absent, advice, "No such file"]);
+    let file = lab.file("file", b"").display().to_string();
+    says(&refused_with(&lab, &["--report-dir", &file]), &[&file, advice, "Not a directory"]);
+    let read_only = refused_with(&lab, &["--report-dir", "/proc/sys"]);
+    says(&read_only, &["/proc/sys", advice]);
 }
 
 #[test]

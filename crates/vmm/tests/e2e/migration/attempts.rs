@@ -48,9 +48,13 @@ fn cancelling_and_migrating_again_at_once_loses_nothing() {
         source.set(json!({ "max-bandwidth": TOO_SLOW * 20, "downtime-limit": 1 }));
         source.migrate(&uri);
         source.round_is(round);
+        // Of this attempt nothing is known to be wrong, whatever became of the one before.
+        let there = destination.query_migrate();
+        assert_eq!((there.error_desc, there.whimbrel.unwrap().reason), (None, None));
         source.command("migrate_cancel", json!({}));
         source.migration_is(MigrationStatus::Cancelled);
     }
+    until("the destination tells why it came to nothing", || destination.query_migrate().error_desc);
     source.set(json!({ "max-bandwidth": 0, "downtime-limit": 300, "whimbrel-digest": true }));
     source.moves_to(&destination, &uri);
     story.goes_on_at(&destination);
@@ -86,9 +90,16 @@ fn a_downtime_limit_that_is_raised_lets_the_migration_finish() {
     source.set(json!({ "max-bandwidth": TOO_SLOW * 10, "downtime-limit": 1 }));
     source.migrate(&destination.listen());
     source.round_is(3);
+    for agreed_on in
+        [json!({ "multifd-channels": 7 }), json!({ "downtime-limit": 9, "whimbrel-digest": "full" })]
+    {
+        let refused = source.refused("migrate-set-parameters", agreed_on);
+        assert!(refused.contains("the migration under way began with it"), "{refused}");
+    }
+    assert_eq!(source.query_migrate().whimbrel.unwrap().downtime_limit_ms, Some(1), "all or nothing");
     source.set(json!({ "downtime-limit": 10_000 }));
     let done = source.migration_is(MigrationStatus::Completed);
-    assert_eq!(done.whimbrel.unwrap().downtime_limit_ms, 10_000);
+    assert_eq!(done.whimbrel.unwrap().downtime_limit_ms, Some(10_000));
     story.goes_on_at(&destination);
     story.goes_on(3);
     story.assert_intact();

@@ -106,7 +106,7 @@ fn one_channel_and_many_channels_carry_a_machine() {
         let there = lab.vacancy(&spec);
         here.set(json!({ "multifd-channels": channels, "whimbrel-digest": true }));
         let info = here.moves_to(&there, &there.listen());
-        assert_eq!(info.whimbrel.unwrap().channels, channels);
+        assert_eq!(info.whimbrel.unwrap().channels, Some(channels));
         story.goes_on_at(&there);
         story.goes_on(2);
         here = there;

@@ -164,7 +164,7 @@ fn what_arrived_of_a_source_that_died_is_reported() {
     source.set(json!({ "max-bandwidth": 20_000_000, "multifd-channels": 2 }));
     source.migrate(&destination.listen());
     until("pages arrive", || {
-        destination.query_migrate().ram.is_some_and(|ram| ram.normal > 100).then_some(())
+        destination.query_migrate().whimbrel?.arrived.is_some_and(|arrived| arrived.pages > 100).then_some(())
     });
     source.kill();
     let report = reports(&directory, 1).remove(0);
@@ -212,7 +212,4 @@ fn reports_that_cannot_be_written_fail_no_migration() {
     source.moves_to(&destination, &destination.listen());
     until("the source says so", || source.log().contains("cannot be written to").then_some(()));
     assert_eq!(destination.run_state(), RunState::Running);
-    // A directory that is not there from the beginning is no reason not to run either.
-    let other = lab.vacancy(&spec);
-    assert!(other.log().contains("Reports of migrations cannot be written into"), "{}", other.log());
 }

@@ -47,6 +47,26 @@ fn a_machine_stopped_while_it_migrates_arrives_paused() {
 }
 
 #[test]
+fn a_paused_machine_moves_whatever_the_downtime_limit_and_a_running_one_is_told_what_to_raise() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::calm();
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.set(json!({ "downtime-limit": 0 }));
+    source.migrate(&destination.listen());
+    source.round_is(3);
+    let info = source.query_migrate();
+    let own = info.whimbrel.unwrap();
+    assert_eq!((info.status, own.eta_ms), (Some(MigrationStatus::Active), None));
+    assert!(own.advice.unwrap().contains("downtime-limit="));
+    source.command("stop", NONE);
+    source.migration_is(MigrationStatus::Completed);
+    story.goes_on_at(&destination);
+    assert_eq!(destination.run_state(), RunState::Paused);
+}
+
+#[test]
 fn a_machine_that_is_stopped_for_the_switchover_takes_no_orders() {
     let Some(lab) = Lab::new() else { return };
     let spec = Spec::calm();

@@ -1,0 +1,172 @@
+//! What a switchover costs when nothing is left to send.
+
+use std::time::Duration;
+
+use crate::Time;
+
+/// Costs of a switchover that do not depend on how much memory is left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FixedCosts {
+    /// Stopping vCPUs and quiescing devices.
+    pub stop: Duration,
+    /// Saving device states.
+    pub save: Duration,
+    /// Loading device states.
+    pub load: Duration,
+    /// Starting the machine.
+    pub start: Duration,
+    /// One round trip on the control connection; a switchover needs two (complete → ready, go → running).
+    pub round_trip: Duration,
+}
+
+/// The downtime limit is below what a switchover costs when nothing is left to send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Obstacle {
+    /// What it costs, as far as that is believed.
+    pub fixed: Duration,
+    /// When it is believed to be within the limit, since the attempt began; `None` if never.
+    pub until: Option<Time>,
+}
+
+/// After so long, half of what the last switchover cost beyond the guess is still believed, where it stands in the way.
+const BELIEF_HALF_LIFE: Duration = Duration::from_secs(5);
+
+impl Default for FixedCosts {
+    /// For one vCPU on loopback, rounded up; the first round trip measured replaces the guess.
+    fn default() -> Self {
+        Self {
+            stop: Duration::from_millis(1),
+            save: Duration::from_millis(1),
+            load: Duration::from_millis(2),
+            start: Duration::from_millis(1),
+            round_trip: Duration::from_micros(200),
+        }
+    }
+}
+
+impl FixedCosts {
+    /// All of them together.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.on_the_hosts() + 2 * self.round_trip
+    }
+
+    /// All of them, as far as they are believed `elapsed` after the attempt began.
+    ///
+    /// What the hosts do at a switchover was measured at the last one, and is only measured again at the next. If it alone is over
+    /// the limit no round helps, and a single switchover on a host that was busy would keep the machine from ever moving. So
+    /// there it is believed less and less, down to the guess that an attempt without a past begins with. The round trip is
+    /// measured all the time.
+    pub(crate) fn believed(&self, limit: Duration, elapsed: Duration) -> Duration {
+        if self.total() <= limit {
+            return self.total();
+        }
+        let hosts = self.on_the_hosts();
+        let guess = Self::default().on_the_hosts().min(hosts);
+        let belief = 0.5_f64.powf(elapsed.as_secs_f64() / BELIEF_HALF_LIFE.as_secs_f64());
+        guess + (hosts - guess).mul_f64(belief) + 2 * self.round_trip
+    }
+
+    /// The costs to assume after an attempt for which `self` was assumed, and in which `measured` was found. What was cheaper than
+    /// assumed is taken as it is. What was dearer is only half believed: once may be chance.
+    #[must_use]
+    pub fn learn(&self, measured: &Self) -> Self {
+        let learn = |assumed: Duration, measured: Duration| measured.min((assumed + measured) / 2);
+        Self {
+            stop: learn(self.stop, measured.stop),
+            save: learn(self.save, measured.save),
+            load: learn(self.load, measured.load),
+            start: learn(self.start, measured.start),
+            // Measured anew by every attempt, many times.
+            round_trip: measured.round_trip,
+        }
+    }
+
+    /// What keeps a switchover from being within `limit`, `elapsed` after the attempt began, however little is left to send.
+    #[must_use]
+    pub fn obstacle(&self, limit: Duration, elapsed: Time) -> Option<Obstacle> {
+        let fixed = self.believed(limit, elapsed);
+        if fixed <= limit {
+            return None;
+        }
+        let hosts = self.on_the_hosts();
+        let guess = Self::default().on_the_hosts().min(hosts);
+        let room = limit.saturating_sub(guess + 2 * self.round_trip);
+        let half_lives = ((hosts - guess).as_secs_f64() / room.as_secs_f64()).log2();
+        let until = BELIEF_HALF_LIFE.as_secs_f64() * half_lives;
+        Some(Obstacle {
+            fixed,
+            until: (!room.is_zero()).then(|| Duration::from_secs_f64(until.clamp(0.0, 1e6))),
+        })
+    }
+
+    fn on_the_hosts(&self) -> Duration {
+        self.stop + self.save + self.load + self.start
+    }
+}
+
+impl Obstacle {
+    /// In a sentence for people.
+    #[must_use]
+    pub fn reason(&self, limit: Duration) -> String {
+        let (limit, fixed) = (ms(limit), ms(self.fixed));
+        let sentence = format!(
+            "The downtime limit ({limit:.0} ms) is below the fixed cost of a switchover here ({fixed:.1} ms), however little is \
+             left to send"
+        );
+        match self.until {
+            Some(until) => format!(
+                "{sentence}: this was measured once, is believed less as time passes, and is tried again {:.0} s after the start",
+                until.as_secs_f64().ceil()
+            ),
+            None => format!("{sentence}: raise downtime-limit"),
+        }
+    }
+
+    /// What people can do about it.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let enough = ms(self.fixed).ceil() + 1.0;
+        format!(
+            "Raise downtime-limit: migrate-set-parameters downtime-limit={enough:.0} or more takes effect at once"
+        )
+    }
+}
+
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    #[test]
+    fn a_switchover_that_was_dear_once_is_half_believed_and_a_cheap_one_wholly() {
+        let assumed = FixedCosts::default();
+        let measured = FixedCosts { load: Duration::from_secs(2), stop: Duration::ZERO, ..assumed };
+        let learnt = assumed.learn(&measured);
+        assert_eq!((learnt.load, learnt.stop), (Duration::from_millis(1001), Duration::ZERO));
+    }
+
+    #[test]
+    fn it_is_told_when_a_cost_that_was_measured_once_stops_being_in_the_way() {
+        let fixed = FixedCosts { load: Duration::from_secs(3), ..FixedCosts::default() };
+        let until = fixed.obstacle(LIMIT, Duration::ZERO).unwrap().until.unwrap();
+        assert!(fixed.obstacle(LIMIT, until - Duration::from_millis(10)).is_some());
+        assert_eq!(fixed.obstacle(LIMIT, until + Duration::from_millis(10)), None);
+    }
+
+    #[test]
+    fn a_limit_below_what_every_switchover_costs_is_named_with_what_to_raise() {
+        let limit = Duration::from_millis(1);
+        let obstacle = FixedCosts::default().obstacle(limit, Duration::from_secs(3600)).unwrap();
+        assert_eq!(obstacle.until, None);
+        let reason = obstacle.reason(limit);
+        assert!(reason.contains("(1 ms) is below the fixed cost of a switchover here (5.4 ms)"), "{reason}");
+        assert!(reason.ends_with("raise downtime-limit"), "{reason}");
+        assert!(obstacle.advice().contains("downtime-limit=7"), "{}", obstacle.advice());
+    }
+}

@@ -1,0 +1,112 @@
+//! How fast the wire is, as far as rounds can tell.
+
+use std::{collections::VecDeque, time::Duration};
+
+/// A speed of the wire.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WireRate {
+    /// Bytes per second; more than 0.
+    pub bytes_per_second: f64,
+    /// Whether the bandwidth limit held it back: the wire may be faster, nobody knows by how much.
+    pub held_back: bool,
+}
+
+/// Measures the wire, round by round.
+///
+/// A round in which nothing was sent says nothing, and what was measured before it stands. A round of a few pages, or one that
+/// the bandwidth limit held back, says only that the wire is no slower than that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WireMeter {
+    recent: VecDeque<Sample>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sample {
+    bytes: u64,
+    time: Duration,
+    held_back: bool,
+}
+
+/// Rounds that count.
+const RECENT: usize = 3;
+/// A round that sent less than this, in less than [`SHORT`], says little about the wire.
+const SMALL: u64 = 1 << 20;
+/// See [`SMALL`].
+const SHORT: Duration = Duration::from_millis(20);
+
+impl WireMeter {
+    /// A round is over.
+    pub fn add(&mut self, bytes: u64, time: Duration, held_back: bool) {
+        if bytes == 0 || time.is_zero() {
+            return;
+        }
+        let sample = Sample { bytes, time, held_back };
+        let is_bound = held_back || (bytes < SMALL && time < SHORT);
+        match self.rate() {
+            Some(known) if is_bound && sample.rate() <= known.bytes_per_second => return,
+            // Whichever of them was held back, the wire can do what the other one did.
+            Some(known) if held_back != known.held_back => self.recent.clear(),
+            _ => {}
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sample);
+    }
+
+    /// Over the last three rounds that say something, each weighted by its bytes. `None` before any byte was sent.
+    #[must_use]
+    pub fn rate(&self) -> Option<WireRate> {
+        let sum = |(bytes, time), sample: &Sample| (bytes + sample.bytes, time + sample.time);
+        let (bytes, time) = self.recent.iter().fold((0, Duration::ZERO), sum);
+        let held_back = self.recent.iter().any(|sample| sample.held_back);
+        (bytes > 0).then(|| WireRate { bytes_per_second: bytes as f64 / time.as_secs_f64(), held_back })
+    }
+}
+
+impl Sample {
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.time.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn after(rounds: &[(u64, Duration, bool)]) -> WireRate {
+        let mut meter = WireMeter::default();
+        rounds.iter().for_each(|&(bytes, time, held_back)| meter.add(bytes, time, held_back));
+        meter.rate().unwrap()
+    }
+
+    #[test]
+    fn what_was_measured_stands_however_long_nothing_is_sent() {
+        let mut rounds = vec![(1_000_000_000, SECOND, false)];
+        rounds.resize(500, (0, Duration::from_micros(50), false));
+        assert_eq!(after(&rounds), WireRate { bytes_per_second: 1e9, held_back: false });
+    }
+
+    #[test]
+    fn a_tiny_round_does_not_make_the_wire_slow() {
+        let rate = after(&[(1_000_000_000, SECOND, false), (4096, Duration::from_millis(1), false)]);
+        assert!((0.99e9..1.01e9).contains(&rate.bytes_per_second), "{rate:?}");
+    }
+
+    #[test]
+    fn a_wire_that_has_become_slow_is_believed() {
+        let slow = (10_000_000, SECOND, false);
+        let rate = after(&[(1_000_000_000, SECOND, false), slow, slow, slow]);
+        assert!((0.99e7..1.01e7).contains(&rate.bytes_per_second), "{rate:?}");
+    }
+
+    #[test]
+    fn a_round_that_was_held_back_takes_nothing_from_what_the_wire_can_do() {
+        let (free, held) = ((1_000_000_000, SECOND, false), (10_000_000, SECOND, true));
+        assert_eq!(after(&[free, held, held, held]), WireRate { bytes_per_second: 1e9, held_back: false });
+        assert_eq!(after(&[held]), WireRate { bytes_per_second: 1e7, held_back: true });
+        assert_eq!(after(&[held, free]), WireRate { bytes_per_second: 1e9, held_back: false });
+    }
+}

@@ -1,0 +1,183 @@
+use ::monitor::types::{MigrationInfo, MigrationStatus};
+use ::monitor::{Client, ClientError};
+use console::Term;
+use signal_hook::consts::SIGINT;
+use signal_hook::{flag, low_level};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Between two looks at a migration.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How waiting for a migration came to its end.
+pub(super) enum Waited {
+    /// It is over.
+    Over(Box<MigrationInfo>),
+    /// It waits for the user.
+    AwaitsUser,
+    /// The user does not want to wait any longer.
+    Interrupted,
+}
+
+/// Whether these words start a migration whose end is to be waited for: those of QEMU's human monitor, without `-d`.
+pub(super) fn is_due(words: &[&str]) -> bool {
+    matches!(words, ["migrate", rest @ ..] if !rest.is_empty() && rest.iter().all(|word| !word.starts_with('-')))
+}
+
+/// Waits for the end of the migration under way, and shows at a terminal how it goes. Ctrl-C ends the waiting, not the migration.
+/// If `at_prompt`, so does a migration that waits for a command.
+pub(super) fn for_migration(
+    client: &mut Client,
+    interrupt: &Interrupt,
+    at_prompt: bool,
+) -> Result<Waited, ClientError> {
+    let mut screen = Screen::new();
+    loop {
+        let info = client.query_migrate()?;
+        match info.status {
+            None => {}
+            Some(status) if status.is_final() => return Ok(Waited::Over(Box::new(info))),
+            Some(MigrationStatus::PreSwitchover) if at_prompt => return Ok(Waited::AwaitsUser),
+            Some(_) => {}
+        }
+        screen.show(&info)?;
+        if interrupt.came() {
+            return Ok(Waited::Interrupted);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Ctrl-C, as long as this is there.
+pub(super) struct Interrupt {
+    came: Arc<AtomicBool>,
+    id: signal_hook::SigId,
+}
+
+impl Interrupt {
+    pub(super) fn take() -> io::Result<Self> {
+        let came = Arc::new(AtomicBool::new(false));
+        let id = flag::register(SIGINT, came.clone())?;
+        Ok(Self { came, id })
+    }
+
+    fn came(&self) -> bool {
+        self.came.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        low_level::unregister(self.id);
+    }
+}
+
+/// One line on the standard error, if that is a terminal, which is written over and taken away in the end.
+struct Screen {
+    terminal: Option<Term>,
+    advice: Option<String>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self { terminal: Some(Term::stderr()).filter(Term::is_term), advice: None }
+    }
+
+    fn show(&mut self, info: &MigrationInfo) -> io::Result<()> {
+        let Some(terminal) = &self.terminal else { return Ok(()) };
+        terminal.clear_line()?;
+        let advice = info.whimbrel.as_ref().and_then(|own| own.advice.as_ref());
+        // Once: it may be told with other figures every time.
+        if let Some(advice) = advice
+            && self.advice.is_none()
+        {
+            terminal.write_line(advice)?;
+            self.advice = Some(advice.clone());
+        }
+        let line = progress(info);
+        let width = usize::from(terminal.size().1).saturating_sub(1);
+        terminal.write_str(&console::truncate_str(&line, width, "…"))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(terminal) = &self.terminal {
+            // Nobody looks any more.
+            let _ = terminal.clear_line();
+        }
+    }
+}
+
+/// How a migration goes, on one line.
+fn progress(info: &MigrationInfo) -> String {
+    let mut parts = vec![info.status.map_or_else(String::new, |status| status.to_string())];
+    if let Some(own) = &info.whimbrel {
+        parts.extend(own.percentage.map(|percentage| format!("{percentage:.1} %")));
+    }
+    if let Some(ram) = &info.ram {
+        parts.push(format!("round {}", ram.dirty_sync_count));
+        parts.push(format!("{} MB sent, {} MB left", ram.transferred / 1_000_000, ram.remaining / 1_000_000));
+        parts.push(format!("{:.0} Mbit/s", ram.mbps));
+    }
+    if let Some(own) = &info.whimbrel {
+        parts.extend(own.eta_ms.map(|ms| format!("{:.1} s to go", ms as f64 / 1e3)));
+        parts.extend(own.eta_note.clone());
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+/// What is said in the end, and whether the machine has moved.
+pub(super) fn verdict(waited: &Waited) -> (String, bool) {
+    match waited {
+        Waited::Over(info) => match info.status {
+            Some(MigrationStatus::Completed) => {
+                let mut text = String::from("Migration completed");
+                if let Some(ms) = info.total_time {
+                    text += &format!(" in {:.1} s", ms as f64 / 1e3);
+                }
+                if let Some(ms) = info.downtime {
+                    text += &format!(", downtime {ms} ms");
+                }
+                (text, true)
+            }
+            Some(MigrationStatus::Cancelled) => {
+                ("The migration was cancelled: the machine stays here".into(), false)
+            }
+            _ => {
+                let reason = info.error_desc.as_deref().unwrap_or("the monitor does not say why");
+                (format!("The migration failed: {reason}"), false)
+            }
+        },
+        Waited::AwaitsUser => (
+            "The migration waits: `migrate_continue pre-switchover` lets it go on, `migrate_cancel` ends it"
+                .into(),
+            true,
+        ),
+        Waited::Interrupted => {
+            ("The migration goes on: `info migrate` shows how, `migrate_cancel` ends it".into(), false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_migration_that_is_not_detached_is_waited_for() {
+        assert!(is_due(&["migrate", "tcp:a:1"]));
+        for words in [
+            &["migrate", "-d", "tcp:a:1"][..],
+            &["migrate", "tcp:a:1", "-d"],
+            &["migrate"],
+            &["info", "migrate"],
+        ] {
+            assert!(!is_due(words), "{words:?}");
+        }
+    }
+}
