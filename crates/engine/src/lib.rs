@@ -22,8 +22,38 @@ pub mod source;
 pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
 pub use threads::{PlainThreads, ThreadRole, Threads, catch_panic};
 
-/// An error and everything that caused it, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// An error and everything that caused it, in one line. Errors of other crates may repeat what caused them: that is told once.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chain;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error("It broke: {0}")]
+        Repeats(#[source] std::io::Error),
+        #[error("It broke")]
+        Says(#[source] std::io::Error),
+    }
+
+    #[test]
+    fn a_cause_is_told_once_whether_or_not_the_error_repeats_it() {
+        for failure in [Failure::Repeats, Failure::Says] {
+            assert_eq!(
+                chain(&failure(std::io::Error::other("the disk is full"))),
+                "It broke: the disk is full"
+            );
+        }
+    }
 }

@@ -148,3 +148,15 @@ fn a_report_survives_its_way_through_json() {
     }
     assert_eq!(serde_json::to_string(&MigrationInfo::default()).unwrap(), "{}");
 }
+
+#[test]
+fn why_it_failed_is_told_once() {
+    let reason = "Nobody listens".to_owned();
+    let info = MigrationInfo {
+        status: Some(MigrationStatus::Failed),
+        error_desc: Some(reason.clone()),
+        whimbrel: Some(WhimbrelInfo { reason: Some(reason.clone()), ..Default::default() }),
+        ..Default::default()
+    };
+    assert_eq!(info_migrate(&info).matches(&reason).count(), 1);
+}

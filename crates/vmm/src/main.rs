@@ -22,9 +22,7 @@ fn main() -> ExitCode {
 
 /// Says what went wrong and everything that caused it.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    eprintln!("whimbrel-vmm: {}", text.trim_end());
+    eprintln!("whimbrel-vmm: {}", engine::chain(error).trim_end());
     ExitCode::FAILURE
 }
 

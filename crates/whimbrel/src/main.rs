@@ -45,13 +45,16 @@ fn main() -> ExitCode {
     })
 }
 
-/// An error and all that caused it, on one line.
+/// An error and all that caused it, on one line. Errors of other crates may repeat what caused them: that is told once.
 fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
         source = error.source();
     }
     text

@@ -28,7 +28,7 @@ impl Display for Text<'_> {
             socket_addresses(f, addresses)?;
         }
         match &info.whimbrel {
-            Some(whimbrel) => own_figures(f, whimbrel, info.status),
+            Some(whimbrel) => own_figures(f, whimbrel, info.status, info.error_desc.as_deref()),
             None => Ok(()),
         }
     }
@@ -51,9 +51,8 @@ fn status_and_times(f: &mut fmt::Formatter<'_>, info: &MigrationInfo) -> fmt::Re
             Some(error) => writeln!(f, " ({error})")?,
             None => writeln!(f)?,
         }
-    }
-    if let Some(ms) = info.total_time {
-        writeln!(f, "total time: {ms} ms")?;
+        // QEMU has this line whenever there is a status, be it 0.
+        writeln!(f, "total time: {} ms", info.total_time.unwrap_or(0))?;
     }
     if let Some(ms) = info.expected_downtime {
         writeln!(f, "expected downtime: {ms} ms")?;
@@ -113,6 +112,7 @@ fn own_figures(
     f: &mut fmt::Formatter<'_>,
     own: &WhimbrelInfo,
     status: Option<MigrationStatus>,
+    error: Option<&str>,
 ) -> fmt::Result {
     writeln!(f, "whimbrel:")?;
     if let Some(session) = &own.session {
@@ -144,7 +144,9 @@ fn own_figures(
     if let Some(digest) = &own.digest {
         writeln!(f, "digest: {digest}")?;
     }
-    if let Some(reason) = &own.reason {
+    // The status has told why it failed.
+    let told = |reason: &&String| error.is_some_and(|error| reason.ends_with(error));
+    if let Some(reason) = own.reason.as_ref().filter(|reason| !told(reason)) {
         writeln!(f, "reason: {reason}")?;
     }
     if let Some(advice) = &own.advice {

@@ -30,6 +30,7 @@ use std::{
 };
 
 use config::Config;
+use engine::chain as one_line;
 use migration::Status;
 use monitor::{
     CommandError, Events,
@@ -389,10 +390,4 @@ fn why_it_may_not_run(state: RunState) -> String {
         RunState::InternalError => "The machine is stopped by an internal error: reset it".into(),
         state => format!("The machine is in state '{state}'"),
     }
-}
-
-/// An error and everything that caused it, in one line.
-fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

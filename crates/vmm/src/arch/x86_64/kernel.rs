@@ -169,7 +169,7 @@ impl BootFiles {
         let kernel = &mut self.kernel;
         // Where it begins is looked at below: of an ordinary program it is told first that it is no kernel.
         let result = loader::Elf::load(memory, None, &mut kernel.file, None)
-            .map_err(|error| kernel.cannot_load(memory, &error.to_string()))?;
+            .map_err(|error| kernel.cannot_load(memory, &without_prefix(&error)))?;
         let PvhBootCapability::PvhEntryPresent(entry) = result.pvh_boot_cap else {
             return Err(KernelError::NoPvhEntry { path: kernel.path.clone() });
         };
@@ -249,6 +249,11 @@ pub(super) fn low_memory(memory: &GuestMemory) -> u64 {
 
 fn total_memory(memory: &GuestMemory) -> u64 {
     memory.iter().map(vm_memory::GuestMemoryRegion::len).sum()
+}
+
+/// What the loader says, without what it begins every message and the message in it with.
+fn without_prefix(error: &loader::Error) -> String {
+    error.to_string().replace("Kernel Loader: ", "")
 }
 
 fn load_command_line(memory: &GuestMemory, text: &str, limit: usize) -> Result<usize, KernelError> {
