@@ -17,7 +17,8 @@ use rustix::{
 
 use crate::{Address, Reach, TransportError, reach::resolve, vectored};
 
-/// How long sent data may stay unacknowledged, and a silent peer be probed, before a TCP connection counts as broken.
+/// How long sent data may stay unacknowledged, and a silent peer be probed, before a TCP connection counts as broken; and how long
+/// nothing that is sent may find room before a unix one does.
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// Silence after which keepalive probes begin, and the pause between them.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -76,8 +77,14 @@ impl Connection {
         remote.dial(timeout).map_err(|source| TransportError::Connect { address: remote.to_string(), source })
     }
 
-    pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self { fd: stream.into(), stopped: AtomicBool::new(false), remote: None }
+    pub(crate) fn unix(stream: UnixStream) -> io::Result<Self> {
+        Self::unix_that_dies_after(DEAD_AFTER, stream)
+    }
+
+    /// Nothing else ends a call that sends to a process which has stopped reading: within a host there are no probes.
+    fn unix_that_dies_after(time: Duration, stream: UnixStream) -> io::Result<Self> {
+        stream.set_write_timeout(Some(time))?;
+        Ok(Self { fd: stream.into(), stopped: AtomicBool::new(false), remote: None })
     }
 
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
@@ -174,7 +181,8 @@ impl Connection {
             return TransportError::Stopped;
         }
         match error.kind() {
-            io::ErrorKind::TimedOut => TransportError::Slow,
+            // The second is what a time-out of the socket's own says.
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => TransportError::Slow,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 TransportError::Closed
             }
@@ -187,7 +195,7 @@ impl Remote {
     fn dial(&self, timeout: Duration) -> io::Result<Connection> {
         let connection = match self {
             Self::Tcp(address) => Connection::tcp(TcpStream::connect_timeout(address, timeout)?)?,
-            Self::Unix(path) => Connection::unix(UnixStream::connect(path)?),
+            Self::Unix(path) => Connection::unix(UnixStream::connect(path)?)?,
         };
         Ok(Connection { remote: Some(self.clone()), ..connection })
     }
@@ -205,5 +213,19 @@ impl fmt::Display for Remote {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_connection_whose_other_side_reads_nothing_is_given_up() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let connection = Connection::unix_that_dies_after(Duration::from_millis(50), here).unwrap();
+        let sent = connection.send(&vec![7; 16 << 20]);
+        assert!(matches!(sent, Err(TransportError::Slow)), "{sent:?}");
+        drop(there);
     }
 }

@@ -133,7 +133,7 @@ impl Socket {
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(false)?;
-                Ok(Connection::unix(stream))
+                Connection::unix(stream)
             }
         }
     }

@@ -143,7 +143,7 @@ fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
     let yards = (1..=pairs)
         .map(|number| Yard::new(folder.path(), arguments.keep_logs.as_deref(), &kernel, &vmm, number))
         .collect::<io::Result<Vec<_>>>()
-        .map_err(prepare("a folder for machines"))?;
+        .map_err(prepare("folders for machines: are there logs of an earlier soak?"))?;
     let outcome = std::thread::scope(|scope| {
         let workers: Vec<_> = yards.into_iter().map(|yard| scope.spawn(|| soak.work(yard))).collect();
         soak.tell_until(|| workers.iter().all(std::thread::ScopedJoinHandle::is_finished));

@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     vmm: Option<PathBuf>,
 
-    /// Keep the logs of the VMMs and what the guests said in this folder
+    /// Keep the logs of the VMMs and what the guests said in this folder, which must not have those of an earlier soak
     #[arg(long, value_name = "DIR")]
     pub(super) keep_logs: Option<PathBuf>,
 
