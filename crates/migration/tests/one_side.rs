@@ -189,6 +189,28 @@ fn a_round_trip_that_took_long_once_is_forgotten_by_the_next() {
 }
 
 #[test]
+fn a_way_that_seems_too_long_is_measured_again_at_once() {
+    let ms = Duration::from_millis;
+    let mut source = limited_to(ms(30));
+    let pinged = |actions: Vec<Action>| {
+        let number = actions.iter().find_map(|action| match action {
+            Action::Send(Message::Ping(number)) => Some(*number),
+            _ => None,
+        });
+        Event::Message(Message::Pong(number.unwrap_or_else(|| panic!("{actions:?}"))))
+    };
+    // The first ping goes out with the first page.
+    source.handle(ms(40), Event::Message(Message::Pong(1)));
+    let sent = |bytes| Event::RoundSent { bytes, raw_pages: bytes / 4096, zero_pages: 0, digest: None };
+    let idle = Event::DirtyFetched { pages: 0, running: true };
+    source.handle(ms(100), sent(64 << 20));
+    let pong = pinged(source.handle(ms(100), idle.clone()));
+    source.handle(ms(101), pong);
+    source.handle(ms(102), sent(0));
+    assert_eq!(source.handle(ms(102), idle), [Action::Stop], "{}", source.statistics().reason);
+}
+
+#[test]
 fn who_lets_go_of_a_machine_does_not_know_its_downtime() {
     let mut source = source_that_awaits_ready(Params::default());
     source.handle(2 * SECOND, Event::Message(Message::Ready(Ack { nanoseconds: 1 })));

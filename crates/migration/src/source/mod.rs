@@ -144,6 +144,8 @@ pub struct Source {
     switchover_began: Time,
     heard: Time,
     pinged: Option<(u64, Time)>,
+    /// The number of the last ping that was answered.
+    answered: u64,
     /// The last few, newest last.
     round_trips: VecDeque<Duration>,
     next_ping: Time,
@@ -176,6 +178,7 @@ impl Source {
             switchover_began: Time::ZERO,
             heard: Time::ZERO,
             pinged: None,
+            answered: 0,
             round_trips: VecDeque::new(),
             next_ping: Time::ZERO,
         };
@@ -449,10 +452,22 @@ impl Source {
         vec![Action::Send(Message::Ping(number))]
     }
 
+    /// Measures the round trip again, as soon as it was measured at all. The first ping has to find its way through a round that sends
+    /// as much as it can; what it says must not stand for a second where a machine waits for better.
+    fn ping_again(&mut self, now: Time) -> Vec<Action> {
+        if self.pinged.is_some_and(|(number, _)| number == self.answered) {
+            self.ping(now)
+        } else {
+            Vec::new()
+        }
+    }
+
     fn pong(&mut self, now: Time, number: u64) -> Vec<Action> {
         if let Some((pinged, at)) = self.pinged
             && pinged == number
+            && self.answered != number
         {
+            self.answered = number;
             if self.round_trips.len() == ROUND_TRIPS {
                 self.round_trips.pop_front();
             }

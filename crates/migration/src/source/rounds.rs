@@ -121,12 +121,17 @@ impl Source {
         self.statistics.reason = format!("Round {}: {reason}", round + 1);
         self.statistics.advice = advice;
         if !switch {
-            // Sending does not help then, only time does.
-            if self.obstacle(now).is_some() && took < REST {
-                self.enter(State::Resting { round: round + 1, until: now + REST }, now);
-                return Vec::new();
+            let mut actions = Vec::new();
+            if self.running && self.fixed.obstacle(self.params.downtime_limit, now).is_some() {
+                actions = self.ping_again(now);
+                // Sending does not help then, only time does.
+                if took < REST {
+                    self.enter(State::Resting { round: round + 1, until: now + REST }, now);
+                    return actions;
+                }
             }
-            return self.begin_round(now, round + 1);
+            actions.extend(self.begin_round(now, round + 1));
+            return actions;
         }
         self.enter(State::Stopping { round: round + 1 }, now);
         self.stop_began = Some(now);
