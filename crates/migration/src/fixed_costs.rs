@@ -126,7 +126,8 @@ impl Obstacle {
     /// What people can do about it.
     #[must_use]
     pub fn advice(&self) -> String {
-        let enough = ms(self.fixed).ceil() + 1.0;
+        // Some room for what is left to send.
+        let enough = (1.25 * ms(self.fixed)).ceil() + 1.0;
         format!(
             "Raise downtime-limit: migrate-set-parameters downtime-limit={enough:.0} or more takes effect at once"
         )
@@ -167,6 +168,6 @@ mod tests {
         let reason = obstacle.reason(limit);
         assert!(reason.contains("(1 ms) is below the fixed cost of a switchover here (5.4 ms)"), "{reason}");
         assert!(reason.ends_with("raise downtime-limit"), "{reason}");
-        assert!(obstacle.advice().contains("downtime-limit=7"), "{}", obstacle.advice());
+        assert!(obstacle.advice().contains("downtime-limit=8"), "{}", obstacle.advice());
     }
 }

@@ -13,8 +13,9 @@ pub struct WireRate {
 
 /// Measures the wire, round by round.
 ///
-/// A round in which nothing was sent says nothing, and what was measured before it stands. A round of a few pages, or one that
-/// the bandwidth limit held back, says only that the wire is no slower than that.
+/// A round in which nothing was sent says nothing, and what was measured before it stands. So does a round of a few pages: it ends
+/// when buffers have taken them, at the speed of memory. One that the bandwidth limit held back says only that the wire is no
+/// slower than that.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WireMeter {
     recent: VecDeque<Sample>,
@@ -41,9 +42,10 @@ impl WireMeter {
             return;
         }
         let sample = Sample { bytes, time, held_back };
-        let is_bound = held_back || (bytes < SMALL && time < SHORT);
+        let is_small = bytes < SMALL && time < SHORT;
         match self.rate() {
-            Some(known) if is_bound && sample.rate() <= known.bytes_per_second => return,
+            Some(_) if is_small => return,
+            Some(known) if held_back && !known.held_back && sample.rate() <= known.bytes_per_second => return,
             // Whichever of them was held back, the wire can do what the other one did.
             Some(known) if held_back != known.held_back => self.recent.clear(),
             _ => {}
@@ -93,6 +95,14 @@ mod tests {
     fn a_tiny_round_does_not_make_the_wire_slow() {
         let rate = after(&[(1_000_000_000, SECOND, false), (4096, Duration::from_millis(1), false)]);
         assert!((0.99e9..1.01e9).contains(&rate.bytes_per_second), "{rate:?}");
+    }
+
+    #[test]
+    fn a_tiny_round_does_not_make_the_wire_fast() {
+        let (held, free) = ((100_000_000, 10 * SECOND, true), (100_000_000, 2 * SECOND, false));
+        let tiny = (200_000, Duration::from_micros(200), true);
+        assert_eq!(after(&[held, tiny, tiny, tiny]), WireRate { bytes_per_second: 1e7, held_back: true });
+        assert_eq!(after(&[free, tiny, tiny, tiny]), WireRate { bytes_per_second: 5e7, held_back: false });
     }
 
     #[test]

@@ -66,12 +66,17 @@ impl Handle {
         self.post(Event::Continue);
     }
 
-    /// Whether somebody waits for the answer to *go*, and for an operator's. Where a defect ended the thread nobody does, though it
-    /// stays unknown who has the machine.
+    /// Whether it is unknown who has the machine.
     #[must_use]
-    pub fn is_undecided(&self) -> bool {
+    pub fn is_unknown(&self) -> bool {
         *self.shared.status.lock() == Status::Unknown
-            && self.alive.try_recv() != Err(TryRecvError::Disconnected)
+    }
+
+    /// Whether that will stay so: a defect ended the thread that waited for the answer to *go*, and for an operator's.
+    #[must_use]
+    pub fn is_unknown_for_ever(&self) -> bool {
+        let status = self.shared.status.lock();
+        *status == Status::Unknown && self.alive.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Says who has the machine. Without effect unless that is unknown.

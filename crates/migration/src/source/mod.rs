@@ -29,6 +29,8 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Round trips of which the shortest is believed: one that waited behind pages, or for a CPU, says nothing about the way.
 const ROUND_TRIPS: usize = 8;
+/// Pings of which the answer may still come: on a slow way it is longer under way than the pause between two of them.
+const UNANSWERED: usize = 64;
 /// Pause between two tries to take the machine back.
 const RESUME_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to try. The destination may hold the disk locks until it has noticed that the attempt is over, which takes it
@@ -143,9 +145,9 @@ pub struct Source {
     /// As `stop_began`, without the time that the user made it wait.
     switchover_began: Time,
     heard: Time,
-    pinged: Option<(u64, Time)>,
-    /// The number of the last ping that was answered.
-    answered: u64,
+    /// Pings so far, and those that are not answered yet, with their time.
+    pings: u64,
+    unanswered: VecDeque<(u64, Time)>,
     /// The last few, newest last.
     round_trips: VecDeque<Duration>,
     next_ping: Time,
@@ -177,8 +179,8 @@ impl Source {
             stop_began: None,
             switchover_began: Time::ZERO,
             heard: Time::ZERO,
-            pinged: None,
-            answered: 0,
+            pings: 0,
+            unanswered: VecDeque::new(),
             round_trips: VecDeque::new(),
             next_ping: Time::ZERO,
         };
@@ -447,27 +449,24 @@ impl Source {
     /// Keeps the destination from taking silence for death, and measures the round trip.
     fn ping(&mut self, now: Time) -> Vec<Action> {
         self.next_ping = now + PING_INTERVAL;
-        let number = self.pinged.map_or(1, |(number, _)| number + 1);
-        self.pinged = Some((number, now));
+        self.pings += 1;
+        let number = self.pings;
+        if self.unanswered.len() == UNANSWERED {
+            self.unanswered.pop_front();
+        }
+        self.unanswered.push_back((number, now));
         vec![Action::Send(Message::Ping(number))]
     }
 
     /// Measures the round trip again, as soon as it was measured at all. The first ping has to find its way through a round that sends
     /// as much as it can; what it says must not stand for a second where a machine waits for better.
     fn ping_again(&mut self, now: Time) -> Vec<Action> {
-        if self.pinged.is_some_and(|(number, _)| number == self.answered) {
-            self.ping(now)
-        } else {
-            Vec::new()
-        }
+        if self.pings > 0 && self.unanswered.is_empty() { self.ping(now) } else { Vec::new() }
     }
 
     fn pong(&mut self, now: Time, number: u64) -> Vec<Action> {
-        if let Some((pinged, at)) = self.pinged
-            && pinged == number
-            && self.answered != number
-        {
-            self.answered = number;
+        let asked = self.unanswered.iter().position(|(asked, _)| *asked == number);
+        if let Some((_, at)) = asked.and_then(|index| self.unanswered.drain(..=index).next_back()) {
             if self.round_trips.len() == ROUND_TRIPS {
                 self.round_trips.pop_front();
             }

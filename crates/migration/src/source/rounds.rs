@@ -111,6 +111,7 @@ impl Source {
         let Decision { switch, predicted, reason, advice } =
             convergence::decide(&self.params, &self.fixed, last, &standing);
         let took = now.saturating_sub(last.began);
+        let gained_nothing = pages >= last.raw_pages + last.zero_pages;
         last.decision.clone_from(&reason);
         last.decided = now;
         last.predicted = predicted;
@@ -121,23 +122,28 @@ impl Source {
         self.statistics.reason = format!("Round {}: {reason}", round + 1);
         self.statistics.advice = advice;
         if !switch {
-            let mut actions = Vec::new();
-            if self.running && self.fixed.obstacle(self.params.downtime_limit, now).is_some() {
-                actions = self.ping_again(now);
-                // Sending does not help then, only time does.
-                if took < REST {
-                    self.enter(State::Resting { round: round + 1, until: now + REST }, now);
-                    return actions;
-                }
-            }
-            actions.extend(self.begin_round(now, round + 1));
-            return actions;
+            let futile =
+                gained_nothing && predicted.is_some_and(|predicted| predicted > self.params.downtime_limit);
+            return self.go_on(now, round + 1, took, futile);
         }
         self.enter(State::Stopping { round: round + 1 }, now);
         self.stop_began = Some(now);
         self.statistics.stopped = Some(now);
         self.switchover_began = now;
         vec![Action::Stop]
+    }
+
+    /// The next round, after a rest where the last one `took` little time and one more is `futile`.
+    fn go_on(&mut self, now: Time, round: u32, took: Time, futile: bool) -> Vec<Action> {
+        let in_the_way = self.running && self.fixed.obstacle(self.params.downtime_limit, now).is_some();
+        let mut actions = if in_the_way { self.ping_again(now) } else { Vec::new() };
+        // Sending does not help then, only time does.
+        if took < REST && (in_the_way || futile) {
+            self.enter(State::Resting { round, until: now + REST }, now);
+        } else {
+            actions.extend(self.begin_round(now, round));
+        }
+        actions
     }
 
     pub(super) fn stopped(&mut self, now: Time, was_running: bool) -> Vec<Action> {

@@ -240,10 +240,10 @@ impl Control {
         Ok(())
     }
 
-    /// Whether a migration waits for an answer to *go*.
+    /// Whether *go* was said, and it is not known who has the machine.
     pub(super) fn is_undecided(&self) -> bool {
         let departure = self.departure.lock();
-        departure.as_ref().is_some_and(|departure| departure.handle.is_undecided())
+        departure.as_ref().is_some_and(|departure| departure.handle.is_unknown())
     }
 
     /// What the machine says. The program calls this for every event, from one thread.
@@ -277,7 +277,7 @@ impl Control {
             departure.handle.cancel();
             departure.handle.join_within(CLOSE_TIMEOUT);
             // Asked to end in the moment of the hand-over. Its answer is worth waiting for: who cannot wait sends a second signal.
-            while departure.handle.is_undecided() {
+            while departure.handle.is_unknown() && !departure.handle.is_unknown_for_ever() {
                 tracing::error!(
                     "It is not known who has the machine: the process ends when the destination has said so"
                 );

@@ -93,8 +93,9 @@ impl Control {
             )));
         };
         match departure.handle.snapshot().status {
-            Status::Unknown if !departure.handle.is_undecided() => Err(CommandError::generic(
-                "The migration's thread has ended by a defect, which the log tells: nothing can be decided here any more",
+            Status::Unknown if departure.handle.is_unknown_for_ever() => Err(CommandError::generic(
+                "The migration's thread has ended by a defect, which the log tells: nothing can be decided here any more. See at \
+                 the destination whether the machine ran there; a second SIGTERM ends this process and what it has",
             )),
             Status::Unknown => Ok(departure),
             status => Err(CommandError::generic(format!(

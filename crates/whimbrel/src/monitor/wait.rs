@@ -75,27 +75,31 @@ impl Drop for Interrupt {
     }
 }
 
-/// One line on the standard error, if that is a terminal, which is written over and taken away in the end.
+/// One line on the standard error, if that is a terminal, which is written over and taken away in the end; and advice, wherever it goes.
 struct Screen {
     terminal: Option<Term>,
-    advice: Option<String>,
+    /// What was the state when advice was last told: it may be told with other figures every time.
+    advised: Option<MigrationStatus>,
 }
 
 impl Screen {
     fn new() -> Self {
-        Self { terminal: Some(Term::stderr()).filter(Term::is_term), advice: None }
+        Self { terminal: Some(Term::stderr()).filter(Term::is_term), advised: None }
     }
 
     fn show(&mut self, info: &MigrationInfo) -> io::Result<()> {
-        let Some(terminal) = &self.terminal else { return Ok(()) };
-        terminal.clear_line()?;
         let advice = info.whimbrel.as_ref().and_then(|own| own.advice.as_ref());
-        // Once: it may be told with other figures every time.
-        if let Some(advice) = advice
-            && self.advice.is_none()
-        {
+        let news = advice.filter(|_| self.advised != info.status);
+        if news.is_some() {
+            self.advised = info.status;
+        }
+        let Some(terminal) = &self.terminal else {
+            news.iter().for_each(|advice| eprintln!("{advice}"));
+            return Ok(());
+        };
+        terminal.clear_line()?;
+        if let Some(advice) = news {
             terminal.write_line(advice)?;
-            self.advice = Some(advice.clone());
         }
         let line = progress(info);
         let width = usize::from(terminal.size().1).saturating_sub(1);

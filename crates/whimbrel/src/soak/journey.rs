@@ -54,7 +54,8 @@ impl Journey<'_> {
         self.set_up(&mut guest.place)?;
         let mut proxy = if self.harmed { Some(self.proxy(there.clone(), guest, vacancy)?) } else { None };
         let uri = proxy.as_ref().map_or(&there, Proxy::address).to_string();
-        guest.place.machine.execute("migrate", json!({ "uri": uri }))?;
+        // It may be killed before it can answer.
+        guest.place.ask(|machine| machine.execute("migrate", json!({ "uri": uri })))?;
         let was_unknown = self.follow(&mut guest.place, vacancy)?;
         let notice = NOTICE[usize::from(self.scenario.patient)];
         if self.harmed && !self.is_settled(&mut guest.place, vacancy)? {
@@ -158,12 +159,17 @@ impl Journey<'_> {
     }
 }
 
-/// Where the destination was told to run the machine it is too late to cancel, and the source says so: an answer like any other.
+/// Where the destination was told to run the machine, or all is over, it is too late to cancel, and the source says so: an answer like
+/// any other.
 fn cancel_if_it_can(source: &mut Machine) -> Result<(), MachineError> {
-    match source.execute("migrate_cancel", json!({})) {
-        Err(MachineError::Monitor { source: ClientError::Command { .. }, .. }) => Ok(()),
-        outcome => outcome.map(|_| ()),
+    let outcome = source.execute("migrate_cancel", json!({}));
+    if let Err(MachineError::Monitor { source: ClientError::Command { .. }, .. }) = outcome {
+        let status = source.query_migrate()?.status;
+        if status.is_some_and(|status| status == MigrationStatus::Device || status.is_final()) {
+            return Ok(());
+        }
     }
+    outcome.map(|_| ())
 }
 
 fn look_at_source(place: &mut Place) -> Result<(Source, String), SoakError> {
