@@ -211,6 +211,35 @@ fn a_way_that_seems_too_long_is_measured_again_at_once() {
 }
 
 #[test]
+fn an_answer_that_comes_after_the_next_ping_is_measured_too() {
+    let mut source = limited_to(Duration::from_millis(300));
+    let next = source.handle(SECOND, Event::Tick);
+    assert!(matches!(next[..], [Action::Send(Message::Ping(2))]), "{next:?}");
+    let late = Duration::from_millis(1200);
+    source.handle(late, Event::Message(Message::Pong(1)));
+    assert_eq!(source.fixed_costs().round_trip, late);
+}
+
+#[test]
+fn a_round_that_gained_nothing_is_followed_by_a_rest_and_one_that_did_is_not() {
+    let ms = Duration::from_millis;
+    let sent =
+        |pages| Event::RoundSent { bytes: pages * 4096, raw_pages: pages, zero_pages: 0, digest: None };
+    let dirty = |pages| Event::DirtyFetched { pages, running: true };
+    for (left, rests) in [(900, false), (1200, true)] {
+        // Above what a switchover costs, so that there is something to gain, but with little room for pages.
+        let mut source = limited_to(ms(7));
+        source.handle(ms(100), sent(16_384));
+        source.handle(ms(100), dirty(1000));
+        source.handle(ms(103), sent(1000));
+        let actions = source.handle(ms(103), dirty(left));
+        assert_eq!(actions.is_empty(), rests, "{left} pages left: {}", source.statistics().reason);
+        let begun = if rests { source.handle(source.deadline().unwrap(), Event::Tick) } else { actions };
+        assert!(begun.contains(&Action::SendRound { round: 2, last: false }), "{begun:?}");
+    }
+}
+
+#[test]
 fn who_lets_go_of_a_machine_does_not_know_its_downtime() {
     let mut source = source_that_awaits_ready(Params::default());
     source.handle(2 * SECOND, Event::Message(Message::Ready(Ack { nanoseconds: 1 })));
