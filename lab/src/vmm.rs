@@ -1,6 +1,7 @@
 //! One `whimbrel-vmm` in a host, driven over its monitor.
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -58,7 +59,26 @@ pub struct Vmm<'lab> {
     client: Mutex<Client>,
     name: String,
     socket: PathBuf,
+    evidence: PathBuf,
 }
+
+/// What is known of a process that runs when nobody waits for it any more: what its threads wait for and how much time they take,
+/// and, by KVM's own counters and trace points, what its guest does.
+const EVIDENCE: &str = r#"
+    exec 2>&1
+    tr '\0' ' ' < /proc/$pid/cmdline; echo
+    threads() { for t in /proc/$pid/task/*; do echo "$(cat $t/comm): $(cat $t/wchan) $(cut -d' ' -f3,14,15 $t/stat)"; done; }
+    threads
+    [ -d /sys/kernel/debug/tracing ] || mount -t debugfs debugfs /sys/kernel/debug
+    cd /sys/kernel/debug
+    echo 1 > tracing/events/kvm/enable; sleep 0.3; echo 0 > tracing/events/kvm/enable
+    threads
+    for t in /proc/$pid/task/*; do echo "$(cat $t/comm):"; cat $t/stack; done
+    grep -r . kvm/$pid-*
+    tail -n 400 tracing/trace
+    echo > tracing/trace
+    dmesg | tail -n 20
+"#;
 
 impl Spec {
     /// A Linux guest with its root on the shared disk, a network card and all other devices.
@@ -161,7 +181,8 @@ impl<'lab> Vmm<'lab> {
             }
             Ok(Client::connect(&socket, MONITOR).ok())
         })?;
-        Ok(Self { host, process, client: Mutex::new(client), name, socket })
+        let evidence = lab.logs().join(format!("{name}.evidence"));
+        Ok(Self { host, process, client: Mutex::new(client), name, socket, evidence })
     }
 
     /// The host it is in.
@@ -321,5 +342,31 @@ impl<'lab> Vmm<'lab> {
 
     fn monitor(&self, source: ClientError) -> LabError {
         LabError::Monitor { place: self.name.clone(), source }
+    }
+
+    fn keep_evidence(&self) {
+        let find = format!(
+            "for p in /proc/[0-9]*; do [ $(cat $p/comm) = whimbrel-vmm ] && grep -q {}.qmp $p/cmdline && pid=${{p#/proc/}}; done
+",
+            self.name
+        );
+        let said = match self.host.remote().run(&format!("{find}{EVIDENCE}")) {
+            Ok(said) => said,
+            Err(error) => error.to_string(),
+        };
+        // Without it the scenario has failed all the same.
+        let _ = fs::write(&self.evidence, said);
+    }
+}
+
+impl Drop for Vmm<'_> {
+    fn drop(&mut self) {
+        // Scenarios end with a guest that has powered off. One that still runs was given up, and is killed now.
+        if self.host.is_on()
+            && self.process.is_running()
+            && self.run_state().is_ok_and(|state| state == RunState::Running)
+        {
+            self.keep_evidence();
+        }
     }
 }

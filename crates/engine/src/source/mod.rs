@@ -20,6 +20,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::{
     FixedCosts, Outcome, Params, Source, Status,
+    handover::SourceSide,
     source::{Action, Event, State},
 };
 use parking_lot::Mutex;
@@ -47,6 +48,9 @@ pub use self::{
 
 /// How long dialling may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long what a destination said last may take to arrive, once it does not take any more. The machine may be stopped.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where to migrate to, and how.
 #[derive(Clone, Debug)]
@@ -224,6 +228,7 @@ impl Attempt {
                     return self.end(&outcome);
                 }
                 if let Some(event) = self.carry_out_safely(action) {
+                    let event = self.with_its_cause(event, inputs);
                     todo.extend(self.handle(event));
                 }
             }
@@ -276,7 +281,7 @@ impl Attempt {
                 None => inputs.recv().unwrap_or(Input::Event(Event::Tick)),
             };
             match input {
-                Input::Event(event) => return event,
+                Input::Event(event) => return self.with_its_cause(event, inputs),
                 Input::Dialled(number, _) | Input::Heard(number, _) if number != self.dial => {}
                 Input::Dialled(_, Ok(connection)) => return self.adopt(connection),
                 Input::Dialled(_, Err(reason)) | Input::Heard(_, Err(reason)) => {
@@ -290,6 +295,31 @@ impl Attempt {
                 }
             }
         }
+    }
+
+    /// What is sent to a destination that has given up fails, often before it is heard why: then its last words are the reason.
+    fn with_its_cause(&self, event: Event, inputs: &Receiver<Input>) -> Event {
+        let source = self.shared.source.lock();
+        let is_over = source.side() != SourceSide::Owner || source.outcome().is_some();
+        drop(source);
+        let (Event::LinkLost(_), false, Some(control)) = (&event, is_over, &self.control) else {
+            return event;
+        };
+        let deadline = Instant::now() + LAST_WORDS;
+        while let Ok(input) = inputs.recv_deadline(deadline) {
+            match input {
+                Input::Heard(number, _) if number != self.dial => {}
+                Input::Heard(_, Ok(message @ (Message::Abort { .. } | Message::Refuse(_)))) => {
+                    return Event::Message(message);
+                }
+                // What else it said has no meaning any more.
+                Input::Heard(_, Ok(_)) => control.ahead.dealt_with_one(),
+                Input::Heard(_, Err(_)) => break,
+                Input::Event(Event::Cancel) => return Event::Cancel,
+                Input::Event(_) | Input::Dialled(..) => {}
+            }
+        }
+        event
     }
 
     /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
@@ -456,24 +486,21 @@ impl Attempt {
     }
 
     fn save_devices(&mut self) -> Event {
-        match self.try_save_devices() {
-            Ok(devices) => Event::Saved { devices },
-            Err(error) => {
-                Event::MachineFailed(format!("The device states cannot be sent: {}", chain(error.as_ref())))
-            }
-        }
+        self.try_save_devices().unwrap_or_else(|error| {
+            Event::MachineFailed(format!("The device states cannot be saved: {}", chain(error.as_ref())))
+        })
     }
 
-    fn try_save_devices(&mut self) -> Result<u32, MachineError> {
+    fn try_save_devices(&mut self) -> Result<Event, MachineError> {
         let states = self.machine.save()?;
-        let count = u32::try_from(states.len())?;
+        let devices = u32::try_from(states.len())?;
         for state in states {
-            if let Some(Event::LinkLost(reason)) = self.send(&Message::Device(state)) {
-                return Err(reason.into());
+            if let Some(lost) = self.send(&Message::Device(state)) {
+                return Ok(lost);
             }
         }
         self.machine.release_disks()?;
-        Ok(count)
+        Ok(Event::Saved { devices })
     }
 
     /// Closes all connections and waits for the threads that used them.
