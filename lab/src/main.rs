@@ -80,8 +80,8 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
         start.elapsed().as_secs_f32(),
         lab.logs().display()
     );
-    let mut failed = 0;
-    for scenario in chosen {
+    let mut failed = Vec::new();
+    for scenario in &chosen {
         println!("{}: {}", scenario.name, scenario.about);
         let start = Instant::now();
         let mut result = attempt(&lab, scenario);
@@ -99,16 +99,22 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
         match result {
             Ok(()) => println!("  ok, {took:.1} s"),
             Err(error) => {
-                failed += 1;
-                println!("  FAILED after {took:.1} s: {}", explain(&error));
-                println!("  again, alone: cargo run -p whimbrel-lab -- run {}", scenario.name);
+                let name = scenario.name;
+                let why = format!(
+                    "FAILED after {took:.1} s: {}\n  again, alone: cargo run -p whimbrel-lab -- run {name}",
+                    explain(&error)
+                );
+                println!("  {why}");
+                failed.push(format!("{name}: {why}"));
             }
         }
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(LabError::Wrong(format!("{failed} scenarios failed"))),
+    if failed.is_empty() {
+        return Ok(());
     }
+    // Said again, where a long log ends.
+    let (count, of) = (failed.len(), chosen.len());
+    Err(LabError::Wrong(format!("{count} of {of} scenarios failed\n{}", failed.join("\n"))))
 }
 
 /// The logs of the hosts' kernels; what machines did that were given up is in files of their own.

@@ -5,14 +5,14 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::sockopt,
+    net::{self, sockopt},
 };
 
 use crate::{Address, Reach, TransportError, reach::resolve, vectored};
@@ -195,10 +195,22 @@ impl Remote {
     fn dial(&self, timeout: Duration) -> io::Result<Connection> {
         let connection = match self {
             Self::Tcp(address) => Connection::tcp(TcpStream::connect_timeout(address, timeout)?)?,
-            Self::Unix(path) => Connection::unix(UnixStream::connect(path)?)?,
+            Self::Unix(path) => Connection::unix(connect_unix(path, timeout)?)?,
         };
         Ok(Connection { remote: Some(self.clone()), ..connection })
     }
+}
+
+/// A listener that is too busy to accept makes who connects wait for ever, unless there is a limit (unix(7), `SO_SNDTIMEO`).
+fn connect_unix(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let socket =
+        net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, net::SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout))?;
+    net::connect(&socket, &net::SocketAddrUnix::new(path)?).map_err(|error| match error {
+        rustix::io::Errno::AGAIN => io::ErrorKind::TimedOut.into(),
+        error => io::Error::from(error),
+    })?;
+    Ok(socket.into())
 }
 
 impl fmt::Display for Remote {
@@ -219,6 +231,24 @@ impl AsFd for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unix_listener_that_accepts_nothing_is_not_waited_for_for_ever() {
+        let folder = std::env::temp_dir().join(format!("whimbrel-dial-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("full");
+        let listener = net::socket(net::AddressFamily::UNIX, net::SocketType::STREAM, None).unwrap();
+        net::bind(&listener, &net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+        net::listen(&listener, 0).unwrap();
+        let address = Address::Unix(path);
+        let dial = || Connection::dial(&address, Reach::Loopback, Duration::from_millis(50));
+        let waiting = dial().unwrap();
+        let refused = dial().unwrap_err();
+        let TransportError::Connect { source, .. } = &refused else { panic!("{refused}") };
+        assert_eq!(source.kind(), io::ErrorKind::TimedOut);
+        drop(waiting);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn a_unix_connection_whose_other_side_reads_nothing_is_given_up() {

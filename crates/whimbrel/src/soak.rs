@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use record::Record;
 use scenario::{Scenario, seed_of};
 use std::fs;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,7 +95,8 @@ struct Soak<'a> {
 const OUTCOMES: &str = "late: the source did not know for a while who had the guest, and asked. lost: the process that had the \
      guest was killed. unknown: the source cannot know, as the process that could tell was killed.";
 const DEFAULT_MINUTES: f64 = 10.0;
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How often it says how it goes: to someone who watches, and to a log.
+const TELL_EVERY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 /// 0 if everything held, 1 if something did not, 2 if it could not begin.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -198,10 +199,12 @@ impl Soak<'_> {
 
     /// Says how it goes, now and then.
     fn tell_until(&self, over: impl Fn() -> bool) {
+        let [watched, logged] = TELL_EVERY;
+        let every = if io::stdout().is_terminal() { watched } else { logged };
         let mut told = Instant::now();
         while !over() {
             std::thread::sleep(Duration::from_millis(50));
-            if told.elapsed() >= TELL_EVERY {
+            if told.elapsed() >= every {
                 told = Instant::now();
                 println!("{:>5.0} s  {}", self.began.elapsed().as_secs_f64(), self.tally.lock().line());
             }

@@ -57,7 +57,9 @@ pub(crate) struct Time {
 /// Saves the vCPU, which must be out of the guest with nothing half done.
 ///
 /// The order is that of KVM's dependencies: reading the run state lets pending start-up interrupts take effect, which
-/// changes registers; events come last, since reading other things may queue them.
+/// changes registers; the deadline of the local APIC's timer is read before the APIC, as a timer that fires in between is
+/// then restored twice and not lost (KVM forgets the deadline when it makes an interrupt of it); events come last, since
+/// reading other things may queue them.
 pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32], xsave_bytes: usize) -> Result<VcpuV1, MsrError> {
     let mp_state = vcpu.get_mp_state().trying("read the run state of a vCPU")?.mp_state;
     let registers = vcpu.get_regs().trying("read registers")?.into();
@@ -65,9 +67,9 @@ pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32], xsave_bytes: usize) -> Result<Vc
     let xsave = xsave::get(vcpu, xsave_bytes).trying("read the XSAVE area")?;
     let extended_controls = extended_controls(vcpu)?;
     let debug_registers = vcpu.get_debug_regs().trying("read debug registers")?.into();
+    let msrs = msr::read(vcpu, msrs)?;
     let lapic = vcpu.get_lapic().trying("read a local APIC")?;
     let local_apic = lapic.regs.iter().map(|byte| byte.cast_unsigned()).collect();
-    let msrs = msr::read(vcpu, msrs)?;
     let events = events(vcpu)?;
     Ok(VcpuV1 {
         mp_state,
