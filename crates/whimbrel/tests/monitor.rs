@@ -140,6 +140,27 @@ fn who_stops_waiting_for_a_migration_leaves_it_running_and_is_told() {
 }
 
 #[test]
+fn ctrl_c_ends_the_tool_when_nothing_is_waited_for_any_more() {
+    use std::io::{BufRead as _, Write as _};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let bench = Bench::new();
+    let mut tool = std::process::Command::new(assert_cmd::cargo::cargo_bin("whimbrel"))
+        .arg("monitor")
+        .arg(bench.socket())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    tool.stdin.as_mut().unwrap().write_all(b"migrate unix:/x\n").unwrap();
+    let said = std::io::BufReader::new(tool.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.into_iter().any(|line| line.starts_with("Migration completed")));
+    let pid = rustix::process::Pid::from_child(&tool);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(tool.wait().unwrap().signal(), Some(2));
+}
+
+#[test]
 fn at_the_prompt_a_migration_that_waits_for_a_command_gives_the_prompt_back() {
     let bench = Bench::new();
     let typed = "migrate_set_capability pause-before-switchover on\nmigrate unix:/x\nmigrate_continue pre-switchover\n";

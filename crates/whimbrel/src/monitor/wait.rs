@@ -2,10 +2,10 @@ use ::monitor::types::{MigrationInfo, MigrationStatus};
 use ::monitor::{Client, ClientError};
 use console::Term;
 use signal_hook::consts::SIGINT;
-use signal_hook::{flag, low_level};
+use signal_hook::{SigId, flag, low_level};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -51,17 +51,20 @@ pub(super) fn for_migration(
     }
 }
 
-/// Ctrl-C, as long as this is there.
+/// Ctrl-C, as long as this is there. Before and afterwards it does what it always does.
 pub(super) struct Interrupt {
     came: Arc<AtomicBool>,
-    id: signal_hook::SigId,
+    id: SigId,
+    elsewhere: &'static Arc<AtomicBool>,
 }
 
 impl Interrupt {
     pub(super) fn take() -> io::Result<Self> {
+        let elsewhere = elsewhere()?;
+        elsewhere.store(false, Ordering::Relaxed);
         let came = Arc::new(AtomicBool::new(false));
         let id = flag::register(SIGINT, came.clone())?;
-        Ok(Self { came, id })
+        Ok(Self { came, id, elsewhere })
     }
 
     fn came(&self) -> bool {
@@ -72,7 +75,19 @@ impl Interrupt {
 impl Drop for Interrupt {
     fn drop(&mut self) {
         low_level::unregister(self.id);
+        self.elsewhere.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether Ctrl-C has its usual effect. A signal that was taken once is not given back to the kernel (`signal_hook::low_level::unregister`).
+fn elsewhere() -> io::Result<&'static Arc<AtomicBool>> {
+    static ELSEWHERE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(known) = ELSEWHERE.get() {
+        return Ok(known);
+    }
+    let usual = Arc::new(AtomicBool::new(true));
+    flag::register_conditional_default(SIGINT, usual.clone())?;
+    Ok(ELSEWHERE.get_or_init(|| usual))
 }
 
 /// One line on the standard error, if that is a terminal, which is written over and taken away in the end; and advice, wherever it goes.
