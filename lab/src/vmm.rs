@@ -74,7 +74,7 @@ const EVIDENCE: &str = r#"
     echo 1 > tracing/events/kvm/enable; sleep 0.3; echo 0 > tracing/events/kvm/enable
     threads
     for t in /proc/$pid/task/*; do echo "$(cat $t/comm):"; cat $t/stack; done
-    grep -r . kvm/$pid-*
+    grep -r . kvm/*-*/vcpu* kvm/*-*/* 2>/dev/null
     tail -n 400 tracing/trace
     echo > tracing/trace
     dmesg | tail -n 20

@@ -71,7 +71,10 @@ impl Events {
     pub(crate) fn vcpu_left(&self, vcpu: u8, end: End) {
         match end {
             End::Asked => {}
-            End::Shutdown => self.request(Request::Reset),
+            End::Shutdown(place) => {
+                tracing::warn!(vcpu, place, "The guest crashed: a processor has shut down (triple fault)");
+                self.request(Request::Reset);
+            }
             End::Failed(reason) => self.failed(format!("vcpu{vcpu}"), reason),
         }
     }

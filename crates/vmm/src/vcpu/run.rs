@@ -10,8 +10,8 @@ use crate::bus::Buses;
 pub(crate) enum End {
     /// It was asked to.
     Asked,
-    /// The guest shut the processor down (triple fault), which resets a PC.
-    Shutdown,
+    /// The guest shut the processor down (triple fault), which resets a PC. Says where.
+    Shutdown(String),
     /// KVM cannot go on with it. Says why.
     Failed(String),
 }
@@ -73,8 +73,8 @@ fn step(fd: &mut VcpuFd, buses: &Buses) -> Next {
             Next::Enter
         }
         // KVM_SYSTEM_EVENT_* are reports of guests that ask by hypercall; on x86 only a crash is reported so.
-        Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => Next::Leave(End::Shutdown),
-        Ok(VcpuExit::InternalError) => failed(exit::internal_error(fd)),
+        Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => Next::Leave(End::Shutdown(exit::place(fd))),
+        Ok(VcpuExit::InternalError) => failed(format!("{}: {}", exit::internal_error(fd), exit::place(fd))),
         Ok(VcpuExit::FailEntry(reason, cpu)) => {
             failed(format!("the processor refused to enter the guest (reason {reason:#x}, CPU {cpu})"))
         }
