@@ -247,7 +247,7 @@ mod tests {
         let (there, _) = listener.accept().unwrap();
         assert_eq!(here.unsent(), 0);
         // More than the other side has room for, and less than both have.
-        let room = usize::try_from(sockopt::socket_recv_buffer_size(&there).unwrap()).unwrap();
+        let room = sockopt::socket_recv_buffer_size(&there).unwrap();
         let (reader, sender) =
             (there, std::thread::spawn(move || (here.send(&vec![7; room + LOOPBACK_BUFFER_BYTES]), here)));
         while !sender.is_finished() {

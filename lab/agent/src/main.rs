@@ -27,8 +27,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
         ["stream", rest @ ..] => Ok(tools::stream::run(rest)?),
         ["clock", rest @ ..] => Ok(tools::clock::run(rest)?),
         ["keys", rest @ ..] => Ok(tools::keys::run(rest)?),
-        ["kvm"] => Ok(tools::kvm::hold()?),
         ["ping", rest @ ..] => Ok(tools::ping::run(rest)?),
-        _ => Err("Say what: dial, listen, memory, disk, stream, clock, keys, kvm or ping".into()),
+        _ => Err("Say what: dial, listen, memory, disk, stream, clock, keys or ping".into()),
     }
 }

@@ -25,17 +25,6 @@ for module in /modules/*; do
 done
 rm -r /modules
 
-# With the first virtual machine KVM patches a jump in the kernel's scheduler (preempt_notifier_key in finish_task_switch), and
-# with the end of the last one it patches it back. Another processor may run over the breakpoint that stands there meanwhile, and
-# once in some hundred times QEMU 7.2 keeps its translation of that: then both processors take the breakpoint for ever. So one machine
-# is there all the time, from before there is another processor.
-whimbrel-lab-agent kvm > /tmp/held &
-until grep -q held=1 /tmp/held; do
-    kill -0 $! || { echo "lab: KVM cannot be used"; poweroff -f; }
-    sleep 0.05
-done
-echo 1 > /sys/devices/system/cpu/cpu1/online
-
 for word in $(cat /proc/cmdline); do
     case $word in lab.*=*) eval "${word#lab.}" ;; esac
 done

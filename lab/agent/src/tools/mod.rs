@@ -3,7 +3,6 @@
 pub(crate) mod clock;
 pub(crate) mod disk;
 pub(crate) mod keys;
-pub(crate) mod kvm;
 pub(crate) mod memory;
 pub(crate) mod ping;
 pub(crate) mod stream;
