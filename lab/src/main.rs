@@ -33,7 +33,7 @@ enum Command {
     Run {
         /// Names, as `list` says them
         scenarios: Vec<String>,
-        /// Boot the hosts anew and try once more where a host or its monitor did not answer; what was wrong stays wrong
+        /// Boot the hosts anew and try once more where a host, its network card or a monitor did not answer; what was wrong stays wrong
         #[arg(long)]
         retry: bool,
     },
@@ -91,9 +91,7 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
             keep_evidence(&lab, scenario.name);
             warnings(&lab, begun).iter().for_each(|line| println!("  {line}"));
         }
-        if let Some(error) =
-            result.as_ref().err().filter(|error| retry && !matches!(error, LabError::Wrong(_)))
-        {
+        if let Some(error) = result.as_ref().err().filter(|error| retry && is_the_hosts_fault(&lab, error)) {
             println!("  FLAKY, on hosts that are booted anew: {}", explain(error));
             lab.hosts().iter().for_each(Host::kill);
             result = attempt(&lab, scenario);
@@ -108,6 +106,8 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
                     explain(&error)
                 );
                 println!("  {why}");
+                // Whatever it was, the next one does not begin with it.
+                lab.hosts().iter().for_each(Host::kill);
                 failed.push(format!("{name}: {why}"));
             }
         }
@@ -118,6 +118,11 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
     // Said again, where a long log ends.
     let (count, of) = (failed.len(), chosen.len());
     Err(LabError::Wrong(format!("{count} of {of} scenarios failed\n{}", failed.join("\n"))))
+}
+
+/// Whether a host, or the emulated hardware in it, failed rather than what was tried.
+fn is_the_hosts_fault(lab: &Lab, error: &LabError) -> bool {
+    !matches!(error, LabError::Wrong(_)) || lab.hosts().iter().any(Host::has_lost_its_network)
 }
 
 /// The logs of the hosts' kernels; what machines did that were given up is in files of their own.

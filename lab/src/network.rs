@@ -5,7 +5,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -19,6 +20,9 @@ use crate::LabError;
 const MAX_FRAME: usize = 68 << 10;
 /// Bytes that wait for one host. What comes beyond is dropped, as by any switch.
 const QUEUE_BYTES: usize = 4 << 20;
+
+/// How a card ends whose host ends.
+const GONE: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
 
 /// Ethernet addresses at the beginning of a frame: destination, source.
 type Mac = [u8; 6];
@@ -100,7 +104,7 @@ impl Network {
     pub(crate) fn port(&self, folder: &Path, name: &str) -> Result<PathBuf, LabError> {
         let path = folder.join(format!("{name}.network"));
         let listener = UnixListener::bind(&path).map_err(LabError::file("create", &path))?;
-        let network = self.clone();
+        let (network, name) = (self.clone(), name.to_owned());
         let index = {
             let mut state = self.state();
             state.ports.push(Arc::default());
@@ -108,8 +112,12 @@ impl Network {
         };
         thread::spawn(move || {
             for card in listener.incoming().flatten() {
+                let served = network.serve(index, &card);
                 // It ends when the host does.
-                let _ = network.serve(index, &card);
+                let odd = served.err().filter(|error| !GONE.contains(&error.kind()));
+                if let Some(error) = odd {
+                    eprintln!("whimbrel-lab: the network card of host '{name}' is lost: {error}");
+                }
             }
         });
         Ok(path)
@@ -129,6 +137,8 @@ impl Network {
             }
         };
         port.close();
+        // Whoever delivers may wait for the card; and a host whose card is lost is to know.
+        let _ = card.shutdown(Shutdown::Both);
         // A thread that panicked has said so.
         let _ = delivering.join();
         result
@@ -232,7 +242,7 @@ fn read_frame(from: &mut UnixStream) -> io::Result<Vec<u8>> {
     from.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("A frame of {length} bytes")));
+        return Err(io::Error::new(ErrorKind::InvalidData, format!("A frame of {length} bytes")));
     }
     let mut frame = vec![0; length];
     from.read_exact(&mut frame)?;
