@@ -41,6 +41,8 @@ ip addr add 10.0.2.15/24 dev control
 ip link set control up
 # Guests are in the bridge, and beyond its uplink are the other hosts.
 brctl addbr br0
+# Left to itself a bridge takes the lowest address of its ports, so another one with each tap: the other hosts would look for the old.
+ip link set br0 address "$(cat /sys/class/net/uplink/address)"
 brctl addif br0 uplink
 ip link set uplink up
 ip addr add "10.99.0.$number/24" dev br0
