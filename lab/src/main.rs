@@ -3,9 +3,8 @@
 use std::{
     error::Error,
     io::BufRead as _,
-    path::PathBuf,
     process::ExitCode,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use agent::Ending;
@@ -85,11 +84,9 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
     for scenario in &chosen {
         println!("{}: {}", scenario.name, scenario.about);
         let start = Instant::now();
-        let begun = SystemTime::now();
         let mut result = attempt(&lab, scenario);
         if result.is_err() {
             keep_evidence(&lab, scenario.name);
-            warnings(&lab, begun).iter().for_each(|line| println!("  {line}"));
         }
         if let Some(error) = result.as_ref().err().filter(|error| retry && is_the_hosts_fault(&lab, error)) {
             println!("  FLAKY, on hosts that are booted anew: {}", explain(error));
@@ -133,22 +130,6 @@ fn keep_evidence(lab: &Lab, scenario: &str) {
             let _ = std::fs::write(lab.logs().join(format!("{}.{scenario}.dmesg", host.name())), said);
         }
     }
-}
-
-/// What machines that were started since `begun` have warned of, guests that crashed above all.
-fn warnings(lab: &Lab, begun: SystemTime) -> Vec<String> {
-    let logs = std::fs::read_dir(lab.logs()).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_new =
-        |path: &PathBuf| path.metadata().and_then(|data| data.modified()).is_ok_and(|time| time >= begun);
-    let mut warnings = Vec::new();
-    for path in logs.filter(|path| path.extension().is_some_and(|ending| ending == "err")).filter(is_new) {
-        let machine = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let bad = text.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
-        warnings.extend(bad.map(|line| format!("{machine}: {line}")));
-    }
-    warnings.sort();
-    warnings
 }
 
 fn attempt(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {

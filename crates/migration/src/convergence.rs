@@ -9,19 +9,13 @@
 
 use std::time::Duration;
 
-use crate::{
-    FixedCosts, Params, WireRate,
-    fixed_costs::ms,
-    stats::{RoundStats, bytes_of},
-};
+use crate::{FixedCosts, PAGE_BYTES, Params, WireRate, fixed_costs::ms, stats::RoundStats};
 
 /// Where a migration stands after a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// Pages left to send.
     pub dirty_pages: u64,
-    /// Bytes that were sent and wait for the network: what is left comes after them.
-    pub unsent: u64,
     /// Speed of the wire; `None` before anything was sent.
     pub wire_rate: Option<WireRate>,
     /// Whether the machine runs. One that is paused has no downtime.
@@ -56,7 +50,7 @@ const WORTHWHILE: Duration = Duration::from_micros(500);
 /// Decides after the round `last`.
 #[must_use]
 pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: &Standing) -> Decision {
-    let bytes = bytes_of(standing.dirty_pages).saturating_add(standing.unsent);
+    let bytes = standing.dirty_pages * PAGE_BYTES;
     let limit = params.downtime_limit;
     let obstacle = fixed.obstacle(limit, last.began + last.duration);
     let fixed = fixed.believed(limit, last.began + last.duration);
@@ -66,8 +60,7 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
         return go_on(None, "No speed measured yet".into(), None);
     };
     let predicted = transfer + fixed;
-    let left = left(bytes, standing.unsent, rate);
-    let sum = format!("{left} + {:.1} ms fixed = {:.1} ms", ms(fixed), ms(predicted));
+    let sum = format!("{} + {:.1} ms fixed = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
     let limited = ms(limit);
     let switch = |reason| Decision { switch: true, predicted: Some(predicted), reason, advice: None };
     if !standing.running && (transfer <= limit || bytes <= LITTLE) {
@@ -107,17 +100,11 @@ fn transfer(bytes: u64, rate: Option<WireRate>) -> Option<Duration> {
 }
 
 /// What is left to send, in words.
-fn left(bytes: u64, unsent: u64, rate: Option<WireRate>) -> String {
-    let megabytes = |bytes| bytes as f64 / 1e6;
+fn left(bytes: u64, rate: Option<WireRate>) -> String {
     match rate {
         Some(rate) if bytes > 0 => format!(
-            "{:.1} MB left{} at {:.0} MB/s{}",
-            megabytes(bytes),
-            if unsent > bytes / 10 {
-                format!(" ({:.1} of them in socket buffers)", megabytes(unsent))
-            } else {
-                String::new()
-            },
+            "{:.1} MB left at {:.0} MB/s{}",
+            bytes as f64 / 1e6,
             rate.bytes_per_second / 1e6,
             if rate.held_back { " (as held to max-bandwidth)" } else { "" }
         ),
@@ -141,7 +128,6 @@ fn worth_another_round(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PAGE_BYTES;
 
     const MB: f64 = 1e6;
 
@@ -158,27 +144,9 @@ mod tests {
         Standing {
             dirty_pages: megabytes * 1_000_000 / PAGE_BYTES,
             wire_rate: Some(wire_rate),
-            unsent: 0,
             running: true,
             extra_rounds: 0,
         }
-    }
-
-    #[test]
-    fn what_waits_in_socket_buffers_is_left_to_send_too() {
-        let params = Params { downtime_limit: Duration::from_secs(1), ..Params::default() };
-        let standing = Standing { unsent: 3_000_000, ..left_at(1, 2.0) };
-        let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &standing);
-        assert!(!decision.switch);
-        assert!(decision.predicted >= Some(Duration::from_secs(2)), "{:?}", decision.predicted);
-        assert!(
-            decision.reason.contains("4.0 MB left (3.0 of them in socket buffers)"),
-            "{}",
-            decision.reason
-        );
-        let drained = Standing { unsent: 0, ..standing };
-        let predicted = decide(&params, &FixedCosts::default(), &after_round(0.0), &drained).predicted;
-        assert!(predicted <= Some(Duration::from_secs(1)), "{predicted:?}");
     }
 
     #[test]

@@ -14,10 +14,6 @@ pub struct RoundStats {
     pub round: u32,
     /// Bytes on the wire, headers included.
     pub bytes: u64,
-    /// Bytes of this round and earlier ones that waited for the network when it was over.
-    pub unsent: u64,
-    /// Bytes that the network took during the round, whatever round they are of.
-    pub carried: u64,
     /// Pages sent with their contents.
     pub raw_pages: u64,
     /// Pages sent as zero.
@@ -30,7 +26,7 @@ pub struct RoundStats {
     pub dirty_pages: u64,
     /// Bytes per second that the machine dirtied during the round, counting a page once.
     pub dirty_rate: f64,
-    /// Bytes per second that the network took.
+    /// Bytes per second on the wire.
     pub wire_rate: f64,
     /// Whether the bandwidth limit, not the wire, set that speed.
     pub held_back: bool,
@@ -120,17 +116,11 @@ impl Statistics {
         self.bytes += round.bytes;
         self.raw_pages += round.raw_pages;
         self.zero_pages += round.zero_pages;
-        self.wire.add(round.carried, round.duration, round.held_back);
+        self.wire.add(round.bytes, round.duration, round.held_back);
         if self.rounds.len() == MAX_ROUNDS_KEPT {
             self.rounds.pop_front();
         }
         self.rounds.push_back(round);
-    }
-
-    /// Bytes that waited for the network when the last round was over.
-    #[must_use]
-    pub fn unsent(&self) -> u64 {
-        self.rounds.back().map_or(0, |round| round.unsent)
     }
 
     /// Speed of the wire, as the rounds so far tell it. `None` before any byte was sent.

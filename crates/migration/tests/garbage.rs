@@ -97,9 +97,7 @@ fn good_answer(action: &Action) -> Option<source::Event> {
             Message(wire::Message::NotRunning { reason: "lost".into() })
         }
         Action::Prepare { .. } => Prepared,
-        Action::SendRound { .. } => {
-            RoundSent { bytes: 1 << 16, unsent: 0, raw_pages: 16, zero_pages: 3, digest: None }
-        }
+        Action::SendRound { .. } => RoundSent { bytes: 1 << 16, raw_pages: 16, zero_pages: 3, digest: None },
         Action::FetchDirty => DirtyFetched { pages: 3, running: true },
         Action::Stop => Stopped { was_running: true },
         Action::SaveDevices => Saved { devices: 2 },
@@ -113,13 +111,7 @@ fn any_source_event(rng: &mut Rng) -> source::Event {
     match rng.below(24) {
         0 => Connected,
         1 => Prepared,
-        2 => RoundSent {
-            bytes: rng.next(),
-            unsent: rng.next(),
-            raw_pages: rng.next(),
-            zero_pages: rng.next(),
-            digest: None,
-        },
+        2 => RoundSent { bytes: rng.next(), raw_pages: rng.next(), zero_pages: rng.next(), digest: None },
         3 => DirtyFetched { pages: rng.below(1 << 30), running: rng.below(2) == 0 },
         4 => Stopped { was_running: rng.below(2) == 0 },
         5 => Saved { devices: rng.below(3) as u32 },

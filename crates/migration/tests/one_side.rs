@@ -52,7 +52,7 @@ fn source_that_sends(params: Params, fixed: FixedCosts, now: Duration) -> Source
 /// A source whose machine is stopped and sent, waiting for *ready*; switchover began at 1 s.
 fn source_that_awaits_ready(params: Params) -> Source {
     let mut source = source_that_sends(params, FixedCosts::default(), SECOND);
-    let sent = || Event::RoundSent { bytes: 4096, unsent: 0, raw_pages: 1, zero_pages: 0, digest: None };
+    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0, digest: None };
     for event in [
         sent(),
         Event::DirtyFetched { pages: 0, running: true },
@@ -107,8 +107,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
     let fixed = FixedCosts { load: Duration::from_secs(1), ..FixedCosts::default() };
     let mut source = source_that_sends(params, fixed, Duration::ZERO);
     let (mut now, step, mut rounds) = (Duration::from_millis(100), Duration::from_micros(100), 1);
-    let first =
-        Event::RoundSent { bytes: 64 << 20, unsent: 0, raw_pages: 16384, zero_pages: 0, digest: None };
+    let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
     source.handle(now, first);
     while now < Duration::from_secs(1) {
         let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running: true });
@@ -118,10 +117,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
         }
         rounds += actions.iter().filter(|action| matches!(action, Action::SendRound { .. })).count();
         now += step;
-        source.handle(
-            now,
-            Event::RoundSent { bytes: 100, unsent: 0, raw_pages: 0, zero_pages: 0, digest: None },
-        );
+        source.handle(now, Event::RoundSent { bytes: 100, raw_pages: 0, zero_pages: 0, digest: None });
     }
     assert!((20..=60).contains(&rounds), "{rounds} rounds in a second");
     let cancelled = source.handle(now, Event::Cancel);
@@ -131,8 +127,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
 /// Rounds of an idle machine from `now` on until `until` or the order to stop. Answers whether that came.
 fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool) -> bool {
     let step = Duration::from_micros(100);
-    let first =
-        Event::RoundSent { bytes: 64 << 20, unsent: 0, raw_pages: 16384, zero_pages: 0, digest: None };
+    let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
     source.handle(now, first);
     while now < until {
         let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running });
@@ -144,8 +139,7 @@ fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool)
             return true;
         }
         now += step;
-        source
-            .handle(now, Event::RoundSent { bytes: 0, unsent: 0, raw_pages: 0, zero_pages: 0, digest: None });
+        source.handle(now, Event::RoundSent { bytes: 0, raw_pages: 0, zero_pages: 0, digest: None });
     }
     false
 }
@@ -207,8 +201,7 @@ fn a_way_that_seems_too_long_is_measured_again_at_once() {
     };
     // The first ping goes out with the first page.
     source.handle(ms(40), Event::Message(Message::Pong(1)));
-    let sent =
-        |bytes| Event::RoundSent { bytes, unsent: 0, raw_pages: bytes / 4096, zero_pages: 0, digest: None };
+    let sent = |bytes| Event::RoundSent { bytes, raw_pages: bytes / 4096, zero_pages: 0, digest: None };
     let idle = Event::DirtyFetched { pages: 0, running: true };
     source.handle(ms(100), sent(64 << 20));
     let pong = pinged(source.handle(ms(100), idle.clone()));
@@ -230,13 +223,8 @@ fn an_answer_that_comes_after_the_next_ping_is_measured_too() {
 #[test]
 fn a_round_that_gained_nothing_is_followed_by_a_rest_and_one_that_did_is_not() {
     let ms = Duration::from_millis;
-    let sent = |pages| Event::RoundSent {
-        bytes: pages * 4096,
-        unsent: 0,
-        raw_pages: pages,
-        zero_pages: 0,
-        digest: None,
-    };
+    let sent =
+        |pages| Event::RoundSent { bytes: pages * 4096, raw_pages: pages, zero_pages: 0, digest: None };
     let dirty = |pages| Event::DirtyFetched { pages, running: true };
     for (left, rests) in [(900, false), (1200, true)] {
         // Above what a switchover costs, so that there is something to gain, but with little room for pages.

@@ -110,14 +110,6 @@ impl Connection {
         vectored::send_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
     }
 
-    /// Bytes that wait in this side's kernel because the network has not taken them yet. 0 for a connection within this host by a
-    /// unix socket, where nothing lies between the two sides.
-    #[must_use]
-    pub fn unsent(&self) -> u64 {
-        // Only TCP knows the question.
-        vectored::unsent(self.as_fd()).unwrap_or(0)
-    }
-
     /// Sends all of `bytes`, unless the other side takes them too slowly.
     ///
     /// # Errors
@@ -239,27 +231,6 @@ impl AsFd for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_the_network_has_not_taken_is_known() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = Connection::tcp(TcpStream::connect(listener.local_addr().unwrap()).unwrap()).unwrap();
-        let (there, _) = listener.accept().unwrap();
-        assert_eq!(here.unsent(), 0);
-        // More than the other side has room for, and less than both have.
-        let room = sockopt::socket_recv_buffer_size(&there).unwrap();
-        let (reader, sender) =
-            (there, std::thread::spawn(move || (here.send(&vec![7; room + LOOPBACK_BUFFER_BYTES]), here)));
-        while !sender.is_finished() {
-            std::thread::yield_now();
-        }
-        let (sent, here) = sender.join().unwrap();
-        sent.unwrap();
-        assert!(here.unsent() > 0);
-        drop(reader);
-        let (one, _other) = UnixStream::pair().unwrap();
-        assert_eq!(Connection::unix(one).unwrap().unsent(), 0);
-    }
 
     #[test]
     fn a_unix_listener_that_accepts_nothing_is_not_waited_for_for_ever() {

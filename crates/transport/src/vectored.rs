@@ -24,9 +24,6 @@ pub struct Piece {
 /// Most pieces in one system call (`IOV_MAX` of Linux).
 const MAX_PIECES: usize = 1024;
 
-/// `SIOCOUTQNSD`.
-const UNSENT: libc::Ioctl = 0x894b;
-
 // SAFETY: a piece is an address and a length; using it is what is unsafe, on whichever thread.
 unsafe impl Send for Piece {}
 
@@ -50,14 +47,6 @@ impl Piece {
         self.address = unsafe { self.address.add(bytes) };
         self.bytes -= bytes;
     }
-}
-
-/// Bytes that a TCP socket was given and has not sent a first time yet (Linux, include/uapi/linux/sockios.h, `SIOCOUTQNSD`).
-pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the request writes one integer where the last argument points, which lives until the call is over.
-    let done = unsafe { libc::ioctl(fd.as_raw_fd(), UNSENT, &raw mut bytes) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.try_into().unwrap_or(0)) }
 }
 
 /// Sends all bytes.

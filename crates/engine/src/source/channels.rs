@@ -175,12 +175,11 @@ impl Tally {
         round.1.bytes += sent.bytes;
         round.1.raw_pages += sent.raw_pages;
         round.1.zero_pages += sent.zero_pages;
-        round.1.unsent += sent.unsent;
         if round.0 == self.channels {
-            let ChannelRound { bytes, raw_pages, zero_pages, unsent } = round.1;
+            let ChannelRound { bytes, raw_pages, zero_pages } = round.1;
             drop(round);
             let digest = self.sums.as_ref().filter(|_| last).map(|sums| sums.pieces());
-            (self.report)(Event::RoundSent { bytes, unsent, raw_pages, zero_pages, digest });
+            (self.report)(Event::RoundSent { bytes, raw_pages, zero_pages, digest });
         }
     }
 

@@ -24,8 +24,6 @@ pub(crate) struct ChannelRound {
     pub(crate) bytes: u64,
     pub(crate) raw_pages: u64,
     pub(crate) zero_pages: u64,
-    /// Of these bytes and earlier ones, those that wait for the network.
-    pub(crate) unsent: u64,
 }
 
 /// Why a channel cannot go on.
@@ -118,7 +116,6 @@ impl Sender {
         self.sequence = self.sequence.wrapping_add(1);
         self.round.bytes += frame.len() as u64;
         self.connection.send(&frame).map_err(|source| self.broken(source))?;
-        self.round.unsent = self.connection.unsent();
         if work.last && self.verifies {
             self.verify(work)?;
         }

@@ -17,8 +17,6 @@ pub enum Event {
     RoundSent {
         /// Bytes, headers included.
         bytes: u64,
-        /// Of these bytes and those of earlier rounds, what the network has not taken yet.
-        unsent: u64,
         /// Pages with contents.
         raw_pages: u64,
         /// Zero pages.

@@ -13,8 +13,8 @@ use wire::{Digest, Hello, Message};
 
 pub use self::events::{Action, Event, Verdict};
 use crate::{
-    FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, Time, digest_time,
-    fixed_costs::Obstacle, handover::SourceSide, stats::bytes_of,
+    FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, fixed_costs::Obstacle,
+    handover::SourceSide, stats::bytes_of,
 };
 
 /// How long connecting and shaking hands may take.
@@ -202,9 +202,8 @@ impl Source {
             Event::Message(message) => self.hear(now, message),
             Event::Connected => self.connected(now),
             Event::Prepared => self.prepared(now),
-            Event::RoundSent { bytes, unsent, raw_pages, zero_pages, digest } => {
-                let sent = RoundStats { bytes, unsent, raw_pages, zero_pages, ..RoundStats::default() };
-                self.round_sent(now, sent, digest)
+            Event::RoundSent { bytes, raw_pages, zero_pages, digest } => {
+                self.round_sent(now, (bytes, raw_pages, zero_pages), digest)
             }
             Event::DirtyFetched { pages, running } => self.fetched(now, pages, running),
             Event::Stopped { was_running } => self.stopped(now, was_running),

@@ -37,20 +37,29 @@ impl Source {
     pub(super) fn round_sent(
         &mut self,
         now: Time,
-        sent: RoundStats,
+        (bytes, raw_pages, zero_pages): (u64, u64, u64),
         digest: Option<Vec<u64>>,
     ) -> Vec<Action> {
         let duration = now.saturating_sub(self.round_began);
         let (State::Sending { round } | State::LastPass { round, .. }) = self.state else {
             return Vec::new();
         };
-        let seconds = duration.as_secs_f64().max(1e-9);
-        let (began, limit, bytes) = (self.round_began, self.params.max_bandwidth, sent.bytes);
+        let wire_rate = bytes as f64 / duration.as_secs_f64().max(1e-9);
+        let (began, limit) = (self.round_began, self.params.max_bandwidth);
         let last = matches!(self.state, State::LastPass { .. });
-        let held_back = !last && limit > 0 && bytes as f64 / seconds >= HELD_BACK * limit as f64;
-        let carried = bytes.saturating_add(self.statistics.unsent()).saturating_sub(sent.unsent);
-        let wire_rate = carried as f64 / seconds;
-        self.statistics.add(RoundStats { round, carried, began, duration, wire_rate, held_back, ..sent });
+        let held_back = !last && limit > 0 && wire_rate >= HELD_BACK * limit as f64;
+        let stats = RoundStats {
+            round,
+            bytes,
+            raw_pages,
+            zero_pages,
+            began,
+            duration,
+            wire_rate,
+            held_back,
+            ..RoundStats::default()
+        };
+        self.statistics.add(stats);
         match &mut self.state {
             State::LastPass { pages_sent, .. } => {
                 *pages_sent = true;
@@ -91,7 +100,6 @@ impl Source {
     pub(super) fn decide(&mut self, now: Time, round: u32, pages: u64) -> Vec<Action> {
         let standing = Standing {
             dirty_pages: pages,
-            unsent: self.statistics.unsent(),
             wire_rate: self.statistics.wire_rate(),
             running: self.running,
             extra_rounds: self.extra_rounds,

@@ -205,9 +205,7 @@ impl Input {
             Self::Connected => Event::Connected,
             Self::Word(word) => Event::Message(word.message()),
             Self::Prepared => Event::Prepared,
-            Self::RoundSent => {
-                Event::RoundSent { bytes: 0, unsent: 0, raw_pages: 0, zero_pages: 0, digest: None }
-            }
+            Self::RoundSent => Event::RoundSent { bytes: 0, raw_pages: 0, zero_pages: 0, digest: None },
             Self::Fetched { clean } => Event::DirtyFetched { pages: u64::from(!clean), running: true },
             Self::Stopped { was_running } => Event::Stopped { was_running },
             Self::Saved => Event::Saved { devices: 1 },

@@ -475,7 +475,7 @@ impl World {
                 sums.iter().fold((0, 0), |sum, channel| (sum.0 + channel.0, sum.1 + channel.1));
             let bytes = raw_pages * 4096 + 64;
             let digest = self.plan.digest.then(|| hash(&self.origin.pages));
-            self.source_input(Event::RoundSent { bytes, unsent: 0, raw_pages, zero_pages, digest });
+            self.source_input(Event::RoundSent { bytes, raw_pages, zero_pages, digest });
         }
     }
 }

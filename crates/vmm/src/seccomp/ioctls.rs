@@ -96,9 +96,6 @@ pub(super) const NON_BLOCKING: &[u64] = &[libc::FIONBIO];
 pub(super) const TERMINAL: &[u64] =
     &[libc::TCGETS, libc::TCGETS2, libc::TCSETS, libc::TCSETS2, libc::TIOCGPGRP];
 
-/// `SIOCOUTQNSD` (Linux, include/uapi/linux/sockios.h): what the network has not taken yet.
-pub(super) const UNSENT: &[u64] = &[0x894b];
-
 /// What looking up a name asks a socket.
 pub(super) const RESOLVE: &[u64] = &[libc::FIONREAD, libc::SIOCGIFINDEX];
 

@@ -131,7 +131,7 @@ impl Role {
     fn ioctls(self) -> Vec<&'static [u64]> {
         use ioctls::{
             CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, RESOLVE, RUN, SAVE_CHIPS, TAP_FEATURES,
-            UNSENT, VCPU_STATE,
+            VCPU_STATE,
         };
         match self {
             Self::Process => vec![ioctls::BUILD],
@@ -140,7 +140,7 @@ impl Role {
             Self::Io => vec![TAP_FEATURES, NON_BLOCKING],
             Self::Monitor | Self::Accept => vec![NON_BLOCKING],
             Self::Migration => vec![DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING],
-            Self::Channel => vec![CLEAR_DIRTY_LOG, UNSENT],
+            Self::Channel => vec![CLEAR_DIRTY_LOG],
             Self::Dial => vec![NON_BLOCKING, RESOLVE],
             Self::Events
             | Self::Signals
