@@ -29,7 +29,7 @@ const BOOTS: u32 = 4;
 /// What such a host says.
 const UNKNOWN_CLOCK: &str = "lab: the time-stamp counter is not known";
 /// What a host's kernel says when its QEMU does not take frames any more, which was seen once in some hundred scenarios.
-const LOST_CARD: &str = "uplink: NETDEV WATCHDOG";
+const LOST_CARD: [&str; 2] = ["NETDEV WATCHDOG", "uplink"];
 /// Memory of a host, in MiB.
 const MEMORY_MIB: u32 = 1536;
 /// Lines of a console that are worth showing.
@@ -98,10 +98,13 @@ impl Host {
         format!("10.99.0.{}", self.number)
     }
 
-    /// Whether its kernel says that the card to the other hosts takes nothing any more. The agent has a card of its own.
+    /// Whether its kernel has said, after the first `from` bytes of its console, that the card to the other hosts takes nothing any
+    /// more. The agent has a card of its own.
     #[must_use]
-    pub fn has_lost_its_network(&self) -> bool {
-        self.is_on() && self.console().contains(LOST_CARD)
+    pub fn has_lost_its_network(&self, from: usize) -> bool {
+        let console = self.console();
+        let lost = |line: &str| LOST_CARD.iter().all(|part| line.contains(part));
+        self.is_on() && console.get(from..).is_some_and(|said| said.lines().any(lost))
     }
 
     /// Its agent.

@@ -3,8 +3,9 @@
 use std::{
     error::Error,
     io::BufRead as _,
+    path::PathBuf,
     process::ExitCode,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use agent::Ending;
@@ -85,18 +86,15 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
         println!("{}: {}", scenario.name, scenario.about);
         let start = Instant::now();
         let mut result = attempt(&lab, scenario);
-        if result.is_err() {
-            keep_evidence(&lab, scenario.name);
-        }
-        if let Some(error) = result.as_ref().err().filter(|error| retry && is_the_hosts_fault(&lab, error)) {
-            println!("  FLAKY, on hosts that are booted anew: {}", explain(error));
+        if let Some(failure) = result.as_ref().err().filter(|failure| retry && failure.by_host) {
+            println!("  FLAKY, on hosts that are booted anew: {}", explain(&failure.error));
             lab.hosts().iter().for_each(Host::kill);
             result = attempt(&lab, scenario);
         }
         let took = start.elapsed().as_secs_f32();
         match result {
             Ok(()) => println!("  ok, {took:.1} s"),
-            Err(error) => {
+            Err(Failure { error, .. }) => {
                 let name = scenario.name;
                 let why = format!(
                     "FAILED after {took:.1} s: {}\n  again, alone: cargo run -p whimbrel-lab -- run {name}",
@@ -117,9 +115,29 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
     Err(LabError::Wrong(format!("{count} of {of} scenarios failed\n{}", failed.join("\n"))))
 }
 
-/// Whether a host, or the emulated hardware in it, failed rather than what was tried.
-fn is_the_hosts_fault(lab: &Lab, error: &LabError) -> bool {
-    !matches!(error, LabError::Wrong(_)) || lab.hosts().iter().any(Host::has_lost_its_network)
+/// Why a scenario failed.
+struct Failure {
+    error: LabError,
+    /// A host, or the emulated hardware in it, failed rather than what was tried.
+    by_host: bool,
+}
+
+/// Runs a scenario once; where it fails, keeps what there is to know of it.
+fn attempt(lab: &Lab, scenario: &Scenario) -> Result<(), Failure> {
+    let begun = SystemTime::now();
+    let consoles: Vec<_> = lab.hosts().iter().map(|host| host.console().len()).collect();
+    run_on_idle_hosts(lab, scenario).map_err(|error| {
+        let lost_card = lab.hosts().iter().zip(consoles).any(|(host, said)| host.has_lost_its_network(said));
+        keep_evidence(lab, scenario.name);
+        warnings(lab, begun).iter().for_each(|line| println!("  {line}"));
+        Failure { by_host: lost_card || !matches!(error, LabError::Wrong(_)), error }
+    })
+}
+
+fn run_on_idle_hosts(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
+    lab.reset()?;
+    (scenario.run)(lab)?;
+    lab.kernels_are_well()
 }
 
 /// The logs of the hosts' kernels; what machines did that were given up is in files of their own.
@@ -132,10 +150,20 @@ fn keep_evidence(lab: &Lab, scenario: &str) {
     }
 }
 
-fn attempt(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
-    lab.reset()?;
-    (scenario.run)(lab)?;
-    lab.kernels_are_well()
+/// What machines that were started since `begun` have warned of, guests that crashed above all.
+fn warnings(lab: &Lab, begun: SystemTime) -> Vec<String> {
+    let logs = std::fs::read_dir(lab.logs()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_new =
+        |path: &PathBuf| path.metadata().and_then(|data| data.modified()).is_ok_and(|time| time >= begun);
+    let mut warnings = Vec::new();
+    for path in logs.filter(|path| path.extension().is_some_and(|ending| ending == "err")).filter(is_new) {
+        let machine = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let bad = text.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        warnings.extend(bad.map(|line| format!("{machine}: {line}")));
+    }
+    warnings.sort();
+    warnings
 }
 
 /// The demo with little memory, and a downtime that is no failure on a processor of software.

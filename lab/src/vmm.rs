@@ -362,10 +362,8 @@ impl<'lab> Vmm<'lab> {
 impl Drop for Vmm<'_> {
     fn drop(&mut self) {
         // Scenarios end with a guest that has powered off. One that still runs was given up, and is killed now.
-        if self.host.is_on()
-            && self.process.is_running()
-            && self.run_state().is_ok_and(|state| state == RunState::Running)
-        {
+        let is_over = |state| matches!(state, RunState::Shutdown | RunState::Postmigrate);
+        if self.host.is_on() && self.process.is_running() && !self.run_state().is_ok_and(is_over) {
             self.keep_evidence();
         }
     }

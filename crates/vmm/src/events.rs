@@ -72,7 +72,11 @@ impl Events {
         match end {
             End::Asked => {}
             End::Shutdown(place) => {
-                tracing::warn!(vcpu, place, "The guest crashed: a processor has shut down (triple fault)");
+                tracing::warn!(
+                    vcpu,
+                    place,
+                    "A processor has shut down (triple fault): the guest has crashed, or resets itself so"
+                );
                 self.request(Request::Reset);
             }
             End::Failed(reason) => self.failed(format!("vcpu{vcpu}"), reason),

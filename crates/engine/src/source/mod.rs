@@ -312,6 +312,12 @@ impl Attempt {
                 Input::Heard(_, Ok(message @ (Message::Abort { .. } | Message::Refuse(_)))) => {
                     return Event::Message(message);
                 }
+                // It was waiting for go already when it gave up.
+                Input::Heard(_, Ok(Message::NotRunning { reason })) => {
+                    return Event::Message(Message::Abort { reason });
+                }
+                // Who talks on and on is not waited for.
+                _ if Instant::now() >= deadline => break,
                 // What else it said has no meaning any more.
                 Input::Heard(_, Ok(_)) => control.ahead.dealt_with_one(),
                 Input::Heard(_, Err(_)) => break,

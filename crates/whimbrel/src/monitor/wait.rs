@@ -61,9 +61,10 @@ pub(super) struct Interrupt {
 impl Interrupt {
     pub(super) fn take() -> io::Result<Self> {
         let elsewhere = elsewhere()?;
-        elsewhere.store(false, Ordering::Relaxed);
         let came = Arc::new(AtomicBool::new(false));
         let id = flag::register(SIGINT, came.clone())?;
+        // In this order, and in the other one at the end: between the two it has its usual effect, and never none.
+        elsewhere.store(false, Ordering::Relaxed);
         Ok(Self { came, id, elsewhere })
     }
 
@@ -74,8 +75,8 @@ impl Interrupt {
 
 impl Drop for Interrupt {
     fn drop(&mut self) {
-        low_level::unregister(self.id);
         self.elsewhere.store(true, Ordering::Relaxed);
+        low_level::unregister(self.id);
     }
 }
 

@@ -63,6 +63,11 @@ impl Witness {
         if silence > PATIENCE { Err(WitnessError::Silent { silence }) } else { Ok(()) }
     }
 
+    /// The guest was stopped for as long as it likes: its silence counts from here on.
+    pub(crate) fn forgive_silence(&mut self) {
+        self.last_heard = Instant::now();
+    }
+
     /// The guest is elsewhere now: hears the rest from here, and goes on there.
     pub(crate) fn follow(&mut self, path: &Path) -> Result<(), WitnessError> {
         self.listen()?;

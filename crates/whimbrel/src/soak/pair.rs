@@ -129,6 +129,7 @@ impl<'a> Pair<'a> {
         let left = std::mem::replace(&mut guest.place, vacancy);
         let mut left = left;
         guest.hear_events(&mut left, facts.source == Source::Dead);
+        guest.witness.forgive_silence();
         guest.witness.follow(guest.place.machine.serial())?;
         guest.witness.forget_all_but(REPORTS);
         let before = Footprint::of(&left.machine);
@@ -154,6 +155,7 @@ impl<'a> Pair<'a> {
         let (Some(guest), Some(mut vacancy)) = (&mut self.guest, self.vacancy.take()) else {
             return Err(SoakError::NoPlace);
         };
+        guest.witness.forgive_silence();
         guest.witness.listen()?;
         guest.witness.forget_all_but(REPORTS);
         let dead = facts.destination == Destination::Dead;
