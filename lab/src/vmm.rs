@@ -346,8 +346,7 @@ impl<'lab> Vmm<'lab> {
 
     fn keep_evidence(&self) {
         let find = format!(
-            "for p in /proc/[0-9]*; do [ $(cat $p/comm) = whimbrel-vmm ] && grep -q {}.qmp $p/cmdline && pid=${{p#/proc/}}; done
-",
+            "for p in /proc/[0-9]*; do [ $(cat $p/comm) = whimbrel-vmm ] && grep -q {}.qmp $p/cmdline && pid=${{p#/proc/}}; done\n",
             self.name
         );
         let said = match self.host.remote().run(&format!("{find}{EVIDENCE}")) {

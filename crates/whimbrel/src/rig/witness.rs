@@ -63,7 +63,7 @@ impl Witness {
         if silence > PATIENCE { Err(WitnessError::Silent { silence }) } else { Ok(()) }
     }
 
-    /// The guest was stopped for as long as it likes: its silence counts from here on.
+    /// The guest may have been stopped for long: its silence counts from here on.
     pub(crate) fn forgive_silence(&mut self) {
         self.last_heard = Instant::now();
     }
