@@ -13,19 +13,12 @@ use std::{
 
 use agent::{Introduction, read_line};
 
-use crate::{
-    Images, LabError, Remote,
-    programs::last_lines,
-    remote::Waiting,
-    wait::{patient, until},
-};
+use crate::{Images, LabError, Pace, Remote, programs::last_lines, remote::Waiting, vmm::WATCHDOGS};
 
-/// A host boots in 5 to 10 seconds; a busy machine may need more.
-const BOOT: Duration = Duration::from_secs(120);
-/// A host that boots says something all the time.
-const SILENCE: Duration = Duration::from_secs(20);
+/// A host that boots, which takes 5 to 10 seconds, says something all the time.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How often a host is booted whose clocks are wrong, which happens on a busy machine.
-const BOOTS: u32 = 4;
+const BOOTS: u32 = 8;
 /// What such a host says.
 const UNKNOWN_CLOCK: &str = "lab: the time-stamp counter is not known";
 /// What a host's kernel says when its QEMU does not take frames any more, which was seen once in some hundred scenarios.
@@ -34,8 +27,8 @@ const LOST_CARD: [&str; 2] = ["NETDEV WATCHDOG", "uplink"];
 const MEMORY_MIB: u32 = 1536;
 /// Lines of a console that are worth showing.
 const SHOWN_LINES: usize = 25;
-/// How long a stranger may take to introduce himself.
-const INTRODUCTION: Duration = Duration::from_secs(5);
+/// How long a connection may take to say whose it is.
+const INTRODUCTION: Duration = Duration::from_secs(30);
 
 /// An emulated host. It is killed when this is dropped.
 #[derive(Debug)]
@@ -50,6 +43,7 @@ pub struct Host {
     card: PathBuf,
     disks: Vec<PathBuf>,
     qemu: Mutex<Option<Child>>,
+    pace: Arc<Pace>,
 }
 
 /// What a host is plugged into.
@@ -61,6 +55,8 @@ pub(crate) struct Plugs<'a> {
     pub(crate) disks: &'a [PathBuf],
     /// Where logs go.
     pub(crate) logs: &'a Path,
+    /// How long things may take in it.
+    pub(crate) pace: &'a Arc<Pace>,
 }
 
 impl Host {
@@ -75,7 +71,7 @@ impl Host {
         Ok(Self {
             name: name.into(),
             number,
-            remote: Remote::dialled(name, waiting.clone()),
+            remote: Remote::dialled(name, waiting.clone(), plugs.pace.clone()),
             waiting,
             port,
             token,
@@ -83,6 +79,7 @@ impl Host {
             card: plugs.card,
             disks: plugs.disks.to_vec(),
             qemu: Mutex::new(None),
+            pace: plugs.pace.clone(),
         })
     }
 
@@ -151,28 +148,22 @@ impl Host {
     }
 
     fn wait_once(&self) -> Result<(), LabError> {
-        let mut last_word = (0, Instant::now());
-        let up = until("its agent reports", BOOT, || {
+        let begun = Instant::now();
+        let up = self.pace.while_it_moves("its agent reports", SILENCE, || {
             if let Some(stream) = self.waiting.pop(Duration::from_millis(50)) {
                 self.waiting.push(stream);
-                return Ok(Some(()));
+                return Ok(Ok(()));
             }
             if !self.is_on() {
                 return Err(self.error("ended before its agent was there"));
             }
-            let said = fs::metadata(&self.console).map_or(0, |console| console.len());
-            if said != last_word.0 {
-                last_word = (said, Instant::now());
-            } else if last_word.1.elapsed() > patient(SILENCE) {
-                let silence = last_word.1.elapsed().as_secs();
-                return Err(self.error(&format!("hangs: it said nothing for {silence} s")));
-            }
-            Ok(None)
+            Ok(Err(fs::metadata(&self.console).map_or(0, |console| console.len())))
         });
         match up {
-            Err(LabError::Late { limit, .. }) => {
+            Err(LabError::Late { .. }) => {
+                let waited = begun.elapsed().as_secs();
                 Err(self
-                    .error(&format!("was not up after {} s: is this machine very busy?", limit.as_secs())))
+                    .error(&format!("hangs, or this machine is very busy: it was not up after {waited} s")))
             }
             up => up,
         }
@@ -214,7 +205,7 @@ impl Host {
     fn arguments(&self, images: &Images) -> Vec<String> {
         let number = self.number;
         let command_line = format!(
-            "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check lab.name={} lab.number={number} lab.port={} lab.token={}",
+            "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check {WATCHDOGS} lab.name={} lab.number={number} lab.port={} lab.token={}",
             self.name, self.port, self.token
         );
         let mut arguments: Vec<String> = [

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use monitor::types::MigrationInfo;
 
 use crate::{
-    Host, Lab, LabError, Remote, Spawned, Spec, Vmm,
+    Host, Lab, LabError, Pace, Remote, Spawned, Spec, Vmm,
     programs::{find, run},
 };
 
@@ -53,6 +53,12 @@ impl<'lab> Journey<'lab> {
         let guest = here.guest(lab.host("a"))?;
         let logged = guest.run("dmesg")?.lines().count();
         Ok(Self { lab, spec, here, guest, logged, figures: Vec::new() })
+    }
+
+    /// How long things may take.
+    #[must_use]
+    pub fn pace(&self) -> &'lab Pace {
+        self.lab.pace()
     }
 
     /// The agent in the guest.

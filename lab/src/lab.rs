@@ -3,13 +3,17 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use crate::{
-    Host, Images, LabError, Network, Programs,
+    Host, Images, LabError, Network, Pace, Programs,
     host::Plugs,
     image::ROOT_MIB,
     packages::Packages,
@@ -38,7 +42,11 @@ pub struct Lab {
     /// The folder of logs. No other lab may use it while this is open.
     folder: OwnedFd,
     machines: AtomicU32,
+    pace: Arc<Pace>,
 }
+
+/// How long a host may take to say how fast it is, which takes a second.
+const MEASURING: Duration = Duration::from_secs(60);
 
 impl Lab {
     /// Builds what is missing, and boots two hosts, `a` and `b`. Logs go to `target/lab/NAME`.
@@ -61,8 +69,9 @@ impl Lab {
         let logs = folder.join(name);
         let folder = fresh(&logs)?;
         // First what takes seconds and may fail, then what takes minutes.
-        let packages = Packages::get()?;
-        let images = Images::build(&logs, packages, Programs::build()?)?;
+        let packages = progress("packages", Packages::get)?;
+        let programs = progress("programs", Programs::build)?;
+        let images = progress("images", || Images::build(&logs, packages, programs))?;
         let disks = [("root", ROOT_MIB), ("data", DATA_MIB)]
             .map(|(name, mib)| (logs.join(format!("{name}.img")), mib));
         for (disk, mib) in &disks {
@@ -71,16 +80,40 @@ impl Lab {
                 .map_err(LabError::file("create", disk))?;
         }
         let disks = disks.map(|(disk, _)| disk);
-        let network = Network::default();
+        let (network, pace) = (Network::default(), Arc::new(Pace::default()));
         let hosts = (1..).zip(hosts).map(|(number, name)| {
             let card = network.port(&short_path(&folder), name)?;
-            Host::new(name, number, Plugs { card, disks: &disks, logs: &logs })
+            Host::new(name, number, Plugs { card, disks: &disks, logs: &logs, pace: &pace })
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
-        let lab = Self { hosts, network, images, disks, logs, folder, machines: AtomicU32::new(0) };
-        lab.hosts.iter().try_for_each(|host| host.switch_on(&lab.images))?;
-        lab.hosts.iter().try_for_each(|host| host.wait(&lab.images))?;
+        let lab = Self { hosts, network, images, disks, logs, folder, machines: AtomicU32::new(0), pace };
+        progress("hosts", || {
+            lab.hosts.iter().try_for_each(|host| host.switch_on(&lab.images))?;
+            lab.hosts.iter().try_for_each(|host| host.wait(&lab.images))
+        })?;
+        lab.measure()?;
         Ok(lab)
+    }
+
+    /// Finds out how fast the hosts are while all of them work.
+    fn measure(&self) -> Result<(), LabError> {
+        let measure = |host: &Host| host.remote().spawn(&["whimbrel-lab-agent", "speed"]);
+        let measuring: Vec<_> = self.hosts.iter().map(measure).collect::<Result<_, _>>()?;
+        let speeds = measuring.iter().map(|host| host.number("pages_per_second", MEASURING, |_| true));
+        let speeds: Vec<_> = speeds.collect::<Result<_, _>>()?;
+        let slowest = speeds.into_iter().min().unwrap_or(0);
+        self.pace.measured(slowest.unsigned_abs());
+        println!(
+            "a host writes and checks {slowest} pages a second: limits are {:.1} times the usual",
+            self.pace.slowness()
+        );
+        Ok(())
+    }
+
+    /// How long things may take.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// A host by its name.
@@ -194,6 +227,15 @@ impl Lab {
     pub fn fresh_root(&self) -> Result<(), LabError> {
         self.images.write_root(self.root_disk())
     }
+}
+
+/// Says what is being made, which may take minutes the first time, and how long it took.
+fn progress<T>(what: &str, make: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
+    println!("{what} …");
+    let begun = Instant::now();
+    let made = make()?;
+    println!("{what}: {:.1} s", begun.elapsed().as_secs_f32());
+    Ok(made)
 }
 
 /// An empty folder that is this lab's.

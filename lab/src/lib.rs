@@ -32,4 +32,4 @@ pub use network::{Network, Weather};
 pub use programs::Programs;
 pub use remote::{Output, Remote, Spawned};
 pub use vmm::{Kernel, Spec, Vmm};
-pub use wait::until;
+pub use wait::Pace;

@@ -326,8 +326,8 @@ mod tests {
         let [mut a, mut b, _c] = cards(&network, folder.path());
         network.cut();
         a.send(4, 2, b"lost");
-        crate::until("the frame was dropped", PATIENCE, || Ok((network.dropped() == 1).then_some(())))
-            .unwrap();
+        let dropped = || Ok((network.dropped() == 1).then_some(()));
+        crate::Pace::default().until("the frame was dropped", PATIENCE, dropped).unwrap();
         network.heal();
         a.send(4, 2, b"here");
         assert_eq!(b.receive(), b"here");

@@ -15,7 +15,7 @@ use std::{
 
 use agent::{Ending, Frame, Place, Request, write_line};
 
-use crate::{LabError, wait::patient};
+use crate::{LabError, Pace, wait::Watch};
 
 /// How long a host may take to have a connection ready.
 const REACH: Duration = Duration::from_secs(10);
@@ -29,6 +29,7 @@ const KEPT_BYTES: usize = 4 << 20;
 pub struct Remote {
     name: String,
     reach: Reach,
+    pace: Arc<Pace>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +53,7 @@ pub struct Spawned {
     name: String,
     stream: TcpStream,
     heard: Arc<Heard>,
+    pace: Arc<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -100,14 +102,15 @@ impl Waiting {
 }
 
 impl Remote {
-    pub(crate) fn dialled(name: &str, waiting: Arc<Waiting>) -> Self {
-        Self { name: name.into(), reach: Reach::Dialled(waiting) }
+    pub(crate) fn dialled(name: &str, waiting: Arc<Waiting>, pace: Arc<Pace>) -> Self {
+        Self { name: name.into(), reach: Reach::Dialled(waiting), pace }
     }
 
     /// The agent that listens at `address`, which this one can reach.
     #[must_use]
     pub fn through(&self, name: &str, address: SocketAddr) -> Self {
-        Self { name: name.into(), reach: Reach::Through(Box::new(self.clone()), address) }
+        let reach = Reach::Through(Box::new(self.clone()), address);
+        Self { name: name.into(), reach, pace: self.pace.clone() }
     }
 
     /// What it is called in messages.
@@ -156,7 +159,8 @@ impl Remote {
         let (theirs, from) =
             (heard.clone(), stream.try_clone().map_err(LabError::system("copy a connection"))?);
         thread::spawn(move || theirs.listen(from, log));
-        Ok(Spawned { name: format!("{}: {}", self.name, argv.join(" ")), stream, heard })
+        let name = format!("{}: {}", self.name, argv.join(" "));
+        Ok(Spawned { name, stream, heard, pace: self.pace.clone() })
     }
 
     /// Writes a file, with these permissions.
@@ -211,15 +215,19 @@ impl Remote {
     fn ask(&self, request: &Request) -> Result<TcpStream, LabError> {
         let mut stream = match &self.reach {
             Reach::Through(remote, address) => remote.connect(Place::Tcp(*address))?,
-            Reach::Dialled(waiting) => waiting.pop(patient(REACH)).ok_or_else(|| LabError::Agent {
-                place: self.name.clone(),
-                what: format!(
-                    "no connection of its agent within {} s: the host is gone, or hangs",
-                    REACH.as_secs()
-                ),
-            })?,
+            Reach::Dialled(waiting) => {
+                let limit = self.pace.stretch(REACH);
+                waiting.pop(limit).ok_or_else(|| LabError::Agent {
+                    place: self.name.clone(),
+                    what: format!(
+                        "no connection of its agent within {} s: the host is gone, or hangs",
+                        limit.as_secs()
+                    ),
+                })?
+            }
         };
-        stream.set_read_timeout(Some(patient(COMMAND))).map_err(LabError::system("set a time-out"))?;
+        let limit = self.pace.stretch(COMMAND);
+        stream.set_read_timeout(Some(limit)).map_err(LabError::system("set a time-out"))?;
         write_line(&mut stream, request).map_err(|error| self.broken(&error))?;
         Ok(stream)
     }
@@ -293,7 +301,7 @@ impl Spawned {
     /// Waits until it has printed a `name=` that is as wanted, and returns that.
     ///
     /// # Errors
-    /// It did not in that time, or it ended before.
+    /// It ended before, or printed nothing for that time, or not the number in six times that time.
     pub fn number(&self, name: &str, limit: Duration, wanted: impl Fn(i64) -> bool) -> Result<i64, LabError> {
         self.until(&format!("it prints a good '{name}='"), limit, |output| {
             last_number(&output.out, name).filter(|number| wanted(*number))
@@ -306,24 +314,24 @@ impl Spawned {
         limit: Duration,
         look: impl Fn(&Output) -> Option<T>,
     ) -> Result<T, LabError> {
-        let limit = patient(limit);
-        let deadline = Instant::now() + limit;
+        let mut watch = Watch::new(&self.pace, limit);
         let mut state = lock(&self.heard.state);
         loop {
             if let Some(seen) = look(&state) {
                 return Ok(seen);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let is_over = watch.is_over((state.out.len() + state.err.len()) as u64);
             let ended = state.ending.as_ref().map(describe);
-            if left.is_zero() || ended.is_some() {
+            if is_over || ended.is_some() {
                 let ended = ended.map_or_else(String::new, |how| format!(", and it ended with {how}"));
                 let said = format!("{}{}", crate::programs::last_lines(&state.out, 5), state.err);
                 return Err(LabError::Wrong(format!(
                     "{}: not within {} s that {what}{ended}; it said: {said}",
                     self.name,
-                    limit.as_secs()
+                    watch.limit().as_secs()
                 )));
             }
+            let left = watch.left();
             (state, _) = self.heard.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -14,7 +14,7 @@ use monitor::{
 };
 use serde_json::{Value, json};
 
-use crate::{Host, Lab, LabError, Remote, Spawned, until};
+use crate::{Host, Lab, LabError, Pace, Remote, Spawned};
 
 /// How long a monitor may take to be there, and to answer. The emulated processor is slow.
 const MONITOR: Duration = Duration::from_secs(20);
@@ -22,6 +22,9 @@ const MONITOR: Duration = Duration::from_secs(20);
 const GUEST_BOOT: Duration = Duration::from_secs(90);
 /// How long a migration may take.
 const MIGRATION: Duration = Duration::from_secs(120);
+/// A kernel's own limits in wall time, stretched: a CPU that gets no time is a matter of this machine, unless it is for long
+/// (Linux, Documentation/admin-guide/kernel-parameters.txt).
+pub(crate) const WATCHDOGS: &str = "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120";
 /// The port at which destinations listen.
 const PORT: u16 = 4444;
 
@@ -55,6 +58,7 @@ pub enum Kernel {
 #[derive(Debug)]
 pub struct Vmm<'lab> {
     host: &'lab Host,
+    pace: &'lab Pace,
     process: Spawned,
     client: Mutex<Client>,
     name: String,
@@ -132,7 +136,7 @@ impl Spec {
     /// back on the next entry, and the guest lose registers whenever it switches between threads.
     fn linux_cmdline(&self) -> String {
         format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off noxsave lab.root=/dev/vda lab.address={} {}",
+            "console=ttyS0 quiet panic=-1 mitigations=off noxsave {WATCHDOGS} lab.root=/dev/vda lab.address={} {}",
             Self::address(),
             self.cmdline
         )
@@ -175,14 +179,15 @@ impl<'lab> Vmm<'lab> {
         let words: Vec<_> = arguments.iter().map(String::as_str).collect();
         let process = host.remote().spawn_logged(&words, &lab.logs().join(&name))?;
         let socket = host.remote().forward(lab.socket(&format!("{name}.qmp")), &monitor)?;
-        let client = until(&format!("the monitor of {name} answers"), MONITOR, || {
+        let pace = lab.pace();
+        let client = pace.until(&format!("the monitor of {name} answers"), MONITOR, || {
             if !process.is_running() {
                 return Err(LabError::Wrong(format!("{name} ended: {}", process.output().err)));
             }
-            Ok(Client::connect(&socket, MONITOR).ok())
+            Ok(Client::connect(&socket, pace.stretch(MONITOR)).ok())
         })?;
         let evidence = lab.logs().join(format!("{name}.evidence"));
-        Ok(Self { host, process, client: Mutex::new(client), name, socket, evidence })
+        Ok(Self { host, pace, process, client: Mutex::new(client), name, socket, evidence })
     }
 
     /// The host it is in.
@@ -207,7 +212,7 @@ impl<'lab> Vmm<'lab> {
     /// # Errors
     /// It cannot be had.
     pub fn another_client(&self) -> Result<Client, LabError> {
-        Client::connect(&self.socket, MONITOR).map_err(|source| self.monitor(source))
+        Client::connect(&self.socket, self.pace.stretch(MONITOR)).map_err(|source| self.monitor(source))
     }
 
     /// Does a command of the monitor.
@@ -258,17 +263,18 @@ impl<'lab> Vmm<'lab> {
         self.command("migrate", json!({ "uri": uri })).map(|_| ())
     }
 
-    /// Waits until the migration has this status. It is an error if it ends otherwise.
+    /// Waits until the migration has this status, for longer as long as it goes on. It is an error if it ends otherwise.
     ///
     /// # Errors
     /// It did not get there.
     pub fn migration_is(&self, wanted: MigrationStatus) -> Result<MigrationInfo, LabError> {
         let mut last = MigrationInfo::default();
-        let reached = until(&format!("the migration from {} is {wanted}", self.name), MIGRATION, || {
+        let what = format!("the migration from {} is {wanted}", self.name);
+        let reached = self.pace.while_it_moves(&what, MIGRATION, || {
             let info = self.migration()?;
             last = info.clone();
             match info.status {
-                Some(status) if status == wanted => Ok(Some(info)),
+                Some(status) if status == wanted => Ok(Ok(info)),
                 Some(status) if status.is_final() => {
                     let why = info.error_desc.or_else(|| info.whimbrel.and_then(|more| more.reason));
                     Err(LabError::Wrong(format!(
@@ -276,7 +282,7 @@ impl<'lab> Vmm<'lab> {
                         self.name
                     )))
                 }
-                _ => Ok(None),
+                _ => Ok(Err(info.ram.map_or(0, |ram| ram.transferred))),
             }
         });
         reached.map_err(|error| match error {
@@ -316,11 +322,12 @@ impl<'lab> Vmm<'lab> {
     /// The guest ended, or is not up in time.
     pub fn guest(&self, host: &Host) -> Result<Remote, LabError> {
         let guest = Self::guest_through(host);
-        let up = until("the guest's agent answers", GUEST_BOOT, || {
+        let up = self.pace.while_it_moves("the guest's agent answers", GUEST_BOOT, || {
             if !self.process.is_running() {
                 return Err(self.dead("ended before its guest was up"));
             }
-            Ok(guest.run("true").ok())
+            let said = self.process.output().out.len() as u64;
+            Ok(guest.run("true").map_err(|_| said))
         });
         up.map_err(|error| match error {
             LabError::Late { .. } => self.dead("has a guest that does not come up"),

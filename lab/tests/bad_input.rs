@@ -55,7 +55,8 @@ impl Machine {
         machine.program("setpriv", "shift 2; exec \"$@\"");
         machine.program("nice", "shift 2; exec \"$@\"");
         machine.program("qemu-system-x86_64", "echo 'the emulator is broken' >&2; exit 1");
-        for name in ["dpkg-deb", "xz", "mke2fs", "e2fsck"] {
+        machine.program("objcopy", "/bin/cp \"$2\" \"$3\"");
+        for name in ["ldd", "dpkg-deb", "xz", "mke2fs", "e2fsck"] {
             machine.program(name, "");
         }
         machine
@@ -73,8 +74,8 @@ impl Machine {
         let files =
             ["cache/whimbrel/lab/busybox-static_9/bin/busybox".into(), format!("{kernel}/boot/vmlinuz-9")];
         let modules = MODULES.map(|name| format!("{kernel}/lib/modules/9/{name}.ko"));
-        let built = ["whimbrel", "whimbrel-vmm", "whimbrel-lab-agent"]
-            .map(|name| format!("target/lab/build/x86_64-unknown-linux-gnu/debug/{name}"));
+        let built =
+            ["whimbrel", "whimbrel-vmm", "whimbrel-lab-agent"].map(|name| format!("target/debug/{name}"));
         for file in files.iter().chain(&modules).chain(&built) {
             fs::write(self.path(file), "contents").unwrap();
         }

@@ -1,4 +1,4 @@
-//! `whimbrel-lab-agent`: the lab's hands in a host or a guest. Statically linked, one file, no configuration.
+//! `whimbrel-lab-agent`: the lab's hands in a host or a guest. One file, no configuration.
 
 mod serve;
 mod tools;
@@ -28,6 +28,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
         ["clock", rest @ ..] => Ok(tools::clock::run(rest)?),
         ["keys", rest @ ..] => Ok(tools::keys::run(rest)?),
         ["ping", rest @ ..] => Ok(tools::ping::run(rest)?),
-        _ => Err("Say what: dial, listen, memory, disk, stream, clock, keys or ping".into()),
+        ["speed", rest @ ..] => Ok(tools::speed::run(rest)?),
+        _ => Err("Say what: dial, listen, memory, disk, stream, clock, keys, ping or speed".into()),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::ROOT_MIB;
 use crate::{
-    LabError,
+    LabError, Programs,
     packages::Packages,
     programs::{find, run},
 };
@@ -28,10 +28,10 @@ pub(super) fn write_root(
     disk: &Path,
     work: &Path,
     packages: &Packages,
-    agent: &Path,
+    programs: &Programs,
 ) -> Result<(), LabError> {
     let (root, image) = (work.join("root"), work.join("image"));
-    fill(&root, packages, agent).map_err(LabError::file("write", &root))?;
+    fill(&root, packages, programs).map_err(LabError::file("write", &root))?;
     let mke2fs = find("mke2fs").unwrap_or_else(|| "mke2fs".into());
     // Lazy initialisation would have the guest write its inode tables for minutes.
     run(Command::new(mke2fs)
@@ -45,7 +45,7 @@ pub(super) fn write_root(
     copied.map(|_| ()).map_err(LabError::file("write", disk))
 }
 
-fn fill(root: &Path, packages: &Packages, agent: &Path) -> io::Result<()> {
+fn fill(root: &Path, packages: &Packages, programs: &Programs) -> io::Result<()> {
     for folder in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root"] {
         fs::create_dir_all(root.join(folder))?;
     }
@@ -53,7 +53,12 @@ fn fill(root: &Path, packages: &Packages, agent: &Path) -> io::Result<()> {
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet))?;
     }
-    fs::copy(agent, root.join("bin/whimbrel-lab-agent"))?;
+    fs::copy(&programs.agent, root.join("bin/whimbrel-lab-agent"))?;
+    for library in &programs.libraries {
+        let place = root.join(library.strip_prefix("/").unwrap_or(library));
+        fs::create_dir_all(place.parent().unwrap_or(root))?;
+        fs::copy(library, place)?;
+    }
     fs::write(root.join("boots"), "1\n")?;
     let init = root.join("sbin/init");
     fs::write(&init, INIT)?;

@@ -33,6 +33,9 @@ pub(super) fn archive(
     add_modules(&mut archive, modules.with_dependencies(&MODULES)?);
     archive.file("bin/whimbrel-vmm", 0o755, &read(&programs.vmm)?);
     archive.file("bin/whimbrel-lab-agent", 0o755, &read(&programs.agent)?);
+    for library in &programs.libraries {
+        archive.file(library.to_string_lossy().trim_start_matches('/'), 0o755, &read(library)?);
+    }
     archive.file("boot/whimbrel-workload.elf", 0o644, guests::WORKLOAD);
     for (name, path) in boot {
         archive.file(&format!("boot/{name}"), 0o644, &read(path)?);

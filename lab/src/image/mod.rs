@@ -77,7 +77,7 @@ impl Images {
     /// # Errors
     /// A program fails, or the disk cannot be written.
     pub(crate) fn write_root(&self, disk: &Path) -> Result<(), LabError> {
-        disk::write_root(disk, self.work()?.path(), &self.packages, &self.programs.agent)
+        disk::write_root(disk, self.work()?.path(), &self.packages, &self.programs)
     }
 
     /// A folder for what is half done.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{PATIENCE, check, end, say};
-use crate::{Journey, Lab, LabError, Spec, until};
+use crate::{Journey, Lab, LabError, Spec};
 
 /// `KEY_A`, `KEY_B` and `KEY_POWER` (Linux, include/uapi/linux/input-event-codes.h).
 const KEY_A: i64 = 30;
@@ -44,8 +44,9 @@ pub(super) fn reboot(lab: &Lab) -> Result<(), LabError> {
     let before = boots()?;
     // It cannot answer any more.
     let _order = journey.guest().spawn(&["sh", "-c", "sync; mount -o remount,ro /; reboot -f"])?;
-    let after = until("the guest is up again", Duration::from_secs(60), || {
-        Ok(boots().ok().filter(|count| *count != before))
+    let after = lab.pace().while_it_moves("the guest is up again", Duration::from_secs(60), || {
+        let said = journey.here().process().output().out.len() as u64;
+        Ok(boots().ok().filter(|count| *count != before).ok_or(said))
     })?;
     say(&format!("boot {} was at the destination", after.trim()));
     let mut journey = journey.rebooted()?;
@@ -61,7 +62,10 @@ pub(super) fn reboot(lab: &Lab) -> Result<(), LabError> {
 /// Asks for a size, and waits until the guest has made room.
 fn set_balloon(journey: &Journey<'_>, bytes: u64) -> Result<(), LabError> {
     journey.here().command("balloon", json!({ "value": bytes }))?;
-    until("the balloon has its size", PATIENCE, || Ok((balloon(journey)? == bytes).then_some(())))
+    journey.pace().while_it_moves("the balloon has its size", PATIENCE, || {
+        let found = balloon(journey)?;
+        Ok(if found == bytes { Ok(()) } else { Err(found) })
+    })
 }
 
 /// What the balloon leaves the guest.

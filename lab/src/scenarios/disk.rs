@@ -7,7 +7,7 @@ use monitor::types::MigrationStatus;
 use serde_json::json;
 
 use super::{PATIENCE, check, end, goes_on, say};
-use crate::{Host, Journey, Lab, LabError, Spec, until};
+use crate::{Host, Journey, Lab, LabError, Spec};
 
 /// Records on the disk.
 const SLOTS: u64 = 512;
@@ -28,7 +28,7 @@ pub(super) fn writer(lab: &Lab) -> Result<(), LabError> {
     }
     let safe = load.last("safe").unwrap_or(0);
     drop(load);
-    until("the writer has ended", PATIENCE, || {
+    lab.pace().until("the writer has ended", PATIENCE, || {
         Ok(journey.guest().run("pidof whimbrel-lab-agent | wc -w")?.trim().eq("1").then_some(()))
     })?;
     let damaged = damaged(lab, safe)?;

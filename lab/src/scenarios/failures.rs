@@ -9,7 +9,7 @@ use monitor::types::{MigrationStatus, RunState};
 use serde_json::json;
 
 use super::{PATIENCE, check, end, goes_on, say};
-use crate::{Journey, Lab, LabError, Spawned, Spec, Vmm, Weather, until};
+use crate::{Journey, Lab, LabError, Spawned, Spec, Vmm, Weather};
 
 /// How long a side may take to notice that the other is gone for good, and to say so.
 const NOTICED: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(super) fn cut_on_the_way(lab: &Lab) -> Result<(), LabError> {
     lab.network().heal();
     full_speed(&journey)?;
     // The destination has noticed too, by now or soon, and listens again.
-    let info = until("the next attempt works", NOTICED, || {
+    let info = lab.pace().until("the next attempt works", NOTICED, || {
         journey.here().migrate(&there.uri())?;
         Ok(journey.here().migration_is(MigrationStatus::Completed).ok())
     })?;
@@ -67,7 +67,7 @@ pub(super) fn cut_at_switchover(lab: &Lab) -> Result<(), LabError> {
         lab.network().cut();
         let seen = watch_the_cut(&journey, &there, if long { LONG_CUT } else { SHORT_CUT })?;
         lab.network().heal();
-        let runs_there = until("one side runs the machine", NOTICED, || {
+        let runs_there = lab.pace().until("one side runs the machine", NOTICED, || {
             let seen = states(&journey, &there)?;
             Ok(seen.iter().position(|state| *state == RunState::Running).map(|index| index == 1))
         })?;
@@ -115,12 +115,13 @@ fn full_speed(journey: &Journey<'_>) -> Result<(), LabError> {
 fn under_way<'lab>(journey: &Journey<'lab>) -> Result<Vmm<'lab>, LabError> {
     let there = journey.vacancy()?;
     journey.here().migrate(&there.listen()?)?;
-    until("16 MiB have moved", PATIENCE, || {
+    journey.pace().while_it_moves("16 MiB have moved", PATIENCE, || {
         let info = journey.here().migration()?;
         check(info.status.is_some_and(|status| !status.is_final()), || {
             format!("It ended too early: {info:?}")
         })?;
-        Ok(info.ram.is_some_and(|ram| ram.transferred > 16 << 20).then_some(()))
+        let moved = info.ram.map_or(0, |ram| ram.transferred);
+        Ok(if moved > 16 << 20 { Ok(()) } else { Err(moved) })
     })?;
     Ok(there)
 }
@@ -128,7 +129,7 @@ fn under_way<'lab>(journey: &Journey<'lab>) -> Result<Vmm<'lab>, LabError> {
 /// Waits until the attempt has failed, and sees that the guest runs on where it is.
 fn runs_on_here(journey: &Journey<'_>, load: &Spawned) -> Result<(), LabError> {
     let start = Instant::now();
-    let info = until("the source notices", NOTICED, || {
+    let info = journey.pace().until("the source notices", NOTICED, || {
         let info = journey.here().migration()?;
         Ok((info.status == Some(MigrationStatus::Failed)).then_some(info))
     })?;

@@ -3,7 +3,7 @@
 use guests::Report;
 
 use super::{PATIENCE, check, end, goes_on, say};
-use crate::{Journey, Lab, LabError, Spec, Vmm, until};
+use crate::{Journey, Lab, LabError, Spec, Vmm};
 
 pub(super) fn idle_1(lab: &Lab) -> Result<(), LabError> {
     idle(lab, 1)
@@ -47,27 +47,42 @@ pub(super) fn memory(lab: &Lab) -> Result<(), LabError> {
 
 /// The workload guest fills and checks all its memory by itself, and tells of every fault and every clock that goes back.
 pub(super) fn workload(lab: &Lab) -> Result<(), LabError> {
-    let spec = Spec::workload(2, "work=16M rate=8M order=random");
+    let spec = Spec::workload(2, "own=48M work=16M rate=8M order=random verify=50");
     let (a, b) = (lab.host("a"), lab.host("b"));
     let first = Vmm::boot(lab, a, &spec)?;
-    let filled = |report: &Report| report.filled && report.passes >= 1;
-    reports(&first, "memory is filled and checked", filled)?;
+    reports(lab, &first, "memory is filled and checked", |report| report.filled && report.passes >= 1)?;
     let second = Vmm::vacancy(lab, b, &spec)?;
     first.moves_to(&second)?;
-    let there = reports(&second, "memory was checked there", |_| true)?;
+    let there = reports(lab, &second, "the guest reports from there", |_| true)?;
+    let there =
+        reports(lab, &second, "all memory was checked there", |report| report.passes >= there.passes + 2)?;
     let third = Vmm::vacancy(lab, a, &spec)?;
     second.moves_to(&third)?;
-    let back = reports(&third, "all memory was checked again", |report| report.passes >= there.passes + 2)?;
+    let back =
+        reports(lab, &third, "all memory was checked again", |report| report.passes >= there.passes + 2)?;
     say(&format!("{} passes over all memory, longest gap {} ms", back.passes, back.max_gap.as_millis()));
     check(back.errors == 0 && back.tsc_back == 0 && back.clock_back == 0, || {
         format!("The guest found faults: {back:?}")
     })
 }
 
-fn reports(vmm: &Vmm<'_>, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<Report, LabError> {
-    until(what, PATIENCE, || {
+/// Waits for a report of the guest, for longer as long as it checks pages.
+fn reports(
+    lab: &Lab,
+    vmm: &Vmm<'_>,
+    what: &str,
+    wanted: impl Fn(&Report) -> bool,
+) -> Result<Report, LabError> {
+    let mut last = None;
+    let waited = lab.pace().while_it_moves(what, PATIENCE, || {
         let output = vmm.process().output();
         check(output.ending.is_none(), || format!("The VMM ended: {}", output.err))?;
-        Ok(output.out.lines().rev().find_map(guests::parse_report).filter(|report| wanted(report)))
+        last = output.out.lines().rev().find_map(guests::parse_report);
+        let verified = last.as_ref().map_or(0, |report| report.verified);
+        Ok(last.clone().filter(|report| wanted(report)).ok_or(verified))
+    });
+    waited.map_err(|error| match error {
+        LabError::Late { what, limit } => LabError::Late { what: format!("{what}, but {last:?}"), limit },
+        error => error,
     })
 }

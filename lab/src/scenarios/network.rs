@@ -7,9 +7,15 @@ use serde_json::json;
 use super::{PATIENCE, check, end, goes_on, say};
 use crate::{Journey, Lab, LabError, Spec, Weather};
 
+/// The longest limit that the monitor takes.
+const MOST_DOWNTIME_MS: u64 = 2_000_000;
 /// A TCP connection of Linux gives up after 13 minutes at the earliest, and people after some seconds. The emulated processor
 /// is slow: this is about streams that stall, not about downtime.
-const LONGEST_GAP_MS: i64 = 10_000;
+const LONGEST_GAP: Duration = Duration::from_secs(10);
+
+fn longest_gap_ms(lab: &Lab) -> i64 {
+    lab.pace().stretch(LONGEST_GAP).as_millis() as i64
+}
 
 pub(super) fn stream(lab: &Lab) -> Result<(), LabError> {
     let mut journey = Journey::begin(lab, Spec::linux(2))?;
@@ -26,7 +32,7 @@ pub(super) fn stream(lab: &Lab) -> Result<(), LabError> {
     let (bytes, gap) =
         (check_stream.last("bytes").unwrap_or(0), check_stream.last("longest_gap_ms").unwrap_or(i64::MAX));
     say(&format!("{} KiB came back byte for byte, longest gap {gap} ms", bytes >> 10));
-    check(gap <= LONGEST_GAP_MS, || format!("The stream stood still for {gap} ms"))?;
+    check(gap <= longest_gap_ms(lab), || format!("The stream stood still for {gap} ms"))?;
     drop(check_stream);
     end(journey)
 }
@@ -43,7 +49,7 @@ pub(super) fn ping(lab: &Lab) -> Result<(), LabError> {
     let number = |name| ping.last(name).unwrap_or(i64::MAX);
     let (sent, missing, gap) = (number("sent"), number("missing"), number("longest_gap_ms"));
     say(&format!("{missing} of {sent} pings were not answered, longest gap {gap} ms"));
-    check(gap <= LONGEST_GAP_MS, || format!("No ping was answered for {gap} ms"))?;
+    check(gap <= longest_gap_ms(lab), || format!("No ping was answered for {gap} ms"))?;
     // All that are lost are lost in the gaps: a frame that was never sent again would be missing for good.
     check(missing * 10 <= 2 * gap + 1000, || {
         format!("{missing} pings are lost, more than fit into two gaps of {gap} ms")
@@ -62,7 +68,8 @@ pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
         let there = journey.vacancy()?;
         // One stream gets about MSS / round trip / sqrt(loss) at such losses, which is 350 KB/s; what helps is more of them, and
         // to be content with a longer downtime, since the last pages are too few for many streams.
-        let parameters = json!({ "multifd-channels": 32, "downtime-limit": 5000 });
+        let limit_ms = lab.pace().stretch(Duration::from_secs(5)).as_millis() as u64;
+        let parameters = json!({ "multifd-channels": 32, "downtime-limit": limit_ms.min(MOST_DOWNTIME_MS) });
         journey.here().command("migrate-set-parameters", parameters)?;
         lab.network().weather(Weather {
             delay: Duration::from_millis(25),

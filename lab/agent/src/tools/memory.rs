@@ -8,7 +8,8 @@ use std::{
 use super::{Every, ToolError, mix, say};
 
 const USAGE: &str = "memory MIB MIB_PER_SECOND";
-const PAGE: usize = 4096;
+/// Words of a page.
+pub(super) const PAGE_WORDS: usize = 4096 / 8;
 /// Pages between two looks at the time.
 const STRIDE: usize = 64;
 
@@ -19,9 +20,9 @@ pub(crate) fn run(words: &[&str]) -> Result<(), ToolError> {
     let rate: Option<f64> = rate.parse().ok().filter(|rate| (0.001..=1e6).contains(rate));
     let pages_per_second = rate.ok_or(ToolError::Usage(USAGE))? * 256.0;
     let pages = mib << 20 >> 12;
-    let mut memory = vec![0u64; pages * PAGE / 8];
+    let mut memory = vec![0u64; pages * PAGE_WORDS];
     let mut generations = vec![0u32; pages];
-    for (index, page) in memory.chunks_exact_mut(PAGE / 8).enumerate() {
+    for (index, page) in memory.chunks_exact_mut(PAGE_WORDS).enumerate() {
         fill(page, index, 0);
     }
     say("filled=1")?;
@@ -31,7 +32,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), ToolError> {
     loop {
         for _ in 0..STRIDE {
             let index = (mix(written) % pages as u64) as usize;
-            let page = &mut memory[index * PAGE / 8..][..PAGE / 8];
+            let page = &mut memory[index * PAGE_WORDS..][..PAGE_WORDS];
             check(page, index, generations[index])?;
             generations[index] = generations[index].wrapping_add(1);
             fill(page, index, generations[index]);
@@ -45,14 +46,14 @@ pub(crate) fn run(words: &[&str]) -> Result<(), ToolError> {
     }
 }
 
-fn fill(page: &mut [u64], index: usize, generation: u32) {
+pub(super) fn fill(page: &mut [u64], index: usize, generation: u32) {
     let seed = seed(index, generation);
     for (offset, word) in (0u64..).zip(page) {
         *word = seed.wrapping_add(offset);
     }
 }
 
-fn check(page: &[u64], index: usize, generation: u32) -> Result<(), ToolError> {
+pub(super) fn check(page: &[u64], index: usize, generation: u32) -> Result<(), ToolError> {
     let seed = seed(index, generation);
     let wrong = (0u64..).zip(page).find(|(offset, word)| **word != seed.wrapping_add(*offset));
     wrong.map_or(Ok(()), |(offset, word)| {
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_page_of_another_place_or_time_is_found() {
-        let mut page = vec![0; PAGE / 8];
+        let mut page = vec![0; PAGE_WORDS];
         fill(&mut page, 7, 3);
         assert!(check(&page, 7, 3).is_ok());
         assert!(check(&page, 7, 2).is_err());

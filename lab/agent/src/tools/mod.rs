@@ -5,6 +5,7 @@ pub(crate) mod disk;
 pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod ping;
+pub(crate) mod speed;
 pub(crate) mod stream;
 
 use std::{
