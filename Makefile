@@ -13,7 +13,7 @@ demo: ## Build, and watch a busy VM move between two processes and back
 ifeq ($(shell [ -c /dev/kvm ] && (exec 3<>/dev/kvm) 2>/dev/null && echo usable),)
 	@echo "VMs cannot run here, so an emulated host with KVM of its own is booted, and the demo runs in it."
 	@scripts/bootstrap lab
-	cargo run --locked --package whimbrel-lab -- demo
+	@scripts/lab demo
 else
 	cargo build --locked --release --package whimbrel-vmm --package whimbrel
 	$(release)/whimbrel demo
@@ -29,11 +29,11 @@ check: ## Formatting, lints, dependencies and licences, boundaries between crate
 	@scripts/stage clippy cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 	@scripts/stage clippy-guest cargo clippy --locked --quiet --manifest-path guests/workload/Cargo.toml --lib --bins -- -D warnings
 	@scripts/stage deny cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
-	@scripts/stage boundaries cargo test --locked --quiet --package whimbrel-boundaries
+	@scripts/stage boundaries cargo test --locked --quiet --workspace --test dependencies --test knowledge --test policy
 
 lab: ## Linux guests that move between two emulated hosts, SCENARIOS (all) of them
 	@scripts/bootstrap lab
-	cargo run --locked --package whimbrel-lab -- run $(SCENARIOS)
+	@scripts/lab run $(SCENARIOS)
 
 soak: ## Migrate while something goes wrong each time, for MINUTES (10)
 	@scripts/bootstrap build
