@@ -13,7 +13,9 @@
 
 mod cpu_time;
 mod frames;
+mod greet;
 mod machine;
+mod page_counters;
 mod threads;
 
 pub mod destination;

@@ -27,7 +27,7 @@ fn a_busy_machine_arrives_whole_over_many_channels() {
         assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(true));
         let statistics = handle.snapshot().statistics;
         assert!(statistics.rounds.len() >= 2, "{statistics:#?}");
-        assert!(statistics.zero_pages > 0, "half of memory was zero");
+        assert!(statistics.pages.zero > 0, "half of memory was zero");
     }
 }
 

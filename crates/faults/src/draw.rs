@@ -75,9 +75,10 @@ use FrameName as F;
 
 /// How likely each place is. The hand-over, which takes a thousandth of a migration's time, has a third of it.
 const TARGETS: &[(u32, Target)] = &[
+    (30, Target::Frame(Control, F::Greeting, 2)),
     (35, Target::Frame(Control, F::Hello, 1)),
     (35, Target::Frame(Control, F::Accept, 1)),
-    (35, Target::Frame(Channels, F::ChannelHello, 4)),
+    (35, Target::Frame(Channels, F::Greeting, 4)),
     (30, Target::Frame(Control, F::ChannelsOpen, 1)),
     (90, Target::Frame(Channels, F::Pages, 12)),
     (60, Target::Frame(Channels, F::RoundEnd, 6)),
@@ -98,6 +99,7 @@ const TARGETS: &[(u32, Target)] = &[
 
 /// Places that only a source which has to ask comes to.
 const ASKING: &[(u32, Target)] = &[
+    (20, Target::Frame(Ask, F::Greeting, 2)),
     (40, Target::Frame(Ask, F::Ask, 1)),
     (30, Target::Frame(Ask, F::Running, 1)),
     (30, Target::Frame(Ask, F::NotRunning, 1)),

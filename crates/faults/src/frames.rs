@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use wire::{Batch, ChannelHello, Encoding, FrameHeader, FrameKind, HEADER_BYTES, RoundEnd};
+use wire::{Batch, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Role, RoundEnd};
 
 use crate::Which;
 
@@ -13,10 +13,11 @@ use crate::Which;
     reason = "each is the name of a message or frame of the protocol, see the crate `wire`"
 )]
 pub enum FrameName {
+    /// The first of every connection, and what a destination answers to it.
+    Greeting,
     Hello,
     Accept,
     Refuse,
-    ChannelHello,
     ChannelsOpen,
     Pages,
     RoundEnd,
@@ -59,10 +60,10 @@ pub enum Phase {
 impl FrameName {
     /// All of them, in the order in which a migration has them.
     pub const ALL: [Self; 22] = [
+        Self::Greeting,
         Self::Hello,
         Self::Accept,
         Self::Refuse,
-        Self::ChannelHello,
         Self::ChannelsOpen,
         Self::Pages,
         Self::RoundEnd,
@@ -90,7 +91,7 @@ impl FrameName {
             Self::Hello => "hello",
             Self::Accept => "accept",
             Self::Refuse => "refuse",
-            Self::ChannelHello => "channel-hello",
+            Self::Greeting => "greeting",
             Self::ChannelsOpen => "channels-open",
             Self::Pages => "pages",
             Self::RoundEnd => "round-end",
@@ -122,7 +123,7 @@ impl FrameName {
     #[must_use]
     pub fn phase(self) -> Phase {
         match self {
-            Self::Hello | Self::Accept | Self::Refuse | Self::ChannelHello | Self::ChannelsOpen => {
+            Self::Greeting | Self::Hello | Self::Accept | Self::Refuse | Self::ChannelsOpen => {
                 Phase::Handshake
             }
             Self::Pages | Self::RoundEnd | Self::Ping | Self::Pong => Phase::Rounds,
@@ -203,6 +204,10 @@ pub(crate) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Chun
     if !fill(from, bytes, HEADER_BYTES)? {
         return Ok(if bytes.is_empty() { Chunk::End } else { Chunk::Other });
     }
+    if bytes.starts_with(&wire::greeting::MAGIC) {
+        fill(from, bytes, GREETING_BYTES - HEADER_BYTES)?;
+        return Ok(greeting(bytes));
+    }
     let mut raw = [0; HEADER_BYTES];
     raw.copy_from_slice(bytes);
     let Ok(header) = FrameHeader::decode(&raw) else { return Ok(Chunk::Other) };
@@ -212,16 +217,24 @@ pub(crate) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Chun
     Ok(describe(header.kind, &bytes[HEADER_BYTES..]))
 }
 
+fn greeting(bytes: &[u8]) -> Chunk {
+    let greeting =
+        <&[u8; GREETING_BYTES]>::try_from(bytes).ok().and_then(|bytes| Greeting::decode(bytes).ok());
+    let Some(greeting) = greeting else { return Chunk::Other };
+    let which = match greeting.role {
+        Role::Control => Which::Control,
+        Role::Pages => Which::Channel(greeting.index),
+        Role::Ask => Which::Ask,
+    };
+    Chunk::Frame { name: Some(FrameName::Greeting), which: Some(which), data: 0 }
+}
+
 fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
     let (name, which) = match kind {
         FrameKind::Control => {
             let name = message_name(body).and_then(FrameName::of_message);
             let which = if name == Some(FrameName::Ask) { Which::Ask } else { Which::Control };
             (name, Some(which))
-        }
-        FrameKind::ChannelHello => {
-            let channel = ChannelHello::decode(body).ok().map(|hello| Which::Channel(hello.index));
-            (Some(FrameName::ChannelHello), channel)
         }
         FrameKind::RoundEnd => {
             let last = RoundEnd::decode(body).is_ok_and(|end| end.last);
@@ -233,8 +246,7 @@ fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
             if batch.decode_from(body, |_| Some(u64::MAX)).is_err() {
                 return Chunk::Other;
             }
-            let raw = batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
-            let data = raw.map(|run| run.data_bytes() as u64).sum();
+            let data = batch.data_bytes();
             return Chunk::Frame { name: Some(FrameName::Pages), which: None, data };
         }
     };
@@ -280,7 +292,7 @@ fn fill(from: &mut impl Read, bytes: &mut Vec<u8>, count: usize) -> io::Result<b
 
 #[cfg(test)]
 mod tests {
-    use wire::{Accept, Ack, Message, Refuse, SessionId};
+    use wire::{Accept, Ack, Encoding, Message, Offer, PageCounts, Refuse, SessionId};
 
     use super::*;
 
@@ -294,15 +306,18 @@ mod tests {
 
     #[test]
     fn frames_are_known_by_name() {
-        let ask = Message::Ask { session: SessionId([1; 16]) }.encode(0).unwrap();
-        let hello = ChannelHello { version: 1, index: 3, session: SessionId([1; 16]) }.encode();
-        let end = RoundEnd { round: 4, last: true, raw_pages: 1, zero_pages: 2 }.encode(1);
+        let session = SessionId([1; 16]);
+        let greeting =
+            |role, index| Greeting { offer: Offer::of("1"), role, index, session }.encode().to_vec();
+        let ask = Message::Ask { session }.encode(0).unwrap();
+        let end = RoundEnd { round: 4, last: true, pages: PageCounts { raw: 1, zero: 2 } }.encode(1);
         let frame = |name, which| Chunk::Frame { name: Some(name), which, data: 0 };
         assert_eq!(
-            read_all(&[ask, hello, end].concat()),
+            read_all(&[greeting(Role::Ask, 0), ask, greeting(Role::Pages, 3), end].concat()),
             [
+                frame(FrameName::Greeting, Some(Which::Ask)),
                 frame(FrameName::Ask, Some(Which::Ask)),
-                frame(FrameName::ChannelHello, Some(Which::Channel(3))),
+                frame(FrameName::Greeting, Some(Which::Channel(3))),
                 frame(FrameName::LastRoundEnd, None)
             ]
         );
@@ -331,8 +346,8 @@ mod tests {
             (Message::Ping(7), FrameName::Ping),
             (Message::Pong(7), FrameName::Pong),
             (Message::Refuse(Refuse { reasons: vec!["no".into()] }), FrameName::Refuse),
-            (Message::Accept(Accept { version: 1, release: "1".into(), channels: 3 }), FrameName::Accept),
-            (Message::Switchover { round: 3 }, FrameName::Switchover),
+            (Message::Accept(Accept { channels: 3, reads: Vec::new() }), FrameName::Accept),
+            (Message::Switchover, FrameName::Switchover),
             (Message::Ready(ack), FrameName::Ready),
             (Message::Go, FrameName::Go),
             (Message::Running(ack), FrameName::Running),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use whimbrel_faults::{Address, Fault, FrameName, Phase, Processes, Proxy, Which};
-use wire::{Ack, Batch, ChannelHello, Encoding, Message, PAGE_BYTES, SessionId};
+use wire::{Ack, Batch, Encoding, Greeting, Message, Offer, PAGE_BYTES, Role, SessionId};
 
 /// A source's and a destination's end of one connection through a proxy.
 struct Ends {
@@ -182,11 +182,16 @@ fn an_outage_ends_all_connections_and_refuses_new_ones_until_it_is_over() {
     connect(&ends.proxy, &ends.listener);
 }
 
+fn channel_greeting(index: u16) -> Vec<u8> {
+    let session = SessionId([0; 16]);
+    Greeting { offer: Offer::of("test"), role: Role::Pages, index, session }.encode().to_vec()
+}
+
 #[test]
 fn a_flipped_bit_is_the_only_difference_wherever_it_is() {
     let mut batch = Batch::default();
     batch.push(3, Encoding::Raw);
-    let mut sent = ChannelHello { version: 1, index: 2, session: SessionId([0; 16]) }.encode();
+    let mut sent = channel_greeting(2);
     let hello = sent.len();
     let mut table = Vec::new();
     batch.encode_into(1, &mut table);
@@ -199,7 +204,7 @@ fn a_flipped_bit_is_the_only_difference_wherever_it_is() {
         (format!("flip=7@any:in:pages+{}", table.len() + 1000), hello + table.len() + 1000),
         // Around the end of the frame.
         (format!("flip=7@any:in:pages+{}", length + 3), hello + 3),
-        ("flip=3@any:in:channel-hello+2".into(), 2),
+        ("flip=3@any:in:greeting+2".into(), 2),
         ("flip=3@any:to-destination:byte:200".into(), 200),
     ] {
         let mut ends = harmed(&fault);
@@ -216,7 +221,7 @@ fn a_flipped_bit_is_the_only_difference_wherever_it_is() {
 #[test]
 fn pages_after_switchover_are_the_last_ones() {
     let mut ends = harmed("cut@channels:before:last-pages");
-    let mut frames = ChannelHello { version: 1, index: 0, session: SessionId([0; 16]) }.encode();
+    let mut frames = channel_greeting(0);
     let mut batch = Batch::default();
     batch.push(3, Encoding::Zero);
     let mut pages = Vec::new();
@@ -225,8 +230,8 @@ fn pages_after_switchover_are_the_last_ones() {
     ends.source.write_all(&frames).unwrap();
     arrives(&ends.destination, &frames);
     let (mut control, at_destination) = connect(&ends.proxy, &ends.listener);
-    control.write_all(&frame(&Message::Switchover { round: 1 })).unwrap();
-    arrives(&at_destination, &frame(&Message::Switchover { round: 1 }));
+    control.write_all(&frame(&Message::Switchover)).unwrap();
+    arrives(&at_destination, &frame(&Message::Switchover));
     ends.source.write_all(&pages).unwrap();
     assert_eq!(rest(&ends.destination).0, b"");
     let struck = ends.proxy.struck().pop().unwrap();

@@ -29,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config_flags", run: description::flags, seeds: description::flag_seeds },
     Target { name: "config_values", run: description::values, seeds: description::value_seeds },
     Target { name: "qmp_stream", run: qmp::stream, seeds: qmp::seeds },
+    Target { name: "wire_greeting", run: stream::greeting, seeds: stream::greeting_seeds },
     Target { name: "wire_control", run: stream::control, seeds: stream::control_seeds },
     Target { name: "wire_pages", run: stream::pages, seeds: stream::pages_seeds },
     Target { name: "report_json", run: report::read, seeds: report::seeds },

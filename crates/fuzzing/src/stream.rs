@@ -1,8 +1,8 @@
 //! What a peer sends during a migration: control frames, and the frames of page channels.
 
 use wire::{
-    Ack, Batch, ChannelHello, Complete, Encoding, FrameHeader, FrameKind, HEADER_BYTES, Message, Refuse,
-    RoundEnd, Run, SessionId,
+    Ack, Batch, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Message,
+    Offer, PageCounts, Refuse, Role, RoundEnd, Run, SessionId,
 };
 
 /// Pages of the blocks of the machine that receives. Others do not exist.
@@ -21,8 +21,26 @@ pub(crate) fn control(bytes: &[u8]) {
     assert_eq!(again.as_ref(), Ok(&message));
     assert!(!message.name().is_empty());
     if let Message::Hello(hello) = &message {
-        let _ = hello.common_version();
         let _ = hello.mismatches(&[], &[]);
+    }
+}
+
+/// The first bytes of a connection.
+pub(crate) fn greeting(bytes: &[u8]) {
+    let Some((bytes, _)) = bytes.split_first_chunk::<GREETING_BYTES>() else { return };
+    let Ok(greeting) = Greeting::decode(bytes) else { return };
+    let again = Greeting::decode(&greeting.encode());
+    // Names that are no text are shown as some.
+    assert_eq!(
+        again.map(|again| (again.role, again.index, again.session)),
+        Ok((greeting.role, greeting.index, greeting.session))
+    );
+    assert!(!greeting.offer.release.chars().any(char::is_control));
+    let ours = Offer::of("this");
+    match (ours.with_source(&greeting.offer), greeting.offer.with_destination(&ours)) {
+        (Ok(here), Ok(there)) => assert_eq!(here, there),
+        (Err(here), Err(there)) => assert!(!here.to_string().is_empty() && !there.to_string().is_empty()),
+        (here, there) => panic!("one side agrees: {here:?}, {there:?}"),
     }
 }
 
@@ -36,22 +54,17 @@ pub(crate) fn pages(bytes: &[u8]) {
         batch.encode_into(0, &mut frame);
         assert_eq!(&frame[HEADER_BYTES..], body, "a table has one spelling");
     }
-    if let Ok(hello) = ChannelHello::decode(body) {
-        assert_eq!(&hello.encode()[HEADER_BYTES..], body);
-    }
     if let Ok(end) = RoundEnd::decode(body) {
         assert_eq!(&end.encode(3)[HEADER_BYTES..], body);
     }
 }
 
 fn within_limits(batch: &Batch) {
-    assert!(batch.runs.len() <= wire::MAX_RUNS && batch.raw_pages() <= wire::MAX_BATCH_PAGES);
+    assert!(batch.runs.len() <= wire::MAX_RUNS && batch.data_bytes() <= wire::MAX_BATCH_BYTES);
     for run in &batch.runs {
         let end = run.first_page.checked_add(run.pages.into());
         assert!(end.is_some() && end <= block_pages(batch.block), "{run:?} is outside of its block");
     }
-    let data: usize = batch.runs.iter().map(Run::data_bytes).sum();
-    assert!(data as u64 <= wire::MAX_BATCH_PAGES * wire::PAGE_BYTES as u64);
 }
 
 /// What follows a header; the header itself must be refused or bounded.
@@ -73,7 +86,7 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
     let messages = [
         Message::Refuse(Refuse { reasons: vec!["Memory differs".into()] }),
         Message::Ping(u64::MAX),
-        Message::Switchover { round: 3 },
+        Message::Switchover,
         Message::Device(state::DeviceState {
             id: "disk0".into(),
             kind: "virtio-blk".into(),
@@ -82,8 +95,7 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
         }),
         Message::Complete(Complete {
             rounds: 2,
-            raw_pages: 1,
-            zero_pages: 2,
+            pages: PageCounts { raw: 1, zero: 2 },
             devices: 3,
             run: true,
             digest: Some(vec![1, u64::MAX]),
@@ -96,15 +108,21 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
     messages.iter().filter_map(|message| message.encode(0).ok()).collect()
 }
 
+pub(crate) fn greeting_seeds() -> Vec<Vec<u8>> {
+    let greeting = |role, index, session| Greeting { offer: Offer::of("0.1.0"), role, index, session };
+    [greeting(Role::Control, 0, SessionId::NONE), greeting(Role::Pages, 63, SessionId([1; 16]))]
+        .map(|greeting| greeting.encode().to_vec())
+        .into()
+}
+
 pub(crate) fn pages_seeds() -> Vec<Vec<u8>> {
     let run = |first_page, pages, encoding| Run { first_page, pages, encoding };
     let runs =
         vec![run(0, 1, Encoding::Raw), run(9, 2048 - 1, Encoding::Raw), run(3000, 1 << 17, Encoding::Zero)];
     let mut batch = Vec::new();
     Batch { round: 1, block: 0, runs }.encode_into(0, &mut batch);
-    let end = RoundEnd { round: 1, last: true, raw_pages: 2048, zero_pages: u64::MAX };
-    let hello = ChannelHello { version: 1, index: 63, session: SessionId([1; 16]) };
+    let end = RoundEnd { round: 1, last: true, pages: PageCounts { raw: 2048, zero: u64::MAX } };
     let mut too_long = FrameHeader::encode(FrameKind::Pages, 0, &[]).to_vec();
     too_long[4..8].fill(0xff);
-    vec![batch, end.encode(1), hello.encode(), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]
+    vec![batch, end.encode(1), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]
 }

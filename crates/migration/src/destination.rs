@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use state::DeviceState;
-use wire::{Accept, Ack, Complete, Digest, Hello, Message, Refuse, SessionId};
+use wire::{Accept, Ack, Complete, Digest, Hello, Message, PageCounts, Refuse, SessionId, StateVersions};
 
 use crate::{
     Time, digest_time,
@@ -25,17 +25,13 @@ const MAX_STATE_BYTES: usize = 256 << 20;
 pub enum Event {
     /// The source of the attempt said this.
     Message(Message),
-    /// The machine of the source was compared with this one: every reason why it cannot come, or none.
-    Checked(Vec<String>),
+    /// The machine of the source was compared with this one: which versions of the device states that come are read here, or every
+    /// reason why it cannot come.
+    Checked(Result<Vec<StateVersions>, Vec<String>>),
     /// All channels are open.
     ChannelsOpen,
     /// All channels have reached the end of the last round; these pages were placed.
-    AllReceived {
-        /// Pages with contents.
-        raw_pages: u64,
-        /// Zero pages.
-        zero_pages: u64,
-    },
+    AllReceived(PageCounts),
     /// Device states are loaded, memory is verified where asked for, disk locks are held.
     Loaded,
     /// The machine runs (or is paused, if it was).
@@ -108,7 +104,7 @@ pub struct Destination {
     session: SessionId,
     states: Vec<DeviceState>,
     state_bytes: usize,
-    received: Option<(u64, u64)>,
+    received: Option<PageCounts>,
     complete: Option<Complete>,
     run: bool,
     heard: Time,
@@ -150,9 +146,9 @@ impl Destination {
     fn take(&mut self, now: Time, event: Event) -> Vec<Action> {
         match event {
             Event::Message(message) => self.hear(now, message),
-            Event::Checked(reasons) => self.checked(now, reasons),
+            Event::Checked(checked) => self.checked(now, checked),
             Event::ChannelsOpen => self.channels_open(),
-            Event::AllReceived { raw_pages, zero_pages } => self.all_received(now, raw_pages, zero_pages),
+            Event::AllReceived(pages) => self.all_received(now, pages),
             Event::Loaded => self.loaded(now),
             Event::Started => self.started(now),
             Event::MachineFailed(reason) if self.state == State::Starting => self.could_not_start(reason),
@@ -225,7 +221,7 @@ impl Destination {
             (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
             (_, Message::Pong(_)) => Vec::new(),
             (State::Listening, Message::Hello(hello)) => self.hello(now, hello),
-            (State::Receiving(_), Message::Switchover { .. }) => Vec::new(),
+            (State::Receiving(_), Message::Switchover) => Vec::new(),
             (State::Receiving(hello), Message::Device(device)) => {
                 if let Err(reason) = self.may_keep(hello, &device) {
                     return self.give_up(reason, true);
@@ -259,32 +255,28 @@ impl Destination {
         self.session = hello.session;
         self.side = DestinationSide::Preparing;
         self.state = State::Checking(Box::new(hello.clone()));
-        if let Err(reason) = hello.common_version() {
-            return self.checked(now, vec![reason]);
-        }
         // What became of a session has one answer for all time.
         if hello.session == SessionId::NONE || self.given_up.contains(&hello.session) {
             let reason = format!("Session {} is over: every attempt needs a new one", hello.session);
-            return self.checked(now, vec![reason]);
+            return self.checked(now, Err(vec![reason]));
         }
         vec![Action::Check(Box::new(hello))]
     }
 
-    fn checked(&mut self, now: Time, reasons: Vec<String>) -> Vec<Action> {
+    fn checked(&mut self, now: Time, checked: Result<Vec<StateVersions>, Vec<String>>) -> Vec<Action> {
         let State::Checking(hello) = &self.state else { return Vec::new() };
-        if !reasons.is_empty() {
-            let discard = format!("Refused: {}", reasons.join("; "));
-            let mut actions = vec![Action::Send(Message::Refuse(Refuse { reasons }))];
-            actions.extend(self.give_up(discard, false));
-            return actions;
-        }
+        let reads = match checked {
+            Ok(reads) => reads,
+            Err(reasons) => {
+                let discard = format!("Refused: {}", reasons.join("; "));
+                let mut actions = vec![Action::Send(Message::Refuse(Refuse { reasons }))];
+                actions.extend(self.give_up(discard, false));
+                return actions;
+            }
+        };
         let hello = hello.clone();
         let (session, channels) = (hello.session, hello.channels);
-        let accept = Accept {
-            version: hello.version.min(wire::PROTOCOL_VERSION),
-            release: env!("CARGO_PKG_VERSION").into(),
-            channels,
-        };
+        let accept = Accept { channels, reads };
         self.step_began = now;
         self.state = State::Opening(hello);
         vec![Action::OpenChannels { session, channels }, Action::Send(Message::Accept(accept))]
@@ -296,9 +288,9 @@ impl Destination {
         vec![Action::Send(Message::ChannelsOpen)]
     }
 
-    fn all_received(&mut self, now: Time, raw_pages: u64, zero_pages: u64) -> Vec<Action> {
+    fn all_received(&mut self, now: Time, pages: PageCounts) -> Vec<Action> {
         let State::Receiving(_) = self.state else { return Vec::new() };
-        self.received = Some((raw_pages, zero_pages));
+        self.received = Some(pages);
         self.load_if_whole(now)
     }
 
@@ -313,10 +305,10 @@ impl Destination {
         let Some(info) = announced else {
             return Err(format!("State of device '{}' came, which the handshake did not name", device.id));
         };
-        if (&info.kind, info.version) != (&device.kind, device.version) {
+        if info.kind != device.kind || !(info.oldest..=info.version).contains(&device.version) {
             return Err(format!(
-                "State of device '{}' came as {} v{}, the handshake said {} v{}",
-                device.id, device.kind, device.version, info.kind, info.version
+                "State of device '{}' came as {} v{}, the handshake said {} v{} to v{}",
+                device.id, device.kind, device.version, info.kind, info.oldest, info.version
             ));
         }
         if self.states.iter().any(|known| known.id == device.id) {
@@ -331,14 +323,9 @@ impl Destination {
     /// Loads once both the word that everything was sent and everything itself are here.
     fn load_if_whole(&mut self, now: Time) -> Vec<Action> {
         let State::Receiving(hello) = &self.state else { return Vec::new() };
-        let (Some(complete), Some((raw_pages, zero_pages))) = (&self.complete, self.received) else {
-            return Vec::new();
-        };
-        if (raw_pages, zero_pages) != (complete.raw_pages, complete.zero_pages) {
-            let reason = format!(
-                "{raw_pages} pages and {zero_pages} zero pages arrived, {} and {} were sent",
-                complete.raw_pages, complete.zero_pages
-            );
+        let (Some(complete), Some(pages)) = (&self.complete, self.received) else { return Vec::new() };
+        if pages != complete.pages {
+            let reason = format!("{pages} arrived, {} were sent", complete.pages);
             return self.give_up(reason, true);
         }
         if self.states.len() != hello.devices.len() || complete.devices as usize != self.states.len() {

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use wire::{Greeted, PageCounts};
+
 use crate::{PAGE_BYTES, Time, WireRate, wire_rate::WireMeter};
 
 /// Rounds that are kept one by one; older ones only count in the totals. A machine that never converges makes thousands.
@@ -14,10 +16,8 @@ pub struct RoundStats {
     pub round: u32,
     /// Bytes on the wire, headers included.
     pub bytes: u64,
-    /// Pages sent with their contents.
-    pub raw_pages: u64,
-    /// Pages sent as zero.
-    pub zero_pages: u64,
+    /// Pages sent.
+    pub pages: PageCounts,
     /// When its first byte was due, since the start.
     pub began: Time,
     /// From the first byte to the last.
@@ -75,10 +75,8 @@ pub struct Statistics {
     pub bytes: u64,
     /// Of these, in the last pass.
     pub downtime_bytes: u64,
-    /// Pages sent with contents, in rounds that are over.
-    pub raw_pages: u64,
-    /// Pages sent as zero, in rounds that are over.
-    pub zero_pages: u64,
+    /// Pages sent in rounds that are over.
+    pub pages: PageCounts,
     /// Pages that are dirty and not sent, as of the last count.
     pub remaining_pages: u64,
     /// From the start to the first page.
@@ -95,8 +93,8 @@ pub struct Statistics {
     pub advice: Option<String>,
     /// When the machine was told to stop, since the start; `None` before.
     pub stopped: Option<Time>,
-    /// Release of the destination, once it has taken the machine.
-    pub destination_release: Option<String>,
+    /// The destination's release, and what both sides can do, once they have greeted.
+    pub destination: Option<Greeted>,
 }
 
 /// How far an attempt is.
@@ -114,8 +112,7 @@ impl Statistics {
     /// Adds a round that is over.
     pub fn add(&mut self, round: RoundStats) {
         self.bytes += round.bytes;
-        self.raw_pages += round.raw_pages;
-        self.zero_pages += round.zero_pages;
+        self.pages += round.pages;
         self.wire.add(round.bytes, round.duration, round.held_back);
         if self.rounds.len() == MAX_ROUNDS_KEPT {
             self.rounds.pop_front();
@@ -218,10 +215,11 @@ mod tests {
     fn old_rounds_are_dropped_but_stay_in_the_totals() {
         let mut statistics = Statistics::default();
         for round in 0..1000 {
-            statistics.add(RoundStats { round, bytes: 2, raw_pages: 1, ..RoundStats::default() });
+            let pages = PageCounts { raw: 1, zero: 0 };
+            statistics.add(RoundStats { round, bytes: 2, pages, ..RoundStats::default() });
         }
         assert_eq!(
-            (statistics.rounds.len(), statistics.bytes, statistics.raw_pages),
+            (statistics.rounds.len(), statistics.bytes, statistics.pages.raw),
             (MAX_ROUNDS_KEPT, 2000, 1000)
         );
         assert_eq!(statistics.rounds.back().map(|round| round.round), Some(999));

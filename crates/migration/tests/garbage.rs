@@ -8,7 +8,10 @@ use whimbrel_migration::{
     destination::{self, Action as Done},
     source::{self, Action, State},
 };
-use wire::{Accept, Ack, BlockInfo, Complete, DeviceInfo, Hello, Message, Refuse, SessionId};
+use wire::{
+    Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageCounts,
+    Refuse, SessionId, StateVersions,
+};
 
 /// Random numbers that are the same for the same seed (splitmix64).
 struct Rng(u64);
@@ -30,11 +33,8 @@ fn device(id: &str) -> DeviceState {
 }
 
 fn hello(session: u8) -> Hello {
-    let info = |id: &str| DeviceInfo { id: id.into(), kind: "thing".into(), version: 1 };
+    let info = |id: &str| DeviceInfo { id: id.into(), kind: "thing".into(), version: 1, oldest: 1 };
     Hello {
-        version: 1,
-        oldest_version: 1,
-        release: "test".into(),
         session: SessionId([session; 16]),
         channels: 2,
         page_bytes: 4096,
@@ -45,24 +45,33 @@ fn hello(session: u8) -> Hello {
     }
 }
 
+/// What a destination of this release answers to a greeting.
+fn greeted() -> Greeted {
+    Greeted { agreed: Agreed { version: 1, features: Features::OURS }, release: "test".into() }
+}
+
+fn reads() -> Vec<StateVersions> {
+    vec![StateVersions { kind: "thing".into(), oldest: 1, newest: 1 }]
+}
+
 fn complete() -> Complete {
-    Complete { rounds: 2, raw_pages: 5, zero_pages: 6, devices: 2, run: true, digest: None }
+    Complete { rounds: 2, pages: PageCounts { raw: 5, zero: 6 }, devices: 2, run: true, digest: None }
 }
 
 fn message(rng: &mut Rng) -> Message {
     let session = 1 + rng.below(2) as u8;
     match rng.below(19) {
         0 => Message::Hello(Hello { channels: rng.below(70) as u16, ..hello(session) }),
-        1 => Message::Accept(Accept { version: 1, release: String::new(), channels: rng.below(70) as u16 }),
+        1 => Message::Accept(Accept { channels: rng.below(70) as u16, reads: reads() }),
         2 => Message::Refuse(Refuse { reasons: Vec::new() }),
         3 => Message::ChannelsOpen,
         4 => Message::Ping(rng.next()),
         5 => Message::Pong(rng.below(4)),
-        6 => Message::Switchover { round: rng.below(4) as u32 },
+        6 => Message::Switchover,
         7 => Message::Device(device("thing0")),
         8 => Message::Device(device("thing1")),
         9 => Message::Device(device("stranger")),
-        10 => Message::Complete(Complete { raw_pages: rng.below(7), ..complete() }),
+        10 => Message::Complete(Complete { pages: PageCounts { raw: rng.below(7), zero: 6 }, ..complete() }),
         11 => Message::Ready(Ack { nanoseconds: u64::MAX }),
         12 => Message::Go,
         13 => Message::Running(Ack { nanoseconds: u64::MAX }),
@@ -82,12 +91,10 @@ fn source(params: Params) -> (Source, Vec<Action>) {
 fn good_answer(action: &Action) -> Option<source::Event> {
     use source::Event::*;
     Some(match action {
-        Action::Connect => Connected,
-        Action::Send(wire::Message::Hello(hello)) => Message(wire::Message::Accept(Accept {
-            version: 1,
-            release: String::new(),
-            channels: hello.channels,
-        })),
+        Action::Connect(_) => Connected(greeted()),
+        Action::Send(wire::Message::Hello(hello)) => {
+            Message(wire::Message::Accept(Accept { channels: hello.channels, reads: reads() }))
+        }
         Action::Send(wire::Message::Ping(number)) => Message(wire::Message::Pong(*number)),
         Action::Send(wire::Message::Complete(_)) => {
             Message(wire::Message::Ready(Ack { nanoseconds: 1_000_000 }))
@@ -97,7 +104,9 @@ fn good_answer(action: &Action) -> Option<source::Event> {
             Message(wire::Message::NotRunning { reason: "lost".into() })
         }
         Action::Prepare { .. } => Prepared,
-        Action::SendRound { .. } => RoundSent { bytes: 1 << 16, raw_pages: 16, zero_pages: 3, digest: None },
+        Action::SendRound { .. } => {
+            RoundSent { bytes: 1 << 16, pages: PageCounts { raw: 16, zero: 3 }, digest: None }
+        }
         Action::FetchDirty => DirtyFetched { pages: 3, running: true },
         Action::Stop => Stopped { was_running: true },
         Action::SaveDevices => Saved { devices: 2 },
@@ -109,9 +118,13 @@ fn good_answer(action: &Action) -> Option<source::Event> {
 fn any_source_event(rng: &mut Rng) -> source::Event {
     use source::Event::*;
     match rng.below(24) {
-        0 => Connected,
+        0 => Connected(greeted()),
         1 => Prepared,
-        2 => RoundSent { bytes: rng.next(), raw_pages: rng.next(), zero_pages: rng.next(), digest: None },
+        2 => RoundSent {
+            bytes: rng.next(),
+            pages: PageCounts { raw: rng.next(), zero: rng.next() },
+            digest: None,
+        },
         3 => DirtyFetched { pages: rng.below(1 << 30), running: rng.below(2) == 0 },
         4 => Stopped { was_running: rng.below(2) == 0 },
         5 => Saved { devices: rng.below(3) as u32 },
@@ -264,11 +277,11 @@ impl DestinationLife {
 fn good_deed(action: &Done) -> Vec<destination::Event> {
     use destination::Event::*;
     match action {
-        Done::Check(_) => vec![Checked(Vec::new())],
+        Done::Check(_) => vec![Checked(Ok(reads()))],
         Done::OpenChannels { .. } => vec![
             ChannelsOpen,
             Message(wire::Message::Device(device("thing0"))),
-            AllReceived { raw_pages: 5, zero_pages: 6 },
+            AllReceived(PageCounts { raw: 5, zero: 6 }),
             Message(wire::Message::Device(device("thing1"))),
             Message(wire::Message::Complete(complete())),
         ],
@@ -282,10 +295,10 @@ fn good_deed(action: &Done) -> Vec<destination::Event> {
 fn any_destination_event(rng: &mut Rng) -> destination::Event {
     use destination::Event::*;
     match rng.below(16) {
-        0 => Checked(Vec::new()),
-        1 => Checked(vec!["another machine".into()]),
+        0 => Checked(Ok(reads())),
+        1 => Checked(Err(vec!["another machine".into()])),
         2 => ChannelsOpen,
-        3 => AllReceived { raw_pages: rng.below(7), zero_pages: 6 },
+        3 => AllReceived(PageCounts { raw: rng.below(7), zero: 6 }),
         4 => MachineFailed("failed".into()),
         5 => LinkLost("lost".into()),
         6 => Cancel,

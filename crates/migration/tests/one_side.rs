@@ -8,7 +8,10 @@ use whimbrel_migration::{
     destination::{self, Action as Done},
     source::{Action, Event, Verdict},
 };
-use wire::{Accept, Ack, BlockInfo, Complete, DeviceInfo, Hello, Message, SessionId};
+use wire::{
+    Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageCounts,
+    SessionId, StateVersions,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// When a first round is over.
@@ -19,11 +22,9 @@ fn device(id: &str, bytes: usize) -> DeviceState {
 }
 
 fn hello(devices: usize) -> Hello {
-    let info = |index| DeviceInfo { id: format!("thing{index}"), kind: "thing".into(), version: 1 };
+    let info =
+        |index| DeviceInfo { id: format!("thing{index}"), kind: "thing".into(), version: 1, oldest: 1 };
     Hello {
-        version: 1,
-        oldest_version: 1,
-        release: "test".into(),
         session: SessionId([7; 16]),
         channels: 1,
         page_bytes: 4096,
@@ -34,12 +35,21 @@ fn hello(devices: usize) -> Hello {
     }
 }
 
+/// What a destination of this release answers to a greeting.
+fn greeted() -> Greeted {
+    Greeted { agreed: Agreed { version: 1, features: Features::OURS }, release: "test".into() }
+}
+
+fn reads() -> Vec<StateVersions> {
+    vec![StateVersions { kind: "thing".into(), oldest: 1, newest: 1 }]
+}
+
 /// A source that sends its first round, which began at `now`.
 fn source_that_sends(params: Params, fixed: FixedCosts, now: Duration) -> Source {
     let (mut source, _) = Source::start(params, hello(1), fixed);
-    let accept = Accept { version: 1, release: String::new(), channels: 1 };
+    let accept = Accept { channels: 1, reads: reads() };
     for event in [
-        Event::Connected,
+        Event::Connected(greeted()),
         Event::Message(Message::Accept(accept)),
         Event::Prepared,
         Event::Message(Message::ChannelsOpen),
@@ -52,7 +62,7 @@ fn source_that_sends(params: Params, fixed: FixedCosts, now: Duration) -> Source
 /// A source whose machine is stopped and sent, waiting for *ready*; switchover began at 1 s.
 fn source_that_awaits_ready(params: Params) -> Source {
     let mut source = source_that_sends(params, FixedCosts::default(), SECOND);
-    let sent = || Event::RoundSent { bytes: 4096, raw_pages: 1, zero_pages: 0, digest: None };
+    let sent = || Event::RoundSent { bytes: 4096, pages: PageCounts { raw: 1, zero: 0 }, digest: None };
     for event in [
         sent(),
         Event::DirtyFetched { pages: 0, running: true },
@@ -74,8 +84,8 @@ fn resumes(actions: &[Action]) -> bool {
 #[test]
 fn no_page_moves_before_the_destination_has_all_channels() {
     let (mut source, _) = Source::start(Params::default(), hello(1), FixedCosts::default());
-    let accept = Accept { version: 1, release: String::new(), channels: 1 };
-    source.handle(SECOND, Event::Connected);
+    let accept = Accept { channels: 1, reads: reads() };
+    source.handle(SECOND, Event::Connected(greeted()));
     source.handle(SECOND, Event::Message(Message::Accept(accept)));
     assert_eq!(source.handle(SECOND, Event::Prepared), []);
     let actions = source.handle(SECOND, Event::Message(Message::ChannelsOpen));
@@ -107,7 +117,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
     let fixed = FixedCosts { load: Duration::from_secs(1), ..FixedCosts::default() };
     let mut source = source_that_sends(params, fixed, Duration::ZERO);
     let (mut now, step, mut rounds) = (Duration::from_millis(100), Duration::from_micros(100), 1);
-    let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
+    let first = Event::RoundSent { bytes: 64 << 20, pages: PageCounts { raw: 16384, zero: 0 }, digest: None };
     source.handle(now, first);
     while now < Duration::from_secs(1) {
         let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running: true });
@@ -117,7 +127,10 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
         }
         rounds += actions.iter().filter(|action| matches!(action, Action::SendRound { .. })).count();
         now += step;
-        source.handle(now, Event::RoundSent { bytes: 100, raw_pages: 0, zero_pages: 0, digest: None });
+        source.handle(
+            now,
+            Event::RoundSent { bytes: 100, pages: PageCounts { raw: 0, zero: 0 }, digest: None },
+        );
     }
     assert!((20..=60).contains(&rounds), "{rounds} rounds in a second");
     let cancelled = source.handle(now, Event::Cancel);
@@ -127,7 +140,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
 /// Rounds of an idle machine from `now` on until `until` or the order to stop. Answers whether that came.
 fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool) -> bool {
     let step = Duration::from_micros(100);
-    let first = Event::RoundSent { bytes: 64 << 20, raw_pages: 16384, zero_pages: 0, digest: None };
+    let first = Event::RoundSent { bytes: 64 << 20, pages: PageCounts { raw: 16384, zero: 0 }, digest: None };
     source.handle(now, first);
     while now < until {
         let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running });
@@ -139,7 +152,8 @@ fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool)
             return true;
         }
         now += step;
-        source.handle(now, Event::RoundSent { bytes: 0, raw_pages: 0, zero_pages: 0, digest: None });
+        source
+            .handle(now, Event::RoundSent { bytes: 0, pages: PageCounts { raw: 0, zero: 0 }, digest: None });
     }
     false
 }
@@ -201,7 +215,8 @@ fn a_way_that_seems_too_long_is_measured_again_at_once() {
     };
     // The first ping goes out with the first page.
     source.handle(ms(40), Event::Message(Message::Pong(1)));
-    let sent = |bytes| Event::RoundSent { bytes, raw_pages: bytes / 4096, zero_pages: 0, digest: None };
+    let sent =
+        |bytes| Event::RoundSent { bytes, pages: PageCounts { raw: bytes / 4096, zero: 0 }, digest: None };
     let idle = Event::DirtyFetched { pages: 0, running: true };
     source.handle(ms(100), sent(64 << 20));
     let pong = pinged(source.handle(ms(100), idle.clone()));
@@ -223,8 +238,11 @@ fn an_answer_that_comes_after_the_next_ping_is_measured_too() {
 #[test]
 fn a_round_that_gained_nothing_is_followed_by_a_rest_and_one_that_did_is_not() {
     let ms = Duration::from_millis;
-    let sent =
-        |pages| Event::RoundSent { bytes: pages * 4096, raw_pages: pages, zero_pages: 0, digest: None };
+    let sent = |pages| Event::RoundSent {
+        bytes: pages * 4096,
+        pages: PageCounts { raw: pages, zero: 0 },
+        digest: None,
+    };
     let dirty = |pages| Event::DirtyFetched { pages, running: true };
     for (left, rests) in [(900, false), (1200, true)] {
         // Above what a switchover costs, so that there is something to gain, but with little room for pages.
@@ -306,7 +324,7 @@ fn destination_that_receives(hello: Hello) -> Destination {
     let mut destination = Destination::default();
     for event in [
         destination::Event::Message(Message::Hello(hello)),
-        destination::Event::Checked(Vec::new()),
+        destination::Event::Checked(Ok(reads())),
         destination::Event::ChannelsOpen,
     ] {
         destination.handle(SECOND, event);
@@ -319,7 +337,13 @@ fn say(destination: &mut Destination, message: Message) -> Vec<Done> {
 }
 
 fn complete(raw_pages: u64) -> Message {
-    Message::Complete(Complete { rounds: 1, raw_pages, zero_pages: 0, devices: 1, run: true, digest: None })
+    Message::Complete(Complete {
+        rounds: 1,
+        pages: PageCounts { raw: raw_pages, zero: 0 },
+        devices: 1,
+        run: true,
+        digest: None,
+    })
 }
 
 /// Why the destination threw away what it had.
@@ -335,9 +359,12 @@ fn a_page_that_did_not_arrive_is_missed() {
     let mut destination = destination_that_receives(hello(1));
     say(&mut destination, Message::Device(device("thing0", 8)));
     say(&mut destination, complete(2));
-    let received = destination::Event::AllReceived { raw_pages: 1, zero_pages: 0 };
+    let received = destination::Event::AllReceived(PageCounts { raw: 1, zero: 0 });
     let actions = destination.handle(SECOND, received);
-    assert!(discarded(&actions).is_some_and(|reason| reason.contains("2 and 0 were sent")), "{actions:?}");
+    assert!(
+        discarded(&actions).is_some_and(|reason| reason.contains("2 pages and 0 zero pages were sent")),
+        "{actions:?}"
+    );
 }
 
 #[test]
@@ -345,7 +372,7 @@ fn a_state_that_did_not_arrive_is_named() {
     let mut destination = destination_that_receives(hello(2));
     say(&mut destination, Message::Device(device("thing0", 8)));
     say(&mut destination, complete(1));
-    let received = destination::Event::AllReceived { raw_pages: 1, zero_pages: 0 };
+    let received = destination::Event::AllReceived(PageCounts { raw: 1, zero: 0 });
     let actions = destination.handle(SECOND, received);
     assert!(discarded(&actions).is_some_and(|reason| reason.contains("thing1")), "{actions:?}");
 }
@@ -366,7 +393,7 @@ fn destination_that_starts() -> Destination {
     let mut destination = destination_that_receives(hello(1));
     say(&mut destination, Message::Device(device("thing0", 8)));
     say(&mut destination, complete(1));
-    destination.handle(SECOND, destination::Event::AllReceived { raw_pages: 1, zero_pages: 0 });
+    destination.handle(SECOND, destination::Event::AllReceived(PageCounts { raw: 1, zero: 0 }));
     destination.handle(SECOND, destination::Event::Loaded);
     let actions = say(&mut destination, Message::Go);
     assert_eq!(actions, [Done::Run { run: true }]);

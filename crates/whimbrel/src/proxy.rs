@@ -19,7 +19,7 @@ use std::time::Duration;
 /// CONNECTION: control, ask (a source that asks what became of a session), channel0 and so on, channels, any.
 ///
 /// MOMENT: before:FRAME, after:FRAME, in:FRAME+BYTE, or (to-destination|to-source):(frame|byte):N. FRAME is hello, accept, refuse,
-/// channel-hello, channels-open, pages, round-end, ping, pong, switchover, last-pages, last-round-end, device, complete, ready, go,
+/// channels-open, pages, round-end, ping, pong, switchover, last-pages, last-round-end, device, complete, ready, go,
 /// running, not-running, ask, unknown-session, bye or abort; the third of a name is device#3.
 ///
 /// For example: cut@control:before:go, flip=3@channel0:in:pages#2+4100, kill=destination@control:after:ready.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use state::{DeviceState, MAX_BODY_BYTES};
 
-use crate::{Accept, FrameHeader, FrameKind, HEADER_BYTES, Hello, Refuse, SessionId, WireError};
+use crate::{Accept, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Refuse, SessionId, WireError};
 
 /// Longest encoded message, in bytes: the largest device state and its envelope.
 pub const MAX_CONTROL_BYTES: u32 = MAX_BODY_BYTES as u32 + (64 << 10);
@@ -25,11 +25,8 @@ pub enum Message {
     Ping(u64),
     /// Answer to [`Message::Ping`].
     Pong(u64),
-    /// Source: the machine has stopped; `round` is the last round, device states follow.
-    Switchover {
-        /// Number of the last round.
-        round: u32,
-    },
+    /// Source: the machine has stopped; device states follow.
+    Switchover,
     /// Source: the state of one device.
     Device(DeviceState),
     /// Source: everything has been sent.
@@ -68,10 +65,8 @@ pub enum Message {
 pub struct Complete {
     /// Rounds that were sent, the last pass included.
     pub rounds: u32,
-    /// Pages sent with their contents, over all channels and rounds.
-    pub raw_pages: u64,
-    /// Pages sent as zero.
-    pub zero_pages: u64,
+    /// Pages sent, over all channels and rounds.
+    pub pages: PageCounts,
     /// Device states sent.
     pub devices: u32,
     /// Whether the machine was running: if not, it stays paused at the destination.
@@ -138,7 +133,7 @@ impl Message {
             Self::ChannelsOpen => "ChannelsOpen",
             Self::Ping(_) => "Ping",
             Self::Pong(_) => "Pong",
-            Self::Switchover { .. } => "Switchover",
+            Self::Switchover => "Switchover",
             Self::Device(_) => "Device",
             Self::Complete(_) => "Complete",
             Self::Ready(_) => "Ready",
@@ -161,8 +156,7 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let message = Message::Complete(Complete {
             rounds: 3,
-            raw_pages: u64::MAX,
-            zero_pages: 0,
+            pages: PageCounts { raw: u64::MAX, zero: 0 },
             devices: 9,
             run: true,
             digest: Some(vec![1, u64::MAX]),

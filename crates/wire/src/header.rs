@@ -8,14 +8,12 @@ pub const HEADER_BYTES: usize = 16;
 /// First two bytes of every frame, "WB".
 const MAGIC: u16 = u16::from_le_bytes(*b"WB");
 
-/// What a frame carries.
+/// What a frame carries. Number 2 is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
     /// A [`Message`](crate::Message); control connection only.
     Control = 1,
-    /// A [`ChannelHello`](crate::ChannelHello); first frame of a page channel.
-    ChannelHello = 2,
     /// A [`Batch`](crate::Batch) and its page data.
     Pages = 3,
     /// A [`RoundEnd`](crate::RoundEnd); the channel has no more pages in this round.
@@ -49,16 +47,13 @@ impl FrameKind {
     pub fn max_length(self) -> u32 {
         match self {
             Self::Control => MAX_CONTROL_BYTES,
-            Self::ChannelHello => pages::CHANNEL_HELLO_BYTES,
             Self::Pages => pages::MAX_TABLE_BYTES,
             Self::RoundEnd => pages::ROUND_END_BYTES,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Control, Self::ChannelHello, Self::Pages, Self::RoundEnd]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        [Self::Control, Self::Pages, Self::RoundEnd].into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
@@ -88,9 +83,6 @@ impl FrameHeader {
             return Err(WireError::NotWhimbrel { found: u16::from_be_bytes([bytes[0], bytes[1]]) });
         }
         let kind = FrameKind::from_number(bytes[2]).ok_or(WireError::Kind { found: bytes[2] })?;
-        if bytes[3] != 0 {
-            return Err(WireError::Malformed(format!("unknown flags {:#04x} in the header", bytes[3])));
-        }
         if bytes[3] != 0 {
             return Err(WireError::Malformed(format!("header with {} where zero must be", bytes[3])));
         }

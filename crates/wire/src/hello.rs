@@ -1,27 +1,23 @@
 //! The handshake: what each side says of itself before a page moves.
+//!
+//! The three messages of this file take fields that they do not know, and pass over them: a later release may add one that an
+//! earlier one can do without. What must not be passed over comes with a [feature](crate::Features) or a protocol version.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use state::DeviceState;
 
-use crate::{MAX_CHANNELS, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
+use crate::MAX_CHANNELS;
 
 /// Names one migration attempt: chosen at random by the source, it ties channels and later questions to the attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub [u8; 16]);
 
-/// The source introduces itself and the machine that is to move. First message on the control connection.
+/// The source introduces the machine that is to move. First message on the control connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// Highest protocol version that the source speaks.
-    pub version: u16,
-    /// Lowest protocol version that the source speaks.
-    pub oldest_version: u16,
-    /// Release of the source, for messages only.
-    pub release: String,
-    /// The attempt.
+    /// The attempt, as in the greeting.
     pub session: SessionId,
     /// How many page channels the source wants to open, 1 to [`MAX_CHANNELS`].
     pub channels: u16,
@@ -71,25 +67,34 @@ pub struct DeviceInfo {
     pub id: String,
     /// Kind of its state.
     pub kind: String,
-    /// Version of its state.
+    /// Newest version of its state that this side has: a source sends this one if the destination reads it.
     pub version: u32,
+    /// Oldest version that this side has: that a source can write, or that a destination can read.
+    pub oldest: u32,
+}
+
+/// The versions of a kind of state that a destination reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StateVersions {
+    /// Kind of the states.
+    pub kind: String,
+    /// Oldest version.
+    pub oldest: u32,
+    /// Newest version.
+    pub newest: u32,
 }
 
 /// The destination takes the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Accept {
-    /// Protocol version for the rest of the migration.
-    pub version: u16,
-    /// Release of the destination, for messages only.
-    pub release: String,
     /// How many page channels to open: at most what the source asked for.
     pub channels: u16,
+    /// What the destination reads of each kind of state that the source named.
+    pub reads: Vec<StateVersions>,
 }
 
 /// The destination does not take the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Refuse {
     /// Every reason, each a sentence.
     pub reasons: Vec<String>,
@@ -102,22 +107,6 @@ pub const MAX_BLOCKS: usize = 256;
 pub const MAX_DEVICES: usize = 4096;
 
 impl Hello {
-    /// The version that both sides speak, highest first.
-    ///
-    /// # Errors
-    /// The reason, when there is none.
-    pub fn common_version(&self) -> Result<u16, String> {
-        let version = self.version.min(PROTOCOL_VERSION);
-        if version >= self.oldest_version && version >= OLDEST_PROTOCOL_VERSION {
-            return Ok(version);
-        }
-        Err(format!(
-            "The source (release {}) speaks migration protocol {} to {}, this destination {OLDEST_PROTOCOL_VERSION} to \
-             {PROTOCOL_VERSION}: upgrade the older side",
-            self.release, self.oldest_version, self.version
-        ))
-    }
-
     /// Everything that cannot work, as sentences, when this machine arrives at a destination that has `blocks` and
     /// `devices`. Empty when all fits. What is in [`Self::machine`] is checked by the monitor of the destination.
     #[must_use]
@@ -145,6 +134,45 @@ impl Hello {
     }
 }
 
+impl DeviceInfo {
+    /// The version in which the state of this device travels to a destination that reads `reads`.
+    ///
+    /// # Errors
+    /// There is none that both sides have; the reason.
+    pub fn agreed(&self, reads: &StateVersions) -> Result<u32, String> {
+        let version = self.version.min(reads.newest);
+        if version >= self.oldest && version >= reads.oldest {
+            return Ok(version);
+        }
+        Err(format!(
+            "The state of device '{}' ({}) comes in version {}, and the destination reads {}: upgrade the older side",
+            self.id,
+            self.kind,
+            range(self.oldest, self.version),
+            range(reads.oldest, reads.newest)
+        ))
+    }
+
+    /// What a destination with this device reads.
+    #[must_use]
+    pub fn reads(&self) -> StateVersions {
+        StateVersions { kind: self.kind.clone(), oldest: self.oldest, newest: self.version }
+    }
+}
+
+/// Of `ours`, what is read of each kind that `theirs` names.
+#[must_use]
+pub fn reads(theirs: &[DeviceInfo], ours: &[DeviceInfo]) -> Vec<StateVersions> {
+    let named = |our: &&DeviceInfo| theirs.iter().any(|device| device.kind == our.kind);
+    let mut reads: Vec<StateVersions> = Vec::new();
+    for our in ours.iter().filter(named) {
+        if !reads.iter().any(|known| known.kind == our.kind) {
+            reads.push(our.reads());
+        }
+    }
+    reads
+}
+
 impl Digest {
     /// Whether anything is compared.
     #[must_use]
@@ -166,6 +194,10 @@ impl Digest {
 impl SessionId {
     /// An id that no machine chooses, for sides that have no session.
     pub const NONE: Self = Self([0; 16]);
+}
+
+fn range(oldest: u32, newest: u32) -> String {
+    if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
 }
 
 fn memory(blocks: &[BlockInfo]) -> String {
@@ -192,11 +224,7 @@ fn device_mismatches(theirs: &[DeviceInfo], ours: &[DeviceInfo]) -> Vec<String> 
                 "Device '{}' is a {} on the source and a {} here",
                 device.id, device.kind, our.kind
             )),
-            Some(our) if our.version != device.version => reasons.push(format!(
-                "State of device '{}' ({}) has version {} on the source and {} here: use the same release",
-                device.id, device.kind, device.version, our.version
-            )),
-            Some(_) => {}
+            Some(our) => reasons.extend(device.agreed(&our.reads()).err()),
         }
     }
     for our in ours {
@@ -230,14 +258,11 @@ mod tests {
     use super::*;
 
     fn device(id: &str, kind: &str, version: u32) -> DeviceInfo {
-        DeviceInfo { id: id.into(), kind: kind.into(), version }
+        DeviceInfo { id: id.into(), kind: kind.into(), version, oldest: version }
     }
 
     fn hello() -> Hello {
         Hello {
-            version: PROTOCOL_VERSION,
-            oldest_version: OLDEST_PROTOCOL_VERSION,
-            release: "1.0".into(),
             session: SessionId([1; 16]),
             channels: 4,
             page_bytes: 4096,
@@ -267,14 +292,22 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_peer_that_still_speaks_our_version_is_met_there() {
-        let hello = Hello { version: PROTOCOL_VERSION + 3, ..hello() };
-        assert_eq!(hello.common_version(), Ok(PROTOCOL_VERSION));
+    fn a_state_travels_in_the_newest_version_that_both_sides_have() {
+        let source = DeviceInfo { oldest: 2, ..device("net0", "virtio-net", 4) };
+        let reads = |oldest, newest| StateVersions { kind: "virtio-net".into(), oldest, newest };
+        assert_eq!(source.agreed(&reads(1, 9)), Ok(4));
+        assert_eq!(source.agreed(&reads(1, 3)), Ok(3));
+        assert_eq!(source.agreed(&reads(4, 5)), Ok(4));
+        for (oldest, newest) in [(1, 1), (5, 6)] {
+            let reason = source.agreed(&reads(oldest, newest)).unwrap_err();
+            assert!(reason.contains("'net0' (virtio-net)") && reason.contains("2 to 4"), "{reason}");
+        }
     }
 
     #[test]
-    fn a_peer_that_gave_up_our_version_is_refused() {
-        let hello = Hello { version: PROTOCOL_VERSION + 3, oldest_version: PROTOCOL_VERSION + 1, ..hello() };
-        assert!(hello.common_version().unwrap_err().contains("upgrade the older side"));
+    fn a_field_of_a_later_release_does_no_harm_in_the_handshake() {
+        let mut value = ciborium::Value::serialized(&hello()).unwrap();
+        value.as_map_mut().unwrap().push(("mood".into(), "fine".into()));
+        assert_eq!(value.deserialized::<Hello>().unwrap(), hello());
     }
 }

@@ -1,12 +1,14 @@
 //! The bytes of the migration protocol.
 //!
-//! A migration uses one *control* connection and, beside it, 1 to [`MAX_CHANNELS`] page *channels* that are all alike. On
-//! every connection bytes travel as frames:
+//! A migration uses one *control* connection and, beside it, 1 to [`MAX_CHANNELS`] page *channels* that are all alike. Every
+//! connection begins with a [`Greeting`], whose layout is frozen and by which both sides come to a version. Behind it bytes
+//! travel as frames:
 //!
 //! ```text
 //! FrameHeader (16 bytes) | structured part (header.length bytes, covered by header.crc) | page data (Pages frames only)
 //! ```
 //!
+//! * [`greeting`]: who speaks which versions, and what a connection is for.
 //! * [`header`]: the fixed header; nothing behind it is read before it was found sound.
 //! * [`control`]: what the two sides say to each other, one [`Message`] a frame, CBOR (so a recorded stream can be printed).
 //! * [`pages`]: page batches on the channels: a table of runs, then the raw pages, ready to be placed without a copy.
@@ -15,14 +17,16 @@
 //! that a peer sends can panic. This crate knows no sockets and no clock: it turns bytes into values and back.
 
 pub mod control;
+pub mod greeting;
 pub mod header;
 pub mod hello;
 pub mod pages;
 
 pub use control::{Ack, Complete, MAX_CONTROL_BYTES, Message};
+pub use greeting::{Agreed, Features, GREETING_BYTES, Greeted, Greeting, Incompatible, Offer, Role};
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES};
-pub use hello::{Accept, BlockInfo, DeviceInfo, Digest, Hello, Refuse, SessionId};
-pub use pages::{Batch, ChannelHello, Encoding, MAX_BATCH_PAGES, MAX_RUNS, RoundEnd, Run};
+pub use hello::{Accept, BlockInfo, DeviceInfo, Digest, Hello, Refuse, SessionId, StateVersions, reads};
+pub use pages::{Batch, Encoding, MAX_BATCH_BYTES, MAX_RUNS, PageCounts, RoundEnd, Run};
 
 /// Version of the protocol that this build speaks. Peers settle on the highest version that both speak.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -52,6 +56,16 @@ pub enum WireError {
     Checksum {
         /// Which part of the frame.
         what: &'static str,
+    },
+    /// A role of a connection that this release does not know.
+    #[error(
+        "Release {release} opens a connection of role {found}, which this release does not know: upgrade the older side"
+    )]
+    Role {
+        /// The role's number.
+        found: u8,
+        /// Release of the peer.
+        release: String,
     },
     /// A frame kind that this version does not have, or that does not belong here.
     #[error("Frame kind {found} does not belong on this connection")]

@@ -3,20 +3,25 @@
 //! A batch is a table of runs, followed by the contents of its raw pages in the order of the table. The receiver knows
 //! from the table where every byte goes before it reads the first one, so pages are received straight into place.
 
-use crate::{FrameHeader, FrameKind, HEADER_BYTES, PAGE_BYTES, SessionId, WireError};
+use std::{fmt, ops::AddAssign};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FrameHeader, FrameKind, HEADER_BYTES, PAGE_BYTES, WireError};
 
 /// Most runs in a batch. With the header and table in one piece, a batch stays under `IOV_MAX` (1024) pieces, so that it
 /// can be sent and received with one system call.
 pub const MAX_RUNS: usize = 512;
 
-/// Most raw pages in a batch (8 MiB).
-pub const MAX_BATCH_PAGES: u64 = 2048;
+/// Most bytes of page data that follow the table of a batch (8 MiB).
+pub const MAX_BATCH_BYTES: u64 = 8 << 20;
 
 const BATCH_HEAD_BYTES: usize = 8;
-const RUN_BYTES: usize = 16;
+/// First page 8, pages 4, bytes of data 4, encoding 1, zeros 3.
+const RUN_BYTES: usize = 20;
 pub(crate) const MAX_TABLE_BYTES: u32 = (BATCH_HEAD_BYTES + MAX_RUNS * RUN_BYTES) as u32;
-pub(crate) const CHANNEL_HELLO_BYTES: u32 = 20;
-pub(crate) const ROUND_END_BYTES: u32 = 24;
+/// Round 4, flags 4, raw pages 8, zero pages 8, zeros 16 for encodings to come.
+pub(crate) const ROUND_END_BYTES: u32 = 40;
 
 /// How the pages of a run are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +31,27 @@ pub enum Encoding {
     Raw = 0,
     /// All bytes are zero; nothing follows.
     Zero = 1,
+}
+
+impl Encoding {
+    /// Bytes that follow the table for so many pages.
+    #[must_use]
+    pub fn data_bytes(self, pages: u64) -> u64 {
+        match self {
+            Self::Raw => pages.saturating_mul(PAGE_BYTES as u64),
+            Self::Zero => 0,
+        }
+    }
+}
+
+/// How many pages were sent in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageCounts {
+    /// Pages with their contents.
+    pub raw: u64,
+    /// Pages that are all zero.
+    pub zero: u64,
 }
 
 /// Pages that lie side by side in a block and are sent alike.
@@ -46,19 +72,8 @@ pub struct Batch {
     pub round: u32,
     /// Number of the block, as in [`Hello::blocks`](crate::Hello::blocks).
     pub block: u16,
-    /// At most [`MAX_RUNS`], with at most [`MAX_BATCH_PAGES`] raw pages in all.
+    /// At most [`MAX_RUNS`], with at most [`MAX_BATCH_BYTES`] of data in all.
     pub runs: Vec<Run>,
-}
-
-/// First frame of a page channel: says to which attempt it belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelHello {
-    /// Protocol version that was agreed on.
-    pub version: u16,
-    /// Number of the channel, from 0.
-    pub index: u16,
-    /// The attempt.
-    pub session: SessionId,
 }
 
 /// Last frame of a round on a page channel. The destination lets no channel go past the end of a round before all
@@ -69,27 +84,53 @@ pub struct RoundEnd {
     pub round: u32,
     /// Whether no further round follows.
     pub last: bool,
-    /// Raw pages that this channel carried in the round.
-    pub raw_pages: u64,
-    /// Zero pages that this channel carried in the round.
-    pub zero_pages: u64,
+    /// Pages that this channel carried in the round.
+    pub pages: PageCounts,
+}
+
+impl PageCounts {
+    /// Counts `pages` more that are sent so.
+    pub fn add(&mut self, encoding: Encoding, pages: u64) {
+        let count = match encoding {
+            Encoding::Raw => &mut self.raw,
+            Encoding::Zero => &mut self.zero,
+        };
+        *count = count.saturating_add(pages);
+    }
+
+    /// All pages, however they are sent.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.raw.saturating_add(self.zero)
+    }
+}
+
+impl AddAssign for PageCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.add(Encoding::Raw, more.raw);
+        self.add(Encoding::Zero, more.zero);
+    }
+}
+
+impl fmt::Display for PageCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pages and {} zero pages", self.raw, self.zero)
+    }
 }
 
 impl Batch {
-    /// Raw pages in the batch.
+    /// Pages in the batch.
     #[must_use]
-    pub fn raw_pages(&self) -> u64 {
-        self.pages(Encoding::Raw)
+    pub fn pages(&self) -> PageCounts {
+        let mut pages = PageCounts::default();
+        self.runs.iter().for_each(|run| pages.add(run.encoding, u64::from(run.pages)));
+        pages
     }
 
-    /// Zero pages in the batch.
+    /// Bytes of page data that follow the table.
     #[must_use]
-    pub fn zero_pages(&self) -> u64 {
-        self.pages(Encoding::Zero)
-    }
-
-    fn pages(&self, encoding: Encoding) -> u64 {
-        self.runs.iter().filter(|run| run.encoding == encoding).map(|run| u64::from(run.pages)).sum()
+    pub fn data_bytes(&self) -> u64 {
+        self.runs.iter().map(Run::data_bytes).sum()
     }
 
     /// Adds a page, joining it to the last run where possible. Pages come in ascending order.
@@ -118,6 +159,8 @@ impl Batch {
         for run in &self.runs {
             frame.extend_from_slice(&run.first_page.to_le_bytes());
             frame.extend_from_slice(&run.pages.to_le_bytes());
+            // More than fits is more than a batch may have, and is refused.
+            frame.extend_from_slice(&u32::try_from(run.data_bytes()).unwrap_or(u32::MAX).to_le_bytes());
             frame.extend_from_slice(&[run.encoding as u8, 0, 0, 0]);
         }
         seal(frame, FrameKind::Pages, sequence);
@@ -145,13 +188,13 @@ impl Batch {
             return malformed("for a block that does not exist");
         };
         self.runs.clear();
-        let mut raw_pages = 0;
+        let mut data_bytes = 0;
         for bytes in runs.chunks_exact(RUN_BYTES) {
             let run = Run::decode(bytes, limit)?;
-            raw_pages += if run.encoding == Encoding::Raw { u64::from(run.pages) } else { 0 };
+            data_bytes += run.data_bytes();
             self.runs.push(run);
         }
-        if raw_pages > MAX_BATCH_PAGES { malformed("with too many raw pages") } else { Ok(()) }
+        if data_bytes > MAX_BATCH_BYTES { malformed("with too much data") } else { Ok(()) }
     }
 }
 
@@ -160,14 +203,21 @@ impl Run {
         let mut first = [0; 8];
         first.copy_from_slice(&bytes[..8]);
         let first_page = u64::from_le_bytes(first);
-        let pages = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        let encoding = match bytes[12..16] {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let (pages, data_bytes) = (word(8), word(12));
+        let encoding = match bytes[16..] {
             [0, 0, 0, 0] => Encoding::Raw,
             [1, 0, 0, 0] => Encoding::Zero,
-            _ => return Err(WireError::Malformed(format!("run with unknown encoding {:?}", &bytes[12..16]))),
+            _ => return Err(WireError::Malformed(format!("run with unknown encoding {:?}", &bytes[16..]))),
         };
+        let run = Self { first_page, pages, encoding };
+        if u64::from(data_bytes) != run.data_bytes() {
+            return Err(WireError::Malformed(format!(
+                "run of {pages} pages with {data_bytes} bytes of data"
+            )));
+        }
         match first_page.checked_add(u64::from(pages)) {
-            Some(end) if pages > 0 && end <= block_pages => Ok(Self { first_page, pages, encoding }),
+            Some(end) if pages > 0 && end <= block_pages => Ok(run),
             _ => Err(WireError::Malformed(format!(
                 "run of {pages} pages from page {first_page} is not within its block of {block_pages} pages"
             ))),
@@ -176,35 +226,8 @@ impl Run {
 
     /// Bytes that follow the table for this run.
     #[must_use]
-    pub fn data_bytes(&self) -> usize {
-        if self.encoding == Encoding::Raw { self.pages as usize * PAGE_BYTES } else { 0 }
-    }
-}
-
-impl ChannelHello {
-    /// Encodes the whole frame; it is frame 0 of its channel.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut frame = vec![0; HEADER_BYTES];
-        frame.extend_from_slice(&self.version.to_le_bytes());
-        frame.extend_from_slice(&self.index.to_le_bytes());
-        frame.extend_from_slice(&self.session.0);
-        seal(&mut frame, FrameKind::ChannelHello, 0);
-        frame
-    }
-
-    /// Decodes the structured part.
-    ///
-    /// # Errors
-    /// The part has another size.
-    pub fn decode(body: &[u8]) -> Result<Self, WireError> {
-        let [v0, v1, i0, i1, session @ ..] = body else {
-            return Err(WireError::Malformed("channel hello that is too short".into()));
-        };
-        let session =
-            session.try_into().map_err(|_| WireError::Malformed("channel hello of the wrong size".into()))?;
-        let (version, index) = (u16::from_le_bytes([*v0, *v1]), u16::from_le_bytes([*i0, *i1]));
-        Ok(Self { version, index, session: SessionId(session) })
+    pub fn data_bytes(&self) -> u64 {
+        self.encoding.data_bytes(u64::from(self.pages))
     }
 }
 
@@ -215,8 +238,9 @@ impl RoundEnd {
         let mut frame = vec![0; HEADER_BYTES];
         frame.extend_from_slice(&self.round.to_le_bytes());
         frame.extend_from_slice(&u32::from(self.last).to_le_bytes());
-        frame.extend_from_slice(&self.raw_pages.to_le_bytes());
-        frame.extend_from_slice(&self.zero_pages.to_le_bytes());
+        frame.extend_from_slice(&self.pages.raw.to_le_bytes());
+        frame.extend_from_slice(&self.pages.zero.to_le_bytes());
+        frame.extend_from_slice(&[0; 16]);
         seal(&mut frame, FrameKind::RoundEnd, sequence);
         frame
     }
@@ -236,7 +260,10 @@ impl RoundEnd {
             1 => true,
             other => return Err(WireError::Malformed(format!("round end with unknown flags {other:#x}"))),
         };
-        Ok(Self { round: word(0), last, raw_pages: long(8), zero_pages: long(16) })
+        if body[24..].iter().any(|byte| *byte != 0) {
+            return Err(WireError::Malformed("round end with counts of an unknown encoding".into()));
+        }
+        Ok(Self { round: word(0), last, pages: PageCounts { raw: long(8), zero: long(16) } })
     }
 }
 
@@ -285,7 +312,7 @@ mod tests {
 
     #[test]
     fn more_raw_pages_than_a_batch_may_have_are_refused() {
-        let too_many = MAX_BATCH_PAGES as u32 + 1;
+        let too_many = (MAX_BATCH_BYTES / PAGE_BYTES as u64) as u32 + 1;
         assert!(through_the_wire(&batch(&[(0, too_many, Encoding::Raw)]), 1 << 20).is_err());
     }
 
@@ -302,10 +329,29 @@ mod tests {
     }
 
     #[test]
-    fn channel_hello_and_round_end_come_back_as_they_were() {
-        let hello = ChannelHello { version: 1, index: 63, session: SessionId([9; 16]) };
-        assert_eq!(ChannelHello::decode(&hello.encode()[HEADER_BYTES..]), Ok(hello));
-        let end = RoundEnd { round: 7, last: true, raw_pages: 1 << 40, zero_pages: 3 };
-        assert_eq!(RoundEnd::decode(&end.encode(1)[HEADER_BYTES..]), Ok(end));
+    fn a_run_whose_data_has_another_length_than_its_pages_is_refused() {
+        let mut frame = Vec::new();
+        batch(&[(0, 2, Encoding::Raw)]).encode_into(0, &mut frame);
+        let table = &mut frame[HEADER_BYTES..];
+        table[BATCH_HEAD_BYTES + 12..][..4].copy_from_slice(&8191_u32.to_le_bytes());
+        assert!(Batch::default().decode_from(table, |_| Some(9)).is_err());
+    }
+
+    #[test]
+    fn a_round_end_comes_back_as_it_was() {
+        let end = RoundEnd { round: 7, last: true, pages: PageCounts { raw: 1 << 40, zero: 3 } };
+        let mut frame = end.encode(1);
+        assert_eq!(RoundEnd::decode(&frame[HEADER_BYTES..]), Ok(end));
+        // What this release cannot count it must not pass over.
+        frame[HEADER_BYTES + 24] = 1;
+        assert!(RoundEnd::decode(&frame[HEADER_BYTES..]).is_err());
+    }
+
+    #[test]
+    fn counts_that_a_peer_made_up_do_not_overflow() {
+        let mut counts = PageCounts { raw: u64::MAX, zero: u64::MAX };
+        counts += counts;
+        counts.add(Encoding::Zero, 1);
+        assert_eq!((counts.total(), counts.zero), (u64::MAX, u64::MAX));
     }
 }

@@ -8,8 +8,9 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use state::DeviceState;
 use whimbrel_wire::{
-    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Digest, Encoding, FrameHeader,
-    FrameKind, HEADER_BYTES, Hello, Message, PROTOCOL_VERSION, Refuse, RoundEnd, Run, SessionId,
+    Accept, Ack, Batch, BlockInfo, Complete, DeviceInfo, Digest, Encoding, Features, FrameHeader, FrameKind,
+    GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION, PageCounts, Refuse,
+    Role, RoundEnd, Run, SessionId, StateVersions,
 };
 
 const SESSION: SessionId = SessionId([0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAF]);
@@ -25,9 +26,6 @@ fn device() -> DeviceState {
 
 fn hello() -> Hello {
     Hello {
-        version: 1,
-        oldest_version: 1,
-        release: "0.1.0".into(),
         session: SESSION,
         channels: 4,
         page_bytes: 4096,
@@ -36,7 +34,7 @@ fn hello() -> Hello {
             BlockInfo { name: "ram.low".into(), guest_address: 0, bytes: 3 << 30 },
             BlockInfo { name: "ram.high".into(), guest_address: 4 << 30, bytes: 1 << 30 },
         ],
-        devices: vec![DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 2 }],
+        devices: vec![DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 2, oldest: 1 }],
         machine: device(),
     }
 }
@@ -44,8 +42,7 @@ fn hello() -> Hello {
 fn complete() -> Complete {
     Complete {
         rounds: 5,
-        raw_pages: 1 << 33,
-        zero_pages: 70_000,
+        pages: PageCounts { raw: 1 << 33, zero: 70_000 },
         devices: 1,
         run: true,
         digest: Some(vec![u64::MAX, 1]),
@@ -56,12 +53,15 @@ fn complete() -> Complete {
 fn messages() -> Vec<Message> {
     vec![
         Message::Hello(hello()),
-        Message::Accept(Accept { version: 1, release: "0.1.0".into(), channels: 4 }),
+        Message::Accept(Accept {
+            channels: 4,
+            reads: vec![StateVersions { kind: "rtc".into(), oldest: 1, newest: 3 }],
+        }),
         Message::Refuse(Refuse { reasons: vec!["Memory differs".into(), "Pages differ".into()] }),
         Message::ChannelsOpen,
         Message::Ping(1),
         Message::Pong(u64::MAX),
-        Message::Switchover { round: 4 },
+        Message::Switchover,
         Message::Device(device()),
         Message::Complete(complete()),
         Message::Ready(Ack { nanoseconds: 1_500_000 }),
@@ -73,6 +73,12 @@ fn messages() -> Vec<Message> {
         Message::Bye,
         Message::Abort { reason: "cancelled".into() },
     ]
+}
+
+fn greeting() -> Greeting {
+    let features = Features::from_bits(1 << 62 | 5);
+    let offer = Offer { newest: 1, oldest: 1, features, release: "0.1.0".into() };
+    Greeting { offer, role: Role::Pages, index: 3, session: SESSION }
 }
 
 fn batch() -> Batch {
@@ -88,8 +94,8 @@ fn frames() -> Vec<(String, Vec<u8>)> {
     let mut pages = Vec::new();
     batch().encode_into(3, &mut pages);
     frames.push(named("pages", pages));
-    frames.push(named("channel-hello", ChannelHello { version: 1, index: 3, session: SESSION }.encode()));
-    let end = RoundEnd { round: 2, last: true, raw_pages: 4, zero_pages: 65_536 };
+    frames.push(named("greeting", greeting().encode().to_vec()));
+    let end = RoundEnd { round: 2, last: true, pages: PageCounts { raw: 4, zero: 65_536 } };
     frames.push(named("round-end", end.encode(4)));
     frames
 }
@@ -135,15 +141,21 @@ fn every_frame_that_was_ever_sent_is_understood() {
         assert_eq!((header.kind, header.sequence), (FrameKind::Control, 7), "{name}");
         assert_eq!(Message::decode(&body), Ok(message), "{name}");
     }
+    let first: [u8; GREETING_BYTES] = read_bytes("greeting").try_into().unwrap();
+    assert_eq!(Greeting::decode(&first), Ok(greeting()));
     let mut decoded = Batch::default();
     decoded.decode_from(&read("pages").1, |block| (block == 1).then_some(1 << 41)).unwrap();
     assert_eq!(decoded, batch());
 }
 
-fn read(name: &str) -> (FrameHeader, Vec<u8>) {
+fn read_bytes(name: &str) -> Vec<u8> {
     let path = file(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let bytes: Vec<u8> = text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+fn read(name: &str) -> (FrameHeader, Vec<u8>) {
+    let bytes = read_bytes(name);
     let (raw, body) = bytes.split_first_chunk::<HEADER_BYTES>().unwrap();
     let header = FrameHeader::decode(raw).unwrap();
     header.check(raw, body, header.sequence).unwrap();

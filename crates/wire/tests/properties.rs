@@ -5,8 +5,9 @@
 use proptest::{collection::vec, prelude::*};
 use state::DeviceState;
 use whimbrel_wire::{
-    Accept, Ack, Batch, BlockInfo, ChannelHello, Complete, DeviceInfo, Digest, Encoding, FrameHeader,
-    FrameKind, HEADER_BYTES, Hello, MAX_BATCH_PAGES, MAX_RUNS, Message, Refuse, RoundEnd, Run, SessionId,
+    Accept, Ack, Batch, BlockInfo, Complete, DeviceInfo, Digest, Encoding, Features, FrameHeader, FrameKind,
+    GREETING_BYTES, Greeting, HEADER_BYTES, Hello, MAX_BATCH_BYTES, MAX_RUNS, Message, Offer, PageCounts,
+    Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
 };
 
 /// Pages of the block that batches are for.
@@ -27,42 +28,47 @@ fn hello() -> impl Strategy<Value = Hello> {
         guest_address,
         bytes,
     });
-    let info =
-        (".{0,12}", ".{0,12}", any::<u32>()).prop_map(|(id, kind, version)| DeviceInfo { id, kind, version });
+    let info = (".{0,12}", ".{0,12}", any::<u32>(), any::<u32>())
+        .prop_map(|(id, kind, version, oldest)| DeviceInfo { id, kind, version, oldest });
     let digest = proptest::sample::select(vec![Digest::Off, Digest::Transfer, Digest::Full]);
-    let numbers = (any::<u16>(), any::<u16>(), any::<u16>(), any::<u32>(), digest);
-    (numbers, ".{0,12}", session(), vec(block, 0..4), vec(info, 0..4), device()).prop_map(
-        |(
-            (version, oldest_version, channels, page_bytes, digest),
-            release,
+    let numbers = (any::<u16>(), any::<u32>(), digest);
+    (numbers, session(), vec(block, 0..4), vec(info, 0..4), device()).prop_map(
+        |((channels, page_bytes, digest), session, blocks, devices, machine)| Hello {
             session,
+            channels,
+            page_bytes,
+            digest,
             blocks,
             devices,
             machine,
-        )| {
-            Hello {
-                version,
-                oldest_version,
-                release,
-                session,
-                channels,
-                page_bytes,
-                digest,
-                blocks,
-                devices,
-                machine,
-            }
         },
     )
+}
+
+fn greeting() -> impl Strategy<Value = Greeting> {
+    let offer = (any::<u16>(), any::<u16>(), any::<u64>(), "[ -~]{0,20}").prop_map(
+        |(newest, oldest, features, release)| Offer {
+            newest,
+            oldest,
+            features: Features::from_bits(features),
+            release,
+        },
+    );
+    let role = proptest::sample::select(vec![Role::Control, Role::Pages, Role::Ask]);
+    (offer, role, any::<u16>(), session()).prop_map(|(offer, role, index, session)| Greeting {
+        offer,
+        role,
+        index,
+        session,
+    })
 }
 
 fn complete() -> impl Strategy<Value = Complete> {
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
     (numbers, proptest::option::of(vec(any::<u64>(), 0..20))).prop_map(
-        |((rounds, raw_pages, zero_pages, devices, run), digest)| Complete {
+        |((rounds, raw, zero, devices, run), digest)| Complete {
             rounds,
-            raw_pages,
-            zero_pages,
+            pages: PageCounts { raw, zero },
             devices,
             run,
             digest,
@@ -72,18 +78,19 @@ fn complete() -> impl Strategy<Value = Complete> {
 
 fn message() -> impl Strategy<Value = Message> {
     let ack = || any::<u64>().prop_map(|nanoseconds| Ack { nanoseconds });
-    let accept = (any::<u16>(), ".{0,12}", any::<u16>()).prop_map(|(version, release, channels)| Accept {
-        version,
-        release,
-        channels,
+    let versions = (".{0,12}", any::<u32>(), any::<u32>()).prop_map(|(kind, oldest, newest)| StateVersions {
+        kind,
+        oldest,
+        newest,
     });
+    let accept = (any::<u16>(), vec(versions, 0..4)).prop_map(|(channels, reads)| Accept { channels, reads });
     prop_oneof![
         hello().prop_map(Message::Hello),
         accept.prop_map(Message::Accept),
         vec(".{0,40}", 0..4).prop_map(|reasons| Message::Refuse(Refuse { reasons })),
         any::<u64>().prop_map(Message::Ping),
         any::<u64>().prop_map(Message::Pong),
-        any::<u32>().prop_map(|round| Message::Switchover { round }),
+        Just(Message::Switchover),
         device().prop_map(Message::Device),
         complete().prop_map(Message::Complete),
         ack().prop_map(Message::Ready),
@@ -146,13 +153,12 @@ proptest! {
     }
 
     #[test]
-    fn any_round_end_and_channel_hello_come_back_as_they_were(
-        round: u32, last: bool, raw_pages: u64, zero_pages: u64, version: u16, index: u16, session in session(),
+    fn any_round_end_and_greeting_come_back_as_they_were(
+        round: u32, last: bool, raw: u64, zero: u64, greeting in greeting(),
     ) {
-        let end = RoundEnd { round, last, raw_pages, zero_pages };
+        let end = RoundEnd { round, last, pages: PageCounts { raw, zero } };
         prop_assert_eq!(RoundEnd::decode(&end.encode(1)[HEADER_BYTES..]), Ok(end));
-        let hello = ChannelHello { version, index, session };
-        prop_assert_eq!(ChannelHello::decode(&hello.encode()[HEADER_BYTES..]), Ok(hello));
+        prop_assert_eq!(Greeting::decode(&greeting.encode()), Ok(greeting));
     }
 
     #[test]
@@ -176,8 +182,8 @@ proptest! {
         if let Ok(end) = RoundEnd::decode(&bytes) {
             prop_assert_eq!(&end.encode(0)[HEADER_BYTES..], &bytes);
         }
-        if let Ok(hello) = ChannelHello::decode(&bytes) {
-            prop_assert_eq!(&hello.encode()[HEADER_BYTES..], &bytes);
+        if let Some((greeting, _)) = bytes.split_first_chunk::<GREETING_BYTES>() {
+            let _ = Greeting::decode(greeting);
         }
         if let Some(batch) = decode_batch(&bytes) {
             prop_assert_eq!(&table_of(&batch), &bytes);
@@ -215,7 +221,7 @@ proptest! {
         let at = at.index(table.len());
         table[at] = byte;
         if let Some(other) = decode_batch(&table) {
-            prop_assert!(other.runs.len() <= MAX_RUNS && other.raw_pages() <= MAX_BATCH_PAGES);
+            prop_assert!(other.runs.len() <= MAX_RUNS && other.data_bytes() <= MAX_BATCH_BYTES);
             for run in &other.runs {
                 let end = run.first_page.checked_add(run.pages.into());
                 prop_assert!(run.pages > 0 && end.is_some_and(|end| end <= BLOCK_PAGES), "{:?}", run);
@@ -238,15 +244,14 @@ fn a_table_cut_anywhere_but_between_two_runs_is_refused() {
     let table = table_of(&batch);
     for cut in 0..table.len() {
         let runs = decode_batch(&table[..cut]).map(|batch| batch.runs.len());
-        let between = cut >= 8 && (cut - 8) % 16 == 0;
-        assert_eq!(runs, between.then(|| (cut - 8) / 16), "cut at {cut}");
+        let between = cut >= 8 && (cut - 8) % 20 == 0;
+        assert_eq!(runs, between.then(|| (cut - 8) / 20), "cut at {cut}");
     }
 }
 
 #[test]
 fn fixed_parts_of_any_other_size_are_refused() {
-    let end = RoundEnd { round: 1, last: false, raw_pages: 2, zero_pages: 3 }.encode(0);
-    let hello = ChannelHello { version: 1, index: 0, session: SessionId([1; 16]) }.encode();
+    let end = RoundEnd { round: 1, last: false, pages: PageCounts { raw: 2, zero: 3 } }.encode(0);
     for length in 0..64 {
         let resized = |frame: &[u8]| {
             let mut body = frame[HEADER_BYTES..].to_vec();
@@ -254,7 +259,6 @@ fn fixed_parts_of_any_other_size_are_refused() {
             body
         };
         assert_eq!(RoundEnd::decode(&resized(&end)).is_ok(), length == end.len() - HEADER_BYTES);
-        assert_eq!(ChannelHello::decode(&resized(&hello)).is_ok(), length == hello.len() - HEADER_BYTES);
     }
 }
 
@@ -312,12 +316,9 @@ fn nesting_without_end_is_refused() {
 
 #[test]
 fn a_device_that_is_named_twice_is_refused_before_a_page_moves() {
-    let info = DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 1 };
+    let info = DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 1, oldest: 1 };
     let machine = DeviceState { id: "machine".into(), kind: "machine".into(), version: 1, body: Vec::new() };
     let hello = Hello {
-        version: 1,
-        oldest_version: 1,
-        release: String::new(),
         session: SessionId([1; 16]),
         channels: 1,
         page_bytes: 4096,
@@ -331,7 +332,7 @@ fn a_device_that_is_named_twice_is_refused_before_a_page_moves() {
 
 #[test]
 fn each_kind_of_frame_has_its_own_cap() {
-    for kind in [FrameKind::Control, FrameKind::ChannelHello, FrameKind::Pages, FrameKind::RoundEnd] {
+    for kind in [FrameKind::Control, FrameKind::Pages, FrameKind::RoundEnd] {
         let mut raw = FrameHeader::encode(kind, 0, &[]);
         raw[4..8].copy_from_slice(&kind.max_length().to_le_bytes());
         assert!(FrameHeader::decode(&raw).is_ok());
@@ -345,17 +346,17 @@ fn a_flag_that_does_not_exist_is_refused() {
     let mut raw = FrameHeader::encode(FrameKind::Control, 0, &[]);
     raw[3] = 1;
     assert!(FrameHeader::decode(&raw).is_err());
-    let mut end = RoundEnd { round: 1, last: false, raw_pages: 2, zero_pages: 3 }.encode(0);
+    let mut end = RoundEnd { round: 1, last: false, pages: PageCounts { raw: 2, zero: 3 } }.encode(0);
     end[HEADER_BYTES + 4] = 2;
     assert!(RoundEnd::decode(&end[HEADER_BYTES..]).is_err());
 }
 
 #[test]
-fn a_message_with_a_field_too_many_is_refused() {
+fn behind_the_handshake_a_message_with_a_field_too_many_is_refused() {
     let field = |name: &str, value: &[u8]| [&text(name)[..], value].concat();
-    let good = [&[5 << 5 | 1][..], &text("Switchover"), &[5 << 5 | 1], &field("round", &[3])].concat();
-    assert_eq!(Message::decode(&good), Ok(Message::Switchover { round: 3 }));
-    let more =
-        [&[5 << 5 | 1][..], &text("Switchover"), &[5 << 5 | 2], &field("round", &[3]), &field("more", &[1])];
+    let map = |pairs: u8| [5 << 5 | pairs];
+    let good = [&map(1)[..], &text("Ready"), &map(1), &field("nanoseconds", &[3])].concat();
+    assert_eq!(Message::decode(&good), Ok(Message::Ready(Ack { nanoseconds: 3 })));
+    let more = [&map(1)[..], &text("Ready"), &map(2), &field("nanoseconds", &[3]), &field("more", &[1])];
     assert!(Message::decode(&more.concat()).is_err());
 }

@@ -7,12 +7,13 @@
 use std::{sync::Arc, time::Duration};
 
 use transport::{Connection, Listener, TransportError};
-use wire::{ChannelHello, FrameKind, Hello, Message, SessionId, WireError};
+use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
 
 use super::lobby::{Lobby, Place, Seat};
 use crate::{
     ThreadRole, Threads, chain,
-    frames::{FrameError, FrameReader},
+    frames::{FrameError, FrameReader, MessageSender},
+    greet::{self, GreetError},
     threads,
 };
 
@@ -25,9 +26,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Visitor {
     /// A source that wants to migrate.
-    Source { connection: Arc<Connection>, reader: FrameReader, hello: Box<Hello> },
+    Source { connection: Arc<Connection>, reader: FrameReader, hello: Box<Hello>, source: Greeted },
     /// A page channel of a session.
-    Channel { connection: Arc<Connection>, reader: FrameReader, hello: ChannelHello },
+    Channel { connection: Arc<Connection>, greeting: Greeting, agreed: Agreed },
     /// A source that lost its link and wants to know what became of its session.
     Asker { connection: Arc<Connection>, reader: FrameReader, session: SessionId },
 }
@@ -36,11 +37,11 @@ pub(super) enum Visitor {
 pub(super) type Admit = Arc<dyn Fn(Visitor, Seat) + Send + Sync>;
 
 /// Accepts until the listener is stopped.
-pub(super) fn keep(listener: &Listener, threads: &Arc<dyn Threads>, admit: &Admit) {
+pub(super) fn keep(listener: &Listener, threads: &Arc<dyn Threads>, ours: &Arc<Offer>, admit: &Admit) {
     let lobby = Arc::new(Lobby::default());
     loop {
         match listener.accept() {
-            Ok(connection) => introduce(connection, threads, admit.clone(), &lobby),
+            Ok(connection) => introduce(connection, threads, ours.clone(), admit.clone(), &lobby),
             Err(TransportError::Stopped) => return,
             Err(error) => {
                 tracing::warn!("Accepting on {} failed: {error}", listener.address());
@@ -50,10 +51,16 @@ pub(super) fn keep(listener: &Listener, threads: &Arc<dyn Threads>, admit: &Admi
     }
 }
 
-fn introduce(connection: Connection, threads: &Arc<dyn Threads>, admit: Admit, lobby: &Arc<Lobby>) {
+fn introduce(
+    connection: Connection,
+    threads: &Arc<dyn Threads>,
+    ours: Arc<Offer>,
+    admit: Admit,
+    lobby: &Arc<Lobby>,
+) {
     let place = lobby.enter(connection);
     let theirs = lobby.clone();
-    let meet = move || match meet(place) {
+    let meet = move || match meet(place, &ours) {
         Ok(visitor) => match theirs.seat() {
             Some(seat) => admit(visitor, seat),
             None => tracing::warn!("A connection was closed: too many others are waiting"),
@@ -66,24 +73,60 @@ fn introduce(connection: Connection, threads: &Arc<dyn Threads>, admit: Admit, l
     }
 }
 
-/// Reads the first frame.
-fn meet(place: Place) -> Result<Visitor, FrameError> {
+/// Why a connection is of no use.
+#[derive(Debug, thiserror::Error)]
+enum MeetError {
+    #[error(transparent)]
+    Greet(#[from] GreetError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("A connection for {role:?} of session {session} begins with {message}")]
+    Message { role: Role, session: SessionId, message: &'static str },
+}
+
+/// Exchanges greetings, and reads the first frame where there is one.
+fn meet(place: Place, ours: &Offer) -> Result<Visitor, MeetError> {
     let connection = place.connection().clone();
     connection.set_receive_timeout(Some(INTRODUCTION_TIMEOUT))?;
-    let mut reader = FrameReader::new();
-    let first = match reader.read(&connection)? {
-        (FrameKind::ChannelHello, body) => Ok(ChannelHello::decode(body)?),
-        (FrameKind::Control, body) => Err(Message::decode(body)?),
-        (other, _) => return Err(WireError::Kind { found: other as u8 }.into()),
+    let (greeting, agreed) = greet::welcome(&connection, ours)?;
+    let visitor = match greeting.role {
+        Role::Pages => Visitor::Channel { connection: connection.clone(), greeting, agreed },
+        Role::Control | Role::Ask => first_message(&connection, greeting, agreed)?,
     };
     connection.set_receive_timeout(None)?;
     place.leave()?;
-    match first {
-        Ok(hello) => Ok(Visitor::Channel { connection, reader, hello }),
-        Err(Message::Hello(hello)) => Ok(Visitor::Source { connection, reader, hello: Box::new(hello) }),
-        Err(Message::Ask { session }) => Ok(Visitor::Asker { connection, reader, session }),
-        Err(other) => {
-            Err(WireError::Malformed(format!("a connection that begins with {}", other.name())).into())
+    Ok(visitor)
+}
+
+/// Reads what a source says first, which must be of the session that it greeted with.
+fn first_message(
+    connection: &Arc<Connection>,
+    Greeting { role, session, offer, .. }: Greeting,
+    agreed: Agreed,
+) -> Result<Visitor, MeetError> {
+    let (mut reader, connection) = (FrameReader::new(), connection.clone());
+    let message = reader.read_message(&connection).inspect_err(|error| {
+        if let FrameError::Wire(error) = error {
+            refuse(&connection, error);
         }
+    })?;
+    match (role, message) {
+        (Role::Control, Message::Hello(hello)) if hello.session == session => {
+            let source = Greeted { agreed, release: offer.release };
+            Ok(Visitor::Source { connection, reader, hello: Box::new(hello), source })
+        }
+        (Role::Ask, Message::Ask { session: asked }) if asked == session => {
+            Ok(Visitor::Asker { connection, reader, session })
+        }
+        (_, message) => Err(MeetError::Message { role, session, message: message.name() }),
     }
+}
+
+/// A source whose first word is not understood is told so: it is of a release that does not keep to what was agreed.
+fn refuse(connection: &Connection, error: &WireError) {
+    let reasons = vec![format!("The destination does not understand the source's first message: {error}")];
+    // A source that does not hear it sees the end of the connection.
+    let _ = MessageSender::new().send(connection, &Message::Refuse(Refuse { reasons }));
 }

@@ -12,7 +12,9 @@ use std::{
 use parking_lot::Mutex;
 use rustix::net::getpeername;
 use transport::Connection;
-use wire::{Digest, FrameKind, Hello, Message, SessionId};
+use wire::{Digest, FrameKind, GREETING_BYTES, Hello, Message, PageCounts, SessionId};
+
+use crate::page_counters::PageCounters;
 
 /// An attempt, as far as it came.
 #[derive(Clone, Debug)]
@@ -52,18 +54,16 @@ pub struct AttemptFigures {
 pub struct ChannelFigures {
     /// Number, from 0.
     pub index: u16,
-    /// Frames that came whole, the hello included.
+    /// Frames that came whole, the greeting included.
     pub frames: u64,
     /// Bytes of the stream up to the end of the last of them, page data included.
     pub bytes: u64,
-    /// Pages with contents.
-    pub raw_pages: u64,
-    /// Pages as zero.
-    pub zero_pages: u64,
+    /// Pages.
+    pub pages: PageCounts,
     /// Rounds that came to their end.
     pub rounds: u32,
-    /// Kind of the last frame that came whole.
-    pub last_frame: FrameKind,
+    /// Kind of the last frame that came whole; `None` as long as there is only the greeting.
+    pub last_frame: Option<FrameKind>,
     /// What was wrong with the stream.
     pub error: Option<String>,
 }
@@ -84,19 +84,18 @@ pub(super) struct ChannelCounts {
     index: u16,
     frames: AtomicU64,
     bytes: AtomicU64,
-    pub(super) raw_pages: AtomicU64,
-    pub(super) zero_pages: AtomicU64,
+    pub(super) pages: PageCounters,
     pub(super) rounds: AtomicU32,
-    last: Mutex<(FrameKind, Option<String>)>,
+    last: Mutex<(Option<FrameKind>, Option<String>)>,
 }
 
 impl Counts {
     /// Of the attempt that `hello` began.
-    pub(super) fn new(hello: &Hello, connection: &Connection) -> Self {
+    pub(super) fn new(hello: &Hello, release: &str, connection: &Connection) -> Self {
         let address = getpeername(connection).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
         let first = AttemptFigures {
             session: hello.session,
-            release: hello.release.clone(),
+            release: release.into(),
             address: address.map(|address| address.to_string()),
             began: SystemTime::now(),
             took: Duration::ZERO,
@@ -152,12 +151,11 @@ impl Counts {
     pub(super) fn channel(&self, index: u16) -> Arc<ChannelCounts> {
         let counts = Arc::new(ChannelCounts {
             index,
-            frames: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            raw_pages: AtomicU64::new(0),
-            zero_pages: AtomicU64::new(0),
+            frames: AtomicU64::new(1),
+            bytes: AtomicU64::new(GREETING_BYTES as u64),
+            pages: PageCounters::default(),
             rounds: AtomicU32::new(0),
-            last: Mutex::new((FrameKind::ChannelHello, None)),
+            last: Mutex::default(),
         });
         self.channels.lock().push(counts.clone());
         counts
@@ -182,7 +180,7 @@ impl ChannelCounts {
     pub(super) fn frame(&self, kind: FrameKind, bytes: u64) {
         self.frames.fetch_add(1, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
-        self.last.lock().0 = kind;
+        self.last.lock().0 = Some(kind);
     }
 
     pub(super) fn broke(&self, reason: &str) {
@@ -195,8 +193,7 @@ impl ChannelCounts {
             index: self.index,
             frames: self.frames.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
-            raw_pages: self.raw_pages.load(Ordering::Relaxed),
-            zero_pages: self.zero_pages.load(Ordering::Relaxed),
+            pages: self.pages.get(),
             rounds: self.rounds.load(Ordering::Relaxed),
             last_frame,
             error,

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender as Queue};
 use migration::Status;
 use parking_lot::Mutex;
 use transport::Stopper;
+use wire::PageCounts;
 
 use super::{Input, Shared, figures::AttemptFigures};
 
@@ -30,10 +31,8 @@ pub struct Snapshot {
     pub status: Status,
     /// Bytes of pages that arrived in this attempt.
     pub bytes: u64,
-    /// Pages that arrived with contents.
-    pub raw_pages: u64,
-    /// Pages that arrived as zero.
-    pub zero_pages: u64,
+    /// Pages that arrived.
+    pub pages: PageCounts,
     /// CPU time of the engine's threads.
     pub cpu: Duration,
     /// Why the last attempt came to nothing; `None` once another has begun.
@@ -69,8 +68,7 @@ impl Handle {
         Snapshot {
             status: view.status,
             bytes: view.arrived.bytes.load(Ordering::Relaxed),
-            raw_pages: view.arrived.raw_pages.load(Ordering::Relaxed),
-            zero_pages: view.arrived.zero_pages.load(Ordering::Relaxed),
+            pages: view.arrived.pages.get(),
             cpu: self.shared.cpu.total(),
             last_failure: view.last_failure.clone(),
             attempt: view.counts.as_ref().map(|counts| counts.figures()),

@@ -13,11 +13,7 @@ mod newcomer;
 mod receiver;
 mod scan;
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Queue, bounded, unbounded};
 use migration::{
@@ -28,7 +24,7 @@ use parking_lot::Mutex;
 use ram::{PageSums, Placer};
 use state::DeviceState;
 use transport::{Connection, Listener, Stopper};
-use wire::{BlockInfo, Digest, Hello, Message, SessionId};
+use wire::{Agreed, BlockInfo, Digest, Greeted, Greeting, Hello, Message, Offer, SessionId, StateVersions};
 
 use self::{
     attempt::{Attempt, Link, serve},
@@ -81,17 +77,18 @@ enum Input {
     Stop,
 }
 
-/// Waits for sources at `listener`, and takes the first machine in that arrives whole.
+/// Waits for sources at `listener`, and takes the first machine in that arrives whole. `offer` is what this side can do.
 ///
 /// # Errors
 /// No threads can be started.
 pub fn listen(
     machine: Box<dyn DestinationMachine>,
     listener: Listener,
+    offer: Offer,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
     let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
-    listen_on(&threads, machine, listener, observer)
+    listen_on(&threads, machine, listener, offer, observer)
 }
 
 /// Like [`listen`], with threads of the caller's making.
@@ -102,6 +99,7 @@ pub fn listen_on(
     threads: &Arc<dyn Threads>,
     machine: Box<dyn DestinationMachine>,
     listener: Listener,
+    offer: Offer,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
     let view = Mutex::new(View { status: Status::Setup, ..View::default() });
@@ -114,7 +112,8 @@ pub fn listen_on(
         let _ = door_queue.send(Input::Visitor(visitor, seat));
     });
     let door_threads = threads.clone();
-    let keep = move || door::keep(&listener, &door_threads, &admit);
+    let offer = Arc::new(offer);
+    let keep = move || door::keep(&listener, &door_threads, &offer, &admit);
     let failed =
         |reason| tracing::error!("{reason}: no source can connect any more, start this process anew");
     let door = threads::spawn(threads, ThreadRole::Accept, "mig-accept", keep, failed)?;
@@ -128,6 +127,7 @@ pub fn listen_on(
         destination: Destination::default(),
         number: 0,
         link: None,
+        agreed: None,
         attempt: None,
         newcomer: None,
         status: Status::None,
@@ -162,6 +162,8 @@ struct Host {
     /// Number of the attempt.
     number: u32,
     link: Option<Link>,
+    /// With the source that is being served.
+    agreed: Option<Agreed>,
     attempt: Option<Attempt>,
     /// A source that came while another was being served.
     newcomer: Option<Newcomer>,
@@ -238,15 +240,25 @@ impl Host {
 
     fn visitor_came(&mut self, visitor: Visitor) -> Vec<Action> {
         match visitor {
-            Visitor::Source { connection, reader, hello } => self.source_came(connection, reader, *hello),
-            Visitor::Channel { connection, reader, hello } => self.channel_came(connection, reader, hello),
+            Visitor::Source { connection, reader, hello, source } => {
+                self.source_came(connection, reader, *hello, source)
+            }
+            Visitor::Channel { connection, greeting, agreed } => {
+                self.channel_came(connection, &greeting, agreed)
+            }
             Visitor::Asker { connection, reader, session } => self.asked(connection, reader, session),
         }
     }
 
-    fn source_came(&mut self, connection: Arc<Connection>, reader: FrameReader, hello: Hello) -> Vec<Action> {
+    fn source_came(
+        &mut self,
+        connection: Arc<Connection>,
+        reader: FrameReader,
+        hello: Hello,
+        source: Greeted,
+    ) -> Vec<Action> {
         if self.destination.is_busy() {
-            let newcomer = Newcomer::new(connection, reader, hello, self.now());
+            let newcomer = Newcomer::new(connection, reader, hello, source, self.now());
             match self.newcomer.take_if(|earlier| !earlier.is_gone()) {
                 Some(earlier) => {
                     newcomer.refuse();
@@ -259,10 +271,11 @@ impl Host {
         self.number += 1;
         {
             let mut view = self.shared.view.lock();
-            view.counts = Some(Arc::new(Counts::new(&hello, &connection)));
+            view.counts = Some(Arc::new(Counts::new(&hello, &source.release, &connection)));
             view.arrived = Arc::default();
             view.last_failure = None;
         }
+        self.agreed = Some(source.agreed);
         self.link = Some(Link::new(connection, reader));
         self.destination.handle(self.now(), Event::Message(Message::Hello(hello)))
     }
@@ -273,8 +286,8 @@ impl Host {
         let busy = self.destination.is_busy();
         match self.newcomer.take_if(|newcomer| !busy || newcomer.until() <= now) {
             Some(newcomer) if busy => newcomer.refuse(),
-            Some(Newcomer { connection, reader, hello, .. }) => {
-                return self.source_came(connection, reader, hello);
+            Some(Newcomer { connection, reader, hello, source, .. }) => {
+                return self.source_came(connection, reader, hello, source);
             }
             None => {}
         }
@@ -298,25 +311,26 @@ impl Host {
     fn channel_came(
         &mut self,
         connection: Arc<Connection>,
-        reader: FrameReader,
-        hello: wire::ChannelHello,
+        greeting: &Greeting,
+        agreed: Agreed,
     ) -> Vec<Action> {
         let Some(attempt) = &mut self.attempt else { return Vec::new() };
-        let wanted = hello.session == self.destination.session()
-            && attempt.hello.common_version() == Ok(hello.version)
-            && hello.index < attempt.expected
-            && !attempt.indices.contains(&hello.index);
+        let index = greeting.index;
+        let wanted = greeting.session == self.destination.session()
+            && self.agreed == Some(agreed)
+            && index < attempt.expected
+            && !attempt.indices.contains(&index);
         if !wanted {
             tracing::warn!("A page channel was closed: it does not belong to the migration under way");
             return Vec::new();
         }
         let Some(all) = self.shared.view.lock().counts.clone() else { return Vec::new() };
         let receiver = Receiver {
-            counts: all.channel(hello.index),
+            counts: all.channel(index),
             all,
-            index: hello.index,
+            index,
             connection: connection.clone(),
-            reader,
+            reader: FrameReader::new(),
             placer: attempt.placer.clone(),
             barrier: attempt.barrier.clone(),
             arrived: attempt.arrived.clone(),
@@ -329,7 +343,7 @@ impl Host {
         let failed = move |reason| {
             let _ = lost.send(Input::ChannelDone(number, Err(reason)));
         };
-        let name = format!("mig-recv-{}", hello.index);
+        let name = format!("mig-recv-{index}");
         match threads::spawn(&self.threads, ThreadRole::Channel, name, serve, failed) {
             Ok(thread) => attempt.threads.push(thread),
             Err(error) => {
@@ -339,7 +353,7 @@ impl Host {
             }
         }
         attempt.connections.push(connection);
-        attempt.indices.push(hello.index);
+        attempt.indices.push(index);
         if attempt.indices.len() == usize::from(attempt.expected) {
             self.tell(Status::Active);
             return self.destination.handle(self.now(), Event::ChannelsOpen);
@@ -353,9 +367,8 @@ impl Host {
         if attempt.done < attempt.expected {
             return Vec::new();
         }
-        let raw_pages = attempt.arrived.raw_pages.load(Ordering::Relaxed);
-        let zero_pages = attempt.arrived.zero_pages.load(Ordering::Relaxed);
-        self.destination.handle(self.now(), Event::AllReceived { raw_pages, zero_pages })
+        let pages = attempt.arrived.pages.get();
+        self.destination.handle(self.now(), Event::AllReceived(pages))
     }
 
     /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
@@ -365,7 +378,7 @@ impl Host {
             let reason = format!("The migration thread panicked: {panic}");
             tracing::error!("{reason}");
             match (is_check, is_run) {
-                (true, _) => Some(Event::Checked(vec![reason])),
+                (true, _) => Some(Event::Checked(Err(vec![reason]))),
                 // Some of the machine may have run. It must not run at the source again.
                 (_, true) => Some(Event::Started),
                 _ => Some(Event::MachineFailed(reason)),
@@ -376,11 +389,11 @@ impl Host {
     fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Check(hello) => {
-                let reasons = self.check(&hello);
-                if reasons.is_empty() {
+                let checked = self.check(&hello);
+                if checked.is_ok() {
                     self.attempt = Some(self.new_attempt(hello));
                 }
-                Some(Event::Checked(reasons))
+                Some(Event::Checked(checked))
             }
             Action::Send(message) => {
                 let link = self.link.as_mut()?;
@@ -421,16 +434,18 @@ impl Host {
         }
     }
 
-    fn check(&self, hello: &Hello) -> Vec<String> {
+    /// What of the states that come is read here, or every reason why the machine cannot come.
+    fn check(&self, hello: &Hello) -> Result<Vec<StateVersions>, Vec<String>> {
         let ram = self.machine.ram();
         let blocks = ram.blocks().iter().map(|block| BlockInfo {
             name: block.name().into(),
             guest_address: block.guest_address(),
             bytes: block.bytes(),
         });
-        let mut reasons = hello.mismatches(&blocks.collect::<Vec<_>>(), &self.machine.devices());
+        let devices = self.machine.devices();
+        let mut reasons = hello.mismatches(&blocks.collect::<Vec<_>>(), &devices);
         reasons.extend(self.machine.check(hello));
-        reasons
+        if reasons.is_empty() { Ok(wire::reads(&hello.devices, &devices)) } else { Err(reasons) }
     }
 
     fn new_attempt(&self, hello: Box<Hello>) -> Attempt {

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use migration::Time;
 use transport::Connection;
-use wire::{Hello, Message, Refuse};
+use wire::{Greeted, Hello, Message, Refuse};
 
 use crate::frames::{FrameReader, MessageSender};
 
@@ -15,13 +15,20 @@ pub(super) struct Newcomer {
     pub(super) connection: Arc<Connection>,
     pub(super) reader: FrameReader,
     pub(super) hello: Hello,
+    pub(super) source: Greeted,
     until: Time,
 }
 
 impl Newcomer {
     /// One that came now.
-    pub(super) fn new(connection: Arc<Connection>, reader: FrameReader, hello: Hello, now: Time) -> Self {
-        Self { connection, reader, hello, until: now + PATIENCE }
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        reader: FrameReader,
+        hello: Hello,
+        source: Greeted,
+        now: Time,
+    ) -> Self {
+        Self { connection, reader, hello, source, until: now + PATIENCE }
     }
 
     /// When it is to be refused at the latest.

@@ -7,20 +7,22 @@ use std::sync::{
 
 use ram::{PageSums, Placer};
 use transport::{Connection, Piece};
-use wire::{Batch, Encoding, FrameKind, RoundEnd, WireError};
+use wire::{Batch, Encoding, FrameKind, GREETING_BYTES, PageCounts, RoundEnd, WireError};
 
 use super::{
     barrier::Barrier,
     figures::{ChannelCounts, Counts},
     scan::Scan,
 };
-use crate::frames::{FrameError, FrameReader};
+use crate::{
+    frames::{FrameError, FrameReader},
+    page_counters::PageCounters,
+};
 
 /// What has arrived so far, over all channels.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
-    pub(super) raw_pages: AtomicU64,
-    pub(super) zero_pages: AtomicU64,
+    pub(super) pages: PageCounters,
     pub(super) bytes: AtomicU64,
 }
 
@@ -29,11 +31,8 @@ pub(super) struct Arrived {
 pub(super) enum ReceiveError {
     #[error("Page channel {channel}")]
     Frame { channel: u16, source: FrameError },
-    #[error(
-        "Page channel {channel}: round {round} ended with {found_raw} pages and {found_zero} zero pages, {raw} and {zero} \
-         were sent"
-    )]
-    Count { channel: u16, round: u32, found_raw: u64, found_zero: u64, raw: u64, zero: u64 },
+    #[error("Page channel {channel}: {found} arrived in round {round}, {sent} were sent")]
+    Count { channel: u16, round: u32, found: PageCounts, sent: PageCounts },
     #[error("Page channel {channel}: round {found} came while round {expected} was due")]
     Round { channel: u16, found: u32, expected: u32 },
     #[error("Memory is not as it was placed: {0}")]
@@ -46,7 +45,6 @@ pub(super) enum ReceiveError {
 pub(super) struct Receiver {
     pub(super) index: u16,
     pub(super) connection: Arc<Connection>,
-    /// Has read the channel's hello already.
     pub(super) reader: FrameReader,
     pub(super) placer: Arc<Placer>,
     pub(super) barrier: Arc<Barrier>,
@@ -62,8 +60,7 @@ pub(super) struct Receiver {
 #[derive(Default)]
 struct Round {
     number: u32,
-    raw_pages: u64,
-    zero_pages: u64,
+    pages: PageCounts,
 }
 
 impl Receiver {
@@ -72,8 +69,8 @@ impl Receiver {
         let mut batch = Batch::default();
         let mut pieces = Vec::with_capacity(wire::MAX_RUNS);
         let mut round = Round::default();
-        let mut page_bytes = 0;
-        self.counts.frame(FrameKind::ChannelHello, self.reader.offset());
+        // What the reader does not count.
+        let mut other_bytes = GREETING_BYTES as u64;
         loop {
             let (kind, body) =
                 self.reader.read(&self.connection).map_err(|source| failed(self.index, source))?;
@@ -82,12 +79,12 @@ impl Receiver {
                     let decoded = batch.decode_from(body, |block| self.placer.block_pages(block));
                     decoded.map_err(|error| failed(self.index, error.into()))?;
                     self.place(&batch, &mut pieces, &mut round)?;
-                    page_bytes += batch.raw_pages() * wire::PAGE_BYTES as u64;
+                    other_bytes += batch.data_bytes();
                 }
                 FrameKind::RoundEnd => {
                     let end = RoundEnd::decode(body).map_err(|error| failed(self.index, error.into()))?;
                     self.check(&end, &round)?;
-                    self.counts.frame(kind, self.reader.offset() + page_bytes);
+                    self.counts.frame(kind, self.reader.offset() + other_bytes);
                     self.counts.rounds.fetch_add(1, Ordering::Relaxed);
                     if !self.barrier.wait() {
                         return Err(ReceiveError::Stopped);
@@ -101,7 +98,7 @@ impl Receiver {
                 }
                 other => return Err(failed(self.index, WireError::Kind { found: other as u8 }.into())),
             }
-            self.counts.frame(kind, self.reader.offset() + page_bytes);
+            self.counts.frame(kind, self.reader.offset() + other_bytes);
         }
     }
 
@@ -130,14 +127,11 @@ impl Receiver {
         unsafe { self.connection.receive_pieces(pieces) }
             .map_err(|error| failed(self.index, error.into()))?;
         self.sum_up(batch);
-        let (raw_pages, zero_pages) = (batch.raw_pages(), batch.zero_pages());
-        round.raw_pages += raw_pages;
-        round.zero_pages += zero_pages;
-        self.counts.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
-        self.counts.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
-        self.arrived.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
-        self.arrived.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
-        self.arrived.bytes.fetch_add(raw_pages * wire::PAGE_BYTES as u64, Ordering::Relaxed);
+        let pages = batch.pages();
+        round.pages += pages;
+        self.counts.pages.add(pages);
+        self.arrived.pages.add(pages);
+        self.arrived.bytes.fetch_add(batch.data_bytes(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -171,15 +165,9 @@ impl Receiver {
                 expected: round.number,
             });
         }
-        if (end.raw_pages, end.zero_pages) != (round.raw_pages, round.zero_pages) {
-            return Err(ReceiveError::Count {
-                channel: self.index,
-                round: round.number,
-                found_raw: round.raw_pages,
-                found_zero: round.zero_pages,
-                raw: end.raw_pages,
-                zero: end.zero_pages,
-            });
+        if end.pages != round.pages {
+            let (channel, round, found, sent) = (self.index, round.number, round.pages, end.pages);
+            return Err(ReceiveError::Count { channel, round, found, sent });
         }
         Ok(())
     }

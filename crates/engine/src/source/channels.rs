@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
 use migration::source::Event;
 use ram::{DirtyLog, PageSums, Ram, Touched};
 use transport::{Connection, Pacer};
-use wire::{Digest, SessionId};
+use wire::{Agreed, Digest, SessionId};
 
 use super::{
     DIAL_TIMEOUT,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     ThreadRole, Threads, chain,
     cpu_time::{CpuTime, ThreadClock},
-    threads,
+    greet, threads,
 };
 
 /// How often a channel is looked at that nothing is sent on yet.
@@ -40,6 +40,9 @@ pub(super) struct Resources {
     pub(super) threads: Arc<dyn Threads>,
     /// Channels go where the control connection goes.
     pub(super) control: Arc<Connection>,
+    pub(super) agreed: Agreed,
+    /// Of this side.
+    pub(super) release: String,
     pub(super) session: SessionId,
     pub(super) ram: Ram,
     pub(super) log: Arc<dyn DirtyLog>,
@@ -90,8 +93,10 @@ impl Channels {
     fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
         let connection = resources.control.dial_again(DIAL_TIMEOUT).map_err(|error| chain(&error))?;
         let connection = Arc::new(connection);
-        let mut sender = Sender::new(index, connection.clone(), resources);
-        sender.greet(resources.session, wire::PROTOCOL_VERSION).map_err(|error| chain(&error))?;
+        let greeted =
+            greet::on_channel(&connection, resources.agreed, &resources.release, index, resources.session);
+        greeted.map_err(|error| chain(&error))?;
+        let sender = Sender::new(index, connection.clone(), resources);
         let (queue, work) = unbounded();
         let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());
         let serve = move || serve(sender, &work, &tally, &cpu);
@@ -173,13 +178,12 @@ impl Tally {
         let mut round = self.lock();
         round.0 += 1;
         round.1.bytes += sent.bytes;
-        round.1.raw_pages += sent.raw_pages;
-        round.1.zero_pages += sent.zero_pages;
+        round.1.pages += sent.pages;
         if round.0 == self.channels {
-            let ChannelRound { bytes, raw_pages, zero_pages } = round.1;
+            let ChannelRound { bytes, pages } = round.1;
             drop(round);
             let digest = self.sums.as_ref().filter(|_| last).map(|sums| sums.pieces());
-            (self.report)(Event::RoundSent { bytes, raw_pages, zero_pages, digest });
+            (self.report)(Event::RoundSent { bytes, pages, digest });
         }
     }
 

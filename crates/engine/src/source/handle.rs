@@ -10,6 +10,7 @@ use migration::{
     source::{Event, Verdict},
 };
 use parking_lot::Mutex;
+use wire::PageCounts;
 
 use super::{Input, RoundStalls, Shared};
 
@@ -39,10 +40,8 @@ pub struct Snapshot {
     pub elapsed: Duration,
     /// Bytes sent, the round under way included.
     pub sent_bytes: u64,
-    /// Pages sent with contents, the round under way included.
-    pub raw_pages: u64,
-    /// Pages sent as zero, the round under way included.
-    pub zero_pages: u64,
+    /// Pages sent, the round under way included.
+    pub pages: PageCounts,
     /// Pages left to send.
     pub remaining_pages: u64,
     /// CPU time of the engine's threads.
@@ -94,22 +93,22 @@ impl Handle {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut source = shared.source.lock();
         let (round_bytes, round_pages) =
-            (load(&shared.progress.sent_bytes), load(&shared.progress.done_pages));
+            (shared.progress.sent_bytes.load(Ordering::Relaxed), shared.progress.pages.get());
         let now = shared.began.elapsed();
-        let progress = source.progress(now, round_bytes, round_pages);
+        let progress = source.progress(now, round_bytes, round_pages.total());
         let statistics = source.statistics().clone();
+        let mut pages = statistics.pages;
+        pages += round_pages;
         Snapshot {
             status: *shared.status.lock(),
             progress,
             params: source.params().clone(),
             elapsed: statistics.total.unwrap_or(now),
             sent_bytes: statistics.bytes + round_bytes,
-            raw_pages: statistics.raw_pages + load(&shared.progress.raw_pages),
-            zero_pages: statistics.zero_pages + load(&shared.progress.zero_pages),
-            remaining_pages: statistics.remaining_pages.saturating_sub(round_pages),
+            pages,
+            remaining_pages: statistics.remaining_pages.saturating_sub(round_pages.total()),
             cpu: shared.cpu.total(),
             channels: shared.channels.load(Ordering::Relaxed),
             fixed_costs: source.fixed_costs(),

@@ -26,7 +26,7 @@ use migration::{
 use parking_lot::Mutex;
 use ram::{DirtySet, PageSums, Touched};
 use transport::{Address, Connection, Pacer, Reach};
-use wire::{BlockInfo, Hello, Message, SessionId};
+use wire::{Agreed, BlockInfo, DeviceInfo, Greeted, Hello, Message, Offer, Role, SessionId};
 
 use self::{
     abandoned::Abandoned,
@@ -38,7 +38,7 @@ use crate::{
     MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, catch_panic, chain,
     cpu_time::{CpuTime, ThreadClock},
     frames::{FrameReader, MessageSender, ReadAhead},
-    threads,
+    greet, threads,
 };
 
 pub use self::{
@@ -61,8 +61,8 @@ pub struct Target {
     pub reach: Reach,
     /// Identifies the attempt; random.
     pub session: SessionId,
-    /// Release of this side, for messages.
-    pub release: String,
+    /// What this side can do, and its release.
+    pub offer: Offer,
     /// What switchovers have cost so far, if that is known.
     pub fixed_costs: FixedCosts,
 }
@@ -87,8 +87,8 @@ struct Shared {
 #[derive(Debug)]
 enum Input {
     Event(Event),
-    /// A dial is over; the number tells it apart from an older one.
-    Dialled(u32, Result<Arc<Connection>, String>),
+    /// A dial is over, greetings included; the number tells it apart from an older one.
+    Dialled(u32, Result<(Arc<Connection>, Greeted), String>),
     /// The reader of control connection number so-and-so heard something or ended.
     Heard(u32, Result<Message, String>),
 }
@@ -171,16 +171,15 @@ fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Re
         guest_address: block.guest_address(),
         bytes: block.bytes(),
     });
+    // What is saved is of the newest version: no older one can be asked for.
+    let devices = machine.devices().into_iter().map(|info| DeviceInfo { oldest: info.version, ..info });
     Ok(Hello {
-        version: wire::PROTOCOL_VERSION,
-        oldest_version: wire::OLDEST_PROTOCOL_VERSION,
-        release: target.release.clone(),
         session: target.session,
         channels: params.channels,
         page_bytes: wire::PAGE_BYTES as u32,
         digest: params.digest,
         blocks: blocks.collect(),
-        devices: machine.devices(),
+        devices: devices.collect(),
         machine: machine.description()?,
     })
 }
@@ -212,6 +211,7 @@ struct Attempt {
 /// The control connection, and the thread that reads it.
 struct Control {
     connection: Arc<Connection>,
+    agreed: Agreed,
     sender: MessageSender,
     ahead: ReadAhead,
     reader: JoinHandle<()>,
@@ -283,7 +283,9 @@ impl Attempt {
             match input {
                 Input::Event(event) => return self.with_its_cause(event, inputs),
                 Input::Dialled(number, _) | Input::Heard(number, _) if number != self.dial => {}
-                Input::Dialled(_, Ok(connection)) => return self.adopt(connection),
+                Input::Dialled(_, Ok((connection, destination))) => {
+                    return self.adopt(connection, destination);
+                }
                 Input::Dialled(_, Err(reason)) | Input::Heard(_, Err(reason)) => {
                     return Event::LinkLost(reason);
                 }
@@ -339,7 +341,7 @@ impl Attempt {
 
     fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Connect => self.dial(),
+            Action::Connect(role) => self.dial(role),
             Action::Send(message) => self.send(&message),
             Action::Prepare { channels } => Some(self.prepare(channels).unwrap_or_else(Event::LinkLost)),
             Action::SendRound { round, last } => self.send_round(round, last),
@@ -370,14 +372,18 @@ impl Attempt {
     }
 
     /// Dials in a thread of its own, so that a cancel does not have to wait for a host that does not answer.
-    fn dial(&mut self) -> Option<Event> {
+    fn dial(&mut self, role: Role) -> Option<Event> {
         self.dial += 1;
         let (number, queue, target) = (self.dial, self.queue.clone(), self.target.clone());
         let dial = move || {
             let dialled = Connection::dial(&target.address, target.reach, DIAL_TIMEOUT);
-            let dialled = dialled.map(Arc::new).map_err(|error| chain(&error));
+            let greeted = dialled.map_err(|error| chain(&error)).and_then(|connection| {
+                let greeted = greet::exchange(&connection, &target.offer, role, target.session);
+                let greeted = greeted.map_err(|error| chain(&error))?;
+                Ok((Arc::new(connection), greeted))
+            });
             // Nobody listens when the attempt is over.
-            let _ = queue.send(Input::Dialled(number, dialled));
+            let _ = queue.send(Input::Dialled(number, greeted));
         };
         let queue = self.queue.clone();
         let failed = move |reason| {
@@ -387,7 +393,7 @@ impl Attempt {
         spawned.err().map(|error| Event::LinkLost(format!("No thread to dial with: {error}")))
     }
 
-    fn adopt(&mut self, connection: Arc<Connection>) -> Event {
+    fn adopt(&mut self, connection: Arc<Connection>, destination: Greeted) -> Event {
         let (number, queue, incoming) = (self.dial, self.queue.clone(), connection.clone());
         let (ahead, reading) = ReadAhead::new();
         let read = move || {
@@ -401,8 +407,10 @@ impl Attempt {
         };
         match threads::spawn(&self.threads, ThreadRole::Control, "mig-control", read, failed) {
             Ok(reader) => {
-                self.control = Some(Control { connection, sender: MessageSender::new(), ahead, reader });
-                Event::Connected
+                let agreed = destination.agreed;
+                let sender = MessageSender::new();
+                self.control = Some(Control { connection, agreed, sender, ahead, reader });
+                Event::Connected(destination)
             }
             Err(error) => Event::LinkLost(format!("No thread to read with: {error}")),
         }
@@ -441,6 +449,8 @@ impl Attempt {
         let resources = channels::Resources {
             threads: self.threads.clone(),
             control: control.connection.clone(),
+            agreed: control.agreed,
+            release: self.target.offer.release.clone(),
             session: self.target.session,
             ram,
             log,
@@ -538,8 +548,7 @@ impl Attempt {
 
 impl RoundProgress {
     fn reset(&self) {
-        for counter in [&self.sent_bytes, &self.done_pages, &self.raw_pages, &self.zero_pages] {
-            counter.store(0, Ordering::Relaxed);
-        }
+        self.sent_bytes.store(0, Ordering::Relaxed);
+        self.pages.reset();
     }
 }

@@ -4,15 +4,15 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
-use wire::{Batch, ChannelHello, Digest, Encoding, MAX_RUNS, RoundEnd, SessionId};
+use wire::{Batch, Digest, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 
 use super::{
     channels::Resources,
     work::{Chunk, RoundProgress, RoundWork},
 };
 
-/// Raw pages in a batch: 1 MiB, which stays in a core's cache between the look for zeros and the copy into the socket.
-const BATCH_PAGES: u64 = 256;
+/// Page data in a batch: 1 MiB, which stays in a core's cache between the look for zeros and the copy into the socket.
+const BATCH_BYTES: u64 = 1 << 20;
 /// Pages in a batch, zero ones included (256 MiB): progress is counted when a batch is sent.
 const BATCH_ANY_PAGES: u64 = 65_536;
 /// How much of a second's bandwidth a batch may be, so that a slow limit is kept evenly.
@@ -22,8 +22,7 @@ const BATCHES_PER_SECOND: u64 = 50;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChannelRound {
     pub(crate) bytes: u64,
-    pub(crate) raw_pages: u64,
-    pub(crate) zero_pages: u64,
+    pub(crate) pages: PageCounts,
 }
 
 /// Why a channel cannot go on.
@@ -49,8 +48,8 @@ pub(crate) struct Sender {
     pub(crate) progress: Arc<RoundProgress>,
     sequence: u32,
     batch: Batch,
-    raw_in_batch: u64,
-    in_batch: u64,
+    bytes_in_batch: u64,
+    pages_in_batch: u64,
     // Kept from batch to batch, so that nothing is allocated on a page's way.
     frame: Vec<u8>,
     pieces: Vec<Piece>,
@@ -73,8 +72,8 @@ impl Sender {
             progress: resources.progress.clone(),
             sequence: 0,
             batch: Batch::default(),
-            raw_in_batch: 0,
-            in_batch: 0,
+            bytes_in_batch: 0,
+            pages_in_batch: 0,
             frame: Vec::with_capacity(16 << 10),
             pieces: Vec::with_capacity(MAX_RUNS),
             words: Vec::with_capacity(128),
@@ -84,13 +83,6 @@ impl Sender {
             sums: resources.sums.clone(),
             verifies: resources.digest == Digest::Full,
         }
-    }
-
-    /// Says which attempt the channel belongs to.
-    pub(crate) fn greet(&mut self, session: SessionId, version: u16) -> Result<(), SendError> {
-        let hello = ChannelHello { version, index: self.index, session };
-        self.sequence = 1;
-        self.connection.send(&hello.encode()).map_err(|source| self.broken(source))
     }
 
     /// Whether the destination has closed the channel.
@@ -106,12 +98,7 @@ impl Sender {
             self.send_chunk(work, chunk)?;
         }
         self.flush(work.last)?;
-        let end = RoundEnd {
-            round: work.round,
-            last: work.last,
-            raw_pages: self.round.raw_pages,
-            zero_pages: self.round.zero_pages,
-        };
+        let end = RoundEnd { round: work.round, last: work.last, pages: self.round.pages };
         let frame = end.encode(self.sequence);
         self.sequence = self.sequence.wrapping_add(1);
         self.round.bytes += frame.len() as u64;
@@ -165,7 +152,7 @@ impl Sender {
         }
         let ram = self.ram.clone();
         let block = &ram.blocks()[chunk.block];
-        let limit = self.batch_pages(work.last);
+        let limit = self.batch_bytes(work.last);
         let mut outcome = Ok(());
         for_each_run(words, chunk.first_page, |first, pages| {
             for page in first..first + pages {
@@ -182,10 +169,10 @@ impl Sender {
 
     /// Adds a page to the batch, and sends the batch when it is full.
     fn add(&mut self, page: u64, encoding: Encoding, limit: u64, last: bool) -> Result<(), SendError> {
-        self.raw_in_batch += u64::from(encoding == Encoding::Raw);
-        self.in_batch += 1;
-        let full = self.batch.push(page, encoding) || self.in_batch >= BATCH_ANY_PAGES;
-        if full || self.raw_in_batch >= limit { self.flush(last) } else { Ok(()) }
+        self.bytes_in_batch += encoding.data_bytes(1);
+        self.pages_in_batch += 1;
+        let full = self.batch.push(page, encoding) || self.pages_in_batch >= BATCH_ANY_PAGES;
+        if full || self.bytes_in_batch >= limit { self.flush(last) } else { Ok(()) }
     }
 
     /// Sends what is in the batch.
@@ -196,8 +183,8 @@ impl Sender {
         self.batch.encode_into(self.sequence, &mut self.frame);
         self.sequence = self.sequence.wrapping_add(1);
         self.collect_pieces();
-        let (raw_pages, zero_pages) = (self.batch.raw_pages(), self.batch.zero_pages());
-        let bytes = self.frame.len() as u64 + raw_pages * PAGE_SIZE as u64;
+        let pages = self.batch.pages();
+        let bytes = self.frame.len() as u64 + self.batch.data_bytes();
         if !last && !self.pacer.wait(bytes) {
             return Err(SendError::Stopped);
         }
@@ -207,14 +194,11 @@ impl Sender {
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
             .map_err(|source| self.broken(source))?;
         self.batch.runs.clear();
-        (self.raw_in_batch, self.in_batch) = (0, 0);
+        (self.bytes_in_batch, self.pages_in_batch) = (0, 0);
         self.round.bytes += bytes;
-        self.round.raw_pages += raw_pages;
-        self.round.zero_pages += zero_pages;
+        self.round.pages += pages;
         self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.progress.done_pages.fetch_add(raw_pages + zero_pages, Ordering::Relaxed);
-        self.progress.raw_pages.fetch_add(raw_pages, Ordering::Relaxed);
-        self.progress.zero_pages.fetch_add(zero_pages, Ordering::Relaxed);
+        self.progress.pages.add(pages);
         Ok(())
     }
 
@@ -237,12 +221,12 @@ impl Sender {
         self.pieces.extend(segments.map(|segment| Piece::new(segment.address, segment.bytes)));
     }
 
-    /// Raw pages in a batch under the bandwidth limit in force.
-    fn batch_pages(&self, last: bool) -> u64 {
+    /// Page data in a batch under the bandwidth limit in force, at least a page.
+    fn batch_bytes(&self, last: bool) -> u64 {
         match self.pacer.rate() {
-            0 => BATCH_PAGES,
-            _ if last => BATCH_PAGES,
-            rate => (rate / BATCHES_PER_SECOND / PAGE_SIZE as u64).clamp(1, BATCH_PAGES),
+            0 => BATCH_BYTES,
+            _ if last => BATCH_BYTES,
+            rate => (rate / BATCHES_PER_SECOND).clamp(PAGE_SIZE as u64, BATCH_BYTES),
         }
     }
 

@@ -7,6 +7,8 @@ use std::sync::{
 
 use ram::{DirtySet, PAGE_SIZE, Ram};
 
+use crate::page_counters::PageCounters;
+
 /// What the channel threads take their pages from in one round. Each takes the next chunk when it is done with its last: a
 /// slow channel takes fewer.
 #[derive(Debug)]
@@ -43,9 +45,7 @@ pub(crate) struct Chunks {
 #[derive(Debug, Default)]
 pub(crate) struct RoundProgress {
     pub(crate) sent_bytes: AtomicU64,
-    pub(crate) done_pages: AtomicU64,
-    pub(crate) raw_pages: AtomicU64,
-    pub(crate) zero_pages: AtomicU64,
+    pub(crate) pages: PageCounters,
 }
 
 /// Smallest of the large chunks: 2 MiB.

@@ -82,7 +82,8 @@ fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let loopback = Address::Tcp { host: "127.0.0.1".into(), port: 0 };
     let listener = Listener::bind(&loopback, Reach::Loopback).unwrap();
     let vacancy = Box::new(There::new(stage.clone()));
-    let arrival = Arc::new(destination::listen(vacancy, listener, Arc::new(Nobody)).unwrap());
+    let arrival =
+        Arc::new(destination::listen(vacancy, listener, wire::Offer::of("test"), Arc::new(Nobody)).unwrap());
     let (between, address) = Between::start(arrival.address());
 
     let departure = Arc::new(OnceLock::<engine::Handle>::new());
@@ -107,7 +108,7 @@ fn live(call: Call, blow: Blow) -> Vec<Seen> {
             address: address.clone(),
             reach: Reach::Loopback,
             session: SessionId([session; 16]),
-            release: "test".into(),
+            offer: wire::Offer::of("test"),
             fixed_costs: FixedCosts::default(),
         };
         engine::start(here.clone(), params, target, Arc::new(Watch(stage.clone()))).unwrap()

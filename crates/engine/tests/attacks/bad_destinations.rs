@@ -12,7 +12,7 @@ use ram::{DirtyLog, Ram};
 use state::{DeviceState, MAX_BODY_BYTES};
 use transport::Address;
 use whimbrel_engine::{MachineError, SourceMachine};
-use wire::{Accept, Ack, DeviceInfo, Message};
+use wire::{Accept, Ack, DeviceInfo, Message, StateVersions};
 
 use crate::{
     assert_moves, assert_runs_here, checked, destination,
@@ -54,7 +54,7 @@ impl Impostor {
     fn welcome(&mut self, channels: u16) -> Peer {
         let mut control = self.accept();
         assert!(matches!(control.hear(), Some(Message::Hello(_))));
-        control.say(&Message::Accept(Accept { version: 1, release: "test".into(), channels }));
+        control.say(&Message::Accept(Accept { channels, reads: reads() }));
         for _ in 0..channels {
             let mut channel = (self.accept)();
             std::thread::spawn(move || {
@@ -76,6 +76,11 @@ impl Impostor {
     fn play(self, part: impl FnOnce(Self) + Send + 'static) -> JoinHandle<()> {
         std::thread::spawn(move || part(self))
     }
+}
+
+/// What a destination reads of the states of the machine.
+fn reads() -> Vec<StateVersions> {
+    ["counter", "ballast"].map(|kind| StateVersions { kind: kind.into(), oldest: 1, newest: 1 }).into()
 }
 
 /// A running machine migrates to the impostor; answers what the source says of the end, and how long that took.
@@ -111,7 +116,7 @@ fn whatever_answers_instead_of_a_destination_the_machine_runs_on() {
     watch::panics();
     let answers: [(&[u8], &str); 4] = [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a Whimbrel migration stream"),
-        (&[0; 64], "not a Whimbrel migration stream"),
+        (&[0; 16], "not a Whimbrel migration stream"),
         (b"WB\x01\x00\xFF\xFF\xFF\xFF\x00\x00\x00\x00\x00\x00\x00\x00", "over the limit"),
         (b"", "closed the connection"),
     ];
@@ -131,7 +136,7 @@ fn whatever_answers_instead_of_a_destination_the_machine_runs_on() {
 fn an_answer_out_of_turn_ends_the_attempt_and_the_machine_runs_on() {
     watch::panics();
     let ack = Ack { nanoseconds: u64::MAX };
-    let accept = |channels| Message::Accept(Accept { version: 1, release: String::new(), channels });
+    let accept = |channels| Message::Accept(Accept { channels, reads: reads() });
     for answer in [
         accept(0),
         accept(3),
@@ -213,8 +218,12 @@ impl SourceMachine for Heavy {
         None
     }
     fn devices(&self) -> Vec<DeviceInfo> {
-        let ballast =
-            |index| DeviceInfo { id: format!("ballast{index}"), kind: "ballast".into(), version: 1 };
+        let ballast = |index| DeviceInfo {
+            id: format!("ballast{index}"),
+            kind: "ballast".into(),
+            version: 1,
+            oldest: 1,
+        };
         (0..BALLAST).map(ballast).collect()
     }
     fn description(&self) -> Result<DeviceState, MachineError> {

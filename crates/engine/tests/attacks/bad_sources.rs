@@ -8,15 +8,15 @@ use ram::{DirtyLog, Ram};
 use state::DeviceState;
 use transport::Address;
 use whimbrel_engine::{MachineError, SourceMachine};
-use wire::{ChannelHello, DeviceInfo, Encoding, Hello, Message, Run, SessionId};
+use wire::{DeviceInfo, Encoding, Message, Offer, Role, Run, SessionId};
 
 use crate::{
     assert_moves, assert_moves_soon, assert_runs_here, checked, destination,
     machine::{
         CounterV1, Machine, description, devices, ram_of,
-        travel::{self, Destination, assert_arrived_whole, migrate, new_session},
+        travel::{self, Destination, assert_arrived_whole, migrate, migrate_as, new_session},
     },
-    peer::{GoodStart, Peer, hello},
+    peer::{GoodStart, Peer, channel_greeting, hello},
     running_machine, watch,
 };
 
@@ -97,11 +97,11 @@ fn another_machine_is_refused_with_every_reason() {
     let mut other = Disguised::new(&machine);
     other.ram = ram_of(64);
     other.devices[0].version = 9;
-    other.devices.push(DeviceInfo { id: "tape0".into(), kind: "tape".into(), version: 1 });
+    other.devices.push(DeviceInfo { id: "tape0".into(), kind: "tape".into(), version: 1, oldest: 1 });
     other.description = DeviceState::encode("machine", &CounterV1 { writes: 77 }).unwrap();
     let (_handle, notes) = migrate(Arc::new(other), destination.handle.address(), checked());
     let Outcome::Failed(reason) = notes.outcome() else { panic!("it cannot have succeeded") };
-    for part in ["Memory differs", "version 9 on the source", "'tape0'", "Another kind of machine"] {
+    for part in ["Memory differs", "comes in version 9", "'tape0'", "Another kind of machine"] {
         assert!(reason.contains(part), "'{part}' is missing in: {reason}");
         wait_until(|| last_failure(&destination).contains(part));
     }
@@ -115,15 +115,20 @@ fn another_version_is_refused_and_both_sides_say_why() {
     let machine = running_machine();
     let destination = destination(&machine);
     let address = destination.handle.address();
-    for (version, oldest_version) in [(0, 0), (9, 9), (u16::MAX, 2)] {
+    for (newest, oldest) in [(0, 0), (9, 9), (u16::MAX, 2)] {
+        let offer = Offer { newest, oldest, release: "other".into(), ..Offer::of("") };
+        // A peer that goes on all the same is not listened to.
         let mut source = Peer::connect(address);
-        let ours = hello(&machine, new_session(), 1);
-        source.say(&Message::Hello(Hello { version, oldest_version, ..ours }));
-        let Some(Message::Refuse(refuse)) = source.hear() else { panic!("it was not refused") };
-        assert!(refuse.reasons[0].contains("upgrade the older side"), "{refuse:?}");
+        source.greet(&offer, Role::Control, new_session());
+        source.say(&Message::Hello(hello(&machine, new_session(), 1)));
         assert_eq!(source.hear(), None, "the connection ends");
-        wait_until(|| last_failure(&destination).contains("upgrade the older side"));
+        let (_handle, notes) = migrate_as(&offer, machine.clone(), address, checked());
+        let Outcome::Failed(reason) = notes.outcome() else { panic!("it cannot have succeeded") };
+        for part in ["(release other)", "(release test)", "upgrade the older"] {
+            assert!(reason.contains(part), "'{part}' is missing in: {reason}");
+        }
     }
+    assert_runs_here(&machine, &destination);
     assert_moves(&machine, &destination);
 }
 
@@ -135,15 +140,18 @@ fn a_source_that_goes_away_in_the_middle_of_anything_is_forgotten() {
     let address = destination.handle.address();
     let whole = Message::Hello(hello(&machine, new_session(), 1)).encode(0).unwrap();
     for length in (0..whole.len()).step_by(7) {
-        Peer::connect(address).throw(&whole[..length]);
+        let mut source = Peer::connect(address);
+        source.greet(&Offer::of("test"), Role::Control, new_session());
+        source.throw(&whole[..length]);
     }
-    for length in [0, 1, 15, 16, 17, 35] {
+    for length in [0, 1, 7, 8, 9, 63] {
         let session = new_session();
         let mut source = Peer::connect(address);
         source.say(&Message::Hello(hello(&machine, session, 2)));
         let answer = source.hear();
         assert!(matches!(answer, Some(Message::Accept(_))), "{answer:?}");
-        Peer::connect(address).throw(&ChannelHello { version: 1, index: 0, session }.encode()[..length]);
+        let greeting = channel_greeting(&Offer::of("test"), session, 0);
+        Peer::connect(address).throw(&greeting[..length]);
         drop(source);
         wait_until_free(&destination);
     }
@@ -247,7 +255,8 @@ fn channels_that_do_not_belong_are_closed_and_those_that_do_are_not_disturbed() 
         Peer::channel(address, session, index).wait_for_end();
     }
     let mut other_version = Peer::connect(address);
-    other_version.throw(&ChannelHello { version: 2, index: 0, session }.encode());
+    let other = Offer { newest: 2, oldest: 2, ..Offer::of("test") };
+    other_version.throw(&channel_greeting(&other, session, 0));
     other_version.wait_for_end();
     let mut twice = Peer::channel(address, session, 1);
     twice.wait_for_end();

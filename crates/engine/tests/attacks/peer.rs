@@ -10,8 +10,8 @@ use std::{
 use transport::Address;
 use whimbrel_engine::SourceMachine;
 use wire::{
-    Batch, BlockInfo, ChannelHello, Complete, Encoding, FrameHeader, HEADER_BYTES, Hello, Message, RoundEnd,
-    Run, SessionId,
+    Batch, BlockInfo, Complete, Encoding, FrameHeader, GREETING_BYTES, Greeting, HEADER_BYTES, Hello,
+    Message, Offer, PageCounts, Role, RoundEnd, Run, SessionId,
 };
 
 use crate::machine::{Machine, description};
@@ -23,6 +23,8 @@ impl<S: Read + Write + Send> Stream for S {}
 pub(crate) struct Peer {
     stream: Box<dyn Stream>,
     said: u32,
+    /// Whether greetings were exchanged, which is done with the first message.
+    greeted: bool,
 }
 
 impl Peer {
@@ -44,7 +46,7 @@ impl Peer {
     }
 
     pub(crate) fn over(stream: impl Stream + 'static) -> Self {
-        Self { stream: Box::new(stream), said: 0 }
+        Self { stream: Box::new(stream), said: 0, greeted: false }
     }
 
     /// Sends any bytes. Answers whether they could be sent.
@@ -52,9 +54,41 @@ impl Peer {
         self.stream.write_all(bytes).is_ok()
     }
 
+    /// Sends a message. A source greets before its first.
     pub(crate) fn say(&mut self, message: &Message) -> bool {
+        match message {
+            Message::Hello(Hello { session, .. }) if !self.greeted => {
+                self.greet(&Offer::of("test"), Role::Control, *session);
+            }
+            Message::Ask { session } if !self.greeted => self.greet(&Offer::of("test"), Role::Ask, *session),
+            _ => {}
+        }
         let frame = self.frame(message);
         self.throw(&frame)
+    }
+
+    /// Greets as a source, and returns what the destination answers.
+    pub(crate) fn greet(&mut self, offer: &Offer, role: Role, session: SessionId) {
+        self.greeted = true;
+        let greeting = Greeting { offer: offer.clone(), role, index: 0, session };
+        if self.throw(&greeting.encode()) {
+            self.hear_greeting();
+        }
+    }
+
+    /// The greeting of the other side; `None` when the connection is over.
+    pub(crate) fn hear_greeting(&mut self) -> Option<Greeting> {
+        let mut bytes = [0; GREETING_BYTES];
+        self.stream.read_exact(&mut bytes).ok()?;
+        Some(Greeting::decode(&bytes).unwrap())
+    }
+
+    /// Hears a source's greeting and answers it.
+    fn welcome(&mut self) -> Option<()> {
+        let Greeting { role, .. } = self.hear_greeting()?;
+        self.greeted = true;
+        let answer = Greeting { offer: Offer::of("test"), role, index: 0, session: SessionId::NONE };
+        self.throw(&answer.encode()).then_some(())
     }
 
     /// The bytes of the next message.
@@ -63,8 +97,11 @@ impl Peer {
         message.encode(self.said - 1).unwrap()
     }
 
-    /// The next message; `None` when the connection is over.
+    /// The next message; `None` when the connection is over. A destination answers the greeting before its first.
     pub(crate) fn hear(&mut self) -> Option<Message> {
+        if !self.greeted {
+            self.welcome()?;
+        }
         let mut raw = [0; HEADER_BYTES];
         match self.stream.read_exact(&mut raw) {
             Ok(()) => {}
@@ -99,8 +136,8 @@ impl Peer {
     /// Opens a page channel.
     pub(crate) fn channel(address: &Address, session: SessionId, index: u16) -> Self {
         let mut channel = Self::connect(address);
-        channel.throw(&ChannelHello { version: 1, index, session }.encode());
-        channel.said = 1;
+        channel.throw(&channel_greeting(&Offer::of("test"), session, index));
+        channel.greeted = true;
         channel
     }
 
@@ -118,10 +155,15 @@ impl Peer {
     }
 
     pub(crate) fn end_round(&mut self, round: u32, last: bool, raw_pages: u64) -> bool {
-        let frame = RoundEnd { round, last, raw_pages, zero_pages: 0 }.encode(self.said);
+        let frame = RoundEnd { round, last, pages: PageCounts { raw: raw_pages, zero: 0 } }.encode(self.said);
         self.said += 1;
         self.throw(&frame)
     }
+}
+
+/// The first bytes of a page channel.
+pub(crate) fn channel_greeting(offer: &Offer, session: SessionId, index: u16) -> Vec<u8> {
+    Greeting { offer: offer.clone(), role: Role::Pages, index, session }.encode().to_vec()
 }
 
 /// What a source of this machine says first.
@@ -132,9 +174,6 @@ pub(crate) fn hello(machine: &Machine, session: SessionId, channels: u16) -> Hel
         bytes: block.bytes(),
     });
     Hello {
-        version: 1,
-        oldest_version: 1,
-        release: "test".into(),
         session,
         channels,
         page_bytes: 4096,
@@ -180,8 +219,7 @@ impl GoodStart {
         let devices = machine.devices().len() as u32;
         self.control.say(&Message::Complete(Complete {
             rounds: 1,
-            raw_pages: 1,
-            zero_pages: 0,
+            pages: PageCounts { raw: 1, zero: 0 },
             devices,
             run: true,
             digest: None,

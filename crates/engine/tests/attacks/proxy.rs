@@ -11,7 +11,7 @@ use std::{
 };
 
 use transport::Address;
-use wire::{FrameHeader, FrameKind, HEADER_BYTES, Message};
+use wire::{FrameHeader, FrameKind, GREETING_BYTES, HEADER_BYTES, Message};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -123,7 +123,13 @@ impl Shared {
         let by_message = number == 0 && way == self.plan.way && !matches!(self.plan.moment, Moment::Byte(..));
         let (mut carried, mut buffer) = (0, vec![0; 1 << 16]);
         loop {
-            let bytes = if by_message {
+            let bytes = if by_message && carried == 0 {
+                let mut greeting = vec![0; GREETING_BYTES];
+                if from.read_exact(&mut greeting).is_err() {
+                    return;
+                }
+                greeting
+            } else if by_message {
                 let Some(frame) = read_frame(from) else { return };
                 frame
             } else {

@@ -209,7 +209,7 @@ impl Drop for Machine {
 }
 
 pub(crate) fn devices() -> Vec<DeviceInfo> {
-    vec![DeviceInfo { id: "counter0".into(), kind: CounterV1::KIND.into(), version: 1 }]
+    vec![DeviceInfo { id: "counter0".into(), kind: CounterV1::KIND.into(), version: 1, oldest: 1 }]
 }
 
 pub(crate) fn description() -> DeviceState {

@@ -8,7 +8,7 @@ use std::sync::{
 use migration::{FixedCosts, Outcome, Params};
 use transport::{Address, Listener, Reach};
 use whimbrel_engine::{SourceMachine, destination, source};
-use wire::SessionId;
+use wire::{Offer, SessionId};
 
 use super::{Arrival, Machine, Notes, Vacancy, pages_of};
 
@@ -20,10 +20,15 @@ pub(crate) struct Destination {
 
 /// Listens for a machine of that size, which shares its disk.
 pub(crate) fn destination(address: &Address, machine: &Machine) -> Destination {
+    destination_as(&Offer::of("test"), address, machine)
+}
+
+/// The same, of a release that offers this.
+pub(crate) fn destination_as(offer: &Offer, address: &Address, machine: &Machine) -> Destination {
     let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
     let vacancy = Vacancy::new(pages_of(&machine.ram), machine.disk.clone(), arrival.clone());
     let listener = Listener::bind(address, Reach::Loopback).unwrap();
-    let handle = destination::listen(Box::new(vacancy), listener, notes.clone()).unwrap();
+    let handle = destination::listen(Box::new(vacancy), listener, offer.clone(), notes.clone()).unwrap();
     Destination { handle, arrival, notes }
 }
 
@@ -42,12 +47,22 @@ pub(crate) fn migrate(
     to: &Address,
     params: Params,
 ) -> (source::Handle, Arc<Notes>) {
+    migrate_as(&Offer::of("test"), machine, to, params)
+}
+
+/// The same, of a release that offers this.
+pub(crate) fn migrate_as(
+    offer: &Offer,
+    machine: Arc<dyn SourceMachine>,
+    to: &Address,
+    params: Params,
+) -> (source::Handle, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
     let target = source::Target {
         address: to.clone(),
         reach: Reach::Loopback,
         session: new_session(),
-        release: "test".into(),
+        offer: offer.clone(),
         fixed_costs: FixedCosts::default(),
     };
     (source::start(machine, params, target, notes.clone()).unwrap(), notes)

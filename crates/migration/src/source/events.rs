@@ -1,14 +1,14 @@
 //! What goes into the state machine of the source, and what comes out.
 
-use wire::Message;
+use wire::{Greeted, Message, PageCounts, Role};
 
 use crate::Outcome;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The control connection is up, for the first time or again.
-    Connected,
+    /// The control connection is up, for the first time or again, and greetings were exchanged.
+    Connected(Greeted),
     /// The destination said this.
     Message(Message),
     /// Channels are open on this side and dirty logging is on.
@@ -17,10 +17,8 @@ pub enum Event {
     RoundSent {
         /// Bytes, headers included.
         bytes: u64,
-        /// Pages with contents.
-        raw_pages: u64,
-        /// Zero pages.
-        zero_pages: u64,
+        /// Pages.
+        pages: PageCounts,
         /// Of the last round: sums of all pages as they were sent, where asked for.
         digest: Option<Vec<u64>>,
     },
@@ -69,8 +67,8 @@ pub enum Verdict {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Open a control connection; answer with `Connected` or `LinkLost`.
-    Connect,
+    /// Open a connection of this role, and exchange greetings; answer with `Connected` or `LinkLost`.
+    Connect(Role),
     /// Send on the control connection.
     Send(Message),
     /// Open this many channels and start dirty logging; answer with `Prepared`.

@@ -9,7 +9,7 @@ mod rounds;
 
 use std::{collections::VecDeque, time::Duration};
 
-use wire::{Digest, Hello, Message};
+use wire::{Accept, Digest, Greeted, Hello, Message, Role};
 
 pub use self::events::{Action, Event, Verdict};
 use crate::{
@@ -184,7 +184,7 @@ impl Source {
             round_trips: VecDeque::new(),
             next_ping: Time::ZERO,
         };
-        (source, vec![Action::Connect])
+        (source, vec![Action::Connect(Role::Control)])
     }
 
     /// Takes an event in, answers what to do about it.
@@ -200,11 +200,9 @@ impl Source {
             Event::Resumed(result) => self.resumed(now, result),
             _ if matches!(self.state, State::Resuming { .. } | State::Ended) => Vec::new(),
             Event::Message(message) => self.hear(now, message),
-            Event::Connected => self.connected(now),
+            Event::Connected(destination) => self.connected(now, destination),
             Event::Prepared => self.prepared(now),
-            Event::RoundSent { bytes, raw_pages, zero_pages, digest } => {
-                self.round_sent(now, (bytes, raw_pages, zero_pages), digest)
-            }
+            Event::RoundSent { bytes, pages, digest } => self.round_sent(now, bytes, pages, digest),
             Event::DirtyFetched { pages, running } => self.fetched(now, pages, running),
             Event::Stopped { was_running } => self.stopped(now, was_running),
             Event::Saved { devices } => self.saved(now, devices),
@@ -336,9 +334,10 @@ impl Source {
         if rounds && self.running { self.fixed.obstacle(self.params.downtime_limit, now) } else { None }
     }
 
-    fn connected(&mut self, now: Time) -> Vec<Action> {
+    fn connected(&mut self, now: Time, destination: Greeted) -> Vec<Action> {
         match self.state {
             State::Connecting => {
+                self.statistics.destination = Some(destination);
                 self.enter(State::Handshake, now);
                 self.heard = now;
                 vec![Action::Send(Message::Hello(self.hello.clone()))]
@@ -351,16 +350,30 @@ impl Source {
         }
     }
 
+    /// Whether this machine can go to a destination that takes it so.
+    fn can_accept(&self, accept: &Accept) -> Result<(), String> {
+        if accept.channels == 0 || accept.channels > self.hello.channels {
+            return Err(format!("The destination asks for {} channels", accept.channels));
+        }
+        for device in &self.hello.devices {
+            let reads = accept.reads.iter().find(|reads| reads.kind == device.kind);
+            let reads = reads.ok_or_else(|| {
+                format!("The destination does not say which versions of a '{}' state it reads", device.kind)
+            })?;
+            device.agreed(reads)?;
+        }
+        Ok(())
+    }
+
     fn hear(&mut self, now: Time, message: Message) -> Vec<Action> {
         self.heard = now;
         match (self.state, message) {
             (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
             (_, Message::Pong(number)) => self.pong(now, number),
             (State::Handshake, Message::Accept(accept)) => {
-                if accept.channels == 0 || accept.channels > self.hello.channels {
-                    return self.fail(now, format!("The destination asks for {} channels", accept.channels));
+                if let Err(reason) = self.can_accept(&accept) {
+                    return self.fail(now, reason);
                 }
-                self.statistics.destination_release = Some(accept.release);
                 self.enter(State::Preparing { prepared: false, open: false }, now);
                 vec![Action::Prepare { channels: accept.channels }]
             }
@@ -433,7 +446,7 @@ impl Source {
             State::AwaitRunning => self.link_lost(now, format!("No answer to go within {RUNNING_TIMEOUT:?}")),
             State::Unknown { .. } => {
                 self.enter(State::Reconnecting, now);
-                vec![Action::Connect]
+                vec![Action::Connect(Role::Ask)]
             }
             State::Reconnecting | State::Asking { .. } => {
                 self.link_lost(now, "The destination does not answer".into())

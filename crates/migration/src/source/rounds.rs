@@ -1,6 +1,6 @@
 //! From the first page to the last: rounds, the decision, the switchover.
 
-use wire::Message;
+use wire::{Message, PageCounts};
 
 use super::{Action, REST, Source, State};
 use crate::{
@@ -37,7 +37,8 @@ impl Source {
     pub(super) fn round_sent(
         &mut self,
         now: Time,
-        (bytes, raw_pages, zero_pages): (u64, u64, u64),
+        bytes: u64,
+        pages: PageCounts,
         digest: Option<Vec<u64>>,
     ) -> Vec<Action> {
         let duration = now.saturating_sub(self.round_began);
@@ -51,8 +52,7 @@ impl Source {
         let stats = RoundStats {
             round,
             bytes,
-            raw_pages,
-            zero_pages,
+            pages,
             began,
             duration,
             wire_rate,
@@ -89,7 +89,7 @@ impl Source {
                 self.round_began = now;
                 vec![
                     Action::SendRound { round, last: true },
-                    Action::Send(Message::Switchover { round }),
+                    Action::Send(Message::Switchover),
                     Action::SaveDevices,
                 ]
             }
@@ -111,7 +111,7 @@ impl Source {
         let Decision { switch, predicted, reason, advice } =
             convergence::decide(&self.params, &self.fixed, last, &standing);
         let took = now.saturating_sub(last.began);
-        let gained_nothing = pages >= last.raw_pages + last.zero_pages;
+        let gained_nothing = pages >= last.pages.total();
         last.decision.clone_from(&reason);
         last.decided = now;
         last.predicted = predicted;
@@ -182,8 +182,7 @@ impl Source {
         self.enter(State::AwaitReady, now);
         vec![Action::Send(Message::Complete(wire::Complete {
             rounds: round + 1,
-            raw_pages: self.statistics.raw_pages,
-            zero_pages: self.statistics.zero_pages,
+            pages: self.statistics.pages,
             devices,
             run: self.was_running.unwrap_or(true),
             digest: self.digest.take(),

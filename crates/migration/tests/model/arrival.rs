@@ -6,12 +6,12 @@ use whimbrel_migration::{
     Destination, Time,
     destination::{Action, Event},
 };
-use wire::Message;
+use wire::{Message, PageCounts};
 
 use crate::{
     broken::Broken,
     network::Side,
-    words::{Packet, Word, session},
+    words::{Packet, Word, reads, session},
     world::{How, Lock, Model, World},
 };
 
@@ -166,8 +166,8 @@ impl World {
                 if well {
                     arrival.expected = Some(session);
                 }
-                let reasons = if well { Vec::new() } else { vec![String::new()] };
-                self.destination_handles(Event::Checked(reasons));
+                let checked = if well { Ok(reads()) } else { Err(vec![String::new()]) };
+                self.destination_handles(Event::Checked(checked));
             }
             Chore::Load if well => self.load(model),
             Chore::Run { run } if well => {
@@ -300,7 +300,7 @@ impl World {
         channel.done = true;
         let link = channel.link;
         self.network.receive(link, Side::Destination);
-        self.destination_handles(Event::AllReceived { raw_pages: 0, zero_pages: 0 });
+        self.destination_handles(Event::AllReceived(PageCounts::default()));
     }
 
     /// A connection broke at the destination, or its other end was closed.

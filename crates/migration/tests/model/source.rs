@@ -13,7 +13,9 @@ use whimbrel_migration::{
     source::{Action, Event, State, Verdict},
 };
 
-use crate::words::{Word, hello};
+use wire::PageCounts;
+
+use crate::words::{Word, greeted, hello};
 
 /// Longer than anything waits.
 const LONG: Duration = Duration::from_secs(1_000_000);
@@ -170,7 +172,7 @@ impl Hash for Real {
 impl Duty {
     fn of(action: &Action) -> Self {
         match action {
-            Action::Connect => Self::Connect,
+            Action::Connect(_) => Self::Connect,
             Action::Send(message) => Self::Say(Word::of(message)),
             Action::Prepare { .. } => Self::Prepare,
             Action::SendRound { last, .. } => Self::SendRound { last: *last },
@@ -202,10 +204,10 @@ impl Ending {
 impl Input {
     fn event(self) -> Event {
         match self {
-            Self::Connected => Event::Connected,
+            Self::Connected => Event::Connected(greeted()),
             Self::Word(word) => Event::Message(word.message()),
             Self::Prepared => Event::Prepared,
-            Self::RoundSent => Event::RoundSent { bytes: 0, raw_pages: 0, zero_pages: 0, digest: None },
+            Self::RoundSent => Event::RoundSent { bytes: 0, pages: PageCounts::default(), digest: None },
             Self::Fetched { clean } => Event::DirtyFetched { pages: u64::from(!clean), running: true },
             Self::Stopped { was_running } => Event::Stopped { was_running },
             Self::Saved => Event::Saved { devices: 1 },

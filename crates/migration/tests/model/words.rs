@@ -1,7 +1,10 @@
 //! What travels over the network, in a form that can be compared and kept by the million.
 
 use state::DeviceState;
-use wire::{Accept, Ack, Complete, DeviceInfo, Hello, Message, Refuse, SessionId};
+use wire::{
+    Accept, Ack, Agreed, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageCounts, Refuse,
+    SessionId, StateVersions,
+};
 
 /// A message without what does not decide anything: texts, figures, contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +47,7 @@ impl Word {
             Message::ChannelsOpen => Self::ChannelsOpen,
             Message::Ping(_) => Self::Ping,
             Message::Pong(_) => Self::Pong,
-            Message::Switchover { .. } => Self::Switchover,
+            Message::Switchover => Self::Switchover,
             Message::Device(_) => Self::Device,
             Message::Complete(complete) => Self::Complete { run: complete.run },
             Message::Ready(_) => Self::Ready,
@@ -62,21 +65,16 @@ impl Word {
         let ack = Ack { nanoseconds: 0 };
         match self {
             Self::Hello(number) => Message::Hello(hello(number)),
-            Self::Accept => Message::Accept(Accept {
-                version: wire::PROTOCOL_VERSION,
-                release: String::new(),
-                channels: 1,
-            }),
+            Self::Accept => Message::Accept(Accept { channels: 1, reads: reads() }),
             Self::Refuse => Message::Refuse(Refuse { reasons: Vec::new() }),
             Self::ChannelsOpen => Message::ChannelsOpen,
             Self::Ping => Message::Ping(0),
             Self::Pong => Message::Pong(0),
-            Self::Switchover => Message::Switchover { round: 0 },
+            Self::Switchover => Message::Switchover,
             Self::Device => Message::Device(device()),
             Self::Complete { run } => Message::Complete(Complete {
                 rounds: 0,
-                raw_pages: 0,
-                zero_pages: 0,
+                pages: PageCounts::default(),
                 devices: 1,
                 run,
                 digest: None,
@@ -106,17 +104,24 @@ fn number(session: SessionId) -> u8 {
 pub(crate) fn hello(number: u8) -> Hello {
     let DeviceState { id, kind, version, .. } = device();
     Hello {
-        version: wire::PROTOCOL_VERSION,
-        oldest_version: wire::PROTOCOL_VERSION,
-        release: String::new(),
         session: session(number),
         channels: 1,
         page_bytes: wire::PAGE_BYTES as u32,
         digest: wire::Digest::Off,
         blocks: Vec::new(),
-        devices: vec![DeviceInfo { id, kind, version }],
+        devices: vec![DeviceInfo { id, kind, version, oldest: version }],
         machine: device(),
     }
+}
+
+/// What a destination of this release answers to a greeting.
+pub(crate) fn greeted() -> Greeted {
+    Greeted { agreed: Agreed { version: 1, features: Features::OURS }, release: String::new() }
+}
+
+/// The states that a destination of this release reads.
+pub(crate) fn reads() -> Vec<StateVersions> {
+    vec![StateVersions { kind: "d".into(), oldest: 1, newest: 1 }]
 }
 
 fn device() -> DeviceState {

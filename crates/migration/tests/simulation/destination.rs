@@ -7,7 +7,7 @@ use whimbrel_migration::{
     Destination,
     destination::{Action, Event},
 };
-use wire::{Hello, Message, Refuse, SessionId};
+use wire::{Hello, Message, PageCounts, Refuse, SessionId};
 
 use crate::{
     network::{Frame, Packet},
@@ -245,8 +245,8 @@ impl World {
                 let Some(incoming) = &mut self.arrival.incoming else { return false };
                 incoming.done += 1;
                 if incoming.done == incoming.hello.channels {
-                    let (raw_pages, zero_pages) = (incoming.raw, incoming.zero);
-                    self.destination_handles(Event::AllReceived { raw_pages, zero_pages });
+                    let pages = PageCounts { raw: incoming.raw, zero: incoming.zero };
+                    self.destination_handles(Event::AllReceived(pages));
                 }
             }
             Input::Cancel => self.destination_handles(Event::Cancel),
@@ -330,12 +330,13 @@ impl World {
         match action {
             Action::Check(hello) => {
                 let failed = self.fails(Call::Check);
+                let reads = wire::reads(&hello.devices, &hello.devices);
                 if !failed {
                     self.arrival.incoming =
                         Some(Incoming { hello, channels: Vec::new(), done: 0, raw: 0, zero: 0 });
                 }
-                let reasons = if failed { vec!["another machine".into()] } else { Vec::new() };
-                self.occupy(short, Effect::Event(Event::Checked(reasons)));
+                let checked = if failed { Err(vec!["another machine".into()]) } else { Ok(reads) };
+                self.occupy(short, Effect::Event(Event::Checked(checked)));
             }
             Action::Send(message) => {
                 let Some(link) = self.arrival.link else { return };

@@ -8,7 +8,7 @@ use whimbrel_migration::{
     FixedCosts, Outcome, Params, Source, Status,
     source::{Action, Event},
 };
-use wire::{BlockInfo, DeviceInfo, Hello, Message, SessionId};
+use wire::{Agreed, BlockInfo, DeviceInfo, Features, Greeted, Hello, Message, PageCounts, SessionId};
 
 use crate::{
     network::{Frame, Packet},
@@ -92,6 +92,11 @@ pub(crate) fn devices() -> Vec<DeviceState> {
     vec![device("thing0", 1), device("thing1", 2), device("thing2", 3)]
 }
 
+/// What a destination of this release answers to a greeting.
+fn greeted() -> Greeted {
+    Greeted { agreed: Agreed { version: 1, features: Features::OURS }, release: "test".into() }
+}
+
 pub(crate) fn hash(pages: &[u64]) -> Vec<u64> {
     vec![pages.iter().fold(7, |hash: u64, page| (hash ^ page).wrapping_mul(0x0100_0000_01B3))]
 }
@@ -107,11 +112,9 @@ impl World {
             id: state.id,
             kind: state.kind,
             version: state.version,
+            oldest: state.version,
         });
         let hello = Hello {
-            version: 1,
-            oldest_version: 1,
-            release: "test".into(),
             session: SessionId(u128::from(number).to_be_bytes()),
             channels: self.plan.channels,
             page_bytes: 4096,
@@ -255,7 +258,7 @@ impl World {
             Input::Dialled(number, Err(_)) if number != attempt.dial => {}
             Input::Dialled(_, Ok(link)) => {
                 attempt.control = Some(link);
-                self.source_handles(Event::Connected);
+                self.source_handles(Event::Connected(greeted()));
             }
             Input::Dialled(_, Err(reason)) | Input::Heard(_, Err(reason)) => {
                 self.source_handles(Event::LinkLost(reason));
@@ -290,7 +293,7 @@ impl World {
         let running = self.origin.guest == Guest::Running;
         let Some(attempt) = &mut self.origin.attempt else { return Carried::Nothing };
         match action {
-            Action::Connect => {
+            Action::Connect(_) => {
                 attempt.dial += 1;
                 let (number, dial) = (attempt.number, attempt.dial);
                 self.dial(number, dial);
@@ -471,11 +474,11 @@ impl World {
         let Some(attempt) = &self.origin.attempt else { return };
         if attempt.work.done == attempt.channels.len() {
             let sums = &attempt.work.sums;
-            let (raw_pages, zero_pages) =
-                sums.iter().fold((0, 0), |sum, channel| (sum.0 + channel.0, sum.1 + channel.1));
-            let bytes = raw_pages * 4096 + 64;
+            let mut pages = PageCounts::default();
+            sums.iter().for_each(|(raw, zero)| pages += PageCounts { raw: *raw, zero: *zero });
+            let bytes = pages.raw * 4096 + 64;
             let digest = self.plan.digest.then(|| hash(&self.origin.pages));
-            self.source_input(Event::RoundSent { bytes, raw_pages, zero_pages, digest });
+            self.source_input(Event::RoundSent { bytes, pages, digest });
         }
     }
 }
@@ -483,7 +486,7 @@ impl World {
 fn name_of(action: &Action) -> &'static str {
     match action {
         Action::Send(message) => message.name(),
-        Action::Connect => "Connect",
+        Action::Connect(_) => "Connect",
         Action::Prepare { .. } => "Prepare",
         Action::SendRound { .. } => "SendRound",
         Action::FetchDirty => "FetchDirty",

@@ -9,7 +9,7 @@ use monitor::{
 use ram::{Backing, Populate, Ram};
 use state::{DeviceState, Schema};
 use transport::{Address, Listener};
-use wire::{DeviceInfo, Hello};
+use wire::{DeviceInfo, Hello, Offer};
 
 use super::{Control, announce, one_line, query, story};
 use crate::{
@@ -69,7 +69,8 @@ impl Control {
             machine: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self) });
-        let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, watch)
+        let offer = Offer::of(env!("CARGO_PKG_VERSION"));
+        let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, offer, watch)
             .map_err(|error| failed(&error))?;
         *arrival = Some(Arrival { handle: Arc::new(handle), address, listens_at, total_bytes });
         Ok(())
@@ -113,6 +114,7 @@ pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
         id: device.id.clone(),
         kind: device.kind.clone(),
         version: device.version,
+        oldest: device.version,
     };
     description.devices.iter().map(info).collect()
 }

@@ -49,7 +49,7 @@ impl Control {
             address,
             reach: self.reach(),
             session: SessionId(*session.as_bytes()),
-            release: env!("CARGO_PKG_VERSION").into(),
+            offer: wire::Offer::of(env!("CARGO_PKG_VERSION")),
             fixed_costs,
         };
         tracing::info!(%session, "Migrating to {}", target.address);

@@ -39,8 +39,8 @@ pub(super) fn incoming(
     let attempt = snapshot.attempt.as_ref();
     let arrived = attempt.map(|_| ArrivedInfo {
         bytes: snapshot.bytes,
-        pages: snapshot.raw_pages,
-        zero_pages: snapshot.zero_pages,
+        pages: snapshot.pages.raw,
+        zero_pages: snapshot.pages.zero,
         memory_bytes: total_bytes,
     });
     MigrationInfo {
@@ -71,15 +71,15 @@ fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
         transferred: snapshot.sent_bytes,
         remaining: snapshot.remaining_pages * PAGE_BYTES,
         total: total_bytes,
-        duplicate: snapshot.zero_pages,
-        normal: snapshot.raw_pages,
-        normal_bytes: snapshot.raw_pages * PAGE_BYTES,
+        duplicate: snapshot.pages.zero,
+        normal: snapshot.pages.raw,
+        normal_bytes: snapshot.pages.raw * PAGE_BYTES,
         dirty_pages_rate: (statistics.dirty_rate() / PAGE_BYTES as f64) as u64,
         mbps: each_second(snapshot.sent_bytes) * 8.0 / 1e6,
         dirty_sync_count: statistics.dirty_syncs.into(),
         page_size: PAGE_BYTES,
         multifd_bytes: snapshot.sent_bytes,
-        pages_per_second: each_second(snapshot.raw_pages + snapshot.zero_pages) as u64,
+        pages_per_second: each_second(snapshot.pages.total()) as u64,
         precopy_bytes: snapshot.sent_bytes.saturating_sub(statistics.downtime_bytes),
         downtime_bytes: statistics.downtime_bytes,
         ..MigrationRamStats::default()
@@ -128,8 +128,8 @@ fn round(stats: &RoundStats, stalls: Option<&source::RoundStalls>) -> RoundInfo 
         vcpu_waiting_ms: stalls.map(|stalls| fine_millis(stalls.waiting)),
         round: stats.round + 1,
         bytes: stats.bytes,
-        pages: stats.raw_pages + stats.zero_pages,
-        zero_pages: stats.zero_pages,
+        pages: stats.pages.total(),
+        zero_pages: stats.pages.zero,
         dirty_pages: stats.dirty_pages,
         dirty_rate: stats.dirty_rate as u64,
         wire_rate: stats.wire_rate as u64,

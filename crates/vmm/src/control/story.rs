@@ -66,15 +66,15 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
         source: here.party(),
         destination: Party {
             address: Some(departure.address.clone()),
-            release: statistics.destination_release.clone(),
+            release: statistics.destination.as_ref().map(|destination| destination.release.clone()),
             ..Party::default()
         },
         machine: here.machine(departure.total_bytes),
         parameters: Some(parameters(&snapshot.params)),
         totals: Totals {
             bytes: snapshot.sent_bytes,
-            raw_pages: snapshot.raw_pages,
-            zero_pages: snapshot.zero_pages,
+            raw_pages: snapshot.pages.raw,
+            zero_pages: snapshot.pages.zero,
             dirty_syncs: statistics.dirty_syncs,
             setup_ms: ms(statistics.setup),
         },
@@ -121,8 +121,8 @@ pub(super) fn arriving(
         parameters: None,
         totals: Totals {
             bytes: attempt.channels.iter().map(|channel| channel.bytes).sum(),
-            raw_pages: snapshot.raw_pages,
-            zero_pages: snapshot.zero_pages,
+            raw_pages: snapshot.pages.raw,
+            zero_pages: snapshot.pages.zero,
             ..Totals::default()
         },
         rounds: Vec::new(),
@@ -151,8 +151,8 @@ fn round(snapshot: &source::Snapshot, stats: &RoundStats, last: bool) -> Round {
         began_ms: ms(stats.began),
         duration_ms: ms(stats.duration),
         bytes: stats.bytes,
-        raw_pages: stats.raw_pages,
-        zero_pages: stats.zero_pages,
+        raw_pages: stats.pages.raw,
+        zero_pages: stats.pages.zero,
         remaining_bytes: stats.dirty_pages.saturating_mul(PAGE_BYTES),
         dirty_rate: finite(stats.dirty_rate),
         wire_rate: finite(stats.wire_rate),
@@ -244,10 +244,10 @@ fn arrived(attempt: &destination::AttemptFigures) -> Arrived {
         index: channel.index.into(),
         frames: channel.frames,
         bytes: channel.bytes,
-        raw_pages: channel.raw_pages,
-        zero_pages: channel.zero_pages,
+        raw_pages: channel.pages.raw,
+        zero_pages: channel.pages.zero,
         rounds: channel.rounds,
-        last_frame: Some(format!("{:?}", channel.last_frame)),
+        last_frame: channel.last_frame.map(|kind| format!("{kind:?}")),
         error: channel.error.clone(),
     };
     Arrived {

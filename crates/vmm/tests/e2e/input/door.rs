@@ -8,7 +8,7 @@ use std::{
 
 use monitor::types::RunState;
 use serde_json::json;
-use wire::{ChannelHello, FrameHeader, FrameKind, Message, SessionId};
+use wire::{FrameHeader, FrameKind, GREETING_BYTES, Greeting, Message, Offer, Role, SessionId};
 
 use crate::harness::{Lab, Spec, Story};
 
@@ -28,6 +28,15 @@ fn is_closed(mut stream: TcpStream) -> bool {
     }
 }
 
+fn greeting(role: Role) -> [u8; GREETING_BYTES] {
+    Greeting { offer: Offer::of("test"), role, index: 0, session: SessionId([9; 16]) }.encode()
+}
+
+/// Bytes behind the greeting of a source.
+fn greeted(bytes: &[u8]) -> Vec<u8> {
+    [&greeting(Role::Control)[..], bytes].concat()
+}
+
 /// Bytes that are no beginning of a migration.
 fn junk() -> Vec<(&'static str, Vec<u8>)> {
     let frame = |kind, body: &[u8]| [&FrameHeader::encode(kind, 0, body)[..], body].concat();
@@ -41,13 +50,15 @@ fn junk() -> Vec<(&'static str, Vec<u8>)> {
         ("a browser", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
         ("a secure browser", [&[0x16, 3, 1, 2, 0][..], &[0; 512]].concat()),
         ("noise", (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()),
-        ("a frame that is too long", too_long),
-        ("a length of 2^60 in a frame", frame(FrameKind::Control, &promise)),
-        ("a damaged frame", damaged),
-        ("an empty message", frame(FrameKind::Control, b"")),
-        ("an unknown session", ChannelHello { version: 1, index: 0, session: SessionId([9; 16]) }.encode()),
-        ("pages first", frame(FrameKind::Pages, &[0; 16])),
-        ("go first", Message::Go.encode(0).unwrap()),
+        ("a frame without a greeting", Message::Go.encode(0).unwrap()),
+        ("half a greeting", greeting(Role::Control)[..40].to_vec()),
+        ("a frame that is too long", greeted(&too_long)),
+        ("a length of 2^60 in a frame", greeted(&frame(FrameKind::Control, &promise))),
+        ("a damaged frame", greeted(&damaged)),
+        ("an empty message", greeted(&frame(FrameKind::Control, b""))),
+        ("an unknown session", greeting(Role::Pages).to_vec()),
+        ("pages first", greeted(&frame(FrameKind::Pages, &[0; 16]))),
+        ("go first", greeted(&Message::Go.encode(0).unwrap())),
     ]
 }
 
@@ -120,27 +131,24 @@ fn a_peer_of_another_version_is_told_so() {
     let Some(lab) = Lab::new() else { return };
     let destination = lab.vacancy(&Spec::calm());
     let uri = destination.listen();
-    let machine =
-        state::DeviceState { id: "machine".into(), kind: "machine".into(), version: 1, body: vec![0xf6] };
-    let hello = wire::Hello {
-        version: wire::PROTOCOL_VERSION + 100,
-        oldest_version: wire::PROTOCOL_VERSION + 99,
-        release: "99.0.0".into(),
-        session: SessionId([1; 16]),
-        channels: 1,
-        page_bytes: 4096,
-        digest: wire::Digest::Off,
-        blocks: Vec::new(),
-        devices: Vec::new(),
-        machine,
-    };
+    let newest = wire::PROTOCOL_VERSION + 100;
+    let offer = Offer { newest, oldest: newest - 1, ..Offer::of("99.0.0") };
+    let greeting =
+        Greeting { offer: offer.clone(), role: Role::Control, index: 0, session: SessionId([1; 16]) };
     let mut stream = knock(&uri);
-    stream.write_all(&Message::Hello(hello).encode(0).unwrap()).unwrap();
+    stream.write_all(&greeting.encode()).unwrap();
+    // It says what it is, so that the newer side can tell its user, and hangs up.
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let refusal = Message::decode(&answer[wire::HEADER_BYTES..]).unwrap();
-    let Message::Refuse(refuse) = refusal else { panic!("{refusal:?}") };
-    assert!(refuse.reasons.iter().any(|reason| reason.contains("protocol 100 to 101")), "{refuse:?}");
+    let answer = Greeting::decode(answer.as_slice().try_into().unwrap()).unwrap();
+    let refusal = offer.with_destination(&answer.offer).unwrap_err().to_string();
+    let protocol = wire::PROTOCOL_VERSION;
+    for part in [format!("protocol {protocol} to {protocol}"), "(release 99.0.0) 100 to 101".into()] {
+        assert!(
+            refusal.contains(&part.replace("100 to 101", &format!("{} to {newest}", newest - 1))),
+            "{refusal}"
+        );
+    }
 
     let source = lab.boot(&Spec::calm());
     source.moves_to(&destination, &uri);

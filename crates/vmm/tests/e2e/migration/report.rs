@@ -88,7 +88,7 @@ fn both_sides_report_a_migration_that_goes_well() {
         (there.totals.raw_pages, there.totals.zero_pages),
         (here.totals.raw_pages, here.totals.zero_pages)
     );
-    assert_eq!(there.totals.bytes - channel_hellos(&there), here.totals.bytes, "each byte sent has arrived");
+    assert_eq!(there.totals.bytes - greetings(&there), here.totals.bytes, "each byte sent has arrived");
     assert!(here.rounds.iter().all(|round| round.last == (round.round as usize == here.rounds.len())));
     let switched = here.decisions.last().unwrap();
     assert!(switched.text.starts_with("Switched after round") && switched.text.contains('≤'), "{switched:?}");
@@ -107,9 +107,9 @@ fn both_sides_report_a_migration_that_goes_well() {
     }
 }
 
-/// Bytes of the frames that open the channels: the source does not count them, as they belong to no round.
-fn channel_hellos(report: &Report) -> u64 {
-    report.arrived.as_ref().unwrap().channels.len() as u64 * 36
+/// Bytes of the greetings on the channels: the source does not count them, as they belong to no round.
+fn greetings(report: &Report) -> u64 {
+    report.arrived.as_ref().unwrap().channels.len() as u64 * wire::GREETING_BYTES as u64
 }
 
 #[test]
