@@ -33,8 +33,8 @@ const GUEST_OFFLOADS: [(u32, u32); 4] = [
 #[derive(Debug)]
 pub struct Net {
     tap: Tap,
-    /// The address that the machine gave it, and which it has again after a reset.
-    own_mac: Mac,
+    /// The address that the machine was given when it was started first, and which a reset brings back.
+    permanent_mac: Mac,
     mac: Mac,
     announce: bool,
     /// What the tap was told of the driver's features.
@@ -44,25 +44,46 @@ pub struct Net {
 }
 
 impl Net {
-    /// A network interface with this hardware address.
+    /// A network interface with this permanent hardware address.
     ///
     /// # Errors
     /// `mac` is a group address.
     pub fn new(tap: Tap, mac: Mac) -> Result<Self, Invalid> {
         check(mac)?;
-        Ok(Self { tap, own_mac: mac, mac, announce: false, offloads: Offloads::NONE, tap_full: false })
+        Ok(Self { tap, permanent_mac: mac, mac, announce: false, offloads: Offloads::NONE, tap_full: false })
     }
 
-    /// The network interface as it was saved. `mac` is the address that the machine gives it, as in [`Self::new`].
+    /// The network interface as it was saved, with both of its addresses.
     ///
     /// # Errors
-    /// The address is a group address.
-    pub fn restore(tap: Tap, mac: Mac, state: &NetV1) -> Result<Self, Invalid> {
+    /// An address is a group address.
+    pub fn restore(tap: Tap, state: &NetV1) -> Result<Self, Invalid> {
         check(state.mac)?;
-        let mut net = Self::new(tap, mac)?;
+        let mut net = Self::new(tap, state.permanent_mac)?;
         net.mac = state.mac;
         net.announce = state.announce;
         Ok(net)
+    }
+
+    /// The features of a network interface on this tap.
+    #[must_use]
+    pub fn features_on(tap: &Tap) -> u64 {
+        let always = [
+            VIRTIO_NET_F_MAC,
+            VIRTIO_NET_F_STATUS,
+            VIRTIO_NET_F_MRG_RXBUF,
+            VIRTIO_NET_F_CTRL_VQ,
+            VIRTIO_NET_F_CTRL_RX,
+            VIRTIO_NET_F_CTRL_MAC_ADDR,
+            VIRTIO_NET_F_GUEST_ANNOUNCE,
+            // A tap takes these from the guest at any time.
+            VIRTIO_NET_F_CSUM,
+            VIRTIO_NET_F_HOST_TSO4,
+            VIRTIO_NET_F_HOST_TSO6,
+            VIRTIO_NET_F_HOST_ECN,
+        ];
+        let offloads = GUEST_OFFLOADS.iter().map(|(number, _)| *number).filter(|_| tap.can_offload());
+        always.into_iter().chain(offloads).fold(0, |features, number| features | feature(number))
     }
 
     /// Has the tap leave to the guest what the guest can do itself.
@@ -114,6 +135,12 @@ impl VirtioMmio<Net> {
         self.with(|net| net.tap.send(&rarp(net.mac)))
     }
 
+    /// The hardware address that a reset brings back.
+    #[must_use]
+    pub fn permanent_mac(&self) -> Mac {
+        self.with(|net| net.permanent_mac)
+    }
+
     /// The hardware address that the guest uses.
     #[must_use]
     pub fn mac(&self) -> Mac {
@@ -127,22 +154,7 @@ impl VirtioDevice for Net {
     const QUEUE_SIZES: &'static [u16] = &[256, 256, 64];
 
     fn features(&self) -> u64 {
-        let always = [
-            VIRTIO_NET_F_MAC,
-            VIRTIO_NET_F_STATUS,
-            VIRTIO_NET_F_MRG_RXBUF,
-            VIRTIO_NET_F_CTRL_VQ,
-            VIRTIO_NET_F_CTRL_RX,
-            VIRTIO_NET_F_CTRL_MAC_ADDR,
-            VIRTIO_NET_F_GUEST_ANNOUNCE,
-            // A tap takes these from the guest at any time.
-            VIRTIO_NET_F_CSUM,
-            VIRTIO_NET_F_HOST_TSO4,
-            VIRTIO_NET_F_HOST_TSO6,
-            VIRTIO_NET_F_HOST_ECN,
-        ];
-        let offloads = GUEST_OFFLOADS.iter().map(|(number, _)| *number).filter(|_| self.tap.can_offload());
-        always.into_iter().chain(offloads).fold(0, |features, number| features | feature(number))
+        Self::features_on(&self.tap)
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -178,14 +190,14 @@ impl VirtioDevice for Net {
     }
 
     fn reset(&mut self) {
-        self.mac = self.own_mac;
+        self.mac = self.permanent_mac;
         self.announce = false;
         self.tap_full = false;
         self.set_offloads(Offloads::NONE);
     }
 
     fn save(&self) -> NetV1 {
-        NetV1 { mac: self.mac, announce: self.announce }
+        NetV1 { mac: self.mac, permanent_mac: self.permanent_mac, announce: self.announce }
     }
 }
 

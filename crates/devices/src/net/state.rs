@@ -7,8 +7,10 @@ use super::Mac;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetV1 {
-    /// Hardware address; the guest may have changed it.
+    /// Hardware address in use; the guest may have changed it.
     pub mac: Mac,
+    /// Hardware address that the machine was given when it was started first, and which a reset brings back.
+    pub permanent_mac: Mac,
     /// The guest was asked to announce itself and has not done so.
     pub announce: bool,
 }

@@ -285,27 +285,32 @@ fn queued_packets_and_a_changed_address_move_with_the_machine() {
     let released = fixtures::released("virtio-net-v1", &guest.save());
     assert!(wire.is_silent());
     let (tap, wire) = super::wire_testing::wire().unwrap();
-    let restore = |state: &NetV1| Net::restore(tap, MAC, state);
+    let restore = |state: &NetV1| Net::restore(tap, state);
     let mut moved = guest.restored(&released, restore).unwrap();
     moved.device.kick();
     assert_eq!(wire.receive(), payload(300));
     assert_eq!(moved.used(TRANSMIT), Some((head, 0)));
-    assert_eq!(moved.device.mac(), [2, 0, 0, 0, 0, 9]);
+    assert_eq!((moved.device.mac(), moved.device.permanent_mac()), ([2, 0, 0, 0, 0, 9], MAC));
     assert_eq!(moved.net_status(), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
     moved.offer_buffers(8, 1526);
     wire.send(&payload(200));
     assert_eq!(moved.wait_for_packet(), (payload(200), 1));
+    moved.write(0x70, 0);
+    assert_eq!(moved.device.mac(), MAC, "a reset brings the machine's own address back");
 }
 
 #[test]
 fn a_group_address_is_refused() {
     let Some((tap, _wire)) = wire() else { return };
     let guest = Guest::started(Net::new(tap, MAC).unwrap(), 0);
-    let mut state: VirtioV1<NetV1> = guest.save().decode().unwrap();
-    state.device.mac[0] |= 1;
-    let state = DeviceState::encode("net0", &state).unwrap();
-    let (tap, _wire) = wire().unwrap();
-    assert!(guest.restored(&state, |state| Net::restore(tap, MAC, state)).is_err());
+    let damaged: [fn(&mut NetV1); 2] = [|state| state.mac[0] |= 1, |state| state.permanent_mac[0] |= 1];
+    for damage in damaged {
+        let mut state: VirtioV1<NetV1> = guest.save().decode().unwrap();
+        damage(&mut state.device);
+        let state = DeviceState::encode("net0", &state).unwrap();
+        let (tap, _wire) = super::wire_testing::wire().unwrap();
+        assert!(guest.restored(&state, |state| Net::restore(tap, state)).is_err());
+    }
     let (tap, _wire) = wire().unwrap();
     assert!(Net::new(tap, [0xff; 6]).is_err());
 }
@@ -340,7 +345,7 @@ proptest! {
         }
         let restore = |state: NetV1| {
             let (tap, _wire) = super::wire_testing::wire()?;
-            Some(Net::restore(tap, MAC, &state).unwrap())
+            Some(Net::restore(tap, &state).unwrap())
         };
         endure(Net::new(tap, MAC).unwrap(), hostilities, restore);
     }

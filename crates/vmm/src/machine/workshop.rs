@@ -176,7 +176,7 @@ impl Workshop<'_> {
         let net = |(index, OpenNet { tap, mac }): (usize, OpenNet)| {
             let new = |state: Option<&_>| match state {
                 None => Net::new(tap, mac),
-                Some(state) => Net::restore(tap, mac, state),
+                Some(state) => Net::restore(tap, state),
             };
             self.virtio(plug, &format!("net{index}"), new)
         };
