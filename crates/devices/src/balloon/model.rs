@@ -45,6 +45,10 @@ pub struct Balloon {
 }
 
 impl Balloon {
+    /// The features of every balloon.
+    pub const FEATURES: u64 =
+        feature(STATS_VQ) | feature(DEFLATE_ON_OOM) | feature(PAGE_POISON) | feature(PAGE_REPORTING);
+
     /// An empty balloon that gives memory back through `discard`.
     #[must_use]
     pub fn new(discard: Discard) -> Self {
@@ -173,7 +177,7 @@ impl VirtioDevice for Balloon {
     const QUEUE_SIZES: &'static [u16] = &[128, 128, 64, 64];
 
     fn features(&self) -> u64 {
-        feature(STATS_VQ) | feature(DEFLATE_ON_OOM) | feature(PAGE_POISON) | feature(PAGE_REPORTING)
+        Self::FEATURES
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

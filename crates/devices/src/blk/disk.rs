@@ -3,6 +3,7 @@ use std::{
     io,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -10,7 +11,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::SECTOR;
+use super::{ImageReader, SECTOR};
 use crate::virtio::Buffers;
 
 /// Bytes moved at once where data has to be copied to memory that suits the image.
@@ -33,10 +34,11 @@ pub struct Disk {
     read_only: bool,
     /// Alignment that direct I/O needs.
     direct: Option<Alignment>,
+    reader: Arc<ImageReader>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Alignment {
+pub(super) struct Alignment {
     memory: usize,
     offset: u32,
 }
@@ -134,6 +136,12 @@ impl Disk {
         self.direct.map_or(SECTOR as u32, |alignment| alignment.offset)
     }
 
+    /// Reads the image beside the disk, to find out which image it is.
+    #[must_use]
+    pub fn reader(&self) -> Arc<ImageReader> {
+        self.reader.clone()
+    }
+
     /// Puts everything written so far on stable storage.
     ///
     /// # Errors
@@ -226,12 +234,20 @@ impl Disk {
         if !bytes.is_multiple_of(block) {
             return Err(DiskError::Size { path: path.into(), bytes, block });
         }
-        Ok(Self { file, bytes, read_only: options.read_only, direct })
+        let reader = Arc::new(ImageReader::new(&file, bytes).map_err(failed)?);
+        Ok(Self { file, bytes, read_only: options.read_only, direct, reader })
+    }
+}
+
+impl Alignment {
+    /// Whether blocks of `bytes` bytes, at multiples of that in memory and in the image, can be read.
+    pub(super) fn suits(self, bytes: usize) -> bool {
+        self.memory <= bytes && self.offset as usize <= bytes
     }
 }
 
 /// What direct I/O on `file` needs (statx(2), STATX_DIOALIGN since Linux 6.1); before that a page, which suits all.
-fn alignment(file: &File, path: &Path) -> Result<Alignment, DiskError> {
+pub(super) fn alignment(file: &File, path: &Path) -> Result<Alignment, DiskError> {
     let statx = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
     let statx = statx.map_err(|errno| DiskError::Inspect { path: path.into(), source: errno.into() })?;
     if statx.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {

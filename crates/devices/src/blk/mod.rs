@@ -7,6 +7,7 @@
 mod config;
 mod disk;
 mod model;
+mod probe;
 mod request;
 mod state;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use disk::{Disk, DiskError, DiskOptions};
 pub use model::{Blk, SERIAL_BYTES};
+pub use probe::{ImageReader, MAX_SAMPLES, Sample, is_another_image};
 pub use state::BlkV1;
 
 /// Bytes of a sector, the unit of all addresses in requests (spec, 5.2.4).

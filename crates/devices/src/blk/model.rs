@@ -66,9 +66,7 @@ impl Blk {
                 state.capacity_sectors, here.capacity_sectors
             )
         })?;
-        // A larger block is as good: all that the guest does is then a multiple of ours.
-        let blocks = state.block_bytes.is_power_of_two() && state.block_bytes >= here.block_bytes;
-        Invalid::unless(blocks && state.block_bytes <= 1 << 16, || {
+        Invalid::unless(here.takes_blocks_of(state.block_bytes), || {
             format!(
                 "the guest uses blocks of {} bytes, the image here needs {}: leave the direct option out",
                 state.block_bytes, here.block_bytes
@@ -82,6 +80,18 @@ impl Blk {
         })?;
         blk.block_bytes = state.block_bytes;
         Ok(blk)
+    }
+
+    /// The features of a disk that the guest may write, or may not.
+    #[must_use]
+    pub fn features_of(read_only: bool) -> u64 {
+        let always =
+            feature(VIRTIO_BLK_F_SEG_MAX) | feature(VIRTIO_BLK_F_BLK_SIZE) | feature(VIRTIO_BLK_F_FLUSH);
+        if read_only {
+            always | feature(VIRTIO_BLK_F_RO)
+        } else {
+            always | feature(VIRTIO_BLK_F_DISCARD) | feature(VIRTIO_BLK_F_WRITE_ZEROES)
+        }
     }
 
     fn log(&mut self, error: &io::Error) {
@@ -108,13 +118,7 @@ impl VirtioDevice for Blk {
     const QUEUE_SIZES: &'static [u16] = &[128];
 
     fn features(&self) -> u64 {
-        let always =
-            feature(VIRTIO_BLK_F_SEG_MAX) | feature(VIRTIO_BLK_F_BLK_SIZE) | feature(VIRTIO_BLK_F_FLUSH);
-        if self.disk.is_read_only() {
-            always | feature(VIRTIO_BLK_F_RO)
-        } else {
-            always | feature(VIRTIO_BLK_F_DISCARD) | feature(VIRTIO_BLK_F_WRITE_ZEROES)
-        }
+        Self::features_of(self.disk.is_read_only())
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

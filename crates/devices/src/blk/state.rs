@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use state::Schema;
 
+use super::{Disk, SECTOR};
+
 /// What the guest knows of its disk. The image itself is shared or copied by other means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +15,26 @@ pub struct BlkV1 {
     pub read_only: bool,
     /// What the guest reads as the disk's serial number.
     pub serial: String,
+}
+
+impl BlkV1 {
+    /// What a guest knows of a disk with this image that it uses for the first time.
+    #[must_use]
+    pub fn of(disk: &Disk, serial: &str) -> Self {
+        Self {
+            capacity_sectors: disk.bytes() / SECTOR,
+            block_bytes: disk.block_bytes(),
+            read_only: disk.is_read_only(),
+            serial: serial.into(),
+        }
+    }
+
+    /// Whether a guest that uses blocks of `bytes` bytes can go on with this disk. A larger block is as good: all that the
+    /// guest does is then a multiple of this disk's.
+    #[must_use]
+    pub fn takes_blocks_of(&self, bytes: u32) -> bool {
+        bytes.is_power_of_two() && (self.block_bytes..=1 << 16).contains(&bytes)
+    }
 }
 
 impl Schema for BlkV1 {

@@ -39,6 +39,9 @@ pub struct Keyboard {
 pub struct UnknownKey(pub u16);
 
 impl Keyboard {
+    /// The features: none beside those of the transport.
+    pub const FEATURES: u64 = 0;
+
     /// A keyboard with all keys up.
     #[must_use]
     pub fn new() -> Self {
@@ -132,7 +135,7 @@ impl VirtioDevice for Keyboard {
     const QUEUE_SIZES: &'static [u16] = &[64, 64];
 
     fn features(&self) -> u64 {
-        0
+        Self::FEATURES
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

@@ -17,6 +17,9 @@ const MAX_BYTES: usize = 64 << 10;
 pub struct Rng {}
 
 impl Rng {
+    /// The features: none beside those of the transport.
+    pub const FEATURES: u64 = 0;
+
     /// An entropy source.
     #[must_use]
     pub fn new() -> Self {
@@ -36,7 +39,7 @@ impl VirtioDevice for Rng {
     const QUEUE_SIZES: &'static [u16] = &[64];
 
     fn features(&self) -> u64 {
-        0
+        Self::FEATURES
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {

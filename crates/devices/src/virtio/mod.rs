@@ -25,6 +25,7 @@ pub(crate) use device::read_from;
 pub use driver::Driver;
 pub use mmio::{RestoreError, VirtioMmio};
 pub use queue::{Chain, GuestError, VirtQueue};
+pub use registers::RING_FEATURES;
 pub use state::{QueueV1, TransportV1, VirtioV1};
 
 /// Size of the register window of a virtio-mmio device, in bytes: the registers end at 0x100, the configuration space of

@@ -16,7 +16,7 @@ use super::{TransportV1, feature};
 use crate::{Interrupt, Invalid};
 
 /// Features that the transport offers for every device.
-pub(super) const RING_FEATURES: u64 =
+pub const RING_FEATURES: u64 =
     feature(VIRTIO_F_VERSION_1) | feature(VIRTIO_RING_F_EVENT_IDX) | feature(VIRTIO_RING_F_INDIRECT_DESC);
 
 /// Status bits that a driver sets (spec, 2.1).
