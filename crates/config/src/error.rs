@@ -46,6 +46,12 @@ pub enum ConfigError {
         /// `initrd` or `cmdline`.
         field: &'static str,
     },
+    /// Something that is said of a machine that is migrated in, and none is.
+    #[error("--{field} is for a machine that is migrated in: give --incoming too, or leave it out")]
+    WithoutIncoming {
+        /// `may-differ`.
+        field: &'static str,
+    },
     /// More devices of one kind than a machine has room for.
     #[error(
         "{count} {what} are too many, a machine has at most {limit} (the file's and the flags' together)"

@@ -4,9 +4,9 @@ use address::Address;
 use uuid::Uuid;
 
 use crate::{
-    Backing, CommandLine, ConfigError, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Incoming,
-    LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet, Seccomp,
-    SerialPort, VmName, path::same_path,
+    Backing, CommandLine, ConfigError, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Identity,
+    Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet,
+    Seccomp, SerialPort, VmName, path::same_path,
 };
 
 /// Most disks that a machine has.
@@ -31,6 +31,7 @@ pub struct Config {
     serial: SerialPort,
     monitor: Option<MonitorSocket>,
     incoming: Option<Incoming>,
+    may_differ: Vec<Identity>,
     insecure: bool,
     paused: bool,
     seccomp: Seccomp,
@@ -50,8 +51,8 @@ impl Config {
     /// Fills in the defaults and checks what no single value can show.
     ///
     /// # Errors
-    /// Too many devices, two devices that cannot be told apart or share what cannot be shared, nothing to boot, or a
-    /// migration port that is open to other hosts without `insecure`.
+    /// Too many devices, two devices that cannot be told apart or share what cannot be shared, nothing to boot, a migration
+    /// port that is open to other hosts without `insecure`, or a difference permitted to a machine that does not come.
     pub fn new(raw: RawConfig) -> Result<Self, ConfigError> {
         let name = raw.name.unwrap_or_else(VmName::unnamed);
         let config = Self {
@@ -69,6 +70,7 @@ impl Config {
             serial: raw.serial.unwrap_or(SerialPort::Stdio),
             monitor: raw.monitor,
             incoming: raw.incoming,
+            may_differ: raw.may_differ.unwrap_or_default(),
             insecure: raw.insecure.unwrap_or(false),
             paused: raw.paused.unwrap_or(false),
             seccomp: raw.seccomp.unwrap_or(Seccomp::On),
@@ -77,6 +79,9 @@ impl Config {
         };
         if config.boot.is_none() && config.incoming.is_none() {
             return Err(ConfigError::MissingKernel);
+        }
+        if config.incoming.is_none() && !config.may_differ.is_empty() {
+            return Err(ConfigError::WithoutIncoming { field: "may-differ" });
         }
         if let (Some(Incoming::At(address)), false) = (&config.incoming, config.insecure)
             && !address.is_loopback()
@@ -211,6 +216,7 @@ impl From<&Config> for RawConfig {
             serial: Some(config.serial.clone()),
             monitor: config.monitor.clone(),
             incoming: config.incoming.clone(),
+            may_differ: Some(config.may_differ.clone()).filter(|permitted| !permitted.is_empty()),
             insecure: Some(config.insecure),
             paused: Some(config.paused),
             seccomp: Some(config.seccomp),
@@ -323,6 +329,12 @@ impl Config {
     #[must_use]
     pub fn incoming(&self) -> Option<&Incoming> {
         self.incoming.as_ref()
+    }
+
+    /// In what a machine that is migrated in may differ from this one.
+    #[must_use]
+    pub fn may_differ(&self) -> &[Identity] {
+        &self.may_differ
     }
 
     /// Whether migration may use addresses that other hosts can reach.

@@ -127,12 +127,23 @@ pub struct RawConfig {
 
     /// Await a migration instead of booting: tcp:HOST:PORT, unix:PATH or defer [default: boot]
     ///
-    /// The machine must be described as on the source. HOST is an address or a name, IPv6 in brackets; PORT 0 to 65535,
+    /// The machine must be described as on the source, except for what --may-differ permits. HOST is an address or a name, IPv6 in brackets; PORT 0 to 65535,
     /// where 0 has the system choose. With defer, the monitor command migrate-incoming says where. Example: --incoming
     /// tcp:[::1]:4444
     #[arg(long, value_name = "WHERE", help_heading = PROCESS)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incoming: Option<Incoming>,
+
+    /// In what a machine that is migrated in may differ from this description [default: in nothing]
+    ///
+    /// A list of: name, uuid, mac, image. Without it a machine that is another one than described here is refused before
+    /// anything moves. Permit a difference only if you know its reason: the machine was renamed, an image was moved. If it
+    /// is an accident, image has the guest write on a disk that is not its own and destroy what is there; with uuid and name
+    /// one machine can end up in the place of another; with mac the network here may not know the machine. The machine keeps
+    /// its UUID and its MAC addresses, and has the name that is given here. Needs --incoming. Example: --may-differ name,mac
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub may_differ: Option<Vec<Identity>>,
 
     /// Allow migration over addresses that other hosts can reach: on or off [default: off]
     ///
@@ -189,6 +200,20 @@ pub enum Backing {
     Memfd,
     /// 2 MiB huge pages
     Hugetlb,
+}
+
+/// By what a machine is known, beyond what its guest needs to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// Its name
+    Name,
+    /// Its UUID
+    Uuid,
+    /// The MAC addresses of its network cards
+    Mac,
+    /// The images of its disks
+    Image,
 }
 
 /// What happens on a system call that a thread has no need of.
@@ -252,6 +277,7 @@ impl RawConfig {
             serial: self.serial.or(base.serial),
             monitor: self.monitor.or(base.monitor),
             incoming: self.incoming.or(base.incoming),
+            may_differ: self.may_differ.or(base.may_differ),
             insecure: self.insecure.or(base.insecure),
             paused: self.paused.or(base.paused),
             seccomp: self.seccomp.or(base.seccomp),

@@ -2,7 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use config::{Backing, Config, ConfigError, Invocation, LogLevel, NetBackend, RawConfig, Seccomp, from_args};
+use config::{
+    Backing, Config, ConfigError, Identity, Invocation, LogLevel, NetBackend, RawConfig, Seccomp, from_args,
+};
 use tempfile::TempDir;
 
 fn run(flags: &[&str]) -> Result<Config, ConfigError> {
@@ -56,6 +58,7 @@ keyboard: on
 serial: file:console.log
 monitor: unix:/run/m
 incoming: tcp:[::1]:4444
+may-differ: [name, image]
 insecure: false
 paused: true
 seccomp: on
@@ -95,6 +98,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--serial=file:console.log",
         "--qmp=unix:/run/m,server=on,wait=off",
         "--incoming=tcp:[::1]:4444",
+        "--may-differ=name,image",
         "-S",
         "--seccomp=on",
         "--report-dir=/var/lib/reports",
@@ -162,6 +166,18 @@ fn a_machine_that_boots_needs_a_kernel_and_one_that_is_migrated_in_does_not() {
         ConfigError::WithoutKernel { field: "initrd" }
     ));
     assert!(matches!(refused(&["--incoming=defer", "--cmdline=x"]), ConfigError::WithoutKernel { .. }));
+}
+
+#[test]
+fn only_a_machine_that_is_migrated_in_may_differ() {
+    let permitted = |config: Config| config.may_differ().to_vec();
+    assert_eq!(permitted(run(&["--incoming=defer"]).unwrap()), []);
+    let all = [Identity::Name, Identity::Uuid, Identity::Mac, Identity::Image];
+    let run_with = |list: &str| run(&["--incoming=defer", "--may-differ", list]);
+    assert_eq!(permitted(run_with("name,uuid,mac,image").unwrap()), all);
+    assert!(matches!(run_with("memory"), Err(ConfigError::Flags(_))));
+    let at_boot = refused(&["--kernel=k", "--may-differ=name"]);
+    assert!(matches!(at_boot, ConfigError::WithoutIncoming { .. }), "{at_boot}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ prop_compose! {
         serial in option::of(prop_oneof![typed("stdio|none"), typed("(file|unix):\\PC{1,40}")]),
         monitor in option::of(typed("unix:(\\PC{1,20}|,,){1,3}")),
         incoming in option::of(typed("defer|unix:\\PC{1,40}|tcp:127\\.0\\.0\\.[0-9]:[0-9]{1,5}|tcp:\\[::1\\]:[0-9]{1,4}")),
+        differing in proptest::sample::subsequence(vec![config::Identity::Name, config::Identity::Uuid, config::Identity::Mac, config::Identity::Image], 0..=4),
         seccomp in option::of(select(vec![config::Seccomp::On, config::Seccomp::Off, config::Seccomp::Log])),
         report_dir in option::of(typed("\\PC{1,40}")),
         log in option::of(select(vec![config::LogLevel::Error, config::LogLevel::Warn, config::LogLevel::Trace])),
@@ -48,7 +49,7 @@ prop_compose! {
         let [rng, balloon, keyboard, insecure, paused] = switches;
         RawConfig {
             name, uuid, memory, memory_backing, cpus, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
-            keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
+            may_differ: incoming.as_ref().map(|_| differing), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
         }
     }
 }

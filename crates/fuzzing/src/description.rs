@@ -25,6 +25,7 @@ rng: off
 serial: file:console.log
 monitor: unix:/run/m,server=on,wait=off
 incoming: tcp:[::1]:4444
+may-differ: [name, uuid, mac, image]
 insecure: false
 paused: true
 seccomp: log
