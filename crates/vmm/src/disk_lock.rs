@@ -3,14 +3,28 @@
 //! They are advisory locks of the open file (fcntl(2), "Open file description locks"), laid out so that they also
 //! exclude QEMU, which locks single bytes (QEMU, block/file-posix.c, `RAW_LOCK_PERM_BASE`): a writer of ours locks
 //! everything; a reader says at QEMU's byte that nobody else may write, and looks whether somebody does.
+//!
+//! Each lock also has a mark: one byte far behind the end of every image, chosen at random, which is locked for reading
+//! only. Who looks at another image does not find it, and who does find it has the image that is locked here, under
+//! whatever path and on whatever host. Where locks are not shared between hosts (block devices, some network file systems)
+//! it is not found, which then says nothing.
 #![expect(unsafe_code, reason = "fcntl takes a pointer")]
 
-use std::{fs::File, io, os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// QEMU: locked (shared) by everyone who writes the image.
 const QEMU_WRITES: i64 = 100 + 1;
 /// QEMU: locked (shared) by everyone who does not want others to write the image.
 const QEMU_NO_WRITERS: i64 = 200 + 1;
+
+/// Where marks are: 2^62 to 2^63 - 2, so that a byte is left behind each.
+const MARKS: std::ops::Range<i64> = 1 << 62..i64::MAX;
 
 /// The lock of one image. It is free at first, and when it is dropped and the image is closed.
 #[derive(Debug)]
@@ -18,6 +32,8 @@ pub(crate) struct DiskLock {
     file: File,
     path: PathBuf,
     read_only: bool,
+    mark: i64,
+    held: AtomicBool,
 }
 
 /// Why an image could not be locked.
@@ -45,29 +61,64 @@ impl DiskLock {
     /// The lock of `file`, which is open for reading, and unless `read_only` for writing. The descriptor is shared with
     /// the disk's.
     pub(crate) fn new(file: &File, path: PathBuf, read_only: bool) -> io::Result<Self> {
-        Ok(Self { file: file.try_clone()?, path, read_only })
+        let random = uuid::Uuid::new_v4().as_u64_pair().1;
+        let mark = MARKS.start + (random % (MARKS.end - MARKS.start) as u64) as i64;
+        Ok(Self { file: file.try_clone()?, path, read_only, mark, held: AtomicBool::new(false) })
+    }
+
+    /// The image.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where others find the mark, while the lock is held.
+    pub(crate) fn mark(&self) -> Option<i64> {
+        self.held.load(Ordering::SeqCst).then_some(self.mark)
+    }
+
+    /// Whether this is an image that somebody else has locked with this mark. May wait for a file server.
+    pub(crate) fn shows(&self, mark: i64) -> io::Result<bool> {
+        // A peer chose it. Elsewhere are bytes that others lock in the same way.
+        if !MARKS.contains(&mark) {
+            return Ok(false);
+        }
+        let may_read = self.conflict(Range::byte(libc::F_RDLCK, mark))?.is_none();
+        let may_write = self.conflict(Range::byte(libc::F_WRLCK, mark))?.is_none();
+        Ok(may_read && !may_write)
     }
 
     /// Takes the lock; it may be held already.
     pub(crate) fn lock(&self) -> Result<(), DiskLockError> {
-        if !self.read_only {
-            return self.set(Range::everything(libc::F_WRLCK));
+        let locked = if self.read_only { self.lock_to_read() } else { self.lock_to_write() };
+        match locked {
+            Ok(()) => self.held.store(true, Ordering::SeqCst),
+            Err(_) => self.unlock(),
         }
-        self.set(Range::byte(libc::F_RDLCK, QEMU_NO_WRITERS))?;
-        match self.conflict(Range::byte(libc::F_WRLCK, QEMU_WRITES)) {
-            Ok(None) => Ok(()),
-            Ok(Some(holder)) => {
-                self.unlock();
-                Err(self.in_use(&holder))
-            }
-            Err(source) => Err(self.failed(source)),
-        }
+        locked
     }
 
     /// Gives the lock up; it may be free already.
     pub(crate) fn unlock(&self) {
+        self.held.store(false, Ordering::SeqCst);
         if let Err(error) = fcntl(&self.file, libc::F_OFD_SETLK, Range::everything(libc::F_UNLCK)) {
             tracing::error!(path = %self.path.display(), %error, "cannot unlock a disk image");
+        }
+    }
+
+    /// Everything up to the mark decides who has the image. The mark itself is at no time locked for writing: others see
+    /// it all the time.
+    fn lock_to_write(&self) -> Result<(), DiskLockError> {
+        self.set(Range { kind: libc::F_WRLCK, start: 0, bytes: self.mark })?;
+        self.set(Range::byte(libc::F_RDLCK, self.mark))?;
+        self.set(Range { kind: libc::F_WRLCK, start: self.mark + 1, bytes: 0 })
+    }
+
+    fn lock_to_read(&self) -> Result<(), DiskLockError> {
+        self.set(Range::byte(libc::F_RDLCK, QEMU_NO_WRITERS))?;
+        match self.conflict(Range::byte(libc::F_WRLCK, QEMU_WRITES)) {
+            Ok(None) => self.set(Range::byte(libc::F_RDLCK, self.mark)),
+            Ok(Some(holder)) => Err(self.in_use(&holder)),
+            Err(source) => Err(self.failed(source)),
         }
     }
 
@@ -175,6 +226,39 @@ mod tests {
         first.lock().unwrap();
         second.lock().unwrap();
         assert!(matches!(writer.lock(), Err(DiskLockError::InUse { .. })));
+    }
+
+    #[test]
+    fn a_mark_is_seen_on_the_image_that_is_locked_and_on_no_other() {
+        for read_only in [false, true] {
+            let (image, other) = (NamedTempFile::new().unwrap(), NamedTempFile::new().unwrap());
+            let (holder, looker) = (opened(&image, read_only), opened(&image, read_only));
+            let elsewhere = opened(&other, read_only);
+            assert_eq!(holder.mark(), None);
+            holder.lock().unwrap();
+            let mark = holder.mark().unwrap();
+            assert!(looker.shows(mark).unwrap());
+            assert!(!elsewhere.shows(mark).unwrap());
+            assert!(!looker.shows(mark - 1).unwrap() && !looker.shows(looker.mark).unwrap());
+            // Nor is it seen where a third machine has another image.
+            elsewhere.lock().unwrap();
+            assert!(!opened(&other, read_only).shows(mark).unwrap());
+            holder.lock().unwrap();
+            assert!(looker.shows(mark).unwrap(), "locks that are held stay");
+            holder.unlock();
+            assert_eq!(holder.mark(), None);
+            assert!(!looker.shows(mark).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_a_peer_calls_a_mark_is_no_other_lock() {
+        let image = NamedTempFile::new().unwrap();
+        let (reader, looker) = (opened(&image, true), opened(&image, true));
+        reader.lock().unwrap();
+        for place in [QEMU_NO_WRITERS, 0, -1, i64::MIN, i64::MAX] {
+            assert!(!looker.shows(place).unwrap(), "{place}");
+        }
     }
 
     #[test]

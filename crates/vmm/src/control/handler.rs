@@ -197,7 +197,7 @@ impl Handler for Commands {
     }
 
     fn query_uuid(&self) -> UuidInfo {
-        UuidInfo { uuid: self.0.config.uuid().unwrap_or_default().to_string() }
+        UuidInfo { uuid: self.0.here.uuid().unwrap_or_default().to_string() }
     }
 
     fn query_cpus_fast(&self) -> Vec<CpuInfoFast> {

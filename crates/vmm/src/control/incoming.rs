@@ -1,5 +1,6 @@
 use std::sync::{Arc, Weak, atomic::Ordering};
 
+use config::Identity;
 use engine::{DestinationMachine, MachineError, Observer, destination};
 use migration::{Outcome, Status};
 use monitor::{
@@ -7,21 +8,20 @@ use monitor::{
     types::{RunState, SocketAddress},
 };
 use ram::{Backing, Populate, Ram};
-use state::{DeviceState, Schema};
+use state::DeviceState;
 use transport::{Address, Listener};
 use wire::{DeviceInfo, Hello, Offer};
 
-use super::{Control, announce, one_line, query, story};
+use super::{
+    Control, announce,
+    offer::{self, Offer},
+    one_line, query, story,
+};
 use crate::{
     BuildError, Incoming, Machine, MachineDescription,
     launcher::Launcher,
     seccomp::{self, Role},
 };
-
-impl Schema for MachineDescription {
-    const KIND: &'static str = "machine";
-    const VERSION: u32 = 1;
-}
 
 /// Why no machine is taken in.
 const ENDING: &str = "this process is ending";
@@ -62,6 +62,7 @@ impl Control {
         let vacancy = Vacancy {
             control: Arc::downgrade(self),
             launcher: self.launcher.clone(),
+            may_differ: self.config.may_differ().to_vec(),
             populate: populate(incoming.ram()),
             ram: incoming.ram().clone(),
             devices: devices(incoming.description()),
@@ -95,6 +96,7 @@ impl Control {
             return Err(ENDING.into());
         }
         let machine = Arc::new(machine);
+        self.here.is_of(machine.description().uuid);
         *self.machine.lock() = Some(machine.clone());
         let run = self.run_on_arrival.lock().unwrap_or(ran);
         if run {
@@ -134,6 +136,8 @@ struct Vacancy {
     control: Weak<Control>,
     /// Builds machines: the migration thread may not do all that this needs.
     launcher: Launcher,
+    /// In what the machine may be another one than awaited.
+    may_differ: Vec<Identity>,
     populate: Option<Populate>,
     ram: Ram,
     devices: Vec<DeviceInfo>,
@@ -158,14 +162,14 @@ impl DestinationMachine for Vacancy {
                 "The destination could not be made ready again after the last attempt: see its log".into(),
             ];
         };
-        match hello.machine.decode::<MachineDescription>() {
-            Ok(description) => incoming.check(&description).err().unwrap_or_default(),
+        match hello.machine.decode::<Offer>() {
+            Ok(offer) => offer::refusals(incoming, &offer, &self.may_differ, &self.launcher),
             Err(error) => vec![one_line(&error)],
         }
     }
 
-    fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
-        let description = description.decode::<MachineDescription>()?;
+    fn load(&mut self, offer: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
+        let description = offer.decode::<Offer>()?.machine;
         let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
         let states = states.to_vec();
         let restored = self.launcher.run(move || incoming.restore(&description, &states))?;

@@ -4,7 +4,8 @@
 //! that goes through [`Control`] and waits for its turn; questions never wait.
 //!
 //! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
-//! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes.
+//! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
+//!   of it to the other, and whether it is taken in.
 //! * `query`: the engine's figures in the monitor's words.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `settings`: parameters and capabilities of migration.
@@ -13,6 +14,7 @@ mod announce;
 mod handler;
 mod incoming;
 mod keys;
+mod offer;
 mod outgoing;
 mod query;
 mod reports;
@@ -125,7 +127,7 @@ impl Control {
             here: Here {
                 host: story::host_name(),
                 name: config.name().as_str().into(),
-                uuid: config.uuid().map(|uuid| uuid.to_string()),
+                uuid: Arc::new(Mutex::new(config.uuid())),
                 vcpus: config.cpus().get(),
             },
             reports,

@@ -11,8 +11,8 @@ use state::DeviceState;
 use transport::{Address, Reach};
 use wire::{DeviceInfo, SessionId};
 
-use super::{Control, one_line, query, story};
-use crate::{Machine, vcpu::Spent};
+use super::{Control, offer::Offer, one_line, query, story};
+use crate::{Machine, machine::ImageClues, vcpu::Spent};
 
 /// A migration that leaves, or left.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Departure {
 impl Control {
     /// Starts moving the machine to `address`.
     pub(super) fn depart(self: &Arc<Self>, address: Address) -> Result<(), CommandError> {
+        // Before the lock, as storage takes its time: whoever asks about migrations does not wait for it.
+        let (machine, images) = self.to_offer()?;
         // Held until the attempt is registered: two commands at once start one migration.
         let mut departure = self.departure.lock();
         if departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status.is_under_way()) {
@@ -38,7 +40,6 @@ impl Control {
             RunState::Running | RunState::Paused | RunState::Prelaunch => {}
             state => return Err(CommandError::generic(super::why_it_may_not_run(state))),
         }
-        let machine = self.machine()?;
         let total_bytes = machine.ram().bytes();
         let session = uuid::Uuid::new_v4();
         let (params, fixed_costs) = {
@@ -54,7 +55,7 @@ impl Control {
         };
         tracing::info!(%session, "Migrating to {}", target.address);
         let (address, began) = (target.address.to_string(), SystemTime::now());
-        let leaving = Arc::new(Leaving { control: self.clone(), machine });
+        let leaving = Arc::new(Leaving { control: self.clone(), machine, images });
         let observer = Arc::new(Watch { control: Arc::downgrade(self) });
         let handle = source::start_on(&self.threads(), leaving, params, target, observer)
             .map_err(|error| CommandError::generic(one_line(error.as_ref())))?;
@@ -66,6 +67,13 @@ impl Control {
             total_bytes,
         });
         Ok(())
+    }
+
+    /// The machine, and by what its images are known.
+    fn to_offer(&self) -> Result<(Arc<Machine>, ImageClues), CommandError> {
+        let machine = self.machine()?;
+        let images = machine.image_clues(&self.launcher);
+        Ok((machine, images))
     }
 
     /// People say who has the machine, where the destination cannot.
@@ -128,6 +136,7 @@ impl Control {
 struct Leaving {
     control: Arc<Control>,
     machine: Arc<Machine>,
+    images: ImageClues,
 }
 
 impl SourceMachine for Leaving {
@@ -149,7 +158,8 @@ impl SourceMachine for Leaving {
     }
 
     fn description(&self) -> Result<DeviceState, MachineError> {
-        Ok(DeviceState::encode("machine", self.machine.description())?)
+        let offer = Offer { machine: self.machine.description().clone(), images: self.images.clone() };
+        Ok(DeviceState::encode("machine", &offer)?)
     }
 
     fn is_running(&self) -> bool {
@@ -269,7 +279,8 @@ mod tests {
             Control::new(config.clone(), Some(machine), events.clone(), monitor::Events::new()).unwrap();
         control.resume().unwrap();
 
-        let leaving = Leaving { control: control.clone(), machine: control.machine().unwrap() };
+        let (machine, images) = control.to_offer().unwrap();
+        let leaving = Leaving { control: control.clone(), machine, images };
         assert!(leaving.stop().unwrap());
         leaving.release_disks().unwrap();
         let other = boot().unwrap();

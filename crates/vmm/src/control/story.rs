@@ -1,13 +1,18 @@
 //! From the engine's figures to the report of a migration.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use engine::{destination, source};
 use migration::{PAGE_BYTES, RoundStats, Status};
+use parking_lot::Mutex;
 use report::{
     Arrived, ArrivedChannel, Decision, Downtime, Integrity, Outcome, Parameters, Party, Phase, Report, Round,
     RoundStalls, SCHEMA, Side, Stalls, Totals,
 };
+use uuid::Uuid;
 use wire::SessionId;
 
 use super::{incoming::Arrival, outgoing::Departure, query};
@@ -17,11 +22,22 @@ use super::{incoming::Arrival, outgoing::Departure, query};
 pub(super) struct Here {
     pub(super) host: Option<String>,
     pub(super) name: String,
-    pub(super) uuid: Option<String>,
+    /// The machine's, once it has come.
+    pub(super) uuid: Arc<Mutex<Option<Uuid>>>,
     pub(super) vcpus: u8,
 }
 
 impl Here {
+    /// The UUID of the machine that is here, comes, or was here.
+    pub(super) fn uuid(&self) -> Option<Uuid> {
+        *self.uuid.lock()
+    }
+
+    /// The machine that has come has this UUID.
+    pub(super) fn is_of(&self, uuid: Option<Uuid>) {
+        *self.uuid.lock() = uuid;
+    }
+
     fn party(&self) -> Party {
         Party {
             host: self.host.clone(),
@@ -34,7 +50,7 @@ impl Here {
     fn machine(&self, memory_bytes: u64) -> report::Machine {
         report::Machine {
             name: self.name.clone(),
-            uuid: self.uuid.clone(),
+            uuid: self.uuid().map(|uuid| uuid.to_string()),
             memory_bytes,
             vcpus: self.vcpus.into(),
         }
@@ -106,7 +122,7 @@ pub(super) fn arriving(
         schema: SCHEMA,
         side: Side::Destination,
         session: (attempt.session != SessionId::NONE)
-            .then(|| uuid::Uuid::from_bytes(attempt.session.0).to_string()),
+            .then(|| Uuid::from_bytes(attempt.session.0).to_string()),
         outcome,
         reason,
         began: moment(attempt.began),

@@ -10,6 +10,7 @@ use super::{
     board::{Board, BoardError, VcpuError},
     description::MachineDescription,
     devices::Devices,
+    image::Images,
     resources::{HostResources, ResourceError},
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
@@ -70,7 +71,8 @@ impl Machine {
         let resources = HostResources::open(config)?;
         resources.disks.iter().try_for_each(|disk| disk.lock.lock())?;
         let board = board(config, &events)?;
-        let description = MachineDescription::of(&board, &resources, extras(config));
+        let description = MachineDescription::of(config, &board, &resources, extras(config));
+        let images = Images::of(&resources);
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),
@@ -81,7 +83,7 @@ impl Machine {
         *board.buses.write() = std::sync::Arc::new(buses);
         let entry = bootable.load(board.ram.memory(), config.cpus().get(), devices.virtio_slots)?;
         board.start_at(entry)?;
-        Self::assemble(board, devices, Some(bootable), description, events)
+        Self::assemble(board, devices, Some(bootable), description, images, events)
     }
 
     /// Puts the parts together.
@@ -90,11 +92,12 @@ impl Machine {
         devices: Devices,
         bootable: Option<Bootable>,
         description: MachineDescription,
+        images: Images,
         events: Events,
     ) -> Result<Self, BuildError> {
         let io: Vec<IoThread> = devices.threads(&events).map_err(BuildError::Threads)?;
         let (running, transition) = (AtomicBool::new(false), Mutex::new(()));
-        Ok(Self { io, board, devices, bootable, description, events, running, transition })
+        Ok(Self { io, board, devices, bootable, description, images, events, running, transition })
     }
 }
 

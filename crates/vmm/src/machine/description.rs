@@ -1,16 +1,25 @@
 //! What a machine is, as both sides of a migration compare it before a page moves.
 
+use config::{Config, Identity};
 use devices::{
-    balloon::BalloonV1, blk::BlkV1, i8042::I8042V1, input::KeyboardV1, net::NetV1, power::PowerV1,
-    rng::RngV1, rtc::RtcV1, serial::SerialV1,
+    balloon::Balloon,
+    blk::{Blk, BlkV1},
+    i8042::I8042V1,
+    input::Keyboard,
+    net::{Mac, Net},
+    power::PowerV1,
+    rng::Rng,
+    rtc::RtcV1,
+    serial::SerialV1,
+    virtio::{RING_FEATURES, VirtioDevice},
 };
-use ram::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
 use state::Schema;
+use uuid::Uuid;
 
 use super::{
     board::Board,
-    resources::HostResources,
+    resources::{HostResources, OpenDisk, OpenNet},
     save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     workshop::Extras,
 };
@@ -19,10 +28,18 @@ use crate::{
     events::RequestsV1,
 };
 
-/// A machine as its guest sees it. Everything in it must fit on the other side.
+/// A machine as its guest sees it, and by what it is known. All that a guest needs must be the same on the other side, or
+/// at least as much; by what it is known may differ if the operator says so.
+///
+/// Guest memory and which devices there are, with the forms of their states, stand in the handshake itself, where the engine
+/// compares them: each difference is told once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineDescription {
+    /// What the machine is called.
+    pub name: String,
+    /// Its UUID, if it has one.
+    pub uuid: Option<Uuid>,
     /// Number of vCPUs.
     pub cpus: u8,
     /// What vCPU 0 returns for CPUID; the others differ in their ids.
@@ -33,24 +50,12 @@ pub struct MachineDescription {
     pub tsc_khz: u32,
     /// Bytes of a vCPU's XSAVE area.
     pub xsave_bytes: u32,
-    /// Bytes of a page.
-    pub page_bytes: u32,
-    /// Guest memory.
-    pub memory: Vec<MemoryDescription>,
+    /// The disks in their order, as the guest knows them.
+    pub disks: Vec<BlkV1>,
+    /// The permanent addresses of the network cards, in their order.
+    pub macs: Vec<Mac>,
     /// The devices in the order of their states, vCPUs first.
     pub devices: Vec<DeviceDescription>,
-}
-
-/// One block of guest memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MemoryDescription {
-    /// Name of the block.
-    pub name: String,
-    /// First guest-physical address.
-    pub guest_address: u64,
-    /// Size in bytes.
-    pub bytes: u64,
 }
 
 /// One device, and the form of its state.
@@ -63,6 +68,27 @@ pub struct DeviceDescription {
     pub kind: String,
     /// Version of its state.
     pub version: u32,
+    /// What the guest may use of it; `None` if it is no virtio device.
+    pub virtio: Option<VirtioDescription>,
+}
+
+/// What a virtio device offers its driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtioDescription {
+    /// The features, those of the transport included.
+    pub features: u64,
+    /// The largest size of each queue.
+    pub queue_sizes: Vec<u16>,
+}
+
+/// How a machine that is offered differs from the one that is described here. Every difference is a sentence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Why its guest cannot run here.
+    pub unfit: Vec<String>,
+    /// By what it seems to be another machine.
+    pub identity: Vec<(Identity, String)>,
 }
 
 /// How far two time-stamp counters may differ, in parts per million, where the host cannot scale them. NTP corrects a
@@ -71,98 +97,71 @@ const TSC_TOLERANCE_PPM: u64 = 250;
 
 impl MachineDescription {
     /// The machine that is made of these parts.
-    pub(crate) fn of(board: &Board, resources: &HostResources, extras: Extras) -> Self {
+    pub(crate) fn of(config: &Config, board: &Board, resources: &HostResources, extras: Extras) -> Self {
         let cpus = u8::try_from(board.vcpus.len()).unwrap_or(u8::MAX);
-        let mut devices: Vec<_> = (0..cpus).map(|vcpu| device::<VcpuV1>(&vcpu_id(vcpu))).collect();
-        devices.extend([
-            device::<IrqchipV1>(IRQCHIP),
-            device::<PitV1>(PIT),
-            device::<ClockV1>(CLOCK),
-            device::<RequestsV1>(REQUESTS),
-            device::<SerialV1>("serial0"),
-            device::<RtcV1>("rtc0"),
-            device::<I8042V1>("i8042"),
-            device::<PowerV1>("power0"),
-        ]);
-        devices.extend((0..resources.disks.len()).map(|index| device::<BlkV1>(&format!("disk{index}"))));
-        devices.extend((0..resources.nets.len()).map(|index| device::<NetV1>(&format!("net{index}"))));
-        devices.extend(extras.rng.then(|| device::<RngV1>("rng0")));
-        devices.extend(extras.balloon.then(|| device::<BalloonV1>("balloon0")));
-        devices.extend(extras.keyboard.then(|| device::<KeyboardV1>("keyboard0")));
         Self {
+            name: config.name().as_str().into(),
+            uuid: config.uuid(),
             cpus,
             cpuid: board.processor.cpuid.clone(),
             msrs: board.processor.msrs.clone(),
             tsc_khz: board.processor.tsc_khz,
             xsave_bytes: u32::try_from(board.hypervisor.xsave_bytes).unwrap_or(u32::MAX),
-            page_bytes: PAGE_SIZE as u32,
-            memory: board.ram.blocks().iter().map(MemoryDescription::from).collect(),
-            devices,
+            disks: resources.disks.iter().map(|open| BlkV1::of(&open.disk, &open.serial)).collect(),
+            macs: resources.nets.iter().map(|net| net.mac).collect(),
+            devices: devices(cpus, resources, extras),
         }
     }
 
-    /// Every reason why the machine described by `offered` cannot move here. None: it can.
-    pub(crate) fn reasons(&self, offered: &Self, can_scale_tsc: bool) -> Vec<String> {
-        let mut reasons = Vec::new();
-        let mut differ = |what: &str, theirs: u64, ours: u64| {
+    /// How the machine described by `offered` differs from this one.
+    pub(crate) fn differences(&self, offered: &Self, can_scale_tsc: bool) -> Differences {
+        let mut unfit = Vec::new();
+        if offered.xsave_bytes != self.xsave_bytes {
+            unfit.push(format!(
+                "The XSAVE area of a vCPU has {} bytes on the source and {} here: use processors of one kind",
+                offered.xsave_bytes, self.xsave_bytes
+            ));
+        }
+        unfit.extend(cpu_reasons(&offered.cpuid, &self.cpuid));
+        unfit.extend(self.msr_reason(offered));
+        unfit.extend(self.tsc_reason(offered, can_scale_tsc));
+        let disks = || offered.disks.iter().zip(&self.disks).enumerate();
+        unfit.extend(disks().flat_map(|(index, (theirs, ours))| disk_reasons(index, theirs, ours)));
+        // Which may only be read, and which may be written, offer other features: that was said.
+        let otherwise = |id: &str| {
+            disks().any(|(index, (theirs, ours))| theirs.read_only != ours.read_only && id == disk_id(index))
+        };
+        unfit.extend(self.devices.iter().filter(|ours| !otherwise(&ours.id)).filter_map(|ours| {
+            let theirs = offered.devices.iter().find(|theirs| theirs.id == ours.id)?;
+            virtio_reason(&ours.id, theirs.virtio.as_ref()?, ours.virtio.as_ref()?)
+        }));
+        Differences { unfit, identity: self.other_identity(offered) }
+    }
+
+    fn other_identity(&self, offered: &Self) -> Vec<(Identity, String)> {
+        let mut differences = Vec::new();
+        if offered.name != self.name {
+            let (theirs, ours) = (short(&offered.name), &self.name);
+            let text = format!("The machine is called '{theirs}', this side was started for '{ours}'");
+            differences.push((Identity::Name, text));
+        }
+        if offered.uuid != self.uuid {
+            let print = |uuid: Option<Uuid>| uuid.map_or_else(|| "none".into(), |uuid| uuid.to_string());
+            let (theirs, ours) = (print(offered.uuid), print(self.uuid));
+            let text = format!("The machine's UUID is {theirs}, this side was started for {ours}");
+            differences.push((Identity::Uuid, text));
+        }
+        for (index, (theirs, ours)) in offered.macs.iter().zip(&self.macs).enumerate() {
             if theirs != ours {
-                reasons.push(format!("The source has {theirs} {what}, this side has {ours}"));
-            }
-        };
-        differ("vCPUs", offered.cpus.into(), self.cpus.into());
-        differ("bytes per page", offered.page_bytes.into(), self.page_bytes.into());
-        differ("bytes in a vCPU's XSAVE area", offered.xsave_bytes.into(), self.xsave_bytes.into());
-        reasons.extend(self.memory_reasons(offered));
-        reasons.extend(self.device_reasons(offered));
-        reasons.extend(cpu_reasons(&offered.cpuid, &self.cpuid));
-        reasons.extend(self.msr_reason(offered));
-        reasons.extend(self.tsc_reason(offered, can_scale_tsc));
-        reasons
-    }
-
-    fn memory_reasons(&self, offered: &Self) -> Option<String> {
-        let print = |blocks: &[MemoryDescription]| {
-            let block = |block: &MemoryDescription| {
-                format!("{} {} MiB at {:#x}", short(&block.name), block.bytes >> 20, block.guest_address)
-            };
-            blocks.iter().take(SHOWN).map(block).collect::<Vec<_>>().join(", ")
-        };
-        (self.memory != offered.memory).then(|| {
-            let (theirs, ours) = (print(&offered.memory), print(&self.memory));
-            format!("The memory of the source is {theirs}, of this side {ours}")
-        })
-    }
-
-    fn device_reasons(&self, offered: &Self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        for theirs in &offered.devices {
-            let (id, kind, version) = (short(&theirs.id), short(&theirs.kind), theirs.version);
-            match self.devices.iter().find(|ours| ours.id == theirs.id) {
-                None => reasons.push(format!("The source has a device '{id}' ({kind}), this side has not")),
-                Some(ours) if ours.kind != theirs.kind => {
-                    reasons.push(format!("Device '{id}' is a {kind} on the source, a {} on this side", ours.kind));
-                }
-                Some(ours) if ours.version != version => reasons.push(format!(
-                    "The state of device '{id}' has version {version} on the source, {} on this side: use the same release",
-                    ours.version
-                )),
-                Some(_) => {}
-            }
-            if reasons.len() > SHOWN {
-                return reasons;
+                let text = format!(
+                    "The address of network card 'net{index}' is {}, this side was started for {}",
+                    print_mac(*theirs),
+                    print_mac(*ours)
+                );
+                differences.push((Identity::Mac, text));
             }
         }
-        let unknown =
-            self.devices.iter().filter(|ours| offered.devices.iter().all(|theirs| theirs.id != ours.id));
-        reasons.extend(
-            unknown.map(|ours| {
-                format!("This side has a device '{}' ({}), the source has not", ours.id, ours.kind)
-            }),
-        );
-        if reasons.is_empty() && self.devices != offered.devices {
-            reasons.push("The devices of the source are in another order, or named twice".into());
-        }
-        reasons
+        differences
     }
 
     fn msr_reason(&self, offered: &Self) -> Option<String> {
@@ -188,15 +187,100 @@ const SHOWN: usize = 16;
 
 /// A name that a peer chose, as much of it as a message has room for.
 fn short(name: &str) -> String {
-    name.chars().take(32).collect()
+    name.chars().take(63).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Id of disk number `index`.
+fn disk_id(index: usize) -> String {
+    format!("disk{index}")
+}
+
+/// All devices of such a machine, in the order of their states.
+fn devices(cpus: u8, resources: &HostResources, extras: Extras) -> Vec<DeviceDescription> {
+    let mut devices: Vec<_> = (0..cpus).map(|vcpu| device::<VcpuV1>(&vcpu_id(vcpu))).collect();
+    devices.extend([
+        device::<IrqchipV1>(IRQCHIP),
+        device::<PitV1>(PIT),
+        device::<ClockV1>(CLOCK),
+        device::<RequestsV1>(REQUESTS),
+        device::<SerialV1>("serial0"),
+        device::<RtcV1>("rtc0"),
+        device::<I8042V1>("i8042"),
+        device::<PowerV1>("power0"),
+    ]);
+    let disk = |open: &OpenDisk| Blk::features_of(open.disk.is_read_only());
+    let disks = resources.disks.iter().enumerate();
+    devices.extend(disks.map(|(index, open)| virtio::<Blk>(&disk_id(index), disk(open))));
+    let nets = resources.nets.iter().enumerate();
+    let net = |open: &OpenNet| Net::features_on(&open.tap);
+    devices.extend(nets.map(|(index, open)| virtio::<Net>(&format!("net{index}"), net(open))));
+    devices.extend(extras.rng.then(|| virtio::<Rng>("rng0", Rng::FEATURES)));
+    devices.extend(extras.balloon.then(|| virtio::<Balloon>("balloon0", Balloon::FEATURES)));
+    devices.extend(extras.keyboard.then(|| virtio::<Keyboard>("keyboard0", Keyboard::FEATURES)));
+    devices
 }
 
 fn device<S: Schema>(id: &str) -> DeviceDescription {
-    DeviceDescription { id: id.into(), kind: S::KIND.into(), version: S::VERSION }
+    DeviceDescription { id: id.into(), kind: S::KIND.into(), version: S::VERSION, virtio: None }
 }
 
-impl From<&ram::Block> for MemoryDescription {
-    fn from(block: &ram::Block) -> Self {
-        Self { name: block.name().into(), guest_address: block.guest_address(), bytes: block.bytes() }
+fn virtio<D: VirtioDevice>(id: &str, features: u64) -> DeviceDescription {
+    let virtio =
+        VirtioDescription { features: features | RING_FEATURES, queue_sizes: D::QUEUE_SIZES.to_vec() };
+    DeviceDescription { virtio: Some(virtio), ..device::<D::State>(id) }
+}
+
+/// Why a disk cannot go on as this one: what [`Blk::restore`] would refuse.
+fn disk_reasons(index: usize, theirs: &BlkV1, ours: &BlkV1) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if theirs.serial != ours.serial {
+        reasons.push(format!(
+            "The serial of disk 'disk{index}' is '{}' on the source and '{}' here: give both sides the same serial",
+            short(&theirs.serial),
+            ours.serial
+        ));
     }
+    if theirs.capacity_sectors != ours.capacity_sectors {
+        reasons.push(format!(
+            "Disk 'disk{index}' has {} sectors on the source and {} here: give both sides the same image, with the size \
+             that the guest knows",
+            theirs.capacity_sectors, ours.capacity_sectors
+        ));
+    }
+    if theirs.read_only != ours.read_only {
+        let which = if theirs.read_only { "on the source" } else { "here" };
+        reasons.push(format!(
+            "Disk 'disk{index}' is read-only {which} and not on the other side: give both sides the same option"
+        ));
+    }
+    if !ours.takes_blocks_of(theirs.block_bytes) {
+        reasons.push(format!(
+            "The guest uses blocks of {} bytes on disk 'disk{index}', the image here needs {}: leave the direct option out",
+            theirs.block_bytes, ours.block_bytes
+        ));
+    }
+    reasons
+}
+
+/// Why a driver cannot go on with a device: it may use, now or later, what is not there.
+fn virtio_reason(id: &str, theirs: &VirtioDescription, ours: &VirtioDescription) -> Option<String> {
+    let missing = theirs.features & !ours.features;
+    if missing != 0 {
+        return Some(format!(
+            "Device '{id}' offers the guest features {missing:#x} on the source that it cannot offer here: give it the same \
+             host resources"
+        ));
+    }
+    let (theirs, ours) = (&theirs.queue_sizes, &ours.queue_sizes);
+    let fits = theirs.len() == ours.len() && theirs.iter().zip(ours).all(|(theirs, ours)| theirs <= ours);
+    (!fits).then(|| {
+        let theirs = &theirs[..theirs.len().min(SHOWN)];
+        format!(
+            "The queues of device '{id}' have up to {theirs:?} entries on the source, {ours:?} here: use the same release"
+        )
+    })
+}
+
+fn print_mac(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -34,7 +34,7 @@ pub(crate) struct Devices {
     pub(super) balloon: Option<VirtioMmio<Balloon>>,
     pub(super) keyboard: Option<VirtioMmio<Keyboard>>,
     /// The locks of the disks' images.
-    pub(super) locks: Vec<DiskLock>,
+    pub(super) locks: Vec<Arc<DiskLock>>,
     /// How many virtio slots are in use, from the first on.
     pub(super) virtio_slots: usize,
 }

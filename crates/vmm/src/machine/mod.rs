@@ -7,6 +7,7 @@ mod board;
 mod build;
 mod description;
 mod devices;
+mod image;
 mod plug;
 mod reset;
 mod resources;
@@ -27,7 +28,7 @@ use ram::{DirtyLog, Ram};
 
 pub use board::{BoardError, VcpuError};
 pub use build::BuildError;
-pub use description::{DeviceDescription, MachineDescription, MemoryDescription};
+pub use description::{DeviceDescription, Differences, MachineDescription, VirtioDescription};
 pub use plug::PlugError;
 pub use reset::ResetError;
 pub use resources::ResourceError;
@@ -37,7 +38,9 @@ pub use save::SaveError;
 pub use states::StatesError;
 pub use workshop::DeviceError;
 
-use crate::{disk_lock::DiskLockError, events::Events, io_loop::IoThread};
+pub(crate) use image::ImageClues;
+
+use crate::{disk_lock::DiskLockError, events::Events, io_loop::IoThread, launcher::Launcher};
 
 /// One virtual machine. All methods may be called from any thread; those that change whether it runs wait for each other.
 ///
@@ -50,6 +53,7 @@ pub struct Machine {
     devices: devices::Devices,
     bootable: Option<build::Bootable>,
     description: MachineDescription,
+    images: image::Images,
     events: Events,
     running: AtomicBool,
     /// Held by whoever changes whether it runs, or needs that to stay.
@@ -73,6 +77,12 @@ impl Machine {
     #[must_use]
     pub fn description(&self) -> &MachineDescription {
         &self.description
+    }
+
+    /// By what another side finds out whether it has the images of this machine's disks. Takes five seconds at most, where the
+    /// storage does not answer.
+    pub(crate) fn image_clues(&self, launcher: &Launcher) -> ImageClues {
+        self.images.clues(launcher)
     }
 
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs.
@@ -151,7 +161,7 @@ impl Machine {
     /// # Errors
     /// An image is in use elsewhere. None is locked then.
     pub fn lock_disks(&self) -> Result<(), DiskLockError> {
-        let result = self.devices.locks.iter().try_for_each(crate::disk_lock::DiskLock::lock);
+        let result = self.devices.locks.iter().try_for_each(|lock| lock.lock());
         if result.is_err() {
             self.unlock_disks();
         }
@@ -160,7 +170,7 @@ impl Machine {
 
     /// Gives the locks of all disks up, for another machine to take them. This one must not run until it has them again.
     pub fn unlock_disks(&self) {
-        self.devices.locks.iter().for_each(crate::disk_lock::DiskLock::unlock);
+        self.devices.locks.iter().for_each(|lock| lock.unlock());
     }
 }
 

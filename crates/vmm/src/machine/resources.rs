@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{BorrowedFd, RawFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 use config::{Config, NetBackend, SerialPort};
@@ -28,7 +29,7 @@ pub(crate) struct HostResources {
 pub(crate) struct OpenDisk {
     pub(crate) disk: Disk,
     pub(crate) serial: String,
-    pub(crate) lock: DiskLock,
+    pub(crate) lock: Arc<DiskLock>,
 }
 
 /// A tap, and the hardware address for the guest.
@@ -94,7 +95,7 @@ fn open_disk(disk: &config::Disk) -> Result<OpenDisk, ResourceError> {
     let open = Disk::open(path, options)?;
     let lock = DiskLock::new(open.file(), path.to_owned(), disk.readonly())
         .map_err(|source| ResourceError::Descriptors { path: path.to_owned(), source })?;
-    Ok(OpenDisk { disk: open, serial: disk.serial().as_str().to_owned(), lock })
+    Ok(OpenDisk { disk: open, serial: disk.serial().as_str().to_owned(), lock: Arc::new(lock) })
 }
 
 fn open_net(net: &config::Net) -> Result<OpenNet, ResourceError> {

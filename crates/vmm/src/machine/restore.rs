@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use config::Config;
+use devices::virtio::VirtioMmio;
 use kvm_ioctls::Cap;
 use ram::Ram;
 use state::{DeviceState, Schema as _, StateError};
@@ -9,7 +10,8 @@ use super::{
     Machine,
     board::{Board, VcpuError, set_cpuid},
     build::{self, Bootable, BuildError},
-    description::MachineDescription,
+    description::{Differences, MachineDescription},
+    image::{ImageClues, Images},
     resources::HostResources,
     save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     states::{States, StatesError},
@@ -19,6 +21,7 @@ use crate::{
     arch::{ClockV1, IrqchipV1, PitV1, Time, VcpuV1, restore_vcpu},
     events::{Events, RequestsV1},
     kvm::{KvmError, Trying as _},
+    launcher::Launcher,
 };
 
 /// A machine that waits for its contents: VM, memory, parked vCPUs and host resources are there, the disks are not locked,
@@ -30,6 +33,7 @@ pub struct Incoming {
     extras: Extras,
     bootable: Option<Bootable>,
     description: MachineDescription,
+    images: Images,
     events: Events,
 }
 
@@ -66,17 +70,32 @@ impl Incoming {
         let resources = HostResources::open(config)?;
         let board = build::board(config, &events)?;
         let extras = build::extras(config);
-        let description = MachineDescription::of(&board, &resources, extras);
-        Ok(Self { board, resources, extras, bootable, description, events })
+        let description = MachineDescription::of(config, &board, &resources, extras);
+        let images = Images::of(&resources);
+        Ok(Self { board, resources, extras, bootable, description, images, events })
     }
 
-    /// Whether the machine described by `offered` can come here.
-    ///
-    /// # Errors
-    /// Every reason why it cannot, as sentences.
-    pub fn check(&self, offered: &MachineDescription) -> Result<(), Vec<String>> {
-        let reasons = self.description.reasons(offered, self.can_scale_tsc());
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    /// How the machine described by `offered` differs from the one that is awaited here.
+    #[must_use]
+    pub fn differences(&self, offered: &MachineDescription) -> Differences {
+        self.description.differences(offered, self.can_scale_tsc())
+    }
+
+    /// How the images of the machine described by `offered` differ from those here, as far as that is not among
+    /// [`Self::differences`]. Takes five seconds at most, where the storage does not answer.
+    pub(crate) fn image_differences(
+        &self,
+        offered: &MachineDescription,
+        clues: &ImageClues,
+        launcher: &Launcher,
+    ) -> Vec<String> {
+        let found = self.images.differences(launcher, clues).into_iter().enumerate();
+        let disks = found.zip(offered.disks.iter().zip(&self.description.disks));
+        // An image of another size is another one, and that was said.
+        let disks = disks.filter(|(_, (theirs, ours))| theirs.capacity_sectors == ours.capacity_sectors);
+        disks
+            .filter_map(|((index, why), _)| Some(format!("The image of disk 'disk{index}' {}", why?)))
+            .collect()
     }
 
     /// What this machine would be if it booted here.
@@ -105,13 +124,13 @@ impl Incoming {
         source: &MachineDescription,
         states: &[DeviceState],
     ) -> Result<Machine, RestoreError> {
-        self.check(source).map_err(RestoreError::Mismatch)?;
+        self.check(source)?;
         let mut states = States::new(states)?;
         self.become_like(source)?;
         let tsc = self.restore_chips(&mut states)?;
         let requests: RequestsV1 = states.decode(REQUESTS)?;
         let vcpus = decode_vcpus(&mut states, source)?;
-        let Self { board, resources, extras, bootable, events, .. } = self;
+        let Self { board, resources, extras, bootable, description, images, events } = self;
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),
@@ -122,9 +141,25 @@ impl Incoming {
         states.finish()?;
         *board.buses.write() = Arc::new(buses);
         restore_vcpus(&board, vcpus, Time { tsc })?;
-        let machine = Machine::assemble(board, devices, bootable, source.clone(), events)?;
+        let description = MachineDescription {
+            // What it is called is up to those who await it. What it can be offered is up to the devices that it has now.
+            name: description.name,
+            devices: description.devices,
+            macs: devices.nets.iter().map(VirtioMmio::permanent_mac).collect(),
+            ..source.clone()
+        };
+        let machine = Machine::assemble(board, devices, bootable, description, images, events)?;
         machine.events.restore(&requests);
         Ok(machine)
+    }
+
+    /// Whether the guest can go on here. Who the machine is was settled before it came.
+    fn check(&self, source: &MachineDescription) -> Result<(), RestoreError> {
+        let mut unfit = self.differences(source).unfit;
+        if source.cpus != self.description.cpus {
+            unfit.push(format!("It has {} vCPUs, there are {}", source.cpus, self.description.cpus));
+        }
+        if unfit.is_empty() { Ok(()) } else { Err(RestoreError::Mismatch(unfit)) }
     }
 
     /// Takes over the processor of the source: its CPUID, the registers it saves, the speed of its counter.

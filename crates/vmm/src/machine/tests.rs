@@ -60,7 +60,7 @@ impl Bench {
     pub(super) fn moved(&self, from: &Machine) -> (Machine, Receiver<MachineEvent>) {
         let states = from.save().unwrap();
         let (incoming, received) = self.incoming();
-        incoming.check(from.description()).unwrap();
+        assert_eq!(incoming.differences(from.description()), Differences::default());
         copy(from.ram(), incoming.ram());
         (incoming.restore(from.description(), &states).unwrap(), received)
     }
@@ -193,21 +193,61 @@ fn a_machine_that_does_not_fit_is_refused_with_every_reason() {
     if !testing::kvm_is_usable("a_machine_that_does_not_fit_is_refused_with_every_reason") {
         return;
     }
-    let bench = Bench::new(&COUNTER, "");
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let bench = Bench::new(&COUNTER, &format!("disks:\n - path: {}", image.path().display()));
     let (machine, _events) = bench.boot();
+    let states = machine.save().unwrap();
     let mut offered = machine.description().clone();
-    offered.cpus = 2;
-    offered.memory[0].bytes = 1 << 30;
-    offered.devices[5].version = 9;
-    offered.devices.push(DeviceDescription { id: "tape0".into(), kind: "tape".into(), version: 1 });
     offered.msrs.push(0xdead);
     let leaf = offered.cpuid.iter_mut().find(|entry| (entry.leaf, entry.subleaf) == (7, 0)).unwrap();
     leaf.ebx |= 1 << 30;
-    let reasons = bench.incoming().0.check(&offered).unwrap_err();
-    for part in ["2 vCPUs", "ram.low 1024 MiB", "serial0", "tape0", "0xdead", "0x7.0 ebx, bits 30"] {
-        assert!(reasons.iter().any(|reason| reason.contains(part)), "{part}: {reasons:#?}");
+    offered.disks[0].capacity_sectors *= 2;
+    offered.disks[0].block_bytes = 1000;
+    for device in &mut offered.devices {
+        match (device.id.as_str(), &mut device.virtio) {
+            ("disk0", Some(virtio)) => virtio.features |= 1 << 60,
+            ("keyboard0", Some(virtio)) => virtio.queue_sizes[0] *= 2,
+            _ => {}
+        }
     }
-    assert_eq!(reasons.len(), 6, "{reasons:#?}");
+    let found = bench.incoming().0.differences(&offered);
+    let parts = [
+        "0xdead",
+        "0x7.0 ebx, bits 30",
+        "4096 sectors on the source and 2048 here",
+        "blocks of 1000 bytes",
+        "features 0x1000000000000000",
+        "The queues of device 'keyboard0'",
+    ];
+    for part in parts {
+        assert!(found.unfit.iter().any(|reason| reason.contains(part)), "{part}: {found:#?}");
+    }
+    assert_eq!((found.unfit.len(), found.identity.len()), (parts.len(), 0), "{found:#?}");
+    let refused = |offered: &MachineDescription| bench.incoming().0.restore(offered, &states).unwrap_err();
+    assert!(matches!(refused(&offered), RestoreError::Mismatch(_)));
+    let one_more = MachineDescription { cpus: 2, ..machine.description().clone() };
+    assert!(matches!(refused(&one_more), RestoreError::Mismatch(_)), "whatever the handshake was told");
+}
+
+#[test]
+fn another_machine_is_told_by_each_of_its_names_and_keeps_its_uuid() {
+    if !testing::kvm_is_usable("another_machine_is_told_by_each_of_its_names_and_keeps_its_uuid") {
+        return;
+    }
+    let bench = Bench::new(&COUNTER, "name: db-2\nuuid: 6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11");
+    let (machine, _events) = bench.boot();
+    let offered = MachineDescription { name: "db-1\n".into(), uuid: None, ..machine.description().clone() };
+    let found = bench.incoming().0.differences(&offered);
+    assert_eq!(found.unfit, Vec::<String>::new());
+    let identity: Vec<_> = found.identity.iter().map(|(identity, _)| *identity).collect();
+    assert_eq!(identity, [config::Identity::Name, config::Identity::Uuid]);
+    let (name, uuid) = (&found.identity[0].1, &found.identity[1].1);
+    assert_eq!(name, "The machine is called 'db-1\u{fffd}', this side was started for 'db-2'");
+    assert!(uuid.contains("UUID is none") && uuid.contains("6c1a4b5e"), "{uuid}");
+    // An operator may insist, and so it is not asked again when it is here.
+    let moved = bench.incoming().0.restore(&offered, &machine.save().unwrap()).unwrap();
+    assert_eq!((moved.description().name.as_str(), moved.description().uuid), ("db-2", None));
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub(crate) enum Origin<'a> {
     Saved(&'a mut States),
 }
 
+/// All disks, and the locks of their images.
+type Disks = (Vec<VirtioMmio<Blk>>, Vec<Arc<DiskLock>>);
+
 /// Which devices a machine has besides those that its host resources imply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extras {
@@ -157,11 +160,7 @@ impl Workshop<'_> {
         Ok(power)
     }
 
-    fn disks(
-        &mut self,
-        plug: &mut Plug<'_>,
-        open: Vec<OpenDisk>,
-    ) -> Result<(Vec<VirtioMmio<Blk>>, Vec<DiskLock>), DeviceError> {
+    fn disks(&mut self, plug: &mut Plug<'_>, open: Vec<OpenDisk>) -> Result<Disks, DeviceError> {
         let disk = |(index, OpenDisk { disk, serial, lock }): (usize, OpenDisk)| {
             let new = |state: Option<&_>| match state {
                 None => Blk::new(disk, &serial),

@@ -42,6 +42,8 @@ pub(crate) enum Role {
     Errand,
     /// Writes reports of migrations.
     Report,
+    /// Finds out which image is behind a disk.
+    Image,
 }
 
 /// What a kind of thread may do.
@@ -66,7 +68,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -83,6 +85,7 @@ impl Role {
         Self::Populate,
         Self::Errand,
         Self::Report,
+        Self::Image,
     ];
 
     /// A word for messages.
@@ -125,6 +128,8 @@ impl Role {
             Self::Errand => vec![DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
+            // Locks are fcntl.
+            Self::Image => vec![HOLES, &[libc::SYS_fcntl]],
         }
     }
 
@@ -149,7 +154,8 @@ impl Role {
             | Self::Door
             | Self::Populate
             | Self::Errand
-            | Self::Report => Vec::new(),
+            | Self::Report
+            | Self::Image => Vec::new(),
         }
     }
 }

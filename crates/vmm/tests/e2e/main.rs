@@ -8,6 +8,7 @@ mod disk_locks;
 mod faults;
 mod harmed;
 mod harness;
+mod identity;
 mod input;
 mod memory;
 mod migration;

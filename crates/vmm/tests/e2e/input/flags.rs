@@ -263,6 +263,7 @@ fn help_is_complete_and_a_description_comes_back() {
         "--serial",
         "--monitor",
         "--incoming",
+        "--may-differ",
         "--insecure",
         "--paused",
         "--seccomp",

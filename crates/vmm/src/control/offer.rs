@@ -1,0 +1,83 @@
+use config::Identity;
+use serde::{Deserialize, Serialize};
+use state::Schema;
+
+use crate::{Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
+
+/// What a source says of its machine in the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Offer {
+    pub(super) machine: MachineDescription,
+    pub(super) images: ImageClues,
+}
+
+impl Schema for Offer {
+    const KIND: &'static str = "machine";
+    const VERSION: u32 = 1;
+}
+
+/// Every reason why the machine is not taken in here. None: it is, and what is `permitted` to differ is told in the log.
+pub(super) fn refusals(
+    incoming: &Incoming,
+    offer: &Offer,
+    permitted: &[Identity],
+    launcher: &Launcher,
+) -> Vec<String> {
+    let differences = incoming.differences(&offer.machine);
+    let images = incoming.image_differences(&offer.machine, &offer.images, launcher);
+    let images = images.into_iter().map(|difference| (Identity::Image, difference));
+    let identity = differences.identity.into_iter().chain(images);
+    let (permitted, refused): (Vec<_>, Vec<_>) =
+        identity.partition(|(identity, _)| permitted.contains(identity));
+    let refused = refused.into_iter().map(|(identity, difference)| {
+        let (flag, alike) = (flag(identity), alike(identity));
+        format!("{difference}: {alike}, or permit it with --may-differ {flag}")
+    });
+    let reasons: Vec<_> = differences.unfit.into_iter().chain(refused).collect();
+    if reasons.is_empty() {
+        for (identity, difference) in permitted {
+            let (flag, risk) = (flag(identity), risk(identity));
+            tracing::warn!("{difference}; that is permitted with --may-differ {flag}. {risk}");
+        }
+    }
+    reasons
+}
+
+fn flag(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Name => "name",
+        Identity::Uuid => "uuid",
+        Identity::Mac => "mac",
+        Identity::Image => "image",
+    }
+}
+
+/// What makes both sides alike.
+fn alike(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Name => "start it with the machine's name",
+        Identity::Uuid => "start it with the machine's UUID",
+        Identity::Mac => "start it with the machine's address",
+        Identity::Image => "give both sides the same image",
+    }
+}
+
+/// What follows if the difference is an accident.
+fn risk(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Name => {
+            "If it was not renamed, it is now in the place of another machine. It is called here as this side was started"
+        }
+        Identity::Uuid => {
+            "If this is not known, it is now in the place of another machine. It keeps its own UUID, by which management \
+             tools know it"
+        }
+        Identity::Mac => {
+            "It keeps its own address: filters and address assignment here that expect the other one do not know it"
+        }
+        Identity::Image => {
+            "If it is not the machine's image, the guest does not find its data, and destroys what is there"
+        }
+    }
+}

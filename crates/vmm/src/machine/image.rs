@@ -1,0 +1,302 @@
+//! Which image is behind each disk of a machine, as both sides of a migration find out before a page moves.
+//!
+//! Device and inode tell nothing on another host, and paths tell nothing anywhere. So there are two ways:
+//!
+//! * The source has locked its image and says which [mark](DiskLock::mark) that lock has. Who sees the mark on the image here
+//!   has the same image. Nothing is read for that, and the guest may write what it likes.
+//! * Where it is not seen, locks may not reach from host to host, or it is another image. On one host locks of files do
+//!   reach. Else [samples](devices::blk::is_another_image) of the contents decide.
+//!
+//! Looking waits for the storage, and storage can be gone. So each image is looked at by a thread of its own, for which
+//! nobody waits longer than a few seconds; a thread that hangs is not joined by a second one.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use devices::blk::{ImageReader, MAX_SAMPLES, Sample, is_another_image};
+use serde::{Deserialize, Serialize};
+
+use super::resources::{HostResources, OpenDisk};
+use crate::{disk_lock::DiskLock, launcher::Launcher, seccomp::Role};
+
+/// How long either side reads an image: storage that is slow shows fewer blocks.
+const READING: Duration = Duration::from_secs(1);
+/// How long either side waits for storage that does not answer at all. The source waits for the destination's answer for
+/// twice as long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a source tells of the images of its machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageClues {
+    /// Names its host, or rather the run of its kernel: locks of files are seen by everyone on it. `None`: not known.
+    host: Option<String>,
+    /// The images, in the order of the disks.
+    images: Vec<ImageClue>,
+}
+
+/// What a source tells of one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageClue {
+    /// The mark of its lock, if it is locked.
+    mark: Option<i64>,
+    /// Blocks of it; `None` where the storage did not answer in time.
+    samples: Option<Vec<Sample>>,
+}
+
+/// The images of a machine's disks, in their order. Looking at them disturbs nothing.
+#[derive(Debug)]
+pub(crate) struct Images {
+    host: Option<String>,
+    images: Vec<Image>,
+}
+
+#[derive(Clone, Debug)]
+struct Image {
+    lock: Arc<DiskLock>,
+    reader: Arc<ImageReader>,
+    read_only: bool,
+    /// A file, not a device: its locks are its own, whatever path leads to it.
+    is_file: bool,
+    busy: Arc<AtomicBool>,
+}
+
+/// What this side finds out about an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Same,
+    AnotherFile,
+    OtherContents,
+    NotTold,
+    Unreadable,
+}
+
+impl Images {
+    pub(crate) fn of(resources: &HostResources) -> Self {
+        let image = |open: &OpenDisk| Image {
+            lock: open.lock.clone(),
+            reader: open.disk.reader(),
+            read_only: open.disk.is_read_only(),
+            is_file: open.disk.file().metadata().is_ok_and(|metadata| metadata.is_file()),
+            busy: Arc::default(),
+        };
+        let host = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        Self {
+            host: host.map(|host| host.trim().to_owned()),
+            images: resources.disks.iter().map(image).collect(),
+        }
+    }
+
+    /// What a destination needs to know of them. Takes five seconds at most.
+    pub(crate) fn clues(&self, launcher: &Launcher) -> ImageClues {
+        let samples = self.ask(launcher, |_| |image: &Image| image.reader.samples(READING));
+        let clue = |(image, samples): (&Image, Option<io::Result<_>>)| {
+            let samples = match samples {
+                Some(Ok(samples)) => Some(samples),
+                Some(Err(error)) => {
+                    tracing::warn!(image = %image.lock.path().display(), %error, "a disk image cannot be read");
+                    None
+                }
+                None => None,
+            };
+            ImageClue { mark: image.lock.mark(), samples }
+        };
+        ImageClues { host: self.host.clone(), images: self.images.iter().zip(samples).map(clue).collect() }
+    }
+
+    /// For each image here: why it seems not to be the source's, as the end of a sentence about it. Takes five seconds at
+    /// most.
+    pub(crate) fn differences(&self, launcher: &Launcher, clues: &ImageClues) -> Vec<Option<String>> {
+        let same_host = self.host.is_some() && self.host == clues.host;
+        let found = self.ask(launcher, |index| {
+            let clue = clues.images.get(index).cloned();
+            move |image: &Image| clue.map_or(Found::NotTold, |clue| image.compare(&clue, same_host))
+        });
+        found.into_iter().map(why).collect()
+    }
+
+    /// Has each image looked at on a thread of its own. `None` where it did not answer in time.
+    fn ask<T, Q>(&self, launcher: &Launcher, question: impl Fn(usize) -> Q) -> Vec<Option<T>>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&Image) -> T + Send + 'static,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        let ask = |(index, image): (usize, &Image)| {
+            let busy = Busy::begin(&image.busy)?;
+            let (answer, answers) = mpsc::channel();
+            let (image, question) = (image.clone(), question(index));
+            let look = move || {
+                let found = question(&image);
+                drop(busy);
+                // Nobody waits for it any more only when it took too long.
+                let _ = answer.send(found);
+            };
+            launcher.spawn(Role::Image, &format!("image{index}"), look).ok()?;
+            Some(answers)
+        };
+        let asked: Vec<_> = self.images.iter().enumerate().map(ask).collect();
+        let wait = |answers: Option<mpsc::Receiver<T>>| {
+            answers?.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+        };
+        asked.into_iter().map(wait).collect()
+    }
+}
+
+impl Image {
+    fn compare(&self, clue: &ImageClue, same_host: bool) -> Found {
+        match clue.mark.map(|mark| self.lock.shows(mark)) {
+            Some(Ok(true)) => return Found::Same,
+            // A copy of what nobody writes is as good.
+            Some(Ok(false)) if same_host && self.is_file && !self.read_only => return Found::AnotherFile,
+            // Nothing is known of locks: the contents have to tell.
+            Some(Ok(false) | Err(_)) | None => {}
+        }
+        let Some(samples) = &clue.samples else { return Found::NotTold };
+        match self.reader.sums_at(samples, READING) {
+            _ if samples.len() > MAX_SAMPLES => Found::NotTold,
+            Err(_) => Found::Unreadable,
+            Ok(here) if is_another_image(samples, &here, self.read_only) => Found::OtherContents,
+            Ok(_) => Found::Same,
+        }
+    }
+}
+
+fn why(found: Option<Found>) -> Option<String> {
+    let why = match found {
+        Some(Found::Same) => return None,
+        Some(Found::AnotherFile) => {
+            "is another file than the one that the source has locked on this same host"
+        }
+        Some(Found::OtherContents) => "has other contents than the source's",
+        Some(Found::NotTold) => "cannot be compared, as the source could not read its own in time",
+        Some(Found::Unreadable) => "cannot be compared, as it cannot be read here",
+        None => "cannot be compared, as it does not answer in time here",
+    };
+    Some(why.into())
+}
+
+/// Somebody looks at an image.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn begin(busy: &Arc<AtomicBool>) -> Option<Self> {
+        (!busy.swap(true, Ordering::SeqCst)).then(|| Self(busy.clone()))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use devices::blk::{Disk, DiskOptions};
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    const BYTES: u64 = 4 << 20;
+
+    fn file(content: u8) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&vec![content; BYTES as usize], 0).unwrap();
+        file
+    }
+
+    /// The disk of a machine on this host, or on one whose locks are not seen here.
+    fn disk(file: &NamedTempFile, read_only: bool, host: &str) -> Images {
+        let disk = Disk::open(file.path(), DiskOptions { read_only, direct: false }).unwrap();
+        let lock = Arc::new(DiskLock::new(disk.file(), file.path().to_owned(), read_only).unwrap());
+        let (reader, busy) = (disk.reader(), Arc::default());
+        Images {
+            host: Some(host.into()),
+            images: vec![Image { lock, reader, read_only, is_file: true, busy }],
+        }
+    }
+
+    /// What a destination says to clues of a source.
+    fn said(destination: &Images, clues: &ImageClues) -> String {
+        let launcher = Launcher::start().unwrap();
+        let said = destination.differences(&launcher, clues);
+        assert_eq!(said.len(), 1);
+        said[0].clone().unwrap_or_default()
+    }
+
+    fn clues(source: &Images) -> ImageClues {
+        source.clues(&Launcher::start().unwrap())
+    }
+
+    #[test]
+    fn the_image_that_the_source_has_locked_is_the_same_whatever_is_written() {
+        for read_only in [false, true] {
+            let image = file(1);
+            let (source, destination) = (disk(&image, read_only, "one"), disk(&image, read_only, "two"));
+            source.images[0].lock.lock().unwrap();
+            let clues = clues(&source);
+            image.as_file().write_all_at(&vec![9; BYTES as usize], 0).unwrap();
+            assert_eq!(said(&destination, &clues), "");
+            let unread = ImageClue { samples: None, ..clues.images[0].clone() };
+            assert_eq!(said(&destination, &ImageClues { images: vec![unread], ..clues }), "");
+        }
+    }
+
+    #[test]
+    fn on_one_host_no_other_file_passes_for_an_image_that_is_written() {
+        let (image, copy) = (file(1), file(1));
+        let source = disk(&image, false, "one");
+        source.images[0].lock.lock().unwrap();
+        assert!(said(&disk(&copy, false, "one"), &clues(&source)).contains("another file"));
+        // Its lock might not be seen from there.
+        assert_eq!(said(&disk(&copy, false, "two"), &clues(&source)), "");
+        let reads = disk(&image, true, "one");
+        assert_eq!(said(&disk(&copy, true, "one"), &clues(&reads)), "");
+    }
+
+    #[test]
+    fn where_locks_are_not_seen_the_contents_tell() {
+        let (image, other) = (file(1), file(2));
+        // Not locked: as where locks do not reach from host to host.
+        let source = disk(&image, false, "one");
+        assert_eq!(said(&disk(&image, false, "two"), &clues(&source)), "");
+        assert!(said(&disk(&other, false, "two"), &clues(&source)).contains("other contents"));
+    }
+
+    #[test]
+    fn an_image_of_which_nothing_is_known_is_not_taken_for_the_same() {
+        let image = file(1);
+        let (source, destination) = (disk(&image, false, "one"), disk(&image, false, "two"));
+        let none = ImageClues { host: None, images: Vec::new() };
+        assert!(said(&destination, &none).contains("the source could not read"));
+        let told = clues(&source);
+        let many = told.images[0].samples.clone().unwrap().repeat(MAX_SAMPLES);
+        let images = vec![ImageClue { mark: Some(7), samples: Some(many) }];
+        assert!(said(&destination, &ImageClues { host: None, images }).contains("cannot be compared"));
+        let nowhere = vec![Sample { offset: u64::MAX, sum: None }];
+        let images = vec![ImageClue { mark: None, samples: Some(nowhere) }];
+        assert!(said(&destination, &ImageClues { host: None, images }).contains("cannot be read here"));
+    }
+
+    #[test]
+    fn a_look_that_hangs_is_not_joined_by_another() {
+        let image = file(1);
+        let (source, destination) = (disk(&image, false, "one"), disk(&image, false, "two"));
+        let clues = clues(&source);
+        let hangs = Busy::begin(&destination.images[0].busy).unwrap();
+        assert!(said(&destination, &clues).contains("does not answer in time here"));
+        drop(hangs);
+        assert_eq!(said(&destination, &clues), "");
+    }
+}
