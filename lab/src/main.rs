@@ -46,7 +46,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::List => {
-            scenarios::ALL.iter().for_each(|scenario| println!("{:18} {}", scenario.name, scenario.about));
+            scenarios::ALL
+                .iter()
+                .for_each(|scenario| output::say!("{:18} {}", scenario.name, scenario.about));
             Ok(())
         }
         Command::Run { scenarios, retry } => run(&scenarios, retry),
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("whimbrel-lab: {}", explain(&error));
+            output::complain!("whimbrel-lab: {}", explain(&error));
             ExitCode::FAILURE
         }
     }
@@ -76,31 +78,31 @@ fn run(names: &[String], retry: bool) -> Result<(), LabError> {
     };
     let start = Instant::now();
     let lab = Lab::two_hosts("scenarios")?;
-    println!(
+    output::say!(
         "two hosts are up after {:.1} s; logs are in {}",
         start.elapsed().as_secs_f32(),
         lab.logs().display()
     );
     let mut failed = Vec::new();
     for scenario in &chosen {
-        println!("{}: {}", scenario.name, scenario.about);
+        output::say!("{}: {}", scenario.name, scenario.about);
         let start = Instant::now();
         let mut result = attempt(&lab, scenario);
         if let Some(failure) = result.as_ref().err().filter(|failure| retry && failure.by_host) {
-            println!("  FLAKY, on hosts that are booted anew: {}", explain(&failure.error));
+            output::say!("  FLAKY, on hosts that are booted anew: {}", explain(&failure.error));
             lab.hosts().iter().for_each(Host::kill);
             result = attempt(&lab, scenario);
         }
         let took = start.elapsed().as_secs_f32();
         match result {
-            Ok(()) => println!("  ok, {took:.1} s"),
+            Ok(()) => output::say!("  ok, {took:.1} s"),
             Err(Failure { error, .. }) => {
                 let name = scenario.name;
                 let why = format!(
                     "FAILED after {took:.1} s: {}\n  again, alone: cargo run -p whimbrel-lab -- run {name}",
                     explain(&error)
                 );
-                println!("  {why}");
+                output::say!("  {why}");
                 // Whatever it was, the next one does not begin with it.
                 lab.hosts().iter().for_each(Host::kill);
                 failed.push(format!("{name}: {why}"));
@@ -129,7 +131,7 @@ fn attempt(lab: &Lab, scenario: &Scenario) -> Result<(), Failure> {
     run_on_idle_hosts(lab, scenario).map_err(|error| {
         let lost_card = lab.hosts().iter().zip(consoles).any(|(host, said)| host.has_lost_its_network(said));
         keep_evidence(lab, scenario.name);
-        warnings(lab, begun).iter().for_each(|line| println!("  {line}"));
+        warnings(lab, begun).iter().for_each(|line| output::say!("  {line}"));
         Failure { by_host: lost_card || !matches!(error, LabError::Wrong(_)), error }
     })
 }
@@ -171,7 +173,7 @@ const DEMO: &str = "whimbrel demo --plain --memory 128M --work 16M --rate 4M --d
 
 /// The demo for machines that cannot run it: slow, but with a real kernel's KVM.
 fn demo() -> Result<(), LabError> {
-    println!(
+    output::say!(
         "Booting an emulated host. Its processor is software: times are no measure of Whimbrel, what is checked is"
     );
     let lab = Lab::new("demo", &["a"])?;
@@ -182,7 +184,8 @@ fn demo() -> Result<(), LabError> {
     loop {
         let output = demo.output();
         if let Some(new) = output.out.get(shown..).filter(|new| !new.is_empty()) {
-            print!("{new}");
+            // Who has stopped to look misses what follows; what is checked stays checked.
+            let _ = output::show(new);
             shown = output.out.len();
         } else if let Some(ending) = output.ending {
             return match ending {
@@ -197,11 +200,11 @@ fn demo() -> Result<(), LabError> {
 fn shell() -> Result<(), LabError> {
     let lab = Lab::two_hosts("shell")?;
     lab.fresh_root()?;
-    println!("up");
+    output::say!("up");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let Some((name, command)) = line.split_once(' ') else { continue };
         let Some(host) = lab.hosts().iter().find(|host| host.name() == name) else {
-            println!("there is no host '{name}'");
+            output::say!("there is no host '{name}'");
             continue;
         };
         match host
@@ -209,8 +212,8 @@ fn shell() -> Result<(), LabError> {
             .spawn(&["sh", "-c", command])
             .and_then(|program| program.wait(Duration::from_secs(300)))
         {
-            Ok(output) => println!("{}{}[{:?}]", output.out, output.err, output.ending),
-            Err(error) => println!("{}", explain(&error)),
+            Ok(output) => output::say!("{}{}[{:?}]", output.out, output.err, output.ending),
+            Err(error) => output::say!("{}", explain(&error)),
         }
     }
     Ok(())

@@ -116,7 +116,7 @@ impl Network {
                 // It ends when the host does.
                 let odd = served.err().filter(|error| !GONE.contains(&error.kind()));
                 if let Some(error) = odd {
-                    eprintln!("whimbrel-lab: the network card of host '{name}' is lost: {error}");
+                    output::complain!("whimbrel-lab: the network card of host '{name}' is lost: {error}");
                 }
             }
         });

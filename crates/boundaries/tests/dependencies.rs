@@ -96,6 +96,12 @@ const RULES: &[Rule] = &[
         because: "it is the shape of a report and how it looks; whoever ran the migration fills it in",
     },
     Rule {
+        name: "output",
+        may_use: &[],
+        must_not_use: &[KVM, THREADS, MEMORY, SOCKETS],
+        because: "it prints lines for people, for every program alike",
+    },
+    Rule {
         name: "guests",
         may_use: &[],
         must_not_use: &[KVM, SYSTEM, SOCKETS],
@@ -110,6 +116,7 @@ const RULES: &[Rule] = &[
             "engine",
             "migration",
             "monitor",
+            "output",
             "ram",
             "report",
             "state",
@@ -121,7 +128,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "whimbrel",
-        may_use: &["config", "faults", "guests", "monitor", "report"],
+        may_use: &["config", "faults", "guests", "monitor", "output", "report"],
         must_not_use: &[KVM, MEMORY],
         because: "the operator's tool sees a machine only through its command line and its monitor",
     },
@@ -133,14 +140,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "agent",
-        may_use: &[],
+        may_use: &["output"],
         must_not_use: &[MEMORY, SOCKETS],
         because: "it is the lab's hands in hosts and guests, and knows as little of Whimbrel as any other program there; of KVM \
                   only how a host keeps it switched on",
     },
     Rule {
         name: "lab",
-        may_use: &["agent", "guests", "monitor"],
+        may_use: &["agent", "guests", "monitor", "output"],
         must_not_use: &[MEMORY],
         because: "it drives machines as a user does, from the outside; KVM is its agent's",
     },

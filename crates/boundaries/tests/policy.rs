@@ -92,6 +92,26 @@ fn nothing_is_left_to_do() {
     }
 }
 
+#[test]
+fn programs_print_only_what_may_be_lost() {
+    let is_of_a_program = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        path.contains("/src/") && !path.starts_with("guests/") && !name.contains("test")
+    };
+    for file in all().into_iter().filter(|file| is_of_a_program(&file.path)) {
+        let code = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (index, line) in code.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            assert!(
+                !code.contains("print!(") && !code.contains("println!("),
+                "{}:{} panics where its output is closed or full: use `output::say!`, `complain!` or `show`",
+                file.path,
+                index + 1
+            );
+        }
+    }
+}
+
 /// Every file of Rust in the repository.
 fn all() -> Vec<SourceFile> {
     ["crates", "guests", "fuzz", "tests", "bench", "lab"].into_iter().flat_map(sources).collect()

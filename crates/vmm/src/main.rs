@@ -8,8 +8,10 @@ fn main() -> ExitCode {
     let config = match from_args(std::env::args_os()) {
         Ok(Invocation::Run(config)) => *config,
         Ok(Invocation::Print(text)) => {
-            println!("{text}");
-            return ExitCode::SUCCESS;
+            return match output::show(&format!("{text}\n")) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            };
         }
         Err(error) => return fail(&error),
     };
@@ -22,14 +24,15 @@ fn main() -> ExitCode {
 
 /// Says what went wrong and everything that caused it.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("whimbrel-vmm: {}", engine::chain(error).trim_end());
+    output::complain!("whimbrel-vmm: {}", engine::chain(error).trim_end());
     ExitCode::FAILURE
 }
 
 fn log_to_stderr(level: LogLevel) {
     let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours);
-    log.with_max_level(max_level(level)).init();
+    let log = tracing_subscriber::fmt().with_writer(output::Log::default).with_ansi(colours);
+    // It would print its own errors with `eprintln!`, which panics where standard error is what fails.
+    log.log_internal_errors(false).with_max_level(max_level(level)).init();
 }
 
 fn max_level(level: LogLevel) -> tracing::level_filters::LevelFilter {

@@ -30,12 +30,12 @@ pub(crate) fn install_hook(mode: Seccomp) {
 fn tell(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let place = panic.location().map_or_else(String::new, |location| format!(" at {location}"));
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(
-        std::io::stderr(),
+    // Like a line of the log: where nobody reads it, it is lost.
+    let line = format!(
         "whimbrel-vmm: Thread '{}' panicked{place}: {}. This is a defect, please report it (with --seccomp off and \
-         RUST_BACKTRACE=1 there is a backtrace)",
+         RUST_BACKTRACE=1 there is a backtrace)\n",
         thread.name().unwrap_or("?"),
         panic.payload_as_str().unwrap_or("no message"),
     );
+    let _ = output::Log.write_all(line.as_bytes());
 }

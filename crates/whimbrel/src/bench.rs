@@ -68,11 +68,11 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error @ BenchError::Interrupted(_)) => {
-            eprintln!("{error}: everything that was started has ended");
+            output::complain!("{error}: everything that was started has ended");
             ExitCode::from(130)
         }
         Err(error) => {
-            eprintln!("whimbrel bench: {}", crate::with_sources(&error));
+            output::complain!("whimbrel bench: {}", crate::with_sources(&error));
             match error {
                 BenchError::Trial { .. } | BenchError::BareCopy(_) | BenchError::Write { .. } => {
                     ExitCode::FAILURE
@@ -124,7 +124,7 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
 fn keep(arguments: &Arguments, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), BenchError> {
     if let Some(path) = &arguments.json {
         write(path).map_err(|source| BenchError::Write { path: path.clone(), source })?;
-        println!("All figures are in {}", path.display());
+        output::say!("All figures are in {}", path.display());
     }
     Ok(())
 }
@@ -152,7 +152,7 @@ struct Bench {
 impl Bench {
     fn introduce(&self) {
         let arguments = &self.arguments;
-        println!(
+        output::say!(
             "Whimbrel and {}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
              pages, {} channels, no bandwidth limit, downtime limit {} ms",
             self.contenders.qemu_version(),
@@ -165,7 +165,7 @@ impl Bench {
             arguments.channels,
             arguments.downtime_limit_ms()
         );
-        println!("{}", self.host);
+        output::say!("{}", self.host);
     }
 
     fn repeat(&self) -> Result<Summary, BenchError> {
@@ -173,12 +173,12 @@ impl Bench {
         for repetition in 0..self.arguments.repetitions {
             for contender in order(repetition) {
                 let sample = self.try_once(contender, None)?;
-                println!("{:>3}  {contender:<9} {sample}", repetition + 1);
+                output::say!("{:>3}  {contender:<9} {sample}", repetition + 1);
                 summary.samples_mut(contender).push(sample);
             }
             let bytes = self.arguments.memory.bytes();
             let copy = BareCopy::measure(bytes, self.arguments.channels).map_err(BenchError::BareCopy)?;
-            println!("{:>3}  bare copy {copy}", repetition + 1);
+            output::say!("{:>3}  bare copy {copy}", repetition + 1);
             summary.copies.push(copy);
         }
         Ok(summary)
@@ -200,7 +200,7 @@ impl Bench {
         for contender in [Contender::Whimbrel, Contender::Qemu] {
             let recorder = profile::Recorder::new(folder, contender).map_err(failed)?;
             let sample = self.try_once(contender, Some(&recorder))?;
-            println!("\n{contender} {sample}");
+            output::say!("\n{contender} {sample}");
             recorder.print().map_err(failed)?;
         }
         Ok(())

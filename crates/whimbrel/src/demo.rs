@@ -89,8 +89,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Err(error) => {
             screen.end_bar();
             match &error {
-                DemoError::Interrupted(_) => eprintln!("Interrupted: everything that was started has ended"),
-                error => eprintln!("whimbrel demo: {}", crate::with_sources(error)),
+                DemoError::Interrupted(_) => {
+                    output::complain!("Interrupted: everything that was started has ended");
+                }
+                error => output::complain!("whimbrel demo: {}", crate::with_sources(error)),
             }
             error.exit_code()
         }

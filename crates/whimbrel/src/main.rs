@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => Ok(soak::run(&arguments)),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("whimbrel: {}", with_sources(&*error));
+        output::complain!("whimbrel: {}", with_sources(&*error));
         ExitCode::FAILURE
     })
 }

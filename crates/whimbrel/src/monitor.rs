@@ -11,7 +11,7 @@ use line::Input;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -158,16 +158,11 @@ impl Session {
 impl Answer {
     /// Refusals go to the standard error, so that a script does not take them for a result.
     fn print(&self) -> io::Result<()> {
-        let outcome = if self.failed && !self.text.starts_with('{') {
-            io::stderr().lock().write_all(self.text.as_bytes())
-        } else {
-            io::stdout().lock().write_all(self.text.as_bytes())
-        };
-        match outcome {
-            // Whoever read this has seen enough (`| head`).
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => outcome,
+        if self.failed && !self.text.starts_with('{') {
+            output::complain!("{}", self.text.trim_end_matches('\n'));
+            return Ok(());
         }
+        output::show(&self.text)
     }
 }
 

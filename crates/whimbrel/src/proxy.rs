@@ -72,7 +72,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let proxy = start(arguments)?;
     let interrupt = Interrupt::install().map_err(Refusal::Interrupt)?;
-    println!("Listening at {}", proxy.address());
+    output::say!("Listening at {}", proxy.address());
     let mut told = (0, 0);
     loop {
         let stopped = interrupt.sleep(LOOK_EVERY);
@@ -108,6 +108,6 @@ fn tell(proxy: &Proxy, (passed_before, struck_before): (usize, usize)) -> (usize
         passed.iter().skip(passed_before).map(|passed| (passed.at, passed.to_string())).collect();
     lines.extend(struck.iter().skip(struck_before).map(|struck| (struck.at, struck.to_string())));
     lines.sort_by_key(|(at, _)| *at);
-    lines.iter().for_each(|(_, line)| println!("{line}"));
+    lines.iter().for_each(|(_, line)| output::say!("{line}"));
     (passed.len(), struck.len())
 }

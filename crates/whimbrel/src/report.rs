@@ -5,7 +5,7 @@ use ::report::{MAX_BYTES, ReadError, Report, html, text};
 use serde_json::Value;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,15 +60,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(path) = &arguments.html {
         fs::write(path, html::render(&report))
             .map_err(|source| ReportError::Write { path: path.clone(), source })?;
-        println!("The page is {}", path.display());
+        output::say!("The page is {}", path.display());
         return Ok(ExitCode::SUCCESS);
     }
     let shown = if arguments.json { report.to_json()? } else { text::render(&report) };
-    match io::stdout().write_all(shown.as_bytes()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
+    output::show(&shown)?;
     Ok(ExitCode::SUCCESS)
 }
 

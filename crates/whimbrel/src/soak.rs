@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("whimbrel soak: {}", crate::with_sources(&error));
+            output::complain!("whimbrel soak: {}", crate::with_sources(&error));
             match error {
                 SoakError::Kvm(_) | SoakError::Program(_) | SoakError::Prepare { .. } => ExitCode::from(2),
                 // As a shell has it for a command that SIGINT ended.
@@ -140,7 +140,7 @@ fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
         tally: Mutex::default(),
     };
     let pairs = u64::from(arguments.pairs).min(soak.attempts) as u8;
-    println!("Seed {}; {pairs} guests at a time", soak.seed);
+    output::say!("Seed {}; {pairs} guests at a time", soak.seed);
     let yards = (1..=pairs)
         .map(|number| Yard::new(folder.path(), arguments.keep_logs.as_deref(), &kernel, &vmm, number))
         .collect::<io::Result<Vec<_>>>()
@@ -194,7 +194,7 @@ impl Soak<'_> {
         for line in record.trace.iter().chain(&record.logs) {
             text += &format!("\n    {line}");
         }
-        println!("{text}");
+        output::say!("{text}");
     }
 
     /// Says how it goes, now and then.
@@ -206,16 +206,16 @@ impl Soak<'_> {
             std::thread::sleep(Duration::from_millis(50));
             if told.elapsed() >= every {
                 told = Instant::now();
-                println!("{:>5.0} s  {}", self.began.elapsed().as_secs_f64(), self.tally.lock().line());
+                output::say!("{:>5.0} s  {}", self.began.elapsed().as_secs_f64(), self.tally.lock().line());
             }
         }
     }
 
     fn report(&self, json: Option<&Path>) -> Result<(), SoakError> {
         let (tally, took) = (self.tally.lock(), self.began.elapsed());
-        println!("\nFaults that struck, by phase and harm\n{}", tally.table());
-        println!("What came of them\n{}\n{OUTCOMES}\n", tally.outcomes_table());
-        println!("{}\n{}", tally.line(), tally.summary(took));
+        output::say!("\nFaults that struck, by phase and harm\n{}", tally.table());
+        output::say!("What came of them\n{}\n{OUTCOMES}\n", tally.outcomes_table());
+        output::say!("{}\n{}", tally.line(), tally.summary(took));
         if let Some(path) = json {
             let text = tally.to_json(self.seed, took).to_string();
             fs::write(path, text)

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match run(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("whimbrel-lab-agent {}: {error}", words.join(" "));
+            output::complain!("whimbrel-lab-agent {}: {error}", words.join(" "));
             ExitCode::FAILURE
         }
     }

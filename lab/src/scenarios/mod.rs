@@ -85,7 +85,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A figure of a scenario.
 fn say(text: &str) {
-    println!("    {text}");
+    output::say!("    {text}");
 }
 
 /// Fails if it does not hold.

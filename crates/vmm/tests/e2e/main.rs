@@ -10,6 +10,7 @@ mod harmed;
 mod harness;
 mod identity;
 mod input;
+mod lost_lines;
 mod memory;
 mod migration;
 mod python;

@@ -78,7 +78,7 @@ impl Bench {
         for repetition in 0..repetitions {
             for contender in order(repetition) {
                 let sample = self.try_once(contender, None)?;
-                println!("{what:<13} {:>3}  {contender:<9} {sample}", repetition + 1);
+                output::say!("{what:<13} {:>3}  {contender:<9} {sample}", repetition + 1);
                 match contender {
                     Contender::Whimbrel => pair.whimbrel.push(sample),
                     Contender::Qemu => pair.qemu.push(sample),
@@ -116,7 +116,7 @@ impl Downtimes {
         for (cpus, pair) in &self.by_cpus {
             pair.add_to(&mut table, &format!("nothing dirty, {cpus} vCPUs"));
         }
-        println!("\n{table}");
+        output::say!("\n{table}");
         self.print_bars();
     }
 
@@ -126,7 +126,7 @@ impl Downtimes {
             [(Contender::Whimbrel, &self.busy.whimbrel), (Contender::Qemu, &self.busy.qemu)]
         {
             let kept = samples.iter().filter(|sample| sample.gap_ms <= limit).count();
-            println!(
+            output::say!(
                 "{contender}: the guest's longest gap was within {limit} ms in {kept} of {} runs; the goal is {KEPT_OF_20} of 20: {}",
                 samples.len(),
                 verdict(kept * 20 >= samples.len() * KEPT_OF_20)
@@ -137,7 +137,7 @@ impl Downtimes {
             [(Contender::Whimbrel, &self.nothing_dirty.whimbrel), (Contender::Qemu, &self.nothing_dirty.qemu)]
         {
             let Some(spread) = fixed(samples) else { continue };
-            println!(
+            output::say!(
                 "{contender}: the fixed part, with nothing dirty, is {}; the goal is {FIXED_MS} ms: {}",
                 shown(Some(spread), Unit::Milliseconds),
                 verdict(spread.median <= FIXED_MS)

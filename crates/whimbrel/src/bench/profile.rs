@@ -46,13 +46,13 @@ impl Recorder {
     /// Prints where the time went: by thread, and, vCPUs left out, by function.
     pub(super) fn print(&self) -> io::Result<()> {
         let threads = self.report(&["--sort", "comm"])?;
-        println!("\nby thread\n{}", threads.join("\n"));
+        output::say!("\nby thread\n{}", threads.join("\n"));
         let names = threads.iter().filter_map(|line| line.split_once('%')).map(|(_, name)| name.trim());
         let others: Vec<_> = names.filter(|name| !VCPUS.iter().any(|vcpu| name.starts_with(vcpu))).collect();
         let functions =
             self.report(&["--sort", "sym", "--percentage", "relative", "--comms", &others.join(",")])?;
-        println!("\nby function, vCPUs left out\n{}", functions.join("\n"));
-        println!("\nMore: perf report --input {}", self.file.display());
+        output::say!("\nby function, vCPUs left out\n{}", functions.join("\n"));
+        output::say!("\nMore: perf report --input {}", self.file.display());
         Ok(())
     }
 

@@ -162,14 +162,14 @@ impl Summary {
         for column in table.column_iter_mut().skip(1).take(4) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("\n{table}");
+        output::say!("\n{table}");
         self.print_overhead();
         self.print_copies();
         for sample in self.whimbrel.iter().chain(&self.qemu) {
-            sample.complaints.iter().for_each(|complaint| println!("NOT INTACT: {complaint}"));
+            sample.complaints.iter().for_each(|complaint| output::say!("NOT INTACT: {complaint}"));
         }
         if self.is_intact() {
-            println!(
+            output::say!(
                 "Guests checked every page after every move: no faults, no line lost, clocks never backwards."
             );
         }
@@ -196,7 +196,7 @@ impl Summary {
     fn print_overhead(&self) {
         let limit = OVERHEAD + self.memory_bytes / 4096 / 4;
         let most = self.whimbrel.iter().map(|sample| sample.overhead_bytes).max().unwrap_or(0);
-        println!(
+        output::say!(
             "Memory of Whimbrel's processes beyond the guest's: {} at most; the goal is under {}: {}",
             Memory(most),
             Memory(limit),
@@ -210,7 +210,7 @@ impl Summary {
             let Some(cpu) = spread(&self.copies, |copy| Some(of(copy).cpu_seconds)) else { return };
             let ours = spread(&self.whimbrel, |sample| Some(sample.total_ms / 1e3));
             let times = ours.map_or(f64::NAN, |ours| ours.median / seconds.median);
-            println!(
+            output::say!(
                 "A bare copy over {} streams into {name}: {:.0} ms ({}), CPU {:.2} s. Whimbrel's total time is {times:.2} of that.",
                 self.channels,
                 seconds.median * 1e3,

@@ -7,7 +7,7 @@ use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Editor, ExternalPrinter};
 use serde_json::Value;
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
@@ -47,7 +47,7 @@ pub(super) fn run(mut session: Session) -> Result<ExitCode, Box<dyn Error>> {
     }
     match outcome {
         Err(ClientError::Closed) => {
-            eprintln!("The monitor closed the connection: the machine has ended.");
+            output::complain!("The monitor closed the connection: the machine has ended.");
             Ok(ExitCode::FAILURE)
         }
         outcome => Ok(outcome?),
@@ -87,11 +87,11 @@ fn converse(
         };
         all_well &= !answer.failed;
         while !interactive && let Some(event) = session.client.events().next(Duration::ZERO) {
-            io::stdout().lock().write_all(describe(&event).as_bytes())?;
+            output::show(&describe(&event))?;
         }
         answer.print()?;
         if matches!(words.as_slice(), ["help" | "?"]) {
-            io::stdout().lock().write_all(HELP.as_bytes())?;
+            output::show(HELP)?;
         }
         if ends_machine && !answer.failed {
             break;
@@ -120,7 +120,7 @@ fn editor(session: &Session) -> rustyline::Result<Prompt> {
 }
 
 fn greet(session: &Session) {
-    println!("{} — help lists the commands, Ctrl-D leaves", session.client.version().package);
+    output::say!("{} — help lists the commands, Ctrl-D leaves", session.client.version().package);
 }
 
 /// The prompt shows which machine it is on.
@@ -175,7 +175,7 @@ fn history_file() -> Option<PathBuf> {
 fn save(editor: &mut Prompt, path: &std::path::Path) {
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     if let Err(error) = folder.map_err(ReadlineError::from).and_then(|()| editor.save_history(path)) {
-        eprintln!("The history could not be saved to {}: {error}", path.display());
+        output::complain!("The history could not be saved to {}: {error}", path.display());
     }
 }
 

@@ -110,7 +110,7 @@ impl Screen {
             self.advised = info.status;
         }
         let Some(terminal) = &self.terminal else {
-            news.iter().for_each(|advice| eprintln!("{advice}"));
+            news.iter().for_each(|advice| output::complain!("{advice}"));
             return Ok(());
         };
         terminal.clear_line()?;

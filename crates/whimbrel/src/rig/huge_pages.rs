@@ -56,7 +56,7 @@ impl Drop for HugePages {
         // Others may have changed the pool meanwhile: only what is ours is taken off.
         let outcome = pool().and_then(|now| fs::write(POOL, now.saturating_sub(self.added).to_string()));
         if let Err(error) = outcome {
-            eprintln!("whimbrel: Cannot give {} huge pages back ({error}): see {POOL}", self.added);
+            output::complain!("whimbrel: Cannot give {} huge pages back ({error}): see {POOL}", self.added);
         }
     }
 }

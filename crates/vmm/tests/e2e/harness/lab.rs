@@ -28,8 +28,23 @@ pub(crate) struct Spec {
     pub(crate) flags: Vec<String>,
     /// Where the serial port leads.
     pub(crate) serial: Serial,
+    /// Where the log goes.
+    pub(crate) stderr: Stderr,
     /// What the process is started with, in front of the program.
     pub(crate) prefix: Vec<String>,
+}
+
+/// Where a log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stderr {
+    /// To a file, which is shown when a test fails.
+    File,
+    /// To a pipe whose reader is gone.
+    Gone,
+    /// To a pipe that is full and that nobody reads.
+    Stuck,
+    /// To /dev/full.
+    Full,
 }
 
 /// Where a serial port leads.
@@ -123,6 +138,7 @@ impl Spec {
             guest: guest.into(),
             flags: Vec::new(),
             serial: Serial::File,
+            stderr: Stderr::File,
             prefix: Vec::new(),
         }
     }
@@ -151,6 +167,10 @@ impl Spec {
 
     pub(crate) fn disk(self, image: &Path) -> Self {
         self.flag("--disk", &format!("path={}", image.display()))
+    }
+
+    pub(crate) fn stderr(self, stderr: Stderr) -> Self {
+        Self { stderr, ..self }
     }
 
     pub(crate) fn typed(self) -> Self {

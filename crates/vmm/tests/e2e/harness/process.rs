@@ -13,7 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, Spec, holds, lab::Serial, until};
+use super::{
+    PATIENCE, Spec, holds,
+    lab::{Serial, Stderr},
+    until,
+};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_whimbrel-vmm");
@@ -32,6 +36,8 @@ pub(crate) struct Vmm {
     directory: Arc<TempDir>,
     /// Both ends of the pipe that leads to the serial port; the reading end is for looking how much is in it.
     keyboard: Option<(PipeReader, PipeWriter)>,
+    /// The end of the log's pipe from which nobody reads.
+    _unread: Option<PipeReader>,
 }
 
 impl Vmm {
@@ -40,7 +46,8 @@ impl Vmm {
         let file = |ending: &str| directory.path().join(format!("{name}.{ending}"));
         let mut command = command(&spec.prefix);
         command.args(flags).args(["--monitor", &format!("unix:{}", file("qmp").display())]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(file("log")).unwrap());
+        let (stderr, unread) = stderr(spec.stderr, &file("log"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let keyboard = (spec.serial == Serial::Typed).then(|| std::io::pipe().unwrap());
         if let Some((reader, _)) = &keyboard {
             command.stdin(reader.try_clone().unwrap()).stdout(File::create(file("serial")).unwrap());
@@ -64,6 +71,7 @@ impl Vmm {
             client: Mutex::new(client),
             directory: directory.clone(),
             keyboard,
+            _unread: unread,
         }
     }
 
@@ -177,6 +185,24 @@ impl Drop for Vmm {
             eprintln!("---- {}, end of its serial output:\n{}", self.name, tail(&self.file("serial")));
         }
     }
+}
+
+/// Where a log goes, and the end of its pipe that is to stay open.
+fn stderr(kind: Stderr, log: &Path) -> (Stdio, Option<PipeReader>) {
+    // A test that fails shows it.
+    let file = File::create(log).unwrap();
+    if kind == Stderr::File {
+        return (file.into(), None);
+    }
+    if kind == Stderr::Full {
+        return (File::options().write(true).open("/dev/full").unwrap().into(), None);
+    }
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    if kind == Stderr::Stuck {
+        let room = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
+        writer.write_all(&vec![b'\n'; room]).unwrap();
+    }
+    (writer.into(), (kind == Stderr::Stuck).then_some(reader))
 }
 
 /// Runs the program with these flags until it ends by itself. It must not take long.
