@@ -2,7 +2,8 @@ use address::Address;
 
 use crate::types::{
     AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
-    MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, StatusInfo, UuidInfo,
+    MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, StatusInfo, ThreadInfo,
+    UuidInfo,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -101,8 +102,11 @@ pub trait Handler: Send + Sync {
     /// `query-uuid`.
     fn query_uuid(&self) -> UuidInfo;
 
-    /// `query-cpus-fast`: all vCPUs, in order.
+    /// `query-cpus-fast`: all vCPUs, in order. Also those of a machine that is still to come, which have their threads already.
     fn query_cpus_fast(&self) -> Vec<CpuInfoFast>;
+
+    /// `query-whimbrel-threads`, Whimbrel's own: all threads that the process has now, by their ids.
+    fn query_whimbrel_threads(&self) -> Result<Vec<ThreadInfo>, CommandError>;
 }
 
 /// Why a command was not done. `desc` is a sentence for people; `class` is what programs may tell apart.

@@ -44,6 +44,9 @@ fn a_client_learns_who_answers() {
     let cpus = client.execute("query-cpus-fast", Value::Null).unwrap();
     assert_eq!(cpus[1]["cpu-index"], 1);
     assert_eq!(cpus[1]["target"], "x86_64");
+    let threads = client.execute("query-whimbrel-threads", Value::Null).unwrap();
+    assert_eq!(threads, json!([{ "name": "mig-send-0", "thread-id": 7 }]));
+    assert_eq!(client.human("info threads").unwrap(), "  mig-send-0: thread_id=7\n");
 }
 
 #[test]

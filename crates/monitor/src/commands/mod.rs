@@ -42,7 +42,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 29] = [
+const COMMANDS: [Command; 30] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -77,6 +77,10 @@ const COMMANDS: [Command; 29] = [
         run: Run::Plain(|c| to_value(&c.handler.query_migrate_parameters())),
     },
     Command { name: "query-whimbrel-report", run: Run::Plain(|c| c.handler.query_whimbrel_report()) },
+    Command {
+        name: "query-whimbrel-threads",
+        run: Run::Plain(|c| to_value(&c.handler.query_whimbrel_threads()?)),
+    },
     Command { name: "human-monitor-command", run: Run::With(human_monitor_command) },
 ];
 

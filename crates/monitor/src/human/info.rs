@@ -7,7 +7,7 @@ use crate::types::{RunState, VersionInfo};
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
 
 /// What `info` can show: name, help, text.
-const TOPICS: [(&str, &str, Topic); 9] = [
+const TOPICS: [(&str, &str, Topic); 10] = [
     ("balloon", "show balloon information", balloon),
     ("cpus", "show the vCPUs and their threads", cpus),
     ("migrate", "show migration status (-a is accepted: all is always shown)", |c| {
@@ -17,6 +17,7 @@ const TOPICS: [(&str, &str, Topic); 9] = [
     ("migrate_parameters", "show current migration parameters", migrate_parameters),
     ("name", "show the machine's name", |c| Ok(line(c.handler.query_name().name.unwrap_or_default()))),
     ("status", "show whether the machine runs", status),
+    ("threads", "show all threads of the process, to pin them to CPUs", threads),
     ("uuid", "show the machine's UUID", |c| Ok(line(c.handler.query_uuid().uuid))),
     ("version", "show the version", |_| Ok(version())),
 ];
@@ -56,6 +57,11 @@ fn balloon(context: Context<'_>) -> Result<String, CommandError> {
 fn cpus(context: Context<'_>) -> Result<String, CommandError> {
     let cpus = context.handler.query_cpus_fast();
     Ok(cpus.iter().map(|cpu| format!("  CPU #{}: thread_id={}\n", cpu.cpu_index, cpu.thread_id)).collect())
+}
+
+fn threads(context: Context<'_>) -> Result<String, CommandError> {
+    let threads = context.handler.query_whimbrel_threads()?;
+    Ok(threads.iter().map(|thread| format!("  {}: thread_id={}\n", thread.name, thread.thread_id)).collect())
 }
 
 fn migrate_capabilities(context: Context<'_>) -> Result<String, CommandError> {

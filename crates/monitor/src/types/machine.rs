@@ -68,6 +68,16 @@ pub struct CpuInfoFast {
     pub target: String,
 }
 
+/// One element of what `query-whimbrel-threads` returns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ThreadInfo {
+    /// What the thread is for, in at most 15 bytes; `docs/pinning.md` lists the names.
+    pub name: String,
+    /// The host's thread id, as for `sched_setaffinity`.
+    pub thread_id: u32,
+}
+
 impl CpuInfoFast {
     /// A vCPU of an x86-64 machine.
     pub fn x86_64(cpu_index: u32, thread_id: u32) -> Self {

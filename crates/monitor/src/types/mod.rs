@@ -15,7 +15,7 @@ mod whimbrel;
 pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use keys::{KeyCode, qcode_names};
-pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, UuidInfo, VersionInfo};
+pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, ThreadInfo, UuidInfo, VersionInfo};
 pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
 pub use parameters::{AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange};
 pub use status::{RunState, ShutdownCause, StatusInfo};

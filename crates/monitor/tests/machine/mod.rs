@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use whimbrel_monitor::types::{
     AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
     MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
-    RoundInfo, RunState, ShutdownCause, StatusInfo, UuidInfo, WhimbrelInfo,
+    RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
 };
 use whimbrel_monitor::{CommandError, Events, Handler};
 
@@ -337,6 +337,10 @@ impl Handler for Machine {
 
     fn query_uuid(&self) -> UuidInfo {
         UuidInfo { uuid: "2b1e5d2c-6f0a-4b7e-9d55-0d6a7ce4f0aa".to_owned() }
+    }
+
+    fn query_whimbrel_threads(&self) -> Result<Vec<ThreadInfo>, CommandError> {
+        Ok(vec![ThreadInfo { name: "mig-send-0".to_owned(), thread_id: 7 }])
     }
 
     fn query_cpus_fast(&self) -> Vec<CpuInfoFast> {

@@ -6,12 +6,12 @@ use monitor::{
     types::{
         AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability,
         MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
-        ParameterChange, RunState, ShutdownCause, StatusInfo, UuidInfo,
+        ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
     },
 };
 use transport::Address;
 
-use super::{Control, announce, query};
+use super::{Control, announce, query, threads};
 
 /// The commands of the monitor, for one machine.
 #[derive(Clone, Debug)]
@@ -198,6 +198,12 @@ impl Handler for Commands {
 
     fn query_uuid(&self) -> UuidInfo {
         UuidInfo { uuid: self.0.here.uuid().unwrap_or_default().to_string() }
+    }
+
+    fn query_whimbrel_threads(&self) -> Result<Vec<ThreadInfo>, CommandError> {
+        threads::all().map_err(|error| {
+            CommandError::generic(format!("The threads of the process cannot be read from /proc: {error}"))
+        })
     }
 
     fn query_cpus_fast(&self) -> Vec<CpuInfoFast> {

@@ -6,6 +6,7 @@
 //! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
 //!   of it to the other, and whether it is taken in.
+//! * `threads`: the threads of the process, for whoever pins them.
 //! * `query`: the engine's figures in the monitor's words.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `settings`: parameters and capabilities of migration.
@@ -20,6 +21,7 @@ mod query;
 mod reports;
 mod settings;
 mod story;
+mod threads;
 
 use std::{
     io,

@@ -112,8 +112,10 @@ impl Role {
             Self::Vcpu => vec![TALK, WAIT, ACCEPT, PUNCH],
             Self::Io => vec![TALK, WAIT, ACCEPT, TRANSFER, PUNCH, &[libc::SYS_epoll_create1]],
             Self::Disk => vec![WAIT, TRANSFER, PUNCH, FLUSH],
+            // The threads of the process are listed from its directory in /proc.
             Self::Monitor => {
-                vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, &[libc::SYS_eventfd2]]
+                let own = &[libc::SYS_eventfd2, libc::SYS_getdents64];
+                vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, own]
             }
             // Locks of disks are fcntl; statistics of vCPUs are read at an offset.
             Self::Migration => {
