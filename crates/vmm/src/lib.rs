@@ -19,13 +19,13 @@ mod testing;
 mod vcpu;
 
 pub use arch::{CpuidEntry, KernelError, MsrError};
-pub use control::{Commands, Control, ControlError, Ending};
+pub use control::{Awaited, Beginning, Commands, Control, ControlError, Ending};
 pub use devices::{balloon::Stats as BalloonStats, input::UnknownKey};
 pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};
 pub use kvm::KvmError;
 pub use machine::{
-    BoardError, BuildError, DeviceDescription, DeviceError, Differences, Incoming, Machine,
+    BoardError, BuildError, DeviceDescription, DeviceError, Differences, Incoming, Keep, Machine,
     MachineDescription, PauseError, PauseTimings, PlugError, ResetError, ResourceError, RestoreError,
     SaveError, StatesError, VcpuError, VirtioDescription,
 };

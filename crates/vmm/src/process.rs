@@ -28,7 +28,8 @@ use signal_hook::{
 use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
 use crate::{
-    BuildError, Commands, Control, ControlError, Ending, Events, Machine, MachineEvent, SeccompError, panics,
+    Awaited, BuildError, Commands, Control, ControlError, Ending, Events, Machine, MachineEvent,
+    SeccompError, panics,
     seccomp::{self, Role},
     terminal::{self, Terminal},
 };
@@ -83,8 +84,8 @@ pub fn run(config: &Config) -> Result<u8, ProcessError> {
     let watch = watch_signals(signals)?;
     let (machine_events, heard) = Events::channel();
     let machine = match config.incoming() {
-        Some(_) => None,
-        None => Some(Machine::boot(config, machine_events.clone())?),
+        Some(_) => Awaited::prepare(config, machine_events.clone())?.into(),
+        None => Machine::boot(config, machine_events.clone())?.into(),
     };
     let events = MonitorEvents::new();
     let (control, end) = Control::new(config.clone(), machine, machine_events, events.clone())?;

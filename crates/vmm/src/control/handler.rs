@@ -12,6 +12,7 @@ use monitor::{
 use transport::Address;
 
 use super::{Control, announce, query, threads};
+use crate::Keep;
 
 /// The commands of the monitor, for one machine.
 #[derive(Clone, Debug)]
@@ -207,7 +208,11 @@ impl Handler for Commands {
     }
 
     fn query_cpus_fast(&self) -> Vec<CpuInfoFast> {
-        let threads = self.0.machine().map(|machine| machine.vcpu_threads()).unwrap_or_default();
+        // Where no machine is yet, its vCPUs have the threads that they will run on.
+        let waiting =
+            || self.0.keep.as_ref().filter(|_| self.0.state() == RunState::Inmigrate).map(Keep::vcpu_threads);
+        let machine = self.0.machine().ok().map(|machine| machine.vcpu_threads());
+        let threads = machine.or_else(waiting).unwrap_or_default();
         (0..).zip(threads).map(|(index, thread)| CpuInfoFast::x86_64(index, thread)).collect()
     }
 }

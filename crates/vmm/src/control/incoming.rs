@@ -1,6 +1,6 @@
 use std::sync::{Arc, Weak, atomic::Ordering};
 
-use config::Identity;
+use config::{Config, Identity};
 use engine::{DestinationMachine, MachineError, Observer, destination};
 use migration::{Outcome, Status};
 use monitor::{
@@ -10,7 +10,7 @@ use monitor::{
 use ram::{Backing, Populate, Ram};
 use state::DeviceState;
 use transport::{Address, Listener};
-use wire::{DeviceInfo, Hello, Offer};
+use wire::{DeviceInfo, Hello};
 
 use super::{
     Control, announce,
@@ -18,13 +18,31 @@ use super::{
     one_line, query, story,
 };
 use crate::{
-    BuildError, Incoming, Machine, MachineDescription,
+    BuildError, Events, Incoming, Keep, Machine, MachineDescription,
     launcher::Launcher,
     seccomp::{self, Role},
 };
 
 /// Why no machine is taken in.
 const ENDING: &str = "this process is ending";
+
+/// The place for a machine that is to come, before it listens. Its vCPUs have their threads, so that these can be pinned.
+#[derive(Debug)]
+pub struct Awaited {
+    pub(super) keep: Keep,
+    pub(super) vacant: Incoming,
+}
+
+impl Awaited {
+    /// Prepares all of the machine that `config` describes that is not its contents.
+    ///
+    /// # Errors
+    /// Something that the machine needs is missing, or not what it should be.
+    pub fn prepare(config: &Config, events: Events) -> Result<Self, BuildError> {
+        let keep = Keep::default();
+        Ok(Self { vacant: Incoming::prepare(config, &keep, events)?, keep })
+    }
+}
 
 /// A migration that may come, comes, or came.
 #[derive(Clone, Debug)]
@@ -37,24 +55,26 @@ pub(super) struct Arrival {
 }
 
 impl Control {
-    /// Prepares a place for the machine, and listens at `address` for a source.
+    /// Listens at `address` for a source.
     ///
     /// # Errors
     /// Something listens already, something that the machine needs is missing, or the address cannot be used.
     pub fn listen(self: &Arc<Self>, address: &Address) -> Result<(), CommandError> {
         // Held until it listens: two commands at once listen once.
         let mut arrival = self.arrival.lock();
-        if self.state() != RunState::Inmigrate {
+        let (RunState::Inmigrate, Some(keep)) = (self.state(), &self.keep) else {
             return Err(CommandError::generic(
                 "'-incoming' was not specified on the command line: the machine does not wait for a migration",
             ));
-        }
+        };
         if arrival.is_some() {
             return Err(CommandError::generic("The incoming migration has already been started"));
         }
         let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
         let listener = Listener::bind(address, self.reach()).map_err(|error| failed(&error))?;
-        let incoming = self.prepare().map_err(|error| failed(&error))?;
+        let vacant = self.vacant.lock().take();
+        // There is none if it came this far before, and failed in the next step.
+        let incoming = vacant.map_or_else(|| self.prepare(keep), Ok).map_err(|error| failed(&error))?;
         let address = SocketAddress::from(listener.address());
         let listens_at = listener.address().to_string();
         tracing::info!("Waiting for a migration at {listens_at}");
@@ -63,6 +83,7 @@ impl Control {
             control: Arc::downgrade(self),
             launcher: self.launcher.clone(),
             may_differ: self.config.may_differ().to_vec(),
+            keep: keep.clone(),
             populate: populate(incoming.ram()),
             ram: incoming.ram().clone(),
             devices: devices(incoming.description()),
@@ -70,7 +91,7 @@ impl Control {
             machine: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self) });
-        let offer = Offer::of(env!("CARGO_PKG_VERSION"));
+        let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
         let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, offer, watch)
             .map_err(|error| failed(&error))?;
         *arrival = Some(Arrival { handle: Arc::new(handle), address, listens_at, total_bytes });
@@ -85,8 +106,9 @@ impl Control {
         self.reports.store(|| report);
     }
 
-    fn prepare(&self) -> Result<Incoming, BuildError> {
-        Incoming::prepare(&self.config, self.machine_events.clone())
+    /// Prepares a place for a machine once more.
+    fn prepare(&self, keep: &Keep) -> Result<Incoming, BuildError> {
+        Incoming::prepare(&self.config, keep, self.machine_events.clone())
     }
 
     /// The machine that has arrived is this side's from here on, unless this side is about to end.
@@ -138,6 +160,7 @@ struct Vacancy {
     launcher: Launcher,
     /// In what the machine may be another one than awaited.
     may_differ: Vec<Identity>,
+    keep: Keep,
     populate: Option<Populate>,
     ram: Ram,
     devices: Vec<DeviceInfo>,
@@ -191,10 +214,10 @@ impl DestinationMachine for Vacancy {
         // What is there goes first: memory, taps and sockets cannot be had twice.
         self.ram = Ram::none(self.ram.backing());
         let left = (self.populate.take(), self.machine.take(), self.incoming.take());
-        let control = self.control.upgrade().ok_or(ENDING)?;
+        let (control, keep) = (self.control.upgrade().ok_or(ENDING)?, self.keep.clone());
         let prepared = self.launcher.run(move || {
             drop(left);
-            control.prepare()
+            control.prepare(&keep)
         });
         let incoming = prepared??;
         self.ram = incoming.ram().clone();

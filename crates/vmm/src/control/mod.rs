@@ -42,8 +42,9 @@ use monitor::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{Machine, MachineEvent, events, launcher::Launcher, panics};
+use crate::{Incoming, Keep, Machine, MachineEvent, events, launcher::Launcher, panics};
 pub use handler::Commands;
+pub use incoming::Awaited;
 
 use incoming::Arrival;
 use keys::HeldKeys;
@@ -70,6 +71,27 @@ pub enum ControlError {
     },
 }
 
+/// What a process begins with.
+#[derive(Debug)]
+pub enum Beginning {
+    /// A machine.
+    Here(Box<Machine>),
+    /// The place for one that is to come.
+    Awaited(Box<Awaited>),
+}
+
+impl From<Machine> for Beginning {
+    fn from(machine: Machine) -> Self {
+        Self::Here(Box::new(machine))
+    }
+}
+
+impl From<Awaited> for Beginning {
+    fn from(awaited: Awaited) -> Self {
+        Self::Awaited(Box::new(awaited))
+    }
+}
+
 /// How the process is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -91,6 +113,10 @@ pub struct Control {
     /// Whether a machine that arrives shall run; `None` leaves it as it was at the source.
     run_on_arrival: Mutex<Option<bool>>,
     machine: Mutex<Option<Arc<Machine>>>,
+    /// Of a process that waits for a machine.
+    keep: Option<Keep>,
+    /// The place for a machine, until it listens.
+    vacant: Mutex<Option<Incoming>>,
     held_keys: HeldKeys,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
@@ -106,19 +132,23 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes `machine` over, or waits for one if there is none. Answers the control, and where the process hears that it is
-    /// to end.
+    /// Takes the machine over, or waits for one. Answers the control, and where the process hears that it is to end.
     ///
     /// # Errors
     /// The thread that starts others cannot be started, or there is no directory for reports as it is asked for.
     pub fn new(
         config: Config,
-        machine: Option<Machine>,
+        beginning: Beginning,
         machine_events: events::Events,
         events: Events,
     ) -> Result<(Arc<Self>, mpsc::Receiver<Ending>), ControlError> {
         let (endings, end) = mpsc::channel();
+        let (machine, awaited) = match beginning {
+            Beginning::Here(machine) => (Some(*machine), None),
+            Beginning::Awaited(awaited) => (None, Some(*awaited)),
+        };
         let run = if machine.is_some() { RunState::Prelaunch } else { RunState::Inmigrate };
+        let (keep, vacant) = awaited.map(|Awaited { keep, vacant }| (keep, vacant)).unzip();
         let run_on_arrival = config.paused().then_some(false);
         let launcher = Launcher::start().map_err(ControlError::Threads)?;
         let reports = match config.report_dir() {
@@ -142,6 +172,8 @@ impl Control {
             run: Mutex::new(run),
             run_on_arrival: Mutex::new(run_on_arrival),
             machine: Mutex::new(machine.map(Arc::new)),
+            keep,
+            vacant: Mutex::new(vacant),
             held_keys: HeldKeys::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
@@ -296,6 +328,7 @@ impl Control {
             arrival.handle.stop();
             arrival.handle.join_within(CLOSE_TIMEOUT);
         }
+        drop(self.vacant.lock().take());
         self.reports.finish(CLOSE_TIMEOUT);
         let _turn = self.turn.lock();
         if let Some(machine) = self.machine.lock().take()

@@ -276,7 +276,7 @@ mod tests {
         let boot = || Machine::boot(&config, events.clone());
         let machine = boot().unwrap();
         let (control, _end) =
-            Control::new(config.clone(), Some(machine), events.clone(), monitor::Events::new()).unwrap();
+            Control::new(config.clone(), machine.into(), events.clone(), monitor::Events::new()).unwrap();
         control.resume().unwrap();
 
         let (machine, images) = control.to_offer().unwrap();

@@ -11,7 +11,7 @@ use crate::{
     bus::Buses,
     events::Events,
     kvm::{Hypervisor, KvmDirtyLog, KvmError, MemorySlots, Trying as _},
-    vcpu::{Surroundings, Vcpu},
+    vcpu::{Surroundings, Vcpu, VcpuThreads},
 };
 
 /// The parts of a machine that no device state is needed for.
@@ -105,8 +105,14 @@ pub enum VcpuError {
 }
 
 impl Board {
-    /// Makes a VM with `cpus` vCPUs and `bytes` of memory.
-    pub(crate) fn new(cpus: u8, bytes: u64, backing: Backing, events: &Events) -> Result<Self, BoardError> {
+    /// Makes a VM with `cpus` vCPUs on `threads`, and `bytes` of memory.
+    pub(crate) fn new(
+        cpus: u8,
+        bytes: u64,
+        backing: Backing,
+        events: &Events,
+        threads: &VcpuThreads,
+    ) -> Result<Self, BoardError> {
         check_host_memory(bytes)?;
         let hypervisor = Hypervisor::open()?;
         let limit = hypervisor.kvm.get_max_vcpus();
@@ -122,7 +128,8 @@ impl Board {
         let processor = Processor::of_this_host(&hypervisor, &mut fds)?;
         let power_on = PowerOn::read(&hypervisor, &fds, &processor)?;
         let vcpus = (0u8..).zip(fds).map(|(vcpu, fd)| {
-            Vcpu::spawn(vcpu, fd, surroundings.clone()).map_err(|source| BoardError::Thread { vcpu, source })
+            let spawned = Vcpu::spawn(vcpu, fd, surroundings.clone(), threads);
+            spawned.map_err(|source| BoardError::Thread { vcpu, source })
         });
         let vcpus = vcpus.collect::<Result<_, _>>()?;
         Ok(Self { vcpus, buses, dirty_log, ram, hypervisor, processor, power_on })
@@ -223,7 +230,7 @@ mod tests {
     /// Boots `code` on one vCPU, with a capturing device at the serial port's address.
     fn boot(code: &[u8]) -> (Board, Capture, std::sync::mpsc::Receiver<MachineEvent>) {
         let (events, received) = Events::channel();
-        let board = Board::new(1, 64 << 20, Backing::Anonymous, &events).unwrap();
+        let board = Board::new(1, 64 << 20, Backing::Anonymous, &events, &VcpuThreads::default()).unwrap();
         let capture = Capture::default();
         let mut buses = Buses::default();
         buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));

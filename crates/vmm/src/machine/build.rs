@@ -19,6 +19,7 @@ use crate::{
     disk_lock::DiskLockError,
     events::Events,
     io_loop::IoThread,
+    vcpu::VcpuThreads,
 };
 
 /// Why a machine could not be built.
@@ -70,7 +71,7 @@ impl Machine {
         let bootable = Bootable::open(config)?.ok_or(BuildError::NoKernel)?;
         let resources = HostResources::open(config)?;
         resources.disks.iter().try_for_each(|disk| disk.lock.lock())?;
-        let board = board(config, &events)?;
+        let board = board(config, &events, &VcpuThreads::default())?;
         let description = MachineDescription::of(config, &board, &resources, extras(config));
         let images = Images::of(&resources);
         let workshop = Workshop {
@@ -102,13 +103,13 @@ impl Machine {
 }
 
 /// The VM, memory and vCPUs for `config`.
-pub(super) fn board(config: &Config, events: &Events) -> Result<Board, BoardError> {
+pub(super) fn board(config: &Config, events: &Events, threads: &VcpuThreads) -> Result<Board, BoardError> {
     let backing = match config.memory_backing() {
         config::Backing::Anonymous => ram::Backing::Anonymous,
         config::Backing::Memfd => ram::Backing::Memfd,
         config::Backing::Hugetlb => ram::Backing::Hugetlb2M,
     };
-    Board::new(config.cpus().get(), config.memory().bytes(), backing, events)
+    Board::new(config.cpus().get(), config.memory().bytes(), backing, events, threads)
 }
 
 pub(super) fn extras(config: &Config) -> Extras {

@@ -32,7 +32,7 @@ pub use description::{DeviceDescription, Differences, MachineDescription, Virtio
 pub use plug::PlugError;
 pub use reset::ResetError;
 pub use resources::ResourceError;
-pub use restore::{Incoming, RestoreError};
+pub use restore::{Incoming, Keep, RestoreError};
 pub use run::{PauseError, PauseTimings};
 pub use save::SaveError;
 pub use states::StatesError;

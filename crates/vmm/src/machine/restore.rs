@@ -22,6 +22,7 @@ use crate::{
     events::{Events, RequestsV1},
     kvm::{KvmError, Trying as _},
     launcher::Launcher,
+    vcpu::VcpuThreads,
 };
 
 /// A machine that waits for its contents: VM, memory, parked vCPUs and host resources are there, the disks are not locked,
@@ -35,6 +36,21 @@ pub struct Incoming {
     description: MachineDescription,
     images: Images,
     events: Events,
+}
+
+/// What a process keeps while it waits for a machine, however many attempts that takes: the threads of the vCPUs, which may have
+/// been pinned. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Keep {
+    threads: VcpuThreads,
+}
+
+impl Keep {
+    /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.
+    #[must_use]
+    pub fn vcpu_threads(&self) -> Vec<u32> {
+        self.threads.ids()
+    }
 }
 
 /// Why a machine could not be restored. What was built of it is gone; a new [`Incoming`] can be prepared.
@@ -61,14 +77,15 @@ pub enum RestoreError {
 }
 
 impl Incoming {
-    /// Builds all of the machine that `config` describes that is not its contents.
+    /// Builds all of the machine that `config` describes that is not its contents, with what is kept from one to the next: only
+    /// one at a time can have its threads.
     ///
     /// # Errors
     /// Something that the machine needs is missing, or not what it should be.
-    pub fn prepare(config: &Config, events: Events) -> Result<Self, BuildError> {
+    pub fn prepare(config: &Config, keep: &Keep, events: Events) -> Result<Self, BuildError> {
         let bootable = Bootable::open(config)?;
         let resources = HostResources::open(config)?;
-        let board = build::board(config, &events)?;
+        let board = build::board(config, &events, &keep.threads)?;
         let extras = build::extras(config);
         let description = MachineDescription::of(config, &board, &resources, extras);
         let images = Images::of(&resources);

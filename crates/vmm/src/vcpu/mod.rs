@@ -1,33 +1,30 @@
-//! vCPU threads: one per vCPU, made when the machine is made, parked until the machine runs.
+//! vCPUs: each has a thread of its own, which is parked until the machine runs.
 
 mod exit;
 mod kick;
 mod run;
+mod threads;
 mod times;
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    thread::{self, JoinHandle},
 };
 
 use kvm_ioctls::VcpuFd;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub(crate) use run::End;
+pub(crate) use threads::VcpuThreads;
 pub(crate) use times::Spent;
 
-use crate::{
-    bus::Buses,
-    events::Events,
-    panics,
-    seccomp::{self, Role},
-};
+use crate::{bus::Buses, events::Events, panics};
 use kick::ImmediateExit;
+use threads::Worker;
 use times::Meter;
 
 /// A call made on the vCPU's own thread.
@@ -38,13 +35,14 @@ enum Command {
     Call(Call),
 }
 
-/// The handle of one vCPU's thread. Dropping it ends the thread.
+/// One vCPU, and the handle of its thread. Dropping it ends the vCPU; the thread goes back to where it came from.
 pub(crate) struct Vcpu {
     shared: Arc<Shared>,
     meter: Meter,
     /// Closed (none) while the thread is told to end.
     commands: Option<Sender<Command>>,
-    thread: Option<JoinHandle<()>>,
+    worker: Option<Worker>,
+    threads: VcpuThreads,
 }
 
 /// What the thread and its handle share.
@@ -52,8 +50,6 @@ struct Shared {
     /// Asks the thread to park; see [`kick`].
     stop: AtomicBool,
     immediate_exit: ImmediateExit,
-    /// The kernel's id of the thread; 0 until it has started.
-    thread_id: AtomicU32,
     /// Whether the thread is in, or on its way into, the guest.
     running: Mutex<bool>,
     parked: Condvar,
@@ -68,23 +64,27 @@ pub(crate) struct Surroundings {
 }
 
 impl Vcpu {
-    /// Starts the thread of vCPU number `index`, parked.
-    pub(crate) fn spawn(index: u8, mut fd: VcpuFd, surroundings: Surroundings) -> io::Result<Self> {
+    /// Hands vCPU number `index` to one of `threads`, parked.
+    pub(crate) fn spawn(
+        index: u8,
+        mut fd: VcpuFd,
+        surroundings: Surroundings,
+        threads: &VcpuThreads,
+    ) -> io::Result<Self> {
         kick::install_handler().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             immediate_exit: ImmediateExit::map(&fd)?,
-            thread_id: AtomicU32::new(0),
             running: Mutex::new(false),
             parked: Condvar::new(),
         });
         let meter = Meter::new(&fd);
         let (commands, inbox) = channel();
         let theirs = shared.clone();
-        let thread = thread::Builder::new()
-            .name(format!("vcpu{index}"))
-            .spawn(move || serve(index, &mut fd, &theirs, &surroundings, &inbox))?;
-        Ok(Self { shared, meter, commands: Some(commands), thread: Some(thread) })
+        let worker = threads.take(index)?;
+        worker.begin(move || serve(index, &mut fd, &theirs, &surroundings, &inbox));
+        let (commands, worker) = (Some(commands), Some(worker));
+        Ok(Self { shared, meter, commands, worker, threads: threads.clone() })
     }
 
     /// Lets the vCPU run. It must be parked.
@@ -96,9 +96,9 @@ impl Vcpu {
         }
     }
 
-    /// The kernel's id of the thread, for whoever pins it to a CPU; 0 until it has started.
+    /// The kernel's id of the thread, for whoever pins it to a CPU.
     pub(crate) fn thread_id(&self) -> u32 {
-        self.shared.thread_id.load(Ordering::Relaxed)
+        self.worker.as_ref().map_or(0, Worker::id)
     }
 
     /// What it has spent its time on besides the guest.
@@ -110,7 +110,7 @@ impl Vcpu {
     pub(crate) fn ask_to_stop(&self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.immediate_exit.set(true);
-        if let Some(thread) = &self.thread {
+        if let Some(thread) = self.worker.as_ref().and_then(Worker::thread) {
             kick::interrupt(thread);
         }
     }
@@ -147,9 +147,10 @@ impl Drop for Vcpu {
     fn drop(&mut self) {
         self.commands = None;
         self.ask_to_stop();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
+        if let Some(worker) = self.worker.take() {
+            // A VM is gone when the last of its descriptors is.
+            worker.finish();
+            self.threads.give_back(worker);
         }
     }
 }
@@ -168,13 +169,8 @@ fn serve(
     surroundings: &Surroundings,
     inbox: &Receiver<Command>,
 ) {
-    let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
-    shared.thread_id.store(thread_id.unsigned_abs(), Ordering::Relaxed);
     // Dropped last, whatever happens in between: nobody waits for a thread that is gone.
     let _parked = ParkOnDrop(shared);
-    if let Err(error) = seccomp::enter(Role::Vcpu) {
-        return surroundings.events.failed(format!("vcpu{index}"), error.to_string());
-    }
     while let Ok(command) = inbox.recv() {
         match command {
             // Whoever waits for the result of a call that panics learns of it by the end of the channel.

@@ -16,4 +16,5 @@ mod migration;
 mod python;
 mod seccomp;
 mod terminal;
+mod threads;
 mod undecided;
