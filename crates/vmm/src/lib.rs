@@ -25,9 +25,9 @@ pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};
 pub use kvm::KvmError;
 pub use machine::{
-    BoardError, BuildError, DeviceDescription, DeviceError, Differences, Incoming, Keep, Machine,
-    MachineDescription, PauseError, PauseTimings, PlugError, ResetError, ResourceError, RestoreError,
-    SaveError, StatesError, VcpuError, VirtioDescription,
+    BoardError, BootDescription, BuildError, DeviceDescription, DeviceError, Differences, FileDescription,
+    Incoming, Keep, Machine, MachineDescription, PauseError, PauseTimings, PlugError, ResetError,
+    ResourceError, RestoreError, SaveError, StatesError, VcpuError, VirtioDescription,
 };
 pub use process::{ProcessError, run};
 pub use seccomp::SeccompError;

@@ -39,7 +39,7 @@ impl Awaited {
     /// # Errors
     /// Something that the machine needs is missing, or not what it should be.
     pub fn prepare(config: &Config, events: Events) -> Result<Self, BuildError> {
-        let keep = Keep::default();
+        let keep = Keep::open(config)?;
         Ok(Self { vacant: Incoming::prepare(config, &keep, events)?, keep })
     }
 }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{
     board::Board,
+    boot_image::{self, BootDescription, BootImage},
     resources::{HostResources, OpenDisk, OpenNet},
     save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     workshop::Extras,
@@ -56,6 +57,8 @@ pub struct MachineDescription {
     pub macs: Vec<Mac>,
     /// The devices in the order of their states, vCPUs first.
     pub devices: Vec<DeviceDescription>,
+    /// What a reboot starts; none at a destination that was started without a kernel.
+    pub boot: Option<BootDescription>,
 }
 
 /// One device, and the form of its state.
@@ -97,7 +100,13 @@ const TSC_TOLERANCE_PPM: u64 = 250;
 
 impl MachineDescription {
     /// The machine that is made of these parts.
-    pub(crate) fn of(config: &Config, board: &Board, resources: &HostResources, extras: Extras) -> Self {
+    pub(crate) fn of(
+        config: &Config,
+        board: &Board,
+        resources: &HostResources,
+        extras: Extras,
+        boot: Option<&BootImage>,
+    ) -> Self {
         let cpus = u8::try_from(board.vcpus.len()).unwrap_or(u8::MAX);
         Self {
             name: config.name().as_str().into(),
@@ -110,6 +119,7 @@ impl MachineDescription {
             disks: resources.disks.iter().map(|open| BlkV1::of(&open.disk, &open.serial)).collect(),
             macs: resources.nets.iter().map(|net| net.mac).collect(),
             devices: devices(cpus, resources, extras),
+            boot: boot.map(BootImage::describe),
         }
     }
 
@@ -125,6 +135,7 @@ impl MachineDescription {
         unfit.extend(cpu_reasons(&offered.cpuid, &self.cpuid));
         unfit.extend(self.msr_reason(offered));
         unfit.extend(self.tsc_reason(offered, can_scale_tsc));
+        unfit.extend(boot_image::reasons(offered.boot.as_ref(), self.boot.as_ref()));
         let disks = || offered.disks.iter().zip(&self.disks).enumerate();
         unfit.extend(disks().flat_map(|(index, (theirs, ours))| disk_reasons(index, theirs, ours)));
         // Which may only be read, and which may be written, offer other features: that was said.

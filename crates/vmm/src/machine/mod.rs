@@ -4,6 +4,7 @@
 //! [`Incoming::restore`]. Either way it is paused at first.
 
 mod board;
+mod boot_image;
 mod build;
 mod description;
 mod devices;
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 use ram::{DirtyLog, Ram};
 
 pub use board::{BoardError, VcpuError};
+pub use boot_image::{BootDescription, FileDescription};
 pub use build::BuildError;
 pub use description::{DeviceDescription, Differences, MachineDescription, VirtioDescription};
 pub use plug::PlugError;
@@ -51,7 +53,7 @@ pub struct Machine {
     io: Vec<IoThread>,
     board: board::Board,
     devices: devices::Devices,
-    bootable: Option<build::Bootable>,
+    boot: Arc<boot_image::BootImage>,
     description: MachineDescription,
     images: image::Images,
     events: Events,

@@ -2,14 +2,17 @@ use devices::balloon::Discard;
 use vm_memory::GuestAddress;
 
 use super::{Machine, board::VcpuError, build::BuildError, restore::restore_vcpus};
-use crate::{arch::Time, kvm::KvmError};
+use crate::{
+    arch::{KernelError, Time},
+    kvm::KvmError,
+};
 
-/// Why a machine could not be reset. It is paused, and cannot run.
+/// Why a machine could not be reset.
 #[derive(Debug, thiserror::Error)]
 pub enum ResetError {
-    /// A machine that came here without a kernel of its own.
-    #[error("The machine cannot be reset: it was started here without a kernel")]
-    NoKernel,
+    /// What it boots cannot be loaded any more. Nothing was changed: it runs if it did.
+    #[error(transparent)]
+    Image(KernelError),
     /// Memory could not be emptied.
     #[error("Guest memory cannot be emptied")]
     Memory(#[source] std::io::Error),
@@ -24,14 +27,23 @@ pub enum ResetError {
     Boot(#[from] BuildError),
 }
 
+impl ResetError {
+    /// Whether the machine is as it was. Otherwise it is paused, half of it is reset, and it can only be reset again.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        matches!(self, Self::Image(_))
+    }
+}
+
 impl Machine {
     /// Starts the guest anew, as after power-on: vCPUs, interrupt controllers, devices, memory, kernel. A machine that ran
     /// runs afterwards.
     ///
     /// # Errors
-    /// See [`ResetError`]. The machine is paused then.
+    /// See [`ResetError`], and [`ResetError::is_untouched`] for what has become of the machine.
     pub fn reset(&self) -> Result<(), ResetError> {
-        let bootable = self.bootable.as_ref().ok_or(ResetError::NoKernel)?;
+        // What can be found out beforehand is: from the next step on there is no way back.
+        self.boot.verify().map_err(ResetError::Image)?;
         let _transition = self.transition.lock();
         let ran = self.is_running();
         if let Err(error) = self.stop() {
@@ -46,7 +58,7 @@ impl Machine {
         // Time does not go back for a guest that starts anew.
         restore_vcpus(&self.board, power_on.vcpus, Time { tsc: self.board.tsc()? })?;
         let entry =
-            bootable.load(self.board.ram.memory(), self.description.cpus, self.devices.virtio_slots)?;
+            self.boot.load(self.board.ram.memory(), self.description.cpus, self.devices.virtio_slots)?;
         self.board.start_at(entry)?;
         self.events.settle();
         if ran {

@@ -9,7 +9,8 @@ use state::{DeviceState, Schema as _, StateError};
 use super::{
     Machine,
     board::{Board, VcpuError, set_cpuid},
-    build::{self, Bootable, BuildError},
+    boot_image::{self, BootImage},
+    build::{self, BuildError},
     description::{Differences, MachineDescription},
     image::{ImageClues, Images},
     resources::HostResources,
@@ -32,20 +33,29 @@ pub struct Incoming {
     board: Board,
     resources: HostResources,
     extras: Extras,
-    bootable: Option<Bootable>,
+    keep: Keep,
     description: MachineDescription,
     images: Images,
     events: Events,
 }
 
-/// What a process keeps while it waits for a machine, however many attempts that takes: the threads of the vCPUs, which may have
-/// been pinned. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+/// What a process keeps while it waits for a machine, however many attempts that takes: the files that a reboot needs, which
+/// may be gone by then, and the threads of the vCPUs, which may have been pinned. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Keep {
+    boot: Option<Arc<BootImage>>,
     threads: VcpuThreads,
 }
 
 impl Keep {
+    /// Opens what `config` boots, if it does. Threads are started with the first machine.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn open(config: &Config) -> Result<Self, BuildError> {
+        Ok(Self { boot: BootImage::open(config)?.map(Arc::new), threads: VcpuThreads::default() })
+    }
+
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.
     #[must_use]
     pub fn vcpu_threads(&self) -> Vec<u32> {
@@ -83,19 +93,22 @@ impl Incoming {
     /// # Errors
     /// Something that the machine needs is missing, or not what it should be.
     pub fn prepare(config: &Config, keep: &Keep, events: Events) -> Result<Self, BuildError> {
-        let bootable = Bootable::open(config)?;
         let resources = HostResources::open(config)?;
         let board = build::board(config, &events, &keep.threads)?;
         let extras = build::extras(config);
-        let description = MachineDescription::of(config, &board, &resources, extras);
+        let description = MachineDescription::of(config, &board, &resources, extras, keep.boot.as_deref());
         let images = Images::of(&resources);
-        Ok(Self { board, resources, extras, bootable, description, images, events })
+        Ok(Self { board, resources, extras, keep: keep.clone(), description, images, events })
     }
 
     /// How the machine described by `offered` differs from the one that is awaited here.
     #[must_use]
     pub fn differences(&self, offered: &MachineDescription) -> Differences {
-        self.description.differences(offered, self.can_scale_tsc())
+        let mut differences = self.description.differences(offered, self.can_scale_tsc());
+        // A file may have been overwritten while this side waited.
+        let unfit = self.keep.boot.as_ref().and_then(|boot| boot.verify().err());
+        differences.unfit.extend(unfit.map(|error| engine::chain(&error)));
+        differences
     }
 
     /// How the images of the machine described by `offered` differ from those here, as far as that is not among
@@ -142,12 +155,15 @@ impl Incoming {
         states: &[DeviceState],
     ) -> Result<Machine, RestoreError> {
         self.check(source)?;
+        let boot = self.keep.boot.clone();
+        let boot =
+            boot.ok_or_else(|| RestoreError::Mismatch(boot_image::reasons(source.boot.as_ref(), None)))?;
         let mut states = States::new(states)?;
         self.become_like(source)?;
         let tsc = self.restore_chips(&mut states)?;
         let requests: RequestsV1 = states.decode(REQUESTS)?;
         let vcpus = decode_vcpus(&mut states, source)?;
-        let Self { board, resources, extras, bootable, description, images, events } = self;
+        let Self { board, resources, extras, description, images, events, .. } = self;
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),
@@ -165,14 +181,14 @@ impl Incoming {
             macs: devices.nets.iter().map(VirtioMmio::permanent_mac).collect(),
             ..source.clone()
         };
-        let machine = Machine::assemble(board, devices, bootable, description, images, events)?;
+        let machine = Machine::assemble(board, devices, boot, description, images, events)?;
         machine.events.restore(&requests);
         Ok(machine)
     }
 
     /// Whether the guest can go on here. Who the machine is was settled before it came.
     fn check(&self, source: &MachineDescription) -> Result<(), RestoreError> {
-        let mut unfit = self.differences(source).unfit;
+        let mut unfit = self.description.differences(source, self.can_scale_tsc()).unfit;
         if source.cpus != self.description.cpus {
             unfit.push(format!("It has {} vCPUs, there are {}", source.cpus, self.description.cpus));
         }

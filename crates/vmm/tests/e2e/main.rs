@@ -14,6 +14,7 @@ mod lost_lines;
 mod memory;
 mod migration;
 mod python;
+mod reboot;
 mod seccomp;
 mod terminal;
 mod threads;

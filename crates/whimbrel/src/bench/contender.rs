@@ -69,7 +69,7 @@ impl Bench {
     /// The command of one end of a move: the same machine for both contenders, as far as they have one.
     pub(super) fn command(&self, contender: Contender, end: End, files: &Files) -> Command {
         let mut command = match contender {
-            Contender::Whimbrel => self.whimbrel(end, files),
+            Contender::Whimbrel => self.whimbrel(files),
             Contender::Qemu => self.qemu(files),
         };
         if end == End::Destination {
@@ -79,16 +79,15 @@ impl Bench {
         command
     }
 
-    fn whimbrel(&self, end: End, files: &Files) -> Command {
+    fn whimbrel(&self, files: &Files) -> Command {
         let arguments = &self.arguments;
         let mut command = Command::new(&self.contenders.vmm);
         command.args(["--memory", &arguments.memory.to_string(), "--memory-backing", "hugetlb"]);
         command.args(["--cpus", &arguments.cpus.to_string()]);
         command.arg("--serial").arg(joined(["file:".as_ref(), files.serial.as_os_str()]));
         command.arg("--monitor").arg(joined(["unix:".as_ref(), files.socket.as_os_str()]));
-        if end == End::Source {
-            command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &self.command_line()]);
-        }
+        // On both sides: the machine reboots from them where it is.
+        command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &self.command_line()]);
         command
     }
 

@@ -217,9 +217,9 @@ impl Yard {
         command.args(["--cpus", &plan.cpus.to_string(), "--memory-backing", plan.backing()]);
         command.arg("--serial").arg(prefixed("file:", &files.serial));
         command.arg("--monitor").arg(prefixed("unix:", &files.socket));
-        if number == 0 {
-            command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &plan.command_line()]);
-        } else {
+        // Also where it is waited for: it reboots from them.
+        command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &plan.command_line()]);
+        if number != 0 {
             command.args(["--incoming", "defer"]);
         }
         Ok(Machine::start(name, command, files, interrupt)?)

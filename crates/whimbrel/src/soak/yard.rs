@@ -65,9 +65,7 @@ impl Yard {
 
     /// Starts a process in which a fresh guest boots.
     pub(super) fn boot(&mut self, interrupt: &Interrupt) -> Result<Place, MachineError> {
-        let mut more = vec![OsString::from("--kernel"), self.kernel.clone().into()];
-        more.extend(["--cmdline", GUEST].map(OsString::from));
-        let machine = self.start(&more, interrupt)?;
+        let machine = self.start(&[], interrupt)?;
         Ok(Place { machine, runs: Runs::from_start(), address: None, empty_bytes: 0 })
     }
 
@@ -114,6 +112,7 @@ impl Yard {
             socket: self.folder.join(format!("{name}.qmp")),
         };
         let mut command = Command::new(&self.vmm);
+        command.arg("--kernel").arg(&self.kernel).args(["--cmdline", GUEST]);
         command.args(["--name", "soak", "--cpus", "1", "--memory", &format!("{MEMORY_MIB}M")]);
         command.arg("--serial").arg(prefixed("file:", &files.serial));
         command.arg("--monitor").arg(prefixed("unix:", &files.socket));

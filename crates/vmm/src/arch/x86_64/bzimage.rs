@@ -11,7 +11,7 @@ use linux_loader::{
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};
 
 use super::{
-    kernel::{KernelError, Loaded, Named, low_memory},
+    kernel::{BootFile, KernelError, Loaded, low_memory},
     layout,
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Header {
 }
 
 /// Loads the kernel at its preferred address.
-pub(super) fn load(memory: &GuestMemory, kernel: &mut Named) -> Result<Header, KernelError> {
+pub(super) fn load(memory: &GuestMemory, kernel: &mut BootFile) -> Result<Header, KernelError> {
     let mut magic = [0; 4];
     if kernel.file.read_exact_at(&mut magic, 0x202).is_err() || magic != *HEADER_MAGIC {
         return Err(KernelError::NotAKernel { path: kernel.path.clone() });

@@ -5,11 +5,13 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use devices::GuestMemory;
 use linux_loader::loader::{self, KernelLoader as _, elf::PvhBootCapability};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{bzimage, gdt, layout, pvh, reset_vector};
 
@@ -25,6 +27,18 @@ pub enum KernelError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The file has other contents than when the machine booted from it.
+    #[error(
+        "The {what} '{}' was overwritten since the machine booted from it: write what it was before into the same file, or move \
+         the machine to a host where it is unchanged",
+        path.display()
+    )]
+    Changed {
+        /// `kernel` or `initrd`.
+        what: &'static str,
+        /// Where it was when it was opened.
+        path: PathBuf,
     },
     /// The file is of another kind.
     #[error(
@@ -95,18 +109,25 @@ pub enum KernelError {
     BootData(#[source] vm_memory::GuestMemoryError),
 }
 
-/// The files a machine boots from. They stay open, since a reset boots again and may not open anything by then.
+/// The files a machine boots from. They stay open: a reset boots the same ones again, whatever has been put in their place or
+/// removed since.
 #[derive(Debug)]
 pub(crate) struct BootFiles {
-    kernel: Named,
-    initrd: Option<Named>,
+    pub(crate) kernel: BootFile,
+    pub(crate) initrd: Option<BootFile>,
 }
 
-/// An open file and what to call it.
+/// An open file, what to call it, and what was in it when it was opened.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(crate) struct BootFile {
     pub(super) file: File,
-    pub(super) path: PathBuf,
+    what: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    /// XXH3, 128 bits.
+    pub(crate) digest: u128,
+    /// When it was last written to, before it was read.
+    written: SystemTime,
 }
 
 /// Where and how the first vCPU starts.
@@ -140,9 +161,18 @@ impl BootFiles {
     /// Opens kernel and initrd.
     pub(crate) fn open(kernel: &Path, initrd: Option<&Path>) -> Result<Self, KernelError> {
         Ok(Self {
-            kernel: Named::open("kernel", kernel)?,
-            initrd: initrd.map(|path| Named::open("initrd", path)).transpose()?,
+            kernel: BootFile::open("kernel", kernel)?,
+            initrd: initrd.map(|path| BootFile::open("initrd", path)).transpose()?,
         })
+    }
+
+    /// Whether the files are what they were when they were opened. Reads only those that were written to since.
+    ///
+    /// # Errors
+    /// They are not.
+    pub(crate) fn verify(&self) -> Result<(), KernelError> {
+        self.kernel.verify()?;
+        self.initrd.as_ref().map_or(Ok(()), BootFile::verify)
     }
 
     /// Loads everything but the ACPI tables into `memory`.
@@ -226,20 +256,69 @@ impl BootFiles {
     }
 }
 
-impl Named {
+impl BootFile {
     fn open(what: &'static str, path: &Path) -> Result<Self, KernelError> {
         let unreadable = |source| KernelError::Unreadable { what, path: path.to_owned(), source };
         let file = File::open(path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.is_dir() {
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_dir() {
             return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        Ok(Self { file, path: path.to_owned() })
+        let bytes = metadata.len();
+        if bytes > MAX_FILE_BYTES {
+            return Err(unreadable(io::Error::from(io::ErrorKind::FileTooLarge)));
+        }
+        let written = metadata.modified().map_err(unreadable)?;
+        let digest = digest(&file, bytes).map_err(unreadable)?;
+        Ok(Self { file, what, path: path.to_owned(), bytes, digest, written })
+    }
+
+    fn verify(&self) -> Result<(), KernelError> {
+        let unreadable =
+            |source| KernelError::Unreadable { what: self.what, path: self.path.clone(), source };
+        let metadata = self.file.metadata().map_err(unreadable)?;
+        let is_as_long = metadata.len() == self.bytes;
+        if is_as_long && metadata.modified().map_err(unreadable)? == self.written {
+            return Ok(());
+        }
+        // Written to, maybe with what was there.
+        if is_as_long && digest(&self.file, self.bytes).map_err(unreadable)? == self.digest {
+            return Ok(());
+        }
+        Err(KernelError::Changed { what: self.what, path: self.path.clone() })
     }
 
     pub(super) fn cannot_load(&self, memory: &GuestMemory, detail: &str) -> KernelError {
         let mib = low_memory(memory) >> 20;
         KernelError::Load { path: self.path.clone(), mib, detail: detail.into() }
     }
+}
+
+/// Most bytes of a kernel or an initrd: what is loaded of it has to fit below 3 GiB, and a kernel with all its debug
+/// information is not that large either. Bounds how long it takes to read.
+const MAX_FILE_BYTES: u64 = 4 << 30;
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+
+/// The digest of the first `bytes` bytes of the file, or of as many as there are.
+fn digest(file: &File, bytes: u64) -> io::Result<u128> {
+    let mut hasher = Xxh3::new();
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    while at < bytes {
+        let wanted = usize::try_from(bytes - at).map_or(PIECE, |left| left.min(PIECE));
+        match file.read_at(&mut piece[..wanted], at) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&piece[..count]);
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(hasher.digest128())
 }
 
 /// End of the memory below the device hole.

@@ -21,7 +21,7 @@ pub(crate) use cpu_check::reasons as cpu_reasons;
 pub use cpuid::CpuidEntry;
 pub(crate) use cpuid::{for_guest, for_vcpu, supported, to_kvm, without_arch_capabilities};
 pub use kernel::KernelError;
-pub(crate) use kernel::{BootFiles, Entry};
+pub(crate) use kernel::{BootFile, BootFiles, Entry};
 pub use msr::MsrError;
 pub(crate) use msr::{migratable, takes_arch_capabilities};
 pub(crate) use trap::trapped_arguments;

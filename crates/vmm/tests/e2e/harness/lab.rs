@@ -26,12 +26,25 @@ pub(crate) struct Spec {
     pub(crate) guest: String,
     /// Other flags, one word each.
     pub(crate) flags: Vec<String>,
+    /// The kernel, if it is another than the guest's image of the lab.
+    pub(crate) kernel: Kernel,
     /// Where the serial port leads.
     pub(crate) serial: Serial,
     /// Where the log goes.
     pub(crate) stderr: Stderr,
     /// What the process is started with, in front of the program.
     pub(crate) prefix: Vec<String>,
+}
+
+/// What a machine is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The guest's image of the lab.
+    Workload,
+    /// Another file.
+    File(PathBuf),
+    /// None: a place for a machine needs none to start.
+    None,
 }
 
 /// Where a log goes.
@@ -108,16 +121,18 @@ impl Lab {
 
     /// The flags of a machine, but for those that differ between two processes.
     pub(crate) fn flags(&self, spec: &Spec) -> Vec<String> {
-        let mut flags: Vec<String> = vec![
-            "--memory".into(),
-            format!("{}M", spec.memory_mib),
-            "--cpus".into(),
-            spec.cpus.to_string(),
-            "--kernel".into(),
-            self.kernel.display().to_string(),
-            "--cmdline".into(),
-            format!("cpus={} report=100 {}", spec.cpus, spec.guest),
-        ];
+        let mut flags: Vec<String> =
+            vec!["--memory".into(), format!("{}M", spec.memory_mib), "--cpus".into(), spec.cpus.to_string()];
+        let kernel = match &spec.kernel {
+            Kernel::Workload => Some(&self.kernel),
+            Kernel::File(path) => Some(path),
+            Kernel::None => None,
+        };
+        if let Some(kernel) = kernel {
+            flags.extend(["--kernel".into(), kernel.display().to_string()]);
+            let command_line = format!("cpus={} report=100 {}", spec.cpus, spec.guest);
+            flags.extend(["--cmdline".into(), command_line]);
+        }
         flags.extend(spec.flags.iter().cloned());
         flags
     }
@@ -137,6 +152,7 @@ impl Spec {
             cpus: 1,
             guest: guest.into(),
             flags: Vec::new(),
+            kernel: Kernel::Workload,
             serial: Serial::File,
             stderr: Stderr::File,
             prefix: Vec::new(),
@@ -167,6 +183,10 @@ impl Spec {
 
     pub(crate) fn disk(self, image: &Path) -> Self {
         self.flag("--disk", &format!("path={}", image.display()))
+    }
+
+    pub(crate) fn kernel(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
     }
 
     pub(crate) fn stderr(self, stderr: Stderr) -> Self {

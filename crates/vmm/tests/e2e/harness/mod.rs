@@ -14,7 +14,7 @@ mod story;
 mod wait;
 
 pub(crate) use huge_pages::HugePages;
-pub(crate) use lab::{Lab, Spec, Stderr};
+pub(crate) use lab::{Kernel, Lab, Spec, Stderr};
 pub(crate) use migration::{MIGRATION_EVENTS, PAUSE_BEFORE_SWITCHOVER, capability};
 pub(crate) use network::Network;
 pub(crate) use process::{Vmm, run_to_end};

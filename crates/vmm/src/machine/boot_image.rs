@@ -1,0 +1,201 @@
+//! What a machine boots: kernel, initrd and command line, now and after each reset, here and where it moves.
+//!
+//! They do not travel. A kernel and an initrd are tens of megabytes; with the device states they would go out while the
+//! machine is stopped, and would make the downtime several times as long. So the destination has the same files already, and
+//! shows it by their digests before a page moves. After the move the machine reboots as it did at the source.
+
+use config::Config;
+use devices::GuestMemory;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::build::BuildError;
+use crate::arch::{BootFile, BootFiles, Entry, KernelError, layout, write_acpi_tables};
+
+/// What a machine boots, now and after each reset.
+#[derive(Debug)]
+pub(crate) struct BootImage {
+    files: Mutex<BootFiles>,
+    command_line: String,
+}
+
+/// What a machine boots, as both sides of a migration compare it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootDescription {
+    /// The kernel.
+    pub kernel: FileDescription,
+    /// The initrd, if there is one.
+    pub initrd: Option<FileDescription>,
+    /// The command line as the user gave it.
+    pub command_line: String,
+}
+
+/// The contents of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDescription {
+    /// Where it is on its host. For messages: what counts is what is in it.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// XXH3 of its contents, 128 bits, in hexadecimal.
+    pub digest: String,
+}
+
+impl BootImage {
+    /// Opens what `config` boots, if it does, and reads it once.
+    pub(super) fn open(config: &Config) -> Result<Option<Self>, KernelError> {
+        let Some(boot) = config.boot() else { return Ok(None) };
+        let initrd = boot.initrd().map(config::FilePath::as_path);
+        let files = BootFiles::open(boot.kernel().as_path(), initrd)?;
+        Ok(Some(Self { files: Mutex::new(files), command_line: boot.cmdline().as_str().to_owned() }))
+    }
+
+    /// For the other side of a migration.
+    pub(super) fn describe(&self) -> BootDescription {
+        let files = self.files.lock();
+        BootDescription {
+            kernel: FileDescription::from(&files.kernel),
+            initrd: files.initrd.as_ref().map(FileDescription::from),
+            command_line: self.command_line.clone(),
+        }
+    }
+
+    /// Whether it can be loaded, and is what it was. The machine is not touched.
+    pub(super) fn verify(&self) -> Result<(), KernelError> {
+        self.files.lock().verify()
+    }
+
+    /// Puts kernel, initrd, command line and ACPI tables into memory that is all zero.
+    pub(super) fn load(
+        &self,
+        memory: &GuestMemory,
+        cpus: u8,
+        virtio_slots: usize,
+    ) -> Result<Entry, BuildError> {
+        let command_line = with_virtio_devices(&self.command_line, virtio_slots);
+        let entry = self.files.lock().load(memory, &command_line)?;
+        write_acpi_tables(memory, cpus, virtio_slots).map_err(BuildError::Acpi)?;
+        Ok(entry)
+    }
+}
+
+/// Every reason why a machine that boots `offered` would not reboot the same here.
+pub(super) fn reasons(offered: Option<&BootDescription>, ours: Option<&BootDescription>) -> Vec<String> {
+    let Some(offered) = offered else {
+        return vec!["The source does not say what its machine boots".into()];
+    };
+    let Some(ours) = ours else {
+        return vec![format!(
+            "The machine boots {} and this side was started without a kernel, so that it could not reboot here: start this side \
+             with the source's --kernel, --initrd and --cmdline",
+            said(&offered.kernel)
+        )];
+    };
+    let mut reasons = Vec::new();
+    reasons.extend(file_reasons("kernel", Some(&offered.kernel), Some(&ours.kernel)));
+    reasons.extend(file_reasons("initrd", offered.initrd.as_ref(), ours.initrd.as_ref()));
+    if offered.command_line != ours.command_line {
+        reasons.push(format!(
+            "The kernel command line of the source is '{}', that of this side is '{}': start this side with the source's --cmdline",
+            clipped(&offered.command_line),
+            clipped(&ours.command_line)
+        ));
+    }
+    reasons
+}
+
+fn file_reasons(
+    what: &str,
+    offered: Option<&FileDescription>,
+    ours: Option<&FileDescription>,
+) -> Option<String> {
+    let contents = |file: &FileDescription| (file.bytes, file.digest.clone());
+    if offered.map(contents) == ours.map(contents) {
+        return None;
+    }
+    let (theirs, ours) = (offered.map_or("none".into(), said), ours.map_or("none".into(), said));
+    Some(format!(
+        "The {what} of the source is {theirs}, that of this side is {ours}: after the move a reboot would start something else. Start \
+         this side with a copy of the source's file (--{what})"
+    ))
+}
+
+fn said(file: &FileDescription) -> String {
+    format!("'{}' ({} bytes, digest {})", clipped(&file.path), file.bytes, clipped(&file.digest))
+}
+
+/// A text that a peer chose, as much of it as a message has room for.
+fn clipped(text: &str) -> String {
+    const SHOWN: usize = 256;
+    let mut shown: String = text.chars().take(SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+impl From<&BootFile> for FileDescription {
+    fn from(file: &BootFile) -> Self {
+        Self {
+            path: file.path.display().to_string(),
+            bytes: file.bytes,
+            digest: format!("{:032x}", file.digest),
+        }
+    }
+}
+
+/// Names the virtio-mmio devices on the command line too, for guests that read no ACPI tables (Linux,
+/// Documentation/admin-guide/kernel-parameters.txt, `virtio_mmio.device`). A user who names some himself has the say.
+fn with_virtio_devices(command_line: &str, virtio_slots: usize) -> String {
+    const PARAMETER: &str = "virtio_mmio.device=";
+    let mut all = command_line.to_owned();
+    if command_line.contains(PARAMETER) {
+        return all;
+    }
+    for (address, gsi) in (0..virtio_slots).filter_map(layout::virtio_slot) {
+        if !all.is_empty() {
+            all.push(' ');
+        }
+        all.push_str(&format!("{PARAMETER}{}@{address:#x}:{gsi}", layout::VIRTIO_BYTES));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtio_devices_are_named_unless_the_user_does() {
+        assert_eq!(
+            with_virtio_devices("quiet", 2),
+            "quiet virtio_mmio.device=512@0xfeb00000:5 virtio_mmio.device=512@0xfeb00200:6"
+        );
+        assert_eq!(with_virtio_devices("", 1), "virtio_mmio.device=512@0xfeb00000:5");
+        let own = "virtio_mmio.device=4K@0x1000:7";
+        assert_eq!(with_virtio_devices(own, 2), own);
+    }
+
+    fn boots(kernel: &str, initrd: Option<&str>, command_line: &str) -> BootDescription {
+        let file = |digest: &str| FileDescription { path: "k".into(), bytes: 1, digest: digest.into() };
+        BootDescription { kernel: file(kernel), initrd: initrd.map(file), command_line: command_line.into() }
+    }
+
+    #[test]
+    fn every_difference_is_named_and_the_paths_are_none() {
+        let ours = boots("a", Some("b"), "quiet");
+        let named = |offered: Option<&BootDescription>| reasons(offered, Some(&ours)).join("\n");
+        let mut elsewhere = ours.clone();
+        elsewhere.kernel.path = "/elsewhere".into();
+        assert_eq!(named(Some(&elsewhere)), "");
+        let other = named(Some(&boots("c", None, "loud")));
+        for part in ["--kernel", "digest c", "initrd of the source is none", "'loud'", "'quiet'"] {
+            assert!(other.contains(part), "{part}: {other}");
+        }
+        assert!(named(None).contains("does not say"));
+        assert!(reasons(Some(&ours), None)[0].contains("--kernel"));
+        assert_eq!(reasons(None, None).len(), 1);
+    }
+}
