@@ -1,4 +1,5 @@
 use std::{
+    io,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -10,12 +11,12 @@ use crate::seccomp::Role;
 
 /// Announces the machine to the network, several times with growing pauses: switches learn where it is now from frames that
 /// may get lost. Ends early when the machine goes.
-pub(super) fn start(control: &Arc<Control>, parameters: AnnounceParameters) {
+///
+/// # Errors
+/// There is no thread to be had for it.
+pub(super) fn start(control: &Arc<Control>, parameters: AnnounceParameters) -> io::Result<()> {
     let theirs = Arc::downgrade(control);
-    let spawned = control.launcher.spawn(Role::Errand, "announce", move || run(&theirs, parameters));
-    if let Err(error) = spawned {
-        tracing::warn!("The machine cannot be announced to the network: {error}");
-    }
+    control.launcher.spawn(Role::Errand, "announce", move || run(&theirs, parameters)).map(|_| ())
 }
 
 fn run(control: &Weak<Control>, parameters: AnnounceParameters) {

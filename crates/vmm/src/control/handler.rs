@@ -163,8 +163,9 @@ impl Handler for Commands {
 
     fn announce_self(&self, parameters: &AnnounceParameters) -> Result<(), CommandError> {
         drop(self.0.to_change()?);
-        announce::start(&self.0, *parameters);
-        Ok(())
+        announce::start(&self.0, *parameters).map_err(|error| {
+            CommandError::generic(format!("The machine cannot be announced to the network: {error}"))
+        })
     }
 
     fn query_balloon(&self) -> Result<BalloonInfo, CommandError> {

@@ -117,6 +117,9 @@ impl Control {
         if self.ending.load(Ordering::SeqCst) {
             return Err(ENDING.into());
         }
+        if let Some(reason) = self.broken.lock().take() {
+            return Err(format!("The machine cannot run here: {reason}").into());
+        }
         let machine = Arc::new(machine);
         self.here.is_of(machine.description().uuid);
         *self.machine.lock() = Some(machine.clone());
@@ -127,7 +130,9 @@ impl Control {
             self.set(RunState::Paused);
         }
         self.machine_events.repeat();
-        announce::start(self, self.settings.lock().parameters.announce);
+        if let Err(error) = announce::start(self, self.settings.lock().parameters.announce) {
+            tracing::warn!("The machine that has arrived cannot be announced to the network: {error}");
+        }
         Ok(())
     }
 }
@@ -217,6 +222,8 @@ impl DestinationMachine for Vacancy {
         let (control, keep) = (self.control.upgrade().ok_or(ENDING)?, self.keep.clone());
         let prepared = self.launcher.run(move || {
             drop(left);
+            // What was wrong with that machine is not wrong with the next.
+            control.broken.lock().take();
             control.prepare(&keep)
         });
         let incoming = prepared??;

@@ -42,7 +42,7 @@ use monitor::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{Incoming, Keep, Machine, MachineEvent, events, launcher::Launcher, panics};
+use crate::{Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher::Launcher, panics};
 pub use handler::Commands;
 pub use incoming::Awaited;
 
@@ -117,6 +117,8 @@ pub struct Control {
     keep: Option<Keep>,
     /// The place for a machine, until it listens.
     vacant: Mutex<Option<Incoming>>,
+    /// Why a thread of the machine failed while it was not this side's to stop: it must not run here unseen.
+    broken: Mutex<Option<String>>,
     held_keys: HeldKeys,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
@@ -174,6 +176,7 @@ impl Control {
             machine: Mutex::new(machine.map(Arc::new)),
             keep,
             vacant: Mutex::new(vacant),
+            broken: Mutex::default(),
             held_keys: HeldKeys::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
@@ -210,42 +213,70 @@ impl Control {
     /// Stops the machine.
     ///
     /// # Errors
-    /// What the guest wrote could not be put on a disk. It is stopped all the same.
+    /// What the guest wrote could not be put on a disk: it is stopped all the same. Or a migration has stopped it, and what becomes
+    /// of it is decided there.
     pub fn pause(&self) -> Result<(), CommandError> {
-        let _turn = self.turn.lock();
+        let turn = self.turn.lock();
         match self.state() {
             RunState::Running => {
-                let machine = self.machine()?;
-                let paused = machine.pause();
-                self.set(RunState::Paused);
-                self.events.stop();
-                paused.map(|_| ()).map_err(|error| CommandError::generic(one_line(&error)))
+                let halted = self.halt(&turn, &*self.machine()?, RunState::Paused);
+                halted.map_err(|error| CommandError::generic(one_line(&error)))
             }
             RunState::Inmigrate => {
                 *self.run_on_arrival.lock() = Some(false);
                 Ok(())
             }
+            // It is stopped, but not by this command: where the migration leaves it, it would run.
+            state @ RunState::FinishMigrate => Err(CommandError::generic(why_it_may_not_run(state))),
+            // In no other state does it run.
             _ => Ok(()),
         }
+    }
+
+    /// Stops the machine and says so. No state but `Running` is entered or left in another way as long as the machine is
+    /// this side's, so that the state is what vCPUs do.
+    fn halt(&self, _turn: &MutexGuard<'_, ()>, machine: &Machine, state: RunState) -> Result<(), PauseError> {
+        let ran = self.state() == RunState::Running;
+        let paused = machine.pause();
+        self.set(state);
+        if ran {
+            self.events.stop();
+        }
+        paused.map(|_| ())
     }
 
     /// Starts the guest anew, on behalf of `cause`.
     ///
     /// # Errors
-    /// There is no machine here, or it could not be reset; it is stopped then.
+    /// There is no machine here, or it could not be reset. The machine is as it was, or stopped by an internal error where half
+    /// of it was reset: the message says which.
     pub fn reset(&self, cause: ShutdownCause) -> Result<(), CommandError> {
-        let _turn = self.turn.lock();
+        let turn = self.turn.lock();
         match self.state() {
             RunState::Running | RunState::Paused | RunState::Prelaunch | RunState::InternalError => {}
             state => return Err(CommandError::generic(why_it_may_not_run(state))),
         }
         let machine = self.machine()?;
         // It builds a good part of the machine anew, which is more than most threads may do.
-        let reset = self.launcher.run(move || machine.reset().map_err(|error| one_line(&error)));
-        if let Err(reason) = reset.map_err(|defect| defect.to_string()).flatten() {
-            self.set(RunState::InternalError);
-            self.events.stop();
-            return Err(CommandError::generic(reason));
+        let theirs = machine.clone();
+        let half_done = match self.launcher.run(move || theirs.reset()) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) if error.is_untouched() => {
+                let reason = one_line(&error);
+                return Err(CommandError::generic(format!(
+                    "The machine is not reset, and as it was: {reason}"
+                )));
+            }
+            Ok(Err(error)) => Some(one_line(&error)),
+            Err(defect) => Some(defect.to_string()),
+        };
+        if let Some(reason) = half_done {
+            if let Err(error) = self.halt(&turn, &machine, RunState::InternalError) {
+                tracing::error!("{}", one_line(&error));
+            }
+            return Err(CommandError::generic(format!(
+                "Half of the machine is reset, it is stopped until it is reset again: {reason}"
+            )));
         }
         if self.state() == RunState::InternalError {
             self.set(RunState::Paused);
@@ -285,7 +316,7 @@ impl Control {
     /// What the machine says. The program calls this for every event, from one thread.
     pub fn hear(&self, event: MachineEvent) {
         if let Err(panic) = panics::catch(|| self.act_on(event)) {
-            self.failed("events", &format!("it panicked: {panic}"));
+            self.failed(&format!("Thread 'events' panicked: {panic}"));
         }
     }
 
@@ -295,11 +326,14 @@ impl Control {
             MachineEvent::Reset | MachineEvent::PowerOff if !self.is_here() => {}
             MachineEvent::Reset => {
                 if let Err(error) = self.reset(ShutdownCause::GuestReset) {
-                    tracing::error!("The guest asked for a reset, which was not possible: {error}");
+                    // It waits for nothing else any more.
+                    self.give_up_on(&format!("The guest asked for a reset, which was not possible: {error}"));
                 }
             }
             MachineEvent::PowerOff => self.end(ShutdownCause::GuestShutdown, 0),
-            MachineEvent::Failed { thread, reason } => self.failed(&thread, &reason),
+            MachineEvent::Failed { thread, reason } => {
+                self.failed(&format!("Thread '{thread}' cannot go on: {reason}"));
+            }
         }
     }
 
@@ -338,24 +372,32 @@ impl Control {
         }
     }
 
-    /// A thread of the machine cannot go on. While the machine is being handed over it is stopped already, and which side goes
-    /// on with it is not this side's choice any more.
-    fn failed(&self, thread: &str, reason: &str) {
-        let _turn = self.turn.lock();
-        tracing::error!("Thread '{thread}' cannot go on, the machine is stopped: {reason}");
-        if self.is_here()
-            && let Ok(machine) = self.machine()
-        {
-            if let Err(error) = machine.pause() {
+    /// The machine cannot go on. While it is being handed over it is stopped already, and which side goes on with it is not this
+    /// side's choice any more: if it is to be this one, it does not run before it was reset.
+    fn failed(&self, reason: &str) {
+        *self.broken.lock() = Some(reason.into());
+        if self.give_up_on(reason) {
+            self.broken.lock().take();
+        }
+    }
+
+    /// Stops the machine until it is reset, if it is this side's; answers whether it is.
+    fn give_up_on(&self, reason: &str) -> bool {
+        let turn = self.turn.lock();
+        let machine = self.machine().ok().filter(|_| self.is_here());
+        if let Some(machine) = &machine {
+            tracing::error!("{reason}. The machine is stopped until it is reset (system_reset, then cont)");
+            if let Err(error) = self.halt(&turn, machine, RunState::InternalError) {
                 tracing::error!("{}", one_line(&error));
             }
-            self.set(RunState::InternalError);
-            self.events.stop();
+        } else {
+            tracing::error!("{reason}");
         }
         if self.config.monitor().is_none() {
             // Nobody could look at it or reset it.
             self.end(ShutdownCause::HostError, 1);
         }
+        machine.is_some()
     }
 
     /// Whether the machine is this side's.
@@ -409,6 +451,9 @@ impl Control {
         machine.resume();
     }
 }
+
+#[cfg(test)]
+mod truth_tests;
 
 /// Between two words about a migration that keeps the process from ending.
 const UNDECIDED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

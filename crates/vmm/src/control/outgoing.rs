@@ -70,7 +70,7 @@ impl Control {
     }
 
     /// The machine, and by what its images are known.
-    fn to_offer(&self) -> Result<(Arc<Machine>, ImageClues), CommandError> {
+    pub(super) fn to_offer(&self) -> Result<(Arc<Machine>, ImageClues), CommandError> {
         let machine = self.machine()?;
         let images = machine.image_clues(&self.launcher);
         Ok((machine, images))
@@ -133,10 +133,10 @@ impl Control {
 }
 
 /// The machine as the engine's source sees it.
-struct Leaving {
-    control: Arc<Control>,
-    machine: Arc<Machine>,
-    images: ImageClues,
+pub(super) struct Leaving {
+    pub(super) control: Arc<Control>,
+    pub(super) machine: Arc<Machine>,
+    pub(super) images: ImageClues,
 }
 
 impl SourceMachine for Leaving {
@@ -174,16 +174,11 @@ impl SourceMachine for Leaving {
         }
         let was_running = state == RunState::Running;
         self.control.held_keys.release_all(&self.machine);
-        if was_running {
-            let paused = self.machine.pause();
-            self.control.events.stop();
-            if let Err(error) = paused {
-                // It is paused, and goes on where it is: what it wrote is not known to be on its disk.
-                self.control.set_running(&turn, &self.machine);
-                return Err(error.into());
-            }
+        if let Err(error) = self.control.halt(&turn, &self.machine, RunState::FinishMigrate) {
+            // It is paused, and goes on where it is: what it wrote is not known to be on its disk.
+            self.control.set_running(&turn, &self.machine);
+            return Err(error.into());
         }
-        self.control.set(RunState::FinishMigrate);
         Ok(was_running)
     }
 
@@ -204,7 +199,10 @@ impl SourceMachine for Leaving {
         // Nothing has changed if this fails: the destination may hold them a moment longer, and it is tried again.
         self.machine.lock_disks()?;
         self.control.set(RunState::Paused);
-        if run {
+        if let Some(reason) = self.control.broken.lock().take() {
+            tracing::error!("{reason}. The machine stays here, and is stopped until it is reset");
+            self.control.set(RunState::InternalError);
+        } else if run {
             self.control.set_running(&turn, &self.machine);
         }
         self.control.machine_events.repeat();

@@ -66,6 +66,15 @@ impl Bench {
     }
 }
 
+impl Machine {
+    /// Makes the state after power-on one that KVM refuses: a reset gets half-way.
+    pub(crate) fn forget_how_it_was_at_power_on(&mut self) {
+        let mut state = serde_json::to_value(&self.board.power_on.vcpus[0]).unwrap();
+        state["mp_state"] = 99.into();
+        self.board.power_on.vcpus[0] = serde_json::from_value(state).unwrap();
+    }
+}
+
 fn copy(from: &Ram, to: &Ram) {
     for block in from.blocks() {
         let mut page = vec![0; 1 << 20];

@@ -18,4 +18,5 @@ mod reboot;
 mod seccomp;
 mod terminal;
 mod threads;
+mod truth;
 mod undecided;
