@@ -25,3 +25,10 @@ pub(crate) fn released(name: &str, today: &DeviceState) -> DeviceState {
     );
     released
 }
+
+/// The state in `fixtures/NAME.cbor`, of a version that is not saved any more but still read.
+pub(crate) fn before(name: &str) -> DeviceState {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(format!("{name}.cbor"));
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    ciborium::from_reader(bytes.as_slice()).unwrap()
+}

@@ -1,3 +1,4 @@
+use ciborium::Value;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::print;
@@ -14,6 +15,16 @@ pub trait Schema: Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// Goes up by one with every change of the fields.
     const VERSION: u32;
+    /// Oldest version that is still read, by [`Self::older`]. Without one of its own a state reads no version but its own.
+    const OLDEST: u32 = Self::VERSION;
+
+    /// Makes the state from the body of an older version, from [`Self::OLDEST`] up to the one before [`Self::VERSION`].
+    ///
+    /// # Errors
+    /// The body does not follow the schema of that version. What is refused here is refused by name.
+    fn older(version: u32, body: Value) -> Result<Self, String> {
+        Err(format!("version {version} is not read any more, and it came with {body:?}"))
+    }
 }
 
 /// The saved state of one device, as it is stored and sent.
@@ -48,7 +59,7 @@ pub enum StateError {
     },
     /// The envelope holds a version this build cannot read.
     #[error(
-        "State '{kind}' of device '{id}' has version {found}, this build reads version {expected}: use the same release on both sides"
+        "State '{kind}' of device '{id}' has version {found}, this build reads {oldest} to {newest}: upgrade the older side"
     )]
     Version {
         /// Device id.
@@ -57,8 +68,10 @@ pub enum StateError {
         kind: &'static str,
         /// Version in the envelope.
         found: u32,
-        /// Version the device reads.
-        expected: u32,
+        /// Oldest version the device reads.
+        oldest: u32,
+        /// Newest version the device reads.
+        newest: u32,
     },
     /// The body does not follow the schema.
     #[error("State '{kind}' of device '{id}' is malformed: {detail}")]
@@ -111,10 +124,10 @@ impl DeviceState {
         Ok(Self { id, kind: S::KIND.into(), version: S::VERSION, body })
     }
 
-    /// Decodes the body as an `S`.
+    /// Decodes the body as an `S`, which it may be in an older version that `S` still reads.
     ///
     /// # Errors
-    /// Kind or version differ, or the body does not follow the schema to the last byte.
+    /// Another kind, a version that is not read, or a body that does not follow the schema to the last byte.
     pub fn decode<S: Schema>(&self) -> Result<S, StateError> {
         if self.kind != S::KIND {
             return Err(StateError::Kind {
@@ -123,12 +136,13 @@ impl DeviceState {
                 expected: S::KIND,
             });
         }
-        if self.version != S::VERSION {
+        if !(S::OLDEST..=S::VERSION).contains(&self.version) {
             return Err(StateError::Version {
                 id: self.id.clone(),
                 kind: S::KIND,
                 found: self.version,
-                expected: S::VERSION,
+                oldest: S::OLDEST,
+                newest: S::VERSION,
             });
         }
         if self.body.len() > MAX_BODY_BYTES {
@@ -138,10 +152,17 @@ impl DeviceState {
                 bytes: self.body.len(),
             });
         }
+        if self.version == S::VERSION {
+            return self.body();
+        }
+        S::older(self.version, self.body()?).map_err(|detail| self.malformed(&detail))
+    }
+
+    fn body<T: DeserializeOwned>(&self) -> Result<T, StateError> {
         let mut rest = self.body.as_slice();
-        let state = ciborium::from_reader(&mut rest).map_err(|error| self.malformed(&error.to_string()))?;
+        let body = ciborium::from_reader(&mut rest).map_err(|error| self.malformed(&error.to_string()))?;
         if rest.is_empty() {
-            Ok(state)
+            Ok(body)
         } else {
             Err(self.malformed(&format!("{} bytes are left over", rest.len())))
         }
@@ -150,7 +171,7 @@ impl DeviceState {
     /// The state as text, without knowing its schema.
     #[must_use]
     pub fn print(&self) -> String {
-        let body = ciborium::from_reader::<ciborium::Value, _>(self.body.as_slice()).map_or_else(
+        let body = ciborium::from_reader::<Value, _>(self.body.as_slice()).map_or_else(
             |error| format!("<{} bytes, not CBOR: {error}>", self.body.len()),
             |value| print::value(&value),
         );
@@ -224,9 +245,35 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_refused_by_name() {
+    fn a_version_that_is_not_read_is_refused_by_name() {
         let error = saved().decode::<TimerV2>().unwrap_err();
-        assert!(matches!(error, StateError::Version { found: 1, expected: 2, .. }), "{error}");
+        assert!(matches!(error, StateError::Version { found: 1, oldest: 2, newest: 2, .. }), "{error}");
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct TimerV3 {
+        nanoseconds: u64,
+    }
+    impl Schema for TimerV3 {
+        const KIND: &'static str = "timer";
+        const VERSION: u32 = 3;
+        const OLDEST: u32 = 2;
+
+        fn older(_: u32, body: Value) -> Result<Self, String> {
+            let TimerV2 { ticks } = body.deserialized().map_err(|error| error.to_string())?;
+            Ok(Self { nanoseconds: ticks * 10 })
+        }
+    }
+
+    #[test]
+    fn a_state_of_the_release_before_is_read_and_an_older_one_refused_by_name() {
+        let before = DeviceState::encode("timer0", &TimerV2 { ticks: 7 }).unwrap();
+        assert_eq!(before.decode::<TimerV3>().unwrap(), TimerV3 { nanoseconds: 70 });
+        let damaged = DeviceState { body: vec![0xa0], ..before };
+        assert!(matches!(damaged.decode::<TimerV3>(), Err(StateError::Malformed { .. })));
+        let error = saved().decode::<TimerV3>().unwrap_err();
+        assert!(matches!(error, StateError::Version { found: 1, oldest: 2, newest: 3, .. }), "{error}");
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! envelope in which any state is stored or sent; its body is CBOR (RFC 8949), which carries field names, so a saved
 //! stream can be printed by a program that does not know the schema ([`DeviceState::print`]).
 //!
-//! Restoring is strict: another kind, another version, a missing field and a left-over field are all errors. Schemas
+//! Restoring is strict: another kind, a version that is not read any more ([`Schema::OLDEST`]), a missing field and a left-over
+//! field are all errors. Schemas
 //! therefore never use `#[serde(default)]`, and always `#[serde(deny_unknown_fields)]`.
 
 mod envelope;
 mod print;
 
+pub use ciborium::Value;
 pub use envelope::{DeviceState, MAX_BODY_BYTES, Schema, StateError};

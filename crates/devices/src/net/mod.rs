@@ -18,7 +18,7 @@ mod wire_testing;
 
 pub use announce::rarp;
 pub use model::Net;
-pub use state::NetV1;
+pub use state::NetV2;
 pub use tap::{Tap, TapError};
 
 /// A hardware address.

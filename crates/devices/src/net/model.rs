@@ -6,7 +6,7 @@ use std::{
 use virtio_bindings::{virtio_ids::VIRTIO_ID_NET, virtio_net::*};
 
 use super::{
-    CONTROL, Mac, NetV1, RECEIVE, TRANSMIT, Tap,
+    CONTROL, Mac, NetV2, RECEIVE, TRANSMIT, Tap,
     announce::rarp,
     control::{self, Command},
     receive::receive,
@@ -57,7 +57,7 @@ impl Net {
     ///
     /// # Errors
     /// An address is a group address.
-    pub fn restore(tap: Tap, state: &NetV1) -> Result<Self, Invalid> {
+    pub fn restore(tap: Tap, state: &NetV2) -> Result<Self, Invalid> {
         check(state.mac)?;
         let mut net = Self::new(tap, state.permanent_mac)?;
         net.mac = state.mac;
@@ -149,7 +149,7 @@ impl VirtioMmio<Net> {
 }
 
 impl VirtioDevice for Net {
-    type State = NetV1;
+    type State = NetV2;
     const DEVICE_ID: u32 = VIRTIO_ID_NET;
     const QUEUE_SIZES: &'static [u16] = &[256, 256, 64];
 
@@ -196,8 +196,8 @@ impl VirtioDevice for Net {
         self.set_offloads(Offloads::NONE);
     }
 
-    fn save(&self) -> NetV1 {
-        NetV1 { mac: self.mac, permanent_mac: self.permanent_mac, announce: self.announce }
+    fn save(&self) -> NetV2 {
+        NetV2 { mac: self.mac, permanent_mac: self.permanent_mac, announce: self.announce }
     }
 }
 

@@ -3,7 +3,7 @@ use state::DeviceState;
 use virtio_bindings::{virtio_net::*, virtio_ring::VIRTIO_RING_F_EVENT_IDX};
 
 use super::{
-    CONTROL, Mac, Net, NetV1, RECEIVE, TRANSMIT, Tap, TapError, rarp,
+    CONTROL, Mac, Net, NetV2, RECEIVE, TRANSMIT, Tap, TapError, rarp,
     wire_testing::{RARP, Wire, frame, tun, wire},
 };
 use crate::{
@@ -282,10 +282,10 @@ fn queued_packets_and_a_changed_address_move_with_the_machine() {
     guest.command(VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, &[2, 0, 0, 0, 0, 9]);
     guest.device.announce().unwrap();
     let head = guest.offer_packet(&payload(300));
-    let released = fixtures::released("virtio-net-v1", &guest.save());
+    let released = fixtures::released("virtio-net-v2", &guest.save());
     assert!(wire.is_silent());
     let (tap, wire) = super::wire_testing::wire().unwrap();
-    let restore = |state: &NetV1| Net::restore(tap, state);
+    let restore = |state: &NetV2| Net::restore(tap, state);
     let mut moved = guest.restored(&released, restore).unwrap();
     moved.device.kick();
     assert_eq!(wire.receive(), payload(300));
@@ -300,12 +300,27 @@ fn queued_packets_and_a_changed_address_move_with_the_machine() {
 }
 
 #[test]
+fn a_state_of_the_version_before_is_loaded_with_the_address_in_use_as_the_permanent_one() {
+    let before = fixtures::before("virtio-net-v1");
+    assert_eq!(before.version, 1);
+    let Some((tap, wire)) = wire() else { return };
+    let guest = Guest::started(Net::new(tap, MAC).unwrap(), ANNOUNCE);
+    drop(wire);
+    let (tap, wire) = super::wire_testing::wire().unwrap();
+    let mut moved = guest.restored(&before, |state: &NetV2| Net::restore(tap, state)).unwrap();
+    assert_eq!((moved.device.mac(), moved.device.permanent_mac()), ([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 9]));
+    moved.write(0x70, 0);
+    assert_eq!(moved.device.mac(), [2, 0, 0, 0, 0, 9]);
+    drop(wire);
+}
+
+#[test]
 fn a_group_address_is_refused() {
     let Some((tap, _wire)) = wire() else { return };
     let guest = Guest::started(Net::new(tap, MAC).unwrap(), 0);
-    let damaged: [fn(&mut NetV1); 2] = [|state| state.mac[0] |= 1, |state| state.permanent_mac[0] |= 1];
+    let damaged: [fn(&mut NetV2); 2] = [|state| state.mac[0] |= 1, |state| state.permanent_mac[0] |= 1];
     for damage in damaged {
-        let mut state: VirtioV1<NetV1> = guest.save().decode().unwrap();
+        let mut state: VirtioV1<NetV2> = guest.save().decode().unwrap();
         damage(&mut state.device);
         let state = DeviceState::encode("net0", &state).unwrap();
         let (tap, _wire) = super::wire_testing::wire().unwrap();
@@ -343,7 +358,7 @@ proptest! {
         for _ in 0..20 {
             wire.send(&payload(1000));
         }
-        let restore = |state: NetV1| {
+        let restore = |state: NetV2| {
             let (tap, _wire) = super::wire_testing::wire()?;
             Some(Net::restore(tap, &state).unwrap())
         };

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value};
 
 /// The saved state of a virtio device: its transport and its own part. Kind and version are those of the part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,4 +56,12 @@ pub struct QueueV1 {
 impl<P: Schema> Schema for VirtioV1<P> {
     const KIND: &'static str = P::KIND;
     const VERSION: u32 = P::VERSION;
+    const OLDEST: u32 = P::OLDEST;
+
+    /// The transport has not changed since; the device's own part may have.
+    fn older(version: u32, body: Value) -> Result<Self, String> {
+        let VirtioV1 { transport, device } =
+            body.deserialized::<VirtioV1<_>>().map_err(|error| error.to_string())?;
+        Ok(Self { transport, device: P::older(version, device)? })
+    }
 }

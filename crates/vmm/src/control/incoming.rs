@@ -143,7 +143,7 @@ pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
         id: device.id.clone(),
         kind: device.kind.clone(),
         version: device.version,
-        oldest: device.version,
+        oldest: device.oldest,
     };
     description.devices.iter().map(info).collect()
 }

@@ -71,6 +71,8 @@ pub struct DeviceDescription {
     pub kind: String,
     /// Version of its state.
     pub version: u32,
+    /// Oldest version of its state that is read here.
+    pub oldest: u32,
     /// What the guest may use of it; `None` if it is no virtio device.
     pub virtio: Option<VirtioDescription>,
 }
@@ -232,7 +234,13 @@ fn devices(cpus: u8, resources: &HostResources, extras: Extras) -> Vec<DeviceDes
 }
 
 fn device<S: Schema>(id: &str) -> DeviceDescription {
-    DeviceDescription { id: id.into(), kind: S::KIND.into(), version: S::VERSION, virtio: None }
+    DeviceDescription {
+        id: id.into(),
+        kind: S::KIND.into(),
+        version: S::VERSION,
+        oldest: S::OLDEST,
+        virtio: None,
+    }
 }
 
 fn virtio<D: VirtioDevice>(id: &str, features: u64) -> DeviceDescription {
