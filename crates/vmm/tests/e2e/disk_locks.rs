@@ -160,5 +160,8 @@ fn a_disk_that_qemu_writes_is_refused_to_us() {
     qemu.client.execute("quit", Value::Null).unwrap();
     qemu.process.wait().unwrap();
     let ours = lab.boot(&spec(&image));
-    assert!(ours.command("query-status", Value::Null)["running"].as_bool().unwrap());
+    // The monitor answers before the machine runs.
+    until("the machine runs", || {
+        ours.command("query-status", Value::Null)["running"].as_bool().filter(|runs| *runs)
+    });
 }
