@@ -7,21 +7,18 @@ use monitor::{
     CommandError,
     types::{RunState, SocketAddress},
 };
-use ram::{Backing, Populate, Ram};
+use ram::Ram;
 use state::DeviceState;
 use transport::{Address, Listener};
 use wire::{DeviceInfo, Hello};
 
 use super::{
     Control, announce,
+    filling::Filling,
     offer::{self, Offer},
     one_line, query, story,
 };
-use crate::{
-    BuildError, Events, Incoming, Keep, Machine, MachineDescription,
-    launcher::Launcher,
-    seccomp::{self, Role},
-};
+use crate::{BuildError, Events, Incoming, Keep, Machine, MachineDescription, launcher::Launcher};
 
 /// Why no machine is taken in.
 const ENDING: &str = "this process is ending";
@@ -79,18 +76,20 @@ impl Control {
         let listens_at = listener.address().to_string();
         tracing::info!("Waiting for a migration at {listens_at}");
         let total_bytes = incoming.ram().bytes();
+        let filling = Arc::new(Filling::new(self.launcher.clone()));
+        filling.begin(incoming.ram());
         let vacancy = Vacancy {
             control: Arc::downgrade(self),
             launcher: self.launcher.clone(),
             may_differ: self.config.may_differ().to_vec(),
             keep: keep.clone(),
-            populate: populate(incoming.ram()),
+            filling: filling.clone(),
             ram: incoming.ram().clone(),
             devices: devices(incoming.description()),
             incoming: Some(incoming),
             machine: None,
         };
-        let watch = Arc::new(Watch { control: Arc::downgrade(self) });
+        let watch = Arc::new(Watch { control: Arc::downgrade(self), filling });
         let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
         let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, offer, watch)
             .map_err(|error| failed(&error))?;
@@ -148,16 +147,6 @@ pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
     description.devices.iter().map(info).collect()
 }
 
-/// Starts backing memory with pages, where they are reserved anyway.
-fn populate(ram: &Ram) -> Option<Populate> {
-    if ram.backing() != Backing::Hugetlb2M {
-        return None;
-    }
-    Populate::start(ram.clone(), || Ok(seccomp::enter(Role::Populate)?))
-        .inspect_err(|error| tracing::warn!("Memory is not populated ahead: {error}"))
-        .ok()
-}
-
 /// The place for a machine, as the engine's destination sees it.
 struct Vacancy {
     control: Weak<Control>,
@@ -166,7 +155,7 @@ struct Vacancy {
     /// In what the machine may be another one than awaited.
     may_differ: Vec<Identity>,
     keep: Keep,
-    populate: Option<Populate>,
+    filling: Arc<Filling>,
     ram: Ram,
     devices: Vec<DeviceInfo>,
     incoming: Option<Incoming>,
@@ -185,6 +174,8 @@ impl DestinationMachine for Vacancy {
     fn check(&self, hello: &Hello) -> Vec<String> {
         let session = uuid::Uuid::from_bytes(hello.session.0);
         tracing::info!(%session, "A source offers a machine");
+        // What comes now starts threads. If nothing comes of it, there will be other memory, which is filled from the start.
+        self.filling.source_came(hello.channels);
         let Some(incoming) = &self.incoming else {
             return vec![
                 "The destination could not be made ready again after the last attempt: see its log".into(),
@@ -218,9 +209,10 @@ impl DestinationMachine for Vacancy {
     fn discard(&mut self) -> Result<(), MachineError> {
         // What is there goes first: memory, taps and sockets cannot be had twice.
         self.ram = Ram::none(self.ram.backing());
-        let left = (self.populate.take(), self.machine.take(), self.incoming.take());
+        let (filling, left) = (self.filling.clone(), (self.machine.take(), self.incoming.take()));
         let (control, keep) = (self.control.upgrade().ok_or(ENDING)?, self.keep.clone());
         let prepared = self.launcher.run(move || {
+            filling.end();
             drop(left);
             // What was wrong with that machine is not wrong with the next.
             control.broken.lock().take();
@@ -228,19 +220,25 @@ impl DestinationMachine for Vacancy {
         });
         let incoming = prepared??;
         self.ram = incoming.ram().clone();
-        self.populate = populate(&self.ram);
+        self.filling.begin(&self.ram);
         self.incoming = Some(incoming);
         Ok(())
     }
 }
 
-/// Tells the monitor's clients how the migration goes.
+/// Tells the monitor's clients how the migration goes, and the threads that fill memory when to get out of its way.
 struct Watch {
     control: Weak<Control>,
+    filling: Arc<Filling>,
 }
 
 impl Observer for Watch {
     fn status(&self, status: Status) {
+        match status {
+            Status::Active => self.filling.pages_come(),
+            Status::Device => self.filling.machine_loads(),
+            _ => {}
+        }
         let Some(control) = self.control.upgrade() else { return };
         control.events.migration(query::status(status));
         match status {

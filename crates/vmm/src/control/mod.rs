@@ -6,12 +6,14 @@
 //! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
 //!   of it to the other, and whether it is taken in.
+//! * `filling`: has memory ready before the pages of a machine come.
 //! * `threads`: the threads of the process, for whoever pins them.
 //! * `query`: the engine's figures in the monitor's words.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
+mod filling;
 mod handler;
 mod incoming;
 mod keys;

@@ -3,7 +3,7 @@
 use monitor::types::{MigrationStatus, RunState, ShutdownCause};
 use serde_json::json;
 
-use crate::harness::{Lab, PAUSE_BEFORE_SWITCHOVER, Spec, Story, capability, until};
+use crate::harness::{HugePages, Lab, PAUSE_BEFORE_SWITCHOVER, Spec, Story, capability, until};
 
 /// Bytes per second that no machine of these tests converges at.
 const TOO_SLOW: u64 = 3_000_000;
@@ -31,6 +31,32 @@ fn a_machine_that_does_not_converge_is_cancelled_and_moves_later() {
     story.goes_on(3);
 
     source.set(json!({ "max-bandwidth": 0, "downtime-limit": 300, "whimbrel-digest": true }));
+    source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_destination_in_huge_pages_takes_a_machine_after_attempts_that_came_to_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(_pages) = HugePages::reserve(32) else { return };
+    let spec = busy().memory_mib(64);
+    let destination = lab.vacancy(&spec.clone().flag("--memory-backing", "hugetlb"));
+    let (source, other) = (lab.boot(&spec), lab.boot(&busy().memory_mib(96)));
+    let mut story = Story::of(&source);
+    story.filled();
+    let uri = destination.listen();
+    other.migrate(&uri);
+    let refused = other.migration_is(MigrationStatus::Failed);
+    assert!(refused.error_desc.is_some_and(|reason| reason.contains("same memory size")));
+    source.set(json!({ "max-bandwidth": TOO_SLOW, "multifd-channels": 1 }));
+    source.migrate(&uri);
+    source.migration_is(MigrationStatus::Active);
+    source.command("migrate_cancel", json!({}));
+    source.migration_is(MigrationStatus::Cancelled);
+    assert_eq!(destination.run_state(), RunState::Inmigrate);
+    source.set(json!({ "max-bandwidth": 0, "whimbrel-digest": true }));
     source.moves_to(&destination, &uri);
     story.goes_on_at(&destination);
     story.goes_on(3);
