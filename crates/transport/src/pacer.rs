@@ -1,24 +1,23 @@
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex};
 
 /// Holds all channels together to a number of bytes per second.
 ///
 /// Works like a leaky bucket: every send books the time that its bytes take at the rate, and waits until the bookings of all
-/// sends before it have passed. The rate can be changed at any time; a thread that waits notices at once.
+/// sends before it have passed. The rate can be changed at any time; a thread that waits notices at once. Without a limit there
+/// is nothing to book, and no lock is taken.
 #[derive(Debug)]
 pub struct Pacer {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Bytes per second; 0 for no limit.
-    rate: u64,
+    /// Bytes per second; 0 for no limit. Changed while `free_at` is locked, as is `stopped`, so that who is about to wait sees it.
+    rate: AtomicU64,
+    stopped: AtomicBool,
     /// When the bookings so far have passed.
-    free_at: Instant,
-    stopped: bool,
+    free_at: Mutex<Instant>,
+    changed: Condvar,
 }
 
 /// How far bookings may lag behind the clock: a thread that was late does not lose its share.
@@ -28,52 +27,61 @@ impl Pacer {
     /// Paces to `rate` bytes per second, 0 for no limit.
     #[must_use]
     pub fn new(rate: u64) -> Self {
-        let state = State { rate, free_at: Instant::now(), stopped: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self {
+            rate: AtomicU64::new(rate),
+            stopped: AtomicBool::new(false),
+            free_at: Mutex::new(Instant::now()),
+            changed: Condvar::new(),
+        }
     }
 
-    /// Waits until `bytes` may be sent. Answers `false` when pacing was stopped and nothing should be sent any more.
+    /// Waits until `bytes` may be sent. Returns `false` when pacing was stopped and nothing should be sent any more.
     pub fn wait(&self, bytes: u64) -> bool {
-        let mut state = self.state.lock();
+        if self.rate() == 0 {
+            return !self.stopped.load(Ordering::Relaxed);
+        }
+        let mut free_at = self.free_at.lock();
         loop {
-            if state.stopped {
+            let rate = self.rate();
+            if self.stopped.load(Ordering::Relaxed) {
                 return false;
             }
-            if state.rate == 0 {
+            if rate == 0 {
                 return true;
             }
             let now = Instant::now();
-            if state.free_at <= now {
-                let begin = state.free_at.max(now.checked_sub(SLACK).unwrap_or(now));
-                state.free_at = begin + Duration::from_secs_f64(bytes as f64 / state.rate as f64);
+            if *free_at <= now {
+                let begin = now.checked_sub(SLACK).map_or(*free_at, |slack| slack.max(*free_at));
+                *free_at = begin + Duration::from_secs_f64(bytes as f64 / rate as f64);
                 return true;
             }
-            let free_at = state.free_at;
-            self.changed.wait_until(&mut state, free_at);
+            let until = *free_at;
+            self.changed.wait_until(&mut free_at, until);
         }
     }
 
     /// The rate in force, 0 for no limit.
     #[must_use]
     pub fn rate(&self) -> u64 {
-        self.state.lock().rate
+        self.rate.load(Ordering::Relaxed)
     }
 
     /// Changes the rate, 0 for no limit.
     pub fn set_rate(&self, rate: u64) {
-        let mut state = self.state.lock();
-        if state.rate != rate {
-            state.rate = rate;
+        let mut free_at = self.free_at.lock();
+        if self.rate.swap(rate, Ordering::Relaxed) != rate {
             // What was booked at the old rate is forgotten: it may lie hours ahead.
-            state.free_at = Instant::now();
+            *free_at = Instant::now();
         }
-        drop(state);
+        drop(free_at);
         self.changed.notify_all();
     }
 
     /// Ends all waits, now and later.
     pub fn stop(&self) {
-        self.state.lock().stopped = true;
+        let free_at = self.free_at.lock();
+        self.stopped.store(true, Ordering::Relaxed);
+        drop(free_at);
         self.changed.notify_all();
     }
 }
@@ -86,6 +94,13 @@ mod tests {
     fn without_a_limit_nothing_waits() {
         let pacer = Pacer::new(0);
         assert!((0..1_000_000).all(|_| pacer.wait(u64::MAX / 2)));
+    }
+
+    #[test]
+    fn without_a_limit_no_lock_is_taken() {
+        let pacer = Pacer::new(0);
+        let _held = pacer.free_at.lock();
+        assert!(pacer.wait(1 << 20));
     }
 
     #[test]
@@ -108,6 +123,15 @@ mod tests {
             pacer.set_rate(0);
             assert!(waiting.join().unwrap());
         });
+    }
+
+    #[test]
+    fn after_stopping_nothing_is_sent_with_a_limit_or_without() {
+        for rate in [0, 1_000_000] {
+            let pacer = Pacer::new(rate);
+            pacer.stop();
+            assert!(!pacer.wait(1));
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -78,7 +78,7 @@ pub(super) struct Counts {
     channels: Mutex<Vec<Arc<ChannelCounts>>>,
 }
 
-/// Figures of a channel. Its thread counts; whoever asks reads.
+/// Figures of a channel. Its thread counts, without a lock: it does so with every frame. Whoever asks reads.
 #[derive(Debug)]
 pub(super) struct ChannelCounts {
     index: u16,
@@ -86,7 +86,9 @@ pub(super) struct ChannelCounts {
     bytes: AtomicU64,
     pub(super) pages: PageCounters,
     pub(super) rounds: AtomicU32,
-    last: Mutex<(Option<FrameKind>, Option<String>)>,
+    /// Number of the kind of the last frame; 0 as long as there is only the greeting.
+    last: AtomicU8,
+    error: OnceLock<String>,
 }
 
 impl Counts {
@@ -155,7 +157,8 @@ impl Counts {
             bytes: AtomicU64::new(GREETING_BYTES as u64),
             pages: PageCounters::default(),
             rounds: AtomicU32::new(0),
-            last: Mutex::default(),
+            last: AtomicU8::new(0),
+            error: OnceLock::new(),
         });
         self.channels.lock().push(counts.clone());
         counts
@@ -180,23 +183,25 @@ impl ChannelCounts {
     pub(super) fn frame(&self, kind: FrameKind, bytes: u64) {
         self.frames.fetch_add(1, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
-        self.last.lock().0 = Some(kind);
+        self.last.store(kind as u8, Ordering::Relaxed);
     }
 
     pub(super) fn broke(&self, reason: &str) {
-        self.last.lock().1 = Some(reason.into());
+        // Nothing comes after the first.
+        let _ = self.error.set(reason.into());
     }
 
     fn figures(&self) -> ChannelFigures {
-        let (last_frame, error) = self.last.lock().clone();
+        let last = self.last.load(Ordering::Relaxed);
+        let kinds = [FrameKind::Pages, FrameKind::RoundEnd];
         ChannelFigures {
             index: self.index,
             frames: self.frames.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             pages: self.pages.get(),
             rounds: self.rounds.load(Ordering::Relaxed),
-            last_frame,
-            error,
+            last_frame: kinds.into_iter().find(|kind| *kind as u8 == last),
+            error: self.error.get().cloned(),
         }
     }
 }
