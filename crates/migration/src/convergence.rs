@@ -1,7 +1,7 @@
 //! The decision after every round: another one, or switch over.
 //!
 //! Downtime is foretold as what is left to send, at the speed measured on the wire, plus the costs that do not depend on
-//! memory (stopping vCPUs, saving and loading device states, round trips). Switching is allowed once that is within the limit.
+//! memory (stopping vCPUs, saving and loading device states, round trips), less what is saved while pages are sent. Switching is allowed once that is within the limit.
 //!
 //! Allowed is not yet best: right after the first round a busy machine has its whole working set left. When the wire is much
 //! faster than the machine dirties memory, one more short round takes most of that away. So rounds go on below the limit
@@ -53,12 +53,13 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     let bytes = standing.dirty_pages * PAGE_BYTES;
     let limit = params.downtime_limit;
     let obstacle = fixed.obstacle(limit, last.began + last.duration);
-    let fixed = fixed.believed(limit, last.began + last.duration);
+    let (believed, save) = (fixed.believed(limit, last.began + last.duration), fixed.save);
     let go_on = |predicted, reason: String, advice| Decision { switch: false, predicted, reason, advice };
     let rate = params.switchover_rate(standing.wire_rate);
     let Some(transfer) = transfer(bytes, rate) else {
         return go_on(None, "No speed measured yet".into(), None);
     };
+    let fixed = believed.saturating_sub(save.min(transfer));
     let predicted = transfer + fixed;
     let sum = format!("{} + {:.1} ms fixed = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
     let limited = ms(limit);
@@ -159,9 +160,28 @@ mod tests {
 
     #[test]
     fn fixed_costs_count_against_the_limit() {
-        let params = Params { downtime_limit: Duration::from_millis(4), ..Params::default() };
+        let params = Params { downtime_limit: Duration::from_millis(2), ..Params::default() };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &left_at(0, 1000.0));
         assert!(!decision.switch, "{}", decision.reason);
+    }
+
+    #[test]
+    fn what_is_saved_while_pages_are_sent_is_not_counted_twice() {
+        let ms = Duration::from_millis;
+        let fixed = FixedCosts { save: ms(30), ..FixedCosts::default() };
+        let rest = fixed.total() - fixed.save;
+        let foretold = |megabytes| {
+            let standing = left_at(megabytes, 1000.0);
+            let pages = Duration::from_secs_f64((standing.dirty_pages * PAGE_BYTES) as f64 / 1e9);
+            (
+                decide(&Params::default(), &fixed, &after_round(900.0 * MB), &standing).predicted.unwrap(),
+                pages,
+            )
+        };
+        assert_eq!(foretold(0).0, rest + ms(30));
+        assert_eq!(foretold(10).0, rest + ms(30));
+        let (downtime, pages) = foretold(50);
+        assert_eq!(downtime, rest + pages);
     }
 
     #[test]

@@ -13,12 +13,18 @@ pub struct WireRate {
 
 /// Measures the wire, round by round.
 ///
+/// The first round fills memory that the destination's kernel has still to make, which may take longer than to send it. No round after
+/// it does, and the last pass does not. So it counts only until later rounds have sent enough to be believed without it: what
+/// they leave in socket buffers must be little of it.
+///
 /// A round in which nothing was sent says nothing, and what was measured before it stands. So does a round of a few pages: it ends
 /// when buffers have taken them, at the speed of memory. One that the bandwidth limit held back says only that the wire is no
 /// slower than that.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WireMeter {
     recent: VecDeque<Sample>,
+    /// The first of them is the first round.
+    with_first: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +36,8 @@ struct Sample {
 
 /// Rounds that count.
 const RECENT: usize = 3;
+/// What later rounds have sent when they are believed without the first.
+const ENOUGH: u64 = 48 << 20;
 /// A round that sent less than this, in less than [`SHORT`], says little about the wire.
 const SMALL: u64 = 1 << 20;
 /// See [`SMALL`].
@@ -42,18 +50,25 @@ impl WireMeter {
             return;
         }
         let sample = Sample { bytes, time, held_back };
+        let is_first = self.recent.is_empty();
         let is_small = bytes < SMALL && time < SHORT;
         match self.rate() {
             Some(_) if is_small => return,
             Some(known) if held_back && !known.held_back && sample.rate() <= known.bytes_per_second => return,
             // Whichever of them was held back, the wire can do what the other one did.
-            Some(known) if held_back != known.held_back => self.recent.clear(),
+            Some(known) if held_back != known.held_back => {
+                self.recent.clear();
+                self.with_first = false;
+            }
             _ => {}
         }
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
+        self.with_first |= is_first;
         self.recent.push_back(sample);
+        let later: u64 = self.recent.iter().skip(1).map(|sample| sample.bytes).sum();
+        if self.recent.len() > RECENT || self.with_first && later >= ENOUGH {
+            self.recent.pop_front();
+            self.with_first = false;
+        }
     }
 
     /// Over the last three rounds that say something, each weighted by its bytes. `None` before any byte was sent.
@@ -103,6 +118,17 @@ mod tests {
         let tiny = (200_000, Duration::from_micros(200), true);
         assert_eq!(after(&[held, tiny, tiny, tiny]), WireRate { bytes_per_second: 1e7, held_back: true });
         assert_eq!(after(&[free, tiny, tiny, tiny]), WireRate { bytes_per_second: 5e7, held_back: false });
+    }
+
+    #[test]
+    fn the_first_round_counts_until_later_ones_have_sent_enough() {
+        let (first, later) = ((2_000_000_000, 20 * SECOND, false), (30_000_000, SECOND / 100, false));
+        assert!(after(&[first, later]).bytes_per_second < 1.1e8, "30 MB may lie in buffers");
+        let rate = after(&[first, later, later]).bytes_per_second;
+        assert!((2.9e9..3.1e9).contains(&rate), "{rate}");
+        let slow = (60_000_000, SECOND, false);
+        let rate = after(&[first, later, later, slow]).bytes_per_second;
+        assert!((1.1e8..1.2e8).contains(&rate), "the others count alike: {rate}");
     }
 
     #[test]

@@ -46,14 +46,17 @@ fn reads() -> Vec<StateVersions> {
 
 /// A source that sends its first round, which began at `now`.
 fn source_that_sends(params: Params, fixed: FixedCosts, now: Duration) -> Source {
+    source_that_was_accepted(params, fixed, now, now)
+}
+
+/// The same, where the answer to *hello*, which was said at `hello_at`, came just then.
+fn source_that_was_accepted(params: Params, fixed: FixedCosts, hello_at: Duration, now: Duration) -> Source {
     let (mut source, _) = Source::start(params, hello(1), fixed);
     let accept = Accept { channels: 1, reads: reads() };
-    for event in [
-        Event::Connected(greeted()),
-        Event::Message(Message::Accept(accept)),
-        Event::Prepared,
-        Event::Message(Message::ChannelsOpen),
-    ] {
+    source.handle(hello_at, Event::Connected(greeted()));
+    for event in
+        [Event::Message(Message::Accept(accept)), Event::Prepared, Event::Message(Message::ChannelsOpen)]
+    {
         source.handle(now, event);
     }
     source
@@ -158,6 +161,12 @@ fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool)
     false
 }
 
+/// A source that was given so little downtime, and that had to wait for the answer to *hello*.
+fn greeted_after(way: Duration, limit: Duration) -> Source {
+    let params = Params { channels: 1, downtime_limit: limit, ..Params::default() };
+    source_that_was_accepted(params, FixedCosts::default(), Duration::ZERO, way)
+}
+
 fn limited_to(limit: Duration) -> Source {
     let params = Params { channels: 1, downtime_limit: limit, ..Params::default() };
     source_that_sends(params, FixedCosts::default(), Duration::ZERO)
@@ -192,9 +201,9 @@ fn a_paused_machine_is_switched_over_as_soon_as_nothing_is_left() {
 
 #[test]
 fn a_round_trip_that_took_long_once_is_forgotten_by_the_next() {
-    let mut source = limited_to(Duration::from_millis(10));
-    for (number, took) in [(1, 1), (2, 800), (3, 1)] {
-        let pinged = number as u32 * SECOND;
+    let mut source = greeted_after(2 * SECOND, Duration::from_millis(10));
+    for took in [1, 800, 1] {
+        let pinged = source.deadline().unwrap();
         let actions = source.handle(pinged, Event::Tick);
         let [Action::Send(Message::Ping(number))] = actions[..] else { panic!("{actions:?}") };
         source.handle(pinged + Duration::from_millis(took), Event::Message(Message::Pong(number)));
@@ -205,7 +214,7 @@ fn a_round_trip_that_took_long_once_is_forgotten_by_the_next() {
 #[test]
 fn a_way_that_seems_too_long_is_measured_again_at_once() {
     let ms = Duration::from_millis;
-    let mut source = limited_to(ms(30));
+    let mut source = greeted_after(ms(50), ms(30));
     let pinged = |actions: Vec<Action>| {
         let number = actions.iter().find_map(|action| match action {
             Action::Send(Message::Ping(number)) => Some(*number),
@@ -213,8 +222,8 @@ fn a_way_that_seems_too_long_is_measured_again_at_once() {
         });
         Event::Message(Message::Pong(number.unwrap_or_else(|| panic!("{actions:?}"))))
     };
-    // The first ping goes out with the first page.
-    source.handle(ms(40), Event::Message(Message::Pong(1)));
+    // The first ping goes out before the first page.
+    source.handle(ms(90), Event::Message(Message::Pong(1)));
     let sent =
         |bytes| Event::RoundSent { bytes, pages: PageCounts { raw: bytes / 4096, zero: 0 }, digest: None };
     let idle = Event::DirtyFetched { pages: 0, running: true };
@@ -227,12 +236,44 @@ fn a_way_that_seems_too_long_is_measured_again_at_once() {
 
 #[test]
 fn an_answer_that_comes_after_the_next_ping_is_measured_too() {
-    let mut source = limited_to(Duration::from_millis(300));
-    let next = source.handle(SECOND, Event::Tick);
+    let mut source = greeted_after(2 * SECOND, Duration::from_millis(300));
+    let next = source.handle(3 * SECOND, Event::Tick);
     assert!(matches!(next[..], [Action::Send(Message::Ping(2))]), "{next:?}");
     let late = Duration::from_millis(1200);
-    source.handle(late, Event::Message(Message::Pong(1)));
+    source.handle(2 * SECOND + late, Event::Message(Message::Pong(1)));
     assert_eq!(source.fixed_costs().round_trip, late);
+}
+
+#[test]
+fn pings_that_wait_behind_pages_do_not_make_a_short_way_long() {
+    let ms = Duration::from_millis;
+    let mut source = greeted_after(ms(1), ms(300));
+    source.handle(
+        ms(400),
+        Event::RoundSent { bytes: 1 << 30, pages: PageCounts { raw: 262_144, zero: 0 }, digest: None },
+    );
+    source.handle(ms(400), Event::Message(Message::Pong(1)));
+    let decided = source.handle(ms(400), Event::DirtyFetched { pages: 0, running: true });
+    assert_eq!(decided, [Action::Stop]);
+    let (foretold, ways) = (source.statistics().predicted.unwrap(), 2 * ms(1));
+    let hosts = FixedCosts::default().total() - 2 * FixedCosts::default().round_trip;
+    assert_eq!(foretold, hosts + ways);
+}
+
+#[test]
+fn the_way_is_measured_after_each_round_when_nothing_is_being_sent() {
+    let ms = Duration::from_millis;
+    let mut source = greeted_after(ms(50), ms(300));
+    let sent =
+        |pages| Event::RoundSent { bytes: pages * 4096, pages: PageCounts { raw: pages, zero: 0 }, digest: None };
+    source.handle(ms(90), Event::Message(Message::Pong(1)));
+    for (number, at) in [(2, 1000), (3, 1500)] {
+        source.handle(ms(at), sent(100_000));
+        let actions = source.handle(ms(at), Event::DirtyFetched { pages: 100_000, running: true });
+        assert!(actions.starts_with(&[Action::Send(Message::Ping(number))]), "{actions:?}");
+        source.handle(ms(at + 2), Event::Message(Message::Pong(number)));
+        assert_eq!(source.fixed_costs().round_trip, ms(2));
+    }
 }
 
 #[test]
@@ -246,12 +287,13 @@ fn a_round_that_gained_nothing_is_followed_by_a_rest_and_one_that_did_is_not() {
     let dirty = |pages| Event::DirtyFetched { pages, running: true };
     for (left, rests) in [(900, false), (1200, true)] {
         // Above what a switchover costs, so that there is something to gain, but with little room for pages.
-        let mut source = limited_to(ms(7));
+        let mut source = limited_to(ms(4));
         source.handle(ms(100), sent(16_384));
         source.handle(ms(100), dirty(1000));
         source.handle(ms(103), sent(1000));
         let actions = source.handle(ms(103), dirty(left));
-        assert_eq!(actions.is_empty(), rests, "{left} pages left: {}", source.statistics().reason);
+        let goes_on = actions.iter().any(|action| matches!(action, Action::SendRound { .. }));
+        assert_eq!(goes_on, !rests, "{left} pages left: {}", source.statistics().reason);
         let begun = if rests { source.handle(source.deadline().unwrap(), Event::Tick) } else { actions };
         assert!(begun.contains(&Action::SendRound { round: 2, last: false }), "{begun:?}");
     }

@@ -374,6 +374,8 @@ impl Source {
                 if let Err(reason) = self.can_accept(&accept) {
                     return self.fail(now, reason);
                 }
+                // Both sides have nothing else to do now: no ping that waits behind pages will do better.
+                self.measured_round_trip(now.saturating_sub(self.since));
                 self.enter(State::Preparing { prepared: false, open: false }, now);
                 vec![Action::Prepare { channels: accept.channels }]
             }
@@ -471,22 +473,27 @@ impl Source {
         vec![Action::Send(Message::Ping(number))]
     }
 
-    /// Measures the round trip again, as soon as it was measured at all. The first ping has to find its way through a round that sends
-    /// as much as it can; what it says must not stand for a second where a machine waits for better.
+    /// Measures the round trip again, unless that is being done. What was measured while a round sent as much as it could must not
+    /// stand for a second where a machine waits for better.
     fn ping_again(&mut self, now: Time) -> Vec<Action> {
-        if self.pings > 0 && self.unanswered.is_empty() { self.ping(now) } else { Vec::new() }
+        if self.unanswered.is_empty() { self.ping(now) } else { Vec::new() }
     }
 
     fn pong(&mut self, now: Time, number: u64) -> Vec<Action> {
         let asked = self.unanswered.iter().position(|(asked, _)| *asked == number);
         if let Some((_, at)) = asked.and_then(|index| self.unanswered.drain(..=index).next_back()) {
-            if self.round_trips.len() == ROUND_TRIPS {
-                self.round_trips.pop_front();
-            }
-            self.round_trips.push_back(now.saturating_sub(at));
-            self.fixed.round_trip = self.round_trips.iter().min().copied().unwrap_or_default();
+            self.measured_round_trip(now.saturating_sub(at));
         }
         Vec::new()
+    }
+
+    /// One that took no longer than this.
+    fn measured_round_trip(&mut self, took: Duration) {
+        if self.round_trips.len() == ROUND_TRIPS {
+            self.round_trips.pop_front();
+        }
+        self.round_trips.push_back(took);
+        self.fixed.round_trip = self.round_trips.iter().min().copied().unwrap_or_default();
     }
 
     fn switchover_timeout(&self) -> Duration {

@@ -24,8 +24,10 @@ impl Source {
         let State::Preparing { prepared: true, open: true } = self.state else { return Vec::new() };
         self.statistics.setup = now;
         self.statistics.dirty_syncs = 1;
-        self.next_ping = now;
-        self.begin_round(now, 0)
+        // Before the first page, which it would have to wait for.
+        let mut actions = self.ping(now);
+        actions.extend(self.begin_round(now, 0));
+        actions
     }
 
     pub(super) fn begin_round(&mut self, now: Time, round: u32) -> Vec<Action> {
@@ -136,7 +138,8 @@ impl Source {
     /// The next round, after a rest where the last one `took` little time and one more is `futile`.
     fn go_on(&mut self, now: Time, round: u32, took: Time, futile: bool) -> Vec<Action> {
         let in_the_way = self.running && self.fixed.obstacle(self.params.downtime_limit, now).is_some();
-        let mut actions = if in_the_way { self.ping_again(now) } else { Vec::new() };
+        // Nothing is being sent at this moment.
+        let mut actions = self.ping_again(now);
         // Sending does not help then, only time does.
         if took < REST && (in_the_way || futile) {
             self.enter(State::Resting { round, until: now + REST }, now);

@@ -4,7 +4,7 @@ use std::{
 };
 
 use engine::{MachineError, Observer, SourceMachine, Threads, VcpuTimes, source};
-use migration::{Outcome, Status, source::Verdict};
+use migration::{FixedCosts, Outcome, Status, source::Verdict};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
@@ -27,6 +27,11 @@ pub(super) struct Departure {
 }
 
 impl Control {
+    /// What a switchover of this machine may cost, before there was one.
+    fn guessed_costs(&self) -> FixedCosts {
+        FixedCosts::guess(self.config.cpus().get())
+    }
+
     /// Starts moving the machine to `address`.
     pub(super) fn depart(self: &Arc<Self>, address: Address) -> Result<(), CommandError> {
         // Before the lock, as storage takes its time: whoever asks about migrations does not wait for it.
@@ -44,7 +49,7 @@ impl Control {
         let session = uuid::Uuid::new_v4();
         let (params, fixed_costs) = {
             let settings = self.settings.lock();
-            (settings.params(), settings.fixed_costs)
+            (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
         };
         let target = source::Target {
             address,
@@ -242,7 +247,8 @@ impl Observer for Watch {
         if let Some(departure) = departure {
             let measured = departure.handle.snapshot().fixed_costs;
             let mut settings = control.settings.lock();
-            settings.fixed_costs = settings.fixed_costs.learn(&measured);
+            let assumed = settings.fixed_costs.unwrap_or_else(|| control.guessed_costs());
+            settings.fixed_costs = Some(assumed.learn(&measured));
             drop(settings);
             let report = story::leaving(&control.here, &departure, story::outcome(outcome.status()));
             control.reports.store(|| Some(report));

@@ -14,8 +14,8 @@ const DEFAULT_CHANNELS: usize = 4;
 pub(super) struct Settings {
     pub(super) parameters: MigrationParameters,
     pub(super) capabilities: Vec<MigrationCapability>,
-    /// What switchovers have cost so far in this process.
-    pub(super) fixed_costs: FixedCosts,
+    /// What switchovers have cost so far in this process, if there were any.
+    pub(super) fixed_costs: Option<FixedCosts>,
 }
 
 /// Capabilities that can be switched on and off.
@@ -38,7 +38,7 @@ impl Settings {
         Self {
             parameters: MigrationParameters::new(cpus.min(DEFAULT_CHANNELS) as u8),
             capabilities,
-            fixed_costs: FixedCosts::default(),
+            fixed_costs: None,
         }
     }
 
