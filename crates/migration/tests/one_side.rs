@@ -264,8 +264,11 @@ fn pings_that_wait_behind_pages_do_not_make_a_short_way_long() {
 fn the_way_is_measured_after_each_round_when_nothing_is_being_sent() {
     let ms = Duration::from_millis;
     let mut source = greeted_after(ms(50), ms(300));
-    let sent =
-        |pages| Event::RoundSent { bytes: pages * 4096, pages: PageCounts { raw: pages, zero: 0 }, digest: None };
+    let sent = |pages| Event::RoundSent {
+        bytes: pages * 4096,
+        pages: PageCounts { raw: pages, zero: 0 },
+        digest: None,
+    };
     source.handle(ms(90), Event::Message(Message::Pong(1)));
     for (number, at) in [(2, 1000), (3, 1500)] {
         source.handle(ms(at), sent(100_000));

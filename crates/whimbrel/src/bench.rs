@@ -5,6 +5,7 @@
 
 mod arguments;
 mod bare_copy;
+mod case;
 mod contender;
 mod cpu;
 mod downtime;
@@ -16,12 +17,13 @@ mod trial;
 
 use crate::rig::{HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, check_kvm, find_vmm};
 use bare_copy::BareCopy;
+use case::Case;
 use contender::{Contender, ContenderError, Contenders};
 use host::Host;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use summary::Summary;
+use summary::{Summary, write};
 use tempfile::TempDir;
 use trial::{Sample, TrialError, trial};
 
@@ -115,10 +117,14 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         keep(arguments, |path| downtimes.write(path))?;
         return Ok(downtimes.is_intact());
     }
-    let summary = bench.repeat()?;
-    summary.print();
-    keep(arguments, |path| summary.write(path))?;
-    Ok(summary.is_intact())
+    let summaries = arguments.cases().into_iter().map(|case| {
+        let summary = bench.repeat(case)?;
+        summary.print();
+        Ok(summary)
+    });
+    let summaries = summaries.collect::<Result<Vec<_>, BenchError>>()?;
+    keep(arguments, |path| write(&summaries, path))?;
+    Ok(summaries.iter().all(Summary::is_intact))
 }
 
 fn keep(arguments: &Arguments, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), BenchError> {
@@ -154,7 +160,7 @@ impl Bench {
         let arguments = &self.arguments;
         output::say!(
             "Whimbrel and {}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
-             pages, {} channels, no bandwidth limit, downtime limit {} ms",
+             pages, no bandwidth limit, downtime limit {} ms",
             self.contenders.qemu_version(),
             arguments.repetitions,
             Memory(arguments.memory.bytes()),
@@ -162,22 +168,23 @@ impl Bench {
             Memory(arguments.work.bytes()),
             arguments.rate,
             arguments.fill,
-            arguments.channels,
             arguments.downtime_limit_ms()
         );
         output::say!("{}", self.host);
     }
 
-    fn repeat(&self) -> Result<Summary, BenchError> {
-        let mut summary = Summary::new(&self.arguments, self.host.clone(), self.contenders.qemu_version());
+    fn repeat(&self, case: Case) -> Result<Summary, BenchError> {
+        output::say!("\n{case}");
+        let version = self.contenders.qemu_version();
+        let mut summary = Summary::new(&self.arguments, case, self.host.clone(), version);
         for repetition in 0..self.arguments.repetitions {
             for contender in order(repetition) {
-                let sample = self.try_once(contender, None)?;
+                let sample = self.try_once(contender, case, None)?;
                 output::say!("{:>3}  {contender:<9} {sample}", repetition + 1);
                 summary.samples_mut(contender).push(sample);
             }
             let bytes = self.arguments.memory.bytes();
-            let copy = BareCopy::measure(bytes, self.arguments.channels).map_err(BenchError::BareCopy)?;
+            let copy = BareCopy::measure(bytes, case.channels).map_err(BenchError::BareCopy)?;
             output::say!("{:>3}  bare copy {copy}", repetition + 1);
             summary.copies.push(copy);
         }
@@ -187,9 +194,10 @@ impl Bench {
     fn try_once(
         &self,
         contender: Contender,
+        case: Case,
         profile: Option<&profile::Recorder>,
     ) -> Result<Sample, BenchError> {
-        trial(self, contender, profile).map_err(|error| match error {
+        trial(self, contender, case, profile).map_err(|error| match error {
             TrialError::Interrupted(interrupted) => BenchError::Interrupted(interrupted),
             error => BenchError::Trial { contender, source: Box::new(error) },
         })
@@ -199,7 +207,7 @@ impl Bench {
         let failed = |source| BenchError::Prepare { what: "a profile with perf".to_owned(), source };
         for contender in [Contender::Whimbrel, Contender::Qemu] {
             let recorder = profile::Recorder::new(folder, contender).map_err(failed)?;
-            let sample = self.try_once(contender, Some(&recorder))?;
+            let sample = self.try_once(contender, self.arguments.first_case(), Some(&recorder))?;
             output::say!("\n{contender} {sample}");
             recorder.print().map_err(failed)?;
         }

@@ -23,7 +23,8 @@ fn both_are_measured_and_everything_is_written_down() {
     let output = Command::cargo_bin("whimbrel")
         .unwrap()
         .env("TMPDIR", folder.path())
-        .args(["bench", "-n", "1", "--memory", "128M", "--work", "8M", "--rate", "10M", "--channels", "2"])
+        .args(["bench", "-n", "1", "--memory", "128M", "--work", "8M", "--rate", "10M", "--channels", "1,2"])
+        .args(["--head-start", "0,0.1"])
         .arg("--vmm")
         .arg(vmm)
         .arg("--json")
@@ -38,18 +39,30 @@ fn both_are_measured_and_everything_is_written_down() {
     }
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
-    for expected in ["total time", "STOP → RESUME", "A bare copy over 2 streams", "no faults"] {
+    for expected in [
+        "core",
+        "1 channel, destination just started",
+        "2 channels, destination up for 0.1 s",
+        "total time",
+        "STOP → RESUME",
+        "A bare copy over 2 streams",
+        "no faults",
+    ] {
         assert!(stdout.contains(expected), "'{expected}' is missing in\n{stdout}");
     }
     let figures: Value = serde_json::from_slice(&fs::read(&figures).unwrap()).unwrap();
-    for contender in ["whimbrel", "qemu"] {
-        let sample = &figures["run"][contender][0];
+    let cases = figures["cases"].as_array().unwrap();
+    let measured: Vec<_> = cases.iter().map(|case| case["run"]["case"].clone()).collect();
+    let case = |channels: u8, seconds: f64| serde_json::json!({ "channels": channels, "head_start_seconds": seconds });
+    assert_eq!(measured, [case(1, 0.0), case(1, 0.1), case(2, 0.0), case(2, 0.1)]);
+    for (case, contender) in cases.iter().flat_map(|case| ["whimbrel", "qemu"].map(|name| (case, name))) {
+        let sample = &case["run"][contender][0];
         assert!(sample["transferred"].as_u64().unwrap() > 100 << 20, "{contender}: {sample}");
         assert!(sample["source_cpu"].as_f64().unwrap() > 0.0, "{contender}: {sample}");
         assert!(sample["stop_to_resume_ms"].as_f64().unwrap() > 0.0, "{contender}: {sample}");
     }
     // Its clocks go on while it stands still, so the guest must have noticed.
-    let ours = &figures["run"]["whimbrel"][0];
+    let ours = &cases[0]["run"]["whimbrel"][0];
     let stood_still = ours["stop_to_resume_ms"].as_f64().unwrap();
     assert!(ours["gap_ms"].as_f64().unwrap() >= stood_still * 0.9, "{ours}");
     let left = fs::read_dir(folder.path()).unwrap().count();

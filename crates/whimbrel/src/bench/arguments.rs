@@ -1,3 +1,4 @@
+use super::case::{Case, HeadStart};
 use crate::rig::ByteRate;
 use config::{CpuCount, MemorySize};
 use std::path::PathBuf;
@@ -34,15 +35,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) cpus: CpuCount,
 
-    /// Connections that carry pages; QEMU's multifd channels: 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub(super) channels: u8,
+    /// Connections that carry pages; QEMU's multifd channels: 1 to 64. Each of a list is measured
+    #[arg(long, value_name = "N,…", default_value = "4", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
+    channels: Vec<u8>,
+
+    /// Seconds that the destination has listened when the migration begins: 0 to 60. Each of a list is measured
+    #[arg(long, value_name = "SECONDS,…", default_value = "0,1", value_delimiter = ',')]
+    head_start: Vec<HeadStart>,
 
     /// Longest downtime that both are asked for, in milliseconds [default: 300, with --downtime 30]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=2_000_000))]
     pub(super) downtime_limit: Option<u64>,
 
-    /// Measure the downtime and its parts instead: busy, with nothing dirty, and with more and more vCPUs
+    /// Measure the downtime and its parts instead: busy, with nothing dirty, and with more and more vCPUs. Of lists, the first
+    /// of each counts
     #[arg(long, conflicts_with = "profile")]
     pub(super) downtime: bool,
 
@@ -58,12 +64,25 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
 
-    /// Profile one move of each with perf instead of comparing, and keep the recordings in this folder
+    /// Profile one move of each with perf instead of comparing, and keep the recordings in this folder. Of lists, the first of
+    /// each counts
     #[arg(long, value_name = "DIR")]
     pub(super) profile: Option<PathBuf>,
 }
 
 impl Arguments {
+    /// What is measured, one after the other.
+    pub(super) fn cases(&self) -> Vec<Case> {
+        let with = |&channels| self.head_start.iter().map(move |&head_start| Case { channels, head_start });
+        self.channels.iter().flat_map(with).collect()
+    }
+
+    /// Where only one is measured.
+    pub(super) fn first_case(&self) -> Case {
+        let (channels, head_start) = (self.channels.first(), self.head_start.first());
+        Case { channels: channels.copied().unwrap_or(1), head_start: head_start.copied().unwrap_or_default() }
+    }
+
     /// Longest downtime that both are asked for, in milliseconds.
     pub(super) fn downtime_limit_ms(&self) -> u64 {
         self.downtime_limit.unwrap_or(if self.downtime { 30 } else { 300 })

@@ -77,7 +77,7 @@ impl Bench {
         let mut pair = Pair::default();
         for repetition in 0..repetitions {
             for contender in order(repetition) {
-                let sample = self.try_once(contender, None)?;
+                let sample = self.try_once(contender, self.arguments.first_case(), None)?;
                 output::say!("{what:<13} {:>3}  {contender:<9} {sample}", repetition + 1);
                 match contender {
                     Contender::Whimbrel => pair.whimbrel.push(sample),

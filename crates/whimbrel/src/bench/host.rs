@@ -33,7 +33,8 @@ impl Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} × {}, Linux {}, load {}", self.cpus, self.cpu, self.kernel, self.load)?;
+        let plural = if self.cpus == 1 { "" } else { "s" };
+        write!(f, "{} core{plural} ({}), Linux {}, load {}", self.cpus, self.cpu, self.kernel, self.load)?;
         if self.load > BUSY {
             write!(
                 f,

@@ -1,4 +1,5 @@
 use super::Bench;
+use super::case::Case;
 use super::contender::{Contender, End};
 use super::cpu::Vcpus;
 use super::profile::Recorder;
@@ -16,8 +17,12 @@ use std::time::{Duration, Instant};
 pub(super) struct Sample {
     /// The source's own figure.
     pub(super) total_ms: f64,
+    /// Of it, before the first page; the source's own figure.
+    pub(super) setup_ms: f64,
     /// The source's own figure.
     pub(super) downtime_ms: f64,
+    /// What the source foretold when it decided to stop the machine; QEMU does not say.
+    pub(super) foretold_ms: Option<f64>,
     /// From the source's STOP to the destination's RESUME, by the host's clock.
     pub(super) stop_to_resume_ms: Option<f64>,
     /// What the downtime was spent on; QEMU does not say.
@@ -107,6 +112,7 @@ const AFTERMATH: Duration = Duration::from_millis(300);
 pub(super) fn trial(
     bench: &Bench,
     contender: Contender,
+    case: Case,
     recorder: Option<&Recorder>,
 ) -> Result<Sample, TrialError> {
     let mut source = start(bench, contender, End::Source)?;
@@ -116,13 +122,13 @@ pub(super) fn trial(
     wait_until(bench, &mut witness, "reports", |witness| witness.reports().len() >= rested)?;
     let mut destination = start(bench, contender, End::Destination)?;
     for machine in [&mut source, &mut destination] {
-        set_up(bench, machine)?;
+        set_up(bench, case, machine)?;
     }
     witness.listen()?;
     let begun_at = witness.reports().len();
     let recording = recorder.map(|recorder| recorder.start(&[&source, &destination])).transpose();
     let recording = recording.map_err(TrialError::Profile)?;
-    let moved = run(bench, &mut source, &mut destination)?;
+    let moved = run(bench, case, &mut source, &mut destination)?;
     if let Some(recording) = recording {
         recording.stop().map_err(TrialError::Profile)?;
     }
@@ -152,13 +158,13 @@ fn start(bench: &Bench, contender: Contender, end: End) -> Result<Machine, Trial
     Ok(Machine::start(name, command, files, &bench.interrupt)?)
 }
 
-fn set_up(bench: &Bench, machine: &mut Machine) -> Result<(), TrialError> {
+fn set_up(bench: &Bench, case: Case, machine: &mut Machine) -> Result<(), TrialError> {
     let capabilities = ["events", "multifd"].map(|name| json!({ "capability": name, "state": true }));
     machine.execute("migrate-set-capabilities", json!({ "capabilities": capabilities }))?;
     let parameters = json!({
         "max-bandwidth": 0,
         "downtime-limit": bench.arguments.downtime_limit_ms(),
-        "multifd-channels": bench.arguments.channels,
+        "multifd-channels": case.channels,
     });
     machine.execute("migrate-set-parameters", parameters)?;
     Ok(())
@@ -184,12 +190,18 @@ struct Moved {
 }
 
 /// Moves it. Nothing is asked meanwhile: the monitors tell when it is over, and questions would cost both sides CPU time.
-fn run(bench: &Bench, source: &mut Machine, destination: &mut Machine) -> Result<Moved, TrialError> {
+fn run(
+    bench: &Bench,
+    case: Case,
+    source: &mut Machine,
+    destination: &mut Machine,
+) -> Result<Moved, TrialError> {
     let mut source_vcpus = Vcpus::of(source)?;
     let source_before = source_vcpus.spent();
     // What a destination prepares as soon as it listens is part of the work.
     let destination_before = Vcpus::of(destination)?.spent();
     let port = listen(destination)?;
+    bench.interrupt.sleep(case.head_start.duration())?;
     source.execute("migrate", json!({ "uri": format!("tcp:127.0.0.1:{port}") }))?;
     let stopped = watch(bench, source, &mut source_vcpus)?;
     let resumed = destination.events().wait_for("RESUME", PATIENCE).map(|event| micros(&event));
@@ -276,7 +288,9 @@ fn sample(
     let ram = moved.info.ram.clone().unwrap_or_default();
     Ok(Sample {
         total_ms: moved.info.total_time.unwrap_or(0) as f64,
+        setup_ms: moved.info.setup_time.unwrap_or(0) as f64,
         downtime_ms: moved.info.downtime.unwrap_or(0) as f64,
+        foretold_ms: moved.info.whimbrel.as_ref().and_then(|own| own.predicted_downtime_ms),
         stop_to_resume_ms: moved.stop_to_resume.map(millis),
         phases: moved.info.whimbrel.as_ref().and_then(|own| own.downtime_phases.clone()),
         gap_ms: millis(felt.gap),
