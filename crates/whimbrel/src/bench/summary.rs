@@ -239,17 +239,16 @@ impl Summary {
 
     /// What others wait for, where the destination has still to prepare its memory.
     fn print_waits(&self) {
-        let load = |sample: &Sample| sample.phases.as_ref()?.load_ms;
-        let waits: [(&str, f64, &dyn Fn(&Sample) -> Option<f64>); 2] =
-            [("Set-up", SETUP_MS, &|sample| Some(sample.setup_ms)), ("Loading", LOAD_MS, &load)];
-        for (what, goal, of) in waits {
-            let Some(spread) = spread(&self.whimbrel, of) else { continue };
+        let print = |what: &str, goal: f64, waited: Option<Spread>| {
+            let Some(spread) = waited else { return };
             let shown = shown(Some(spread), Unit::Milliseconds);
             output::say!(
                 "{what} took {shown}; the goal is {goal} ms at most: {}",
                 verdict(spread.most <= goal)
             );
-        }
+        };
+        print("Set-up", SETUP_MS, spread(&self.whimbrel, |sample| Some(sample.setup_ms)));
+        print("Loading", LOAD_MS, spread(&self.whimbrel, |sample| sample.phases.as_ref()?.load_ms));
     }
 
     fn print_forecasts(&self) {
