@@ -103,7 +103,7 @@ impl Lab {
         let speeds: Vec<_> = speeds.collect::<Result<_, _>>()?;
         let slowest = speeds.into_iter().min().unwrap_or(0);
         self.pace.measured(slowest.unsigned_abs());
-        println!(
+        output::say!(
             "a host writes and checks {slowest} pages a second: limits are {:.1} times the usual",
             self.pace.slowness()
         );
@@ -231,10 +231,10 @@ impl Lab {
 
 /// Says what is being made, which may take minutes the first time, and how long it took.
 fn progress<T>(what: &str, make: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
-    println!("{what} …");
+    output::say!("{what} …");
     let begun = Instant::now();
     let made = make()?;
-    println!("{what}: {:.1} s", begun.elapsed().as_secs_f32());
+    output::say!("{what}: {:.1} s", begun.elapsed().as_secs_f32());
     Ok(made)
 }
 
