@@ -239,7 +239,7 @@ impl<'lab> Vmm<'lab> {
         self.client().query_migrate().map_err(|source| self.monitor(source))
     }
 
-    /// Listens for a migration, and answers the address to migrate to.
+    /// Listens for a migration, and returns the address to migrate to.
     ///
     /// # Errors
     /// It is refused.

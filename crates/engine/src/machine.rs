@@ -23,7 +23,7 @@ pub trait SourceMachine: Send + Sync {
 
     /// Whether vCPUs run, as of now. Waits for nothing.
     fn is_running(&self) -> bool;
-    /// Stops vCPUs and devices, flushes disks. Answers whether the machine ran until then.
+    /// Stops vCPUs and devices, flushes disks. Returns whether the machine ran until then.
     /// From here to [`Self::resume`] or the end of the process nothing writes guest memory.
     fn stop(&self) -> Result<bool, MachineError>;
     /// The state of every device of a stopped machine. Changes nothing.
@@ -33,7 +33,7 @@ pub trait SourceMachine: Send + Sync {
     /// The machine stays here after all: takes the disk locks back if they were released, and runs if `run`.
     ///
     /// # Errors
-    /// The locks cannot be had: the destination has not let go of the disks yet, or somebody else uses them. The machine
+    /// The locks cannot be had: the destination has not let go of the disks yet, or another program uses them. The machine
     /// then stays stopped, and this is called again a moment later.
     fn resume(&self, run: bool) -> Result<(), MachineError>;
 }

@@ -54,7 +54,7 @@ impl Threads for PlainThreads {
     }
 }
 
-/// Runs `body`, and answers what it said when it panics. What it worked on may be half changed then.
+/// Runs `body`, and returns what it said when it panics. What it worked on may be half changed then.
 ///
 /// # Errors
 /// It panicked.
@@ -65,7 +65,7 @@ pub fn catch_panic<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Starts a thread. `failed` is called on it, with a reason, if `body` panics or is not even begun: somebody waits for what it
+/// Starts a thread. `failed` is called on it, with a reason, if `body` panics or is not even begun: a caller waits for what it
 /// was to do.
 pub(crate) fn spawn(
     threads: &Arc<dyn Threads>,

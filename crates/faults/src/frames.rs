@@ -272,7 +272,7 @@ fn message_name(body: &[u8]) -> Option<&str> {
     }
 }
 
-/// Adds `count` bytes to `bytes`. Answers whether there were so many.
+/// Adds `count` bytes to `bytes`. Returns whether there were so many.
 fn fill(from: &mut impl Read, bytes: &mut Vec<u8>, count: usize) -> io::Result<bool> {
     let end = bytes.len() + count;
     while bytes.len() < end {

@@ -74,7 +74,7 @@ impl Link {
         self.state.lock().closed
     }
 
-    /// Waits until bytes may pass. Answers `false` if none ever will.
+    /// Waits until bytes may pass. Returns `false` if none ever will.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.state.lock();
         while !state.closed {
@@ -90,7 +90,7 @@ impl Link {
         false
     }
 
-    /// Waits as long as a frame is held up. Answers `false` if the connection is closed.
+    /// Waits as long as a frame is held up. Returns `false` if the connection is closed.
     pub(crate) fn delay(&self, way: Way) -> bool {
         let mut state = self.state.lock();
         let until = Instant::now() + state.delays[way as usize];

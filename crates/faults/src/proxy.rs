@@ -144,7 +144,7 @@ impl Proxy {
         if let Address::Unix(path) = &self.address {
             let _ = std::fs::remove_file(path);
         }
-        // A carrier may be about to kill somebody: nothing is done any more when this returns.
+        // A carrier may be about to kill a process: nothing is done any more when this returns.
         let deadline = Instant::now() + FAREWELL;
         let mut carriers = self.shared.carriers.lock();
         while *carriers > 0 && !self.shared.idle.wait_until(&mut carriers, deadline).timed_out() {}

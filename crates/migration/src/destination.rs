@@ -158,7 +158,7 @@ impl Destination {
         }
     }
 
-    /// A question that came on a new connection, about any session. Answers what to say, and what to do besides.
+    /// A question that came on a new connection, about any session. Returns what to say, and what to do besides.
     pub fn asked(&mut self, now: Time, session: SessionId) -> (Message, Vec<Action>) {
         if session == self.session && session != SessionId::NONE {
             if self.state == State::Starting {

@@ -53,7 +53,7 @@ impl SourceSide {
         self == Self::Owner
     }
 
-    /// Says *go*. Answers the new side, or `None` when *go* must not be said now: it is said once.
+    /// Says *go*. Returns the new side, or `None` when *go* must not be said now: it is said once.
     #[must_use]
     pub fn commit(self) -> Option<Self> {
         (self == Self::Owner).then_some(Self::Committed)

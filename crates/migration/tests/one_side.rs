@@ -140,7 +140,7 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
     assert!(cancelled.contains(&Action::End(Outcome::Cancelled)), "{cancelled:?}");
 }
 
-/// Rounds of an idle machine from `now` on until `until` or the order to stop. Answers whether that came.
+/// Rounds of an idle machine from `now` on until `until` or the order to stop. Returns whether that came.
 fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool) -> bool {
     let step = Duration::from_micros(100);
     let first = Event::RoundSent { bytes: 64 << 20, pages: PageCounts { raw: 16384, zero: 0 }, digest: None };

@@ -173,7 +173,7 @@ fn a_client_that_sends_commands_and_reads_no_reply_has_to_wait_and_loses_nothing
     let before = resident();
     let mut sender = plain.stream().try_clone().unwrap();
     sender.set_nonblocking(true).unwrap();
-    // Until his own socket is full: the server has stopped reading.
+    // Until its own socket is full: the server has stopped reading.
     let request = format!("{}\n", json!({ "execute": "query-commands" }));
     let (mut sent, mut stuck) = (0, Instant::now());
     while stuck.elapsed() < Duration::from_millis(300) {

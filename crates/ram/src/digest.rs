@@ -60,7 +60,7 @@ impl PageSums {
     }
 
     /// Which of these pages, with a bit set for each that is to be looked at (`wanted`) and each that may have been touched
-    /// (`touched`; the others are zero), are not in memory as they were taken in. Answers them as ranges of page numbers.
+    /// (`touched`; the others are zero), are not in memory as they were taken in. Returns them as ranges of page numbers.
     #[must_use]
     pub fn changed(
         &self,

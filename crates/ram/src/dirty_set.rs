@@ -29,7 +29,7 @@ impl DirtySet {
         Self { blocks: blocks.collect(), written: vec![Vec::new(); ram.blocks().len()] }
     }
 
-    /// Replaces the set by what was written since it was last fetched and cleared. Answers how many pages that is.
+    /// Replaces the set by what was written since it was last fetched and cleared. Returns how many pages that is.
     ///
     /// All pages of the set before must have been dealt with: it is overwritten.
     ///
@@ -40,7 +40,7 @@ impl DirtySet {
         self.fetch_more(ram, log)
     }
 
-    /// Adds what was written since the set was fetched. Answers how many pages are in it now.
+    /// Adds what was written since the set was fetched. Returns how many pages are in it now.
     ///
     /// For a set of which no page was sent or cleared meanwhile: KVM says again what it said, the bitmap of the VMM's writes
     /// does not.

@@ -38,7 +38,7 @@ impl Placer {
         Some(segment)
     }
 
-    /// Makes `pages` pages from `first_page` of `block` zero. Answers how many of them had to be written; `None` as in
+    /// Makes `pages` pages from `first_page` of `block` zero. Returns how many of them had to be written; `None` as in
     /// [`Self::place`].
     #[must_use]
     pub fn place_zeros(&self, block: u16, first_page: u64, pages: u32) -> Option<u64> {

@@ -9,7 +9,7 @@ use crate::TransportError;
 pub enum Reach {
     /// Only addresses that do not leave this host.
     Loopback,
-    /// Any: the user said that he knows.
+    /// Any: the user said to know the risk.
     Anywhere,
 }
 

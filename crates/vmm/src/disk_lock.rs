@@ -2,7 +2,7 @@
 //!
 //! They are advisory locks of the open file (fcntl(2), "Open file description locks"), laid out so that they also
 //! exclude QEMU, which locks single bytes (QEMU, block/file-posix.c, `RAW_LOCK_PERM_BASE`): a writer of ours locks
-//! everything; a reader says at QEMU's byte that nobody else may write, and looks whether somebody does.
+//! everything; a reader says at QEMU's byte that no other program may write, and looks whether one does.
 //!
 //! Each lock also has a mark: one byte far behind the end of every image, chosen at random, which is locked for reading
 //! only. Who looks at another image does not find it, and who does find it has the image that is locked here, under
@@ -76,7 +76,7 @@ impl DiskLock {
         self.held.load(Ordering::SeqCst).then_some(self.mark)
     }
 
-    /// Whether this is an image that somebody else has locked with this mark. May wait for a file server.
+    /// Whether this is an image that another process has locked with this mark. May wait for a file server.
     pub(crate) fn shows(&self, mark: i64) -> io::Result<bool> {
         // A peer chose it. Elsewhere are bytes that others lock in the same way.
         if !MARKS.contains(&mark) {

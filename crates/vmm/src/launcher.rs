@@ -54,7 +54,7 @@ impl Launcher {
         }
         let (reply, result) = channel();
         let job = move || {
-            // Nobody waits for it only when he has died.
+            // Only a caller that has died does not wait for it.
             let _ = reply.send(job());
         };
         self.jobs.send(Box::new(job)).map_err(|_| Defect)?;

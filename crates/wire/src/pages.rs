@@ -134,7 +134,7 @@ impl Batch {
     }
 
     /// Adds a page, joining it to the last run where possible. Pages come in ascending order.
-    /// Answers whether the batch is now full and must be sent before more is added.
+    /// Returns whether the batch is now full and must be sent before more is added.
     pub fn push(&mut self, page: u64, encoding: Encoding) -> bool {
         match self.runs.last_mut() {
             Some(run)

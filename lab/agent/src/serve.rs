@@ -145,7 +145,7 @@ fn pass_on(
     })
 }
 
-/// The lab says nothing while a program runs: what is read is the end of the connection. Answers where to say that the program
+/// The lab says nothing while a program runs: what is read is the end of the connection. Returns where to say that the program
 /// has ended by itself.
 fn kill_with_connection(child: &Child, mut from: TcpStream) -> Arc<AtomicBool> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -105,7 +105,7 @@ impl Tap {
         Self::set_up(fd, interface_name(&request))
     }
 
-    /// Uses a tap that somebody else opened.
+    /// Uses a tap that another program opened.
     ///
     /// # Errors
     /// It is not a tap of the right kind.

@@ -44,7 +44,7 @@ pub enum BackendError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Somebody listens there already.
+    /// Another program listens there already.
     #[error(
         "'{path}' is in use by another process or is not a socket: give the serial port a path of its own"
     )]

@@ -37,7 +37,7 @@ impl Socket {
     /// Listens at `path`. A socket file that a process left behind is replaced.
     ///
     /// # Errors
-    /// Somebody listens there, or the socket cannot be made.
+    /// Another program listens there, or the socket cannot be made.
     pub fn listen(path: &Path) -> Result<Self, BackendError> {
         let failed = |source: io::Error| BackendError::Listen { path: path.into(), source };
         let listener = match UnixListener::bind(path) {

@@ -21,7 +21,7 @@ impl Barrier {
         Self { parties, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Waits until all parties wait. Answers `false` when the barrier was broken.
+    /// Waits until all parties wait. Returns `false` when the barrier was broken.
     pub(super) fn wait(&self) -> bool {
         let mut state = self.lock();
         if state.broken {

@@ -22,7 +22,7 @@ const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after an error of the listener itself, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Somebody who introduced himself.
+/// A connection that has said what it is.
 #[derive(Debug)]
 pub(super) enum Visitor {
     /// A source that wants to migrate.

@@ -17,7 +17,7 @@ const MAX_VISITORS: usize = 128;
 
 /// Where connections are until it is known what they are.
 ///
-/// When it is full, who has been there longest without a word has to go: whoever means it says at once what he is, so that
+/// When it is full, the connection that has been there longest without a word has to go: a source says at once what it is, so that
 /// a crowd of strangers does not keep a source out.
 #[derive(Debug, Default)]
 pub(super) struct Lobby {
@@ -72,7 +72,7 @@ impl Place {
 }
 
 impl Lobby {
-    /// Answers whether the connection was still there.
+    /// Returns whether the connection was still there.
     fn forget(&self, connection: &Arc<Connection>) -> bool {
         let mut silent = self.silent.lock();
         let position = silent.iter().position(|other| Arc::ptr_eq(other, connection));

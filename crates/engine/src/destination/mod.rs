@@ -69,7 +69,7 @@ struct View {
 /// What reaches the migration thread. Numbers tell attempts apart: what belongs to an older one is ignored.
 #[derive(Debug)]
 enum Input {
-    /// Somebody, and his seat.
+    /// A connection that has said what it is, and its seat.
     Visitor(Visitor, Seat),
     Heard(u32, Result<Message, String>),
     ChannelDone(u32, Result<(), String>),
@@ -187,7 +187,7 @@ impl Host {
                 Some(input) => self.take(input),
                 None => self.destination.handle(self.now(), Event::Tick),
             });
-            // Not before the one before is seen off: what is to be done for him would be done to the newcomer.
+            // Not before the one before is over: what is to be done for it would be done to the newcomer.
             if todo.is_empty() {
                 todo.extend(self.see_to_newcomer());
             }

@@ -80,7 +80,7 @@ impl Stage {
         change(&mut self.trail.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Answers whether the call fails.
+    /// Returns whether the call fails.
     fn strikes(&self, call: Call) -> bool {
         let strike =
             self.strike.lock().unwrap_or_else(PoisonError::into_inner).take_if(|(at, _)| *at == call);

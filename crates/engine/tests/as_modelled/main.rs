@@ -75,7 +75,7 @@ const BLOWS: [Blow; 6] = [
 const CALLS: [Call; 7] =
     [Call::Check, Call::Stop, Call::Save, Call::ReleaseDisks, Call::Load, Call::LockDisks, Call::Run];
 
-/// One migration in which `blow` strikes at `call`, and a second one if the machine is still at the source. Answers what was
+/// One migration in which `blow` strikes at `call`, and a second one if the machine is still at the source. Returns what was
 /// seen.
 fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let stage = Stage::new();

@@ -64,7 +64,7 @@ fn seen(world: &World, step: Step) -> Option<Seen> {
     }
 }
 
-/// Follows `trail` through the model, in all ways at once. Answers how many worlds it may have led to.
+/// Follows `trail` through the model, in all ways at once. Returns how many worlds it may have led to.
 ///
 /// # Errors
 /// No way goes on: how much of the trail can be followed.

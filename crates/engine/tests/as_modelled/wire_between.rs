@@ -34,7 +34,7 @@ struct Swallows {
 }
 
 impl Between {
-    /// Answers where a source finds the destination at `to` now.
+    /// Returns where a source finds the destination at `to` now.
     pub(crate) fn start(to: &Address) -> (Self, Address) {
         let Address::Tcp { host, port } = to else { panic!("{to} is no TCP address") };
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened at");

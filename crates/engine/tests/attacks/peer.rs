@@ -49,7 +49,7 @@ impl Peer {
         Self { stream: Box::new(stream), said: 0, greeted: false }
     }
 
-    /// Sends any bytes. Answers whether they could be sent.
+    /// Sends any bytes. Returns whether they could be sent.
     pub(crate) fn throw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }

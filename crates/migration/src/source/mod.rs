@@ -1,6 +1,6 @@
 //! The source's side of a migration, from the first connection to the end.
 //!
-//! [`Source::handle`] takes one event and the time, and answers the actions to carry out, in order. The machine runs at the
+//! [`Source::handle`] takes one event and the time, and returns the actions to carry out, in order. The machine runs at the
 //! source in every state up to [`State::Stopping`], and again after every failure or cancel before *go*.
 
 mod ending;
@@ -155,7 +155,7 @@ pub struct Source {
 
 impl Source {
     /// A new attempt at time zero. `fixed` are the switchover costs to assume until they are measured.
-    /// Answers the machine and the first actions.
+    /// Returns the machine and the first actions.
     #[must_use]
     pub fn start(params: Params, hello: Hello, fixed: FixedCosts) -> (Self, Vec<Action>) {
         let total_pages = hello.blocks.iter().map(|block| block.bytes / crate::PAGE_BYTES).sum();

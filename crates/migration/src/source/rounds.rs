@@ -9,7 +9,7 @@ use crate::{
     stats::bytes_of,
 };
 
-/// A round that went at this share of the bandwidth limit was held back by it: nobody lets through exactly what he is told to.
+/// A round that went at this share of the bandwidth limit was held back by it: no limit lets through exactly as much as it says.
 const HELD_BACK: f64 = 0.9;
 
 impl Source {

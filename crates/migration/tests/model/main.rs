@@ -22,7 +22,7 @@ use stateright::{Checker, HasDiscoveries, Model as _};
 use words::{Packet, Word};
 use world::Model;
 
-/// Explores `model`: everything, or, if `claim` is not to hold, until it is seen not to. Answers which claims were seen not to hold,
+/// Explores `model`: everything, or, if `claim` is not to hold, until it is seen not to. Returns which claims were seen not to hold,
 /// and how it came to that.
 fn explore(name: &str, model: Model, claim: Option<&'static str>) -> HashMap<&'static str, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -219,7 +219,7 @@ impl World {
         self.arrival.todo.extend(actions);
     }
 
-    /// Takes the next input, or notices a deadline. Answers whether there was nothing to do.
+    /// Takes the next input, or notices a deadline. Returns whether there was nothing to do.
     fn destination_idles(&mut self) -> bool {
         let Some(input) = self.arrival.inbox.pop_front() else {
             let Some(deadline) = self.arrival.state.deadline() else { return true };

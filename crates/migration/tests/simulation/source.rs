@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    /// Takes the next input, or notices a deadline. Answers whether there was nothing to do.
+    /// Takes the next input, or notices a deadline. Returns whether there was nothing to do.
     fn source_idles(&mut self) -> bool {
         let now = self.now;
         let Some(attempt) = &mut self.origin.attempt else { return true };

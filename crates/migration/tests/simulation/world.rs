@@ -241,7 +241,7 @@ impl World {
         fails
     }
 
-    /// A step begins: lets faults strike that were waiting for it. Answers whether the side was killed by one.
+    /// A step begins: lets faults strike that were waiting for it. Returns whether the side was killed by one.
     pub(crate) fn strikes(&mut self, side: Side, moment: Moment) -> bool {
         self.steps += 1;
         if self.tracing {

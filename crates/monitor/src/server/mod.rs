@@ -2,7 +2,7 @@
 //!
 //! A client's thread reads, parses, calls the [`Handler`] and writes. Events come from other threads, and reach a client
 //! through its outbox, which is bounded: who does not read is dropped, so that neither the machine nor another client
-//! ever waits for him.
+//! ever waits for it.
 
 mod outbox;
 mod session;
@@ -206,12 +206,12 @@ impl Drop for Leaving {
     }
 }
 
-/// Whether a client simply went away while something was sent to him.
+/// Whether a client simply went away while something was sent to it.
 fn is_departure(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-/// Tells a client why he is not served. He may read it or not: the line fits a fresh socket's buffer, so this never waits.
+/// Tells a client why it is not served. It may read that or not: the line fits a fresh socket's buffer, so this never waits.
 fn refuse(mut stream: UnixStream, why: &str) {
     let line = Reply::err(None, CommandError::generic(why)).to_line();
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&line));

@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// Bytes that may wait for a client. With more, an event drops him: at some 100 bytes an event that is 10 000 of them.
+/// Bytes that may wait for a client. With more, an event drops it: at some 100 bytes an event that is 10 000 of them.
 const MAX_BYTES: usize = 1 << 20;
 /// With this many bytes waiting, a client's commands wait too.
 const CONGESTED_BYTES: usize = 64 << 10;
 
-/// What waits to be sent to one client: replies from his own thread, events from any.
+/// What waits to be sent to one client: replies from its own thread, events from any.
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
@@ -25,7 +25,7 @@ struct Queue {
     sent: usize,
     /// Bytes of all lines that are not sent yet.
     bytes: usize,
-    /// Whether the client gets events: only after his handshake.
+    /// Whether the client gets events: only after its handshake.
     events: bool,
     overflowed: bool,
     ending: bool,

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a client that closed his side, or whose server ends, may take to read what waits for him.
+/// How long a client that closed its side, or whose server ends, may take to read what waits for it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One client, from greeting to end.
@@ -52,7 +52,7 @@ impl Session {
         }
     }
 
-    /// Serves the client until he leaves, or the server ends. An error says why he was dropped.
+    /// Serves the client until it leaves, or the server ends. An error says why it was dropped.
     pub(super) fn run(mut self) -> io::Result<()> {
         self.outbox.reply(Greeting { qmp: GreetingBody::default() }.to_line());
         loop {
@@ -61,7 +61,7 @@ impl Session {
             self.outbox.send(&self.stream)?;
             let condition = self.outbox.condition();
             if condition.overflowed {
-                let desc = "he did not read, and more events were waiting for him than are kept";
+                let desc = "it did not read, and more events were waiting for it than are kept";
                 return Err(io::Error::other(desc));
             }
             if condition.ending {
@@ -118,7 +118,7 @@ impl Session {
         Ok(outcome)
     }
 
-    /// Waits until the client sends, or takes what waits for him, or an event comes; and reads.
+    /// Waits until the client sends, or takes what waits for it, or an event comes; and reads.
     fn wait(&mut self, condition: Condition) -> io::Result<()> {
         let mut interest = PollFlags::empty();
         let reads = !self.ended && !condition.congested;

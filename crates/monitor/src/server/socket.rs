@@ -90,7 +90,7 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> 
     let probe = stream_socket().map_err(failed)?;
     match rustix::net::connect(&probe, address) {
         Err(Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(failed),
-        // Connected, or its queue is full, or it is another kind of socket: somebody lives there.
+        // Connected, or its queue is full, or it is another kind of socket: another process lives there.
         Ok(()) | Err(_) => Err(BindError::InUse { path: path.to_owned() }),
     }
 }

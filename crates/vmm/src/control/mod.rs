@@ -136,7 +136,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes the machine over, or waits for one. Answers the control, and where the process hears that it is to end.
+    /// Takes the machine over, or waits for one. Returns the control, and where the process hears that it is to end.
     ///
     /// # Errors
     /// The thread that starts others cannot be started, or there is no directory for reports as it is asked for.
@@ -192,7 +192,7 @@ impl Control {
     /// Lets the machine run.
     ///
     /// # Errors
-    /// It must not run: it has moved away, is about to, or has ended; or somebody else uses its disks.
+    /// It must not run: it has moved away, is about to, or has ended; or another program uses its disks.
     pub fn resume(&self) -> Result<(), CommandError> {
         let turn = self.turn.lock();
         match self.state() {
@@ -294,7 +294,7 @@ impl Control {
         let _ = self.endings.send(Ending { cause, status });
     }
 
-    /// Asks the process to end, on behalf of somebody who can be told that it must not.
+    /// Asks the process to end, on behalf of a caller that can be told that it must not.
     ///
     /// # Errors
     /// It is not known who has the machine: what is here may be its only copy.

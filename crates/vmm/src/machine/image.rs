@@ -184,7 +184,7 @@ fn why(found: Option<Found>) -> Option<String> {
     Some(why.into())
 }
 
-/// Somebody looks at an image.
+/// An image is being looked at.
 struct Busy(Arc<AtomicBool>);
 
 impl Busy {

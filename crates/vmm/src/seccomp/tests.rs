@@ -13,7 +13,7 @@ use crate::panics;
 /// Set in the process in which a case is tried: its name.
 const CASE: &str = "WHIMBREL_SECCOMP_CASE";
 
-/// Runs `in_child` in a process of its own and answers how that ended; `None` in that process.
+/// Runs `in_child` in a process of its own and returns how that ended; `None` in that process.
 fn in_process_of_its_own(test: &str, in_child: impl FnOnce()) -> Option<Output> {
     if std::env::var(CASE).is_ok_and(|case| case == test) {
         in_child();

@@ -13,7 +13,7 @@ use crate::harness::{Lab, Network, PATIENCE, Spec, Story, Vmm, holds, until};
 
 const NONE: Value = Value::Null;
 
-/// Moves a machine that runs, and answers where it is now.
+/// Moves a machine that runs, and returns where it is now.
 fn hop(lab: &Lab, spec: &Spec, here: &Vmm, story: &mut Story) -> Vmm {
     let there = lab.vacancy(spec);
     here.moves_to(&there, &there.listen());

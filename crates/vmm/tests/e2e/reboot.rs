@@ -7,7 +7,7 @@ use crate::harness::{Kernel, Lab, Spec, Story, Vmm, holds, until};
 
 const NONE: Value = Value::Null;
 
-/// Tries to move, and answers why that is not done. Nothing has moved.
+/// Tries to move, and returns why that is not done. Nothing has moved.
 fn refused(source: &Vmm, destination: &Vmm, uri: &str) -> String {
     source.migrate(uri);
     let why = source.migration_fails();

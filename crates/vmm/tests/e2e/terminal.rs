@@ -86,7 +86,7 @@ impl Session {
         fs::read_to_string(self.lab.path("before")).unwrap()
     }
 
-    /// Waits until the machine has ended, checks that the terminal is as it was, and answers the exit status.
+    /// Waits until the machine has ended, checks that the terminal is as it was, and returns the exit status.
     fn end(mut self) -> i32 {
         let after = until("the machine ends", || {
             fs::read_to_string(self.lab.path("after")).ok().filter(|after| after.ends_with('\n'))

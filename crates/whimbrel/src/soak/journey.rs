@@ -100,7 +100,7 @@ impl Journey<'_> {
         Ok(Proxy::start(&here, there, &self.scenario.faults, processes)?)
     }
 
-    /// Waits for the end of the migration as the source sees it. Answers whether it did not know for a while who has the machine.
+    /// Waits for the end of the migration as the source sees it. Returns whether it did not know for a while who has the machine.
     fn follow(&self, source: &mut Place, destination: &mut Place) -> Result<bool, SoakError> {
         let began = Instant::now();
         let patience = if self.harmed { SOURCE_PATIENCE } else { GOOD_PATIENCE };

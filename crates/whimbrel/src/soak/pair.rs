@@ -245,7 +245,7 @@ impl<'a> Pair<'a> {
 }
 
 impl Guest {
-    /// Waits until the guest has said enough. Answers whether it did in time.
+    /// Waits until the guest has said enough. Returns whether it did in time.
     fn wait(&mut self, interrupt: &Interrupt, enough: impl Fn(&Witness) -> bool) -> Result<bool, SoakError> {
         let deadline = Instant::now() + GUEST_PATIENCE;
         loop {
@@ -311,7 +311,7 @@ fn wall_ms() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Waits for a condition. Answers whether it came about in time.
+/// Waits for a condition. Returns whether it came about in time.
 pub(super) fn wait(
     interrupt: &Interrupt,
     time: Duration,

@@ -30,12 +30,12 @@ impl Vmm {
         self.client().query_migrate().unwrap()
     }
 
-    /// Listens on a TCP port that the kernel chooses, and answers the address to migrate to.
+    /// Listens on a TCP port that the kernel chooses, and returns the address to migrate to.
     pub(crate) fn listen(&self) -> String {
         self.listen_at("tcp:127.0.0.1:0")
     }
 
-    /// Listens there, and answers the address to migrate to.
+    /// Listens there, and returns the address to migrate to.
     pub(crate) fn listen_at(&self, uri: &str) -> String {
         self.command("migrate-incoming", json!({ "uri": uri }));
         let addresses = self.query_migrate().socket_address.expect("a destination says where it listens");

@@ -46,7 +46,7 @@ impl Story {
         self.wait_for("its memory is filled", |report| report.filled);
     }
 
-    /// Waits for `count` reports that are not there yet: the guest runs. Answers the last of them.
+    /// Waits for `count` reports that are not there yet: the guest runs. Returns the last of them.
     pub(crate) fn goes_on(&self, count: usize) -> Report {
         let known = self.reports().len();
         until("the guest goes on", || self.reports().get(known + count - 1).cloned())
@@ -60,7 +60,7 @@ impl Story {
     }
 
     /// Checks that the guest booted once and found nothing wrong: no report is missing or came twice, memory is as it must be,
-    /// and no clock went backwards. Answers the last report.
+    /// and no clock went backwards. Returns the last report.
     pub(crate) fn assert_intact(&self) -> Report {
         self.assert_intact_after(1)
     }

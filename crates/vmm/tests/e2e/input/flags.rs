@@ -7,7 +7,7 @@ use std::{
 
 use crate::harness::{Lab, Spec, run_to_end};
 
-/// Runs the program, which must refuse to, and answers what it said.
+/// Runs the program, which must refuse to, and returns what it said.
 fn refused(flags: &[&str]) -> String {
     let output = run_to_end(flags);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Lab, PATIENCE, Spec, Story, Vmm};
 
-/// Sends bytes on a connection of its own, and answers the first line that comes back after the greeting.
+/// Sends bytes on a connection of its own, and returns the first line that comes back after the greeting.
 fn answer(vmm: &Vmm, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(vmm.monitor_path()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

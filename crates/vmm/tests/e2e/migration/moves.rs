@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::{HugePages, Lab, Spec, Story, Vmm};
 
-/// Moves the machine of `spec` once, to where `uri` says, and answers both sides and what the guest printed.
+/// Moves the machine of `spec` once, to where `uri` says, and returns both sides and what the guest printed.
 fn move_once(lab: &Lab, spec: &Spec, uri: &str, digest: bool) -> (Vmm, Vmm, Story) {
     let (source, destination) = (lab.boot(spec), lab.vacancy(spec));
     let mut story = Story::of(&source);
