@@ -6,7 +6,8 @@
 //!
 //! Restoring is strict: another kind, a version that is not read any more ([`Schema::OLDEST`]), a missing field and a left-over
 //! field are all errors. Schemas
-//! therefore never use `#[serde(default)]`, and always `#[serde(deny_unknown_fields)]`.
+//! therefore never use `#[serde(default)]`, and always `#[serde(deny_unknown_fields)]`. The description of a machine, which is compared
+//! before it moves and from which nothing is made, is the one that passes over what it does not know.
 
 mod envelope;
 mod print;

@@ -15,8 +15,8 @@ mod tests;
 
 pub use disk::{Disk, DiskError, DiskOptions};
 pub use model::{Blk, SERIAL_BYTES};
-pub use probe::{ImageReader, MAX_SAMPLES, Sample, is_another_image};
-pub use state::BlkV1;
+pub use probe::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};
+pub use state::{BlkV1, takes_blocks_of};
 
 /// Bytes of a sector, the unit of all addresses in requests (spec, 5.2.4).
 pub const SECTOR: u64 = 512;

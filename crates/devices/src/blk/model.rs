@@ -11,6 +11,7 @@ use virtio_bindings::{
 use super::{
     BlkV1, Disk, SECTOR, config,
     request::{Target, serve},
+    takes_blocks_of,
 };
 use crate::{
     Invalid, Watch,
@@ -66,7 +67,7 @@ impl Blk {
                 state.capacity_sectors, here.capacity_sectors
             )
         })?;
-        Invalid::unless(here.takes_blocks_of(state.block_bytes), || {
+        Invalid::unless(takes_blocks_of(here.block_bytes, state.block_bytes), || {
             format!(
                 "the guest uses blocks of {} bytes, the image here needs {}: leave the direct option out",
                 state.block_bytes, here.block_bytes

@@ -13,6 +13,8 @@
 //!   milliseconds between the two looks. Blocks that are empty on the source are counted apart: two images that are mostly
 //!   empty are alike in most blocks and still two, and an empty disk that is being formatted is still one.
 //! * An image that nobody may write is the same in every block, or it is another.
+//! * Of a large disk that is young most samples are empty. Then it is also another image if both the first block and the one at
+//!   1 MiB are filled and differ: partition tables and superblocks stand there, which few guests rewrite at all.
 //! * Slow storage makes fewer samples, not another image.
 //!
 //! So a copy with few changes counts as the same image. It is the second net: names, serial numbers and locks are the first.
@@ -46,11 +48,12 @@ const PARTS: u64 = 64;
 /// Samples of one kind, filled or empty, after which no more are looked for.
 const ENOUGH: usize = MAX_SAMPLES / 2;
 /// Samples that must be compared before a majority of them tells anything.
-const TELLING: usize = 4;
+pub const TELLING: usize = 4;
+/// Where partition tables and superblocks are.
+const HEADS: [u64; 2] = [0, 1 << 20];
 
 /// One block of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Sample {
     /// Where it begins, in bytes: a multiple of 4096.
     pub offset: u64,
@@ -79,6 +82,11 @@ pub fn is_another_image(samples: &[Sample], here: &[Option<u64>], read_only: boo
         return differ(&all) > 0;
     }
     let filled: Vec<_> = pairs().filter(|(there, _)| there.is_some()).collect();
+    if filled.len() < TELLING {
+        let heads = samples.iter().zip(here).filter(|(sample, _)| HEADS.contains(&sample.offset));
+        let other = heads.filter(|(sample, here)| sample.sum.is_some() && sample.sum != **here);
+        return other.count() == HEADS.len() || (all.len() >= TELLING && differ(&all) > all.len() / 2);
+    }
     [all, filled].iter().any(|pairs| pairs.len() >= TELLING && differ(pairs) > pairs.len() / 2)
 }
 
@@ -150,7 +158,7 @@ impl ImageReader {
     /// then all over the image, coarsely at first. Of a file with holes the data is looked at.
     fn candidates(&self) -> impl Iterator<Item = u64> {
         let blocks = self.bytes.div_ceil(BLOCK);
-        let special = [0, (1 << 20) / BLOCK, blocks.saturating_sub(1)];
+        let special = [HEADS[0] / BLOCK, HEADS[1] / BLOCK, blocks.saturating_sub(1)];
         let special = special.into_iter().filter(move |block| *block < blocks).map(|block| block * BLOCK);
         let start = move |part: u64| {
             let block = u128::from(blocks) * u128::from(part) / u128::from(PARTS);
@@ -288,6 +296,18 @@ mod tests {
         fill(&image, 0, 2 * MIB, 1);
         fill(&image, 32 * MIB, 2 * MIB, 1);
         assert!(!is_another_image(&samples, &reader(&image).sums_at(&samples, TIME).unwrap(), false));
+    }
+
+    #[test]
+    fn large_young_images_are_told_apart_by_their_beginnings() {
+        let (one, other) = (image(1 << 40), image(1 << 40));
+        fill(&one, 0, 4 * MIB, 1);
+        fill(&other, 0, 4 * MIB, 2);
+        assert_eq!(differ(&one, &other), [true; 2]);
+        // One of the two may have been written meanwhile.
+        let samples = reader(&one).samples(TIME).unwrap();
+        fill(&one, 0, BLOCK, 3);
+        assert!(!is_another_image(&samples, &reader(&one).sums_at(&samples, TIME).unwrap(), false));
     }
 
     #[test]

@@ -28,13 +28,13 @@ impl BlkV1 {
             serial: serial.into(),
         }
     }
+}
 
-    /// Whether a guest that uses blocks of `bytes` bytes can go on with this disk. A larger block is as good: all that the
-    /// guest does is then a multiple of this disk's.
-    #[must_use]
-    pub fn takes_blocks_of(&self, bytes: u32) -> bool {
-        bytes.is_power_of_two() && (self.block_bytes..=1 << 16).contains(&bytes)
-    }
+/// Whether a guest that uses blocks of `bytes` bytes can go on with a disk of `block_bytes`. A larger block is as good: all that
+/// the guest does is then a multiple of the disk's.
+#[must_use]
+pub fn takes_blocks_of(block_bytes: u32, bytes: u32) -> bool {
+    bytes.is_power_of_two() && (block_bytes..=1 << 16).contains(&bytes)
 }
 
 impl Schema for BlkV1 {

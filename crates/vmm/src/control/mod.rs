@@ -121,6 +121,8 @@ pub struct Control {
     vacant: Mutex<Option<Incoming>>,
     /// Why a thread of the machine failed while it was not this side's to stop: it must not run here unseen.
     broken: Mutex<Option<String>>,
+    /// Held by the command that starts a migration.
+    departing: Mutex<()>,
     held_keys: HeldKeys,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
@@ -179,6 +181,7 @@ impl Control {
             keep,
             vacant: Mutex::new(vacant),
             broken: Mutex::default(),
+            departing: Mutex::default(),
             held_keys: HeldKeys::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
@@ -280,6 +283,8 @@ impl Control {
                 "Half of the machine is reset, it is stopped until it is reset again: {reason}"
             )));
         }
+        // Whatever was broken was made anew.
+        self.broken.lock().take();
         if self.state() == RunState::InternalError {
             self.set(RunState::Paused);
         }

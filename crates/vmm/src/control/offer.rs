@@ -6,7 +6,6 @@ use crate::{Incoming, MachineDescription, launcher::Launcher, machine::ImageClue
 
 /// What a source says of its machine in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Offer {
     pub(super) machine: MachineDescription,
     pub(super) images: ImageClues,

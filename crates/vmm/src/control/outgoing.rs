@@ -34,13 +34,15 @@ impl Control {
 
     /// Starts moving the machine to `address`.
     pub(super) fn depart(self: &Arc<Self>, address: Address) -> Result<(), CommandError> {
-        // Before the lock, as storage takes its time: whoever asks about migrations does not wait for it.
-        let (machine, images) = self.to_offer()?;
-        // Held until the attempt is registered: two commands at once start one migration.
-        let mut departure = self.departure.lock();
-        if departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status.is_under_way()) {
+        // Held until the attempt is registered: two commands at once start one migration, and the first one's.
+        let _departing = self.departing.lock();
+        let under_way = |departure: &Departure| departure.handle.snapshot().status.is_under_way();
+        if self.departure.lock().as_ref().is_some_and(under_way) {
             return Err(CommandError::generic("There's a migration process in progress"));
         }
+        // Without the other lock, as storage takes its time: whoever asks about migrations does not wait for it.
+        let (machine, images) = self.to_offer()?;
+        let mut departure = self.departure.lock();
         match self.state() {
             RunState::Running | RunState::Paused | RunState::Prelaunch => {}
             state => return Err(CommandError::generic(super::why_it_may_not_run(state))),
@@ -123,11 +125,13 @@ impl Control {
         Arc::new(self.launcher.clone())
     }
 
-    /// No migration is under way that could let the machine run again: from here on that is the operator's business.
-    fn stays(&self) {
+    /// No migration is under way that could let the machine run again: from here on that is the operator's business. A machine
+    /// that broke meanwhile wants to be reset first.
+    pub(super) fn stays(&self) {
         let _turn = self.turn.lock();
         if self.state() == RunState::FinishMigrate {
-            self.set(RunState::Paused);
+            let broken = self.broken.lock().take();
+            self.set(if broken.is_some() { RunState::InternalError } else { RunState::Paused });
         }
     }
 

@@ -80,6 +80,21 @@ fn a_machine_that_breaks_while_it_is_handed_over_does_not_run_on_unseen() {
 }
 
 #[test]
+fn a_machine_that_broke_and_could_not_be_taken_back_wants_to_be_reset_before_it_runs() {
+    let Some((control, _heard)) = machine(|_| {}) else { return };
+    let leaving = leaving(&control);
+    assert!(leaving.stop().unwrap());
+    control.hear(MachineEvent::Failed { thread: "disk0".into(), reason: "on purpose".into() });
+    // As when its disks could not be locked again: the engine has given up.
+    control.stays();
+    is_truly(&control, RunState::InternalError);
+    control.resume().unwrap_err();
+    control.reset(ShutdownCause::HostQmpSystemReset).unwrap();
+    control.resume().unwrap();
+    is_truly(&control, RunState::Running);
+}
+
+#[test]
 fn a_reset_that_the_guest_wants_while_it_is_handed_over_is_done_where_it_runs_on() {
     let Some((control, heard)) = machine(|_| {}) else { return };
     let leaving = leaving(&control);

@@ -21,7 +21,6 @@ pub(crate) struct BootImage {
 
 /// What a machine boots, as both sides of a migration compare it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct BootDescription {
     /// The kernel.
     pub kernel: FileDescription,
@@ -33,7 +32,6 @@ pub struct BootDescription {
 
 /// The contents of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileDescription {
     /// Where it is on its host. For messages: what counts is what is in it.
     pub path: String,
@@ -129,7 +127,8 @@ fn said(file: &FileDescription) -> String {
 /// A text that a peer chose, as much of it as a message has room for.
 fn clipped(text: &str) -> String {
     const SHOWN: usize = 256;
-    let mut shown: String = text.chars().take(SHOWN).collect();
+    let printable = |letter: char| if letter.is_control() { '?' } else { letter };
+    let mut shown: String = text.chars().take(SHOWN).map(printable).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }

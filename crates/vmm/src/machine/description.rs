@@ -3,7 +3,7 @@
 use config::{Config, Identity};
 use devices::{
     balloon::Balloon,
-    blk::{Blk, BlkV1},
+    blk::{Blk, BlkV1, takes_blocks_of},
     i8042::I8042V1,
     input::Keyboard,
     net::{Mac, Net},
@@ -35,7 +35,6 @@ use crate::{
 /// Guest memory and which devices there are, with the forms of their states, stand in the handshake itself, where the engine
 /// compares them: each difference is told once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct MachineDescription {
     /// What the machine is called.
     pub name: String,
@@ -52,7 +51,7 @@ pub struct MachineDescription {
     /// Bytes of a vCPU's XSAVE area.
     pub xsave_bytes: u32,
     /// The disks in their order, as the guest knows them.
-    pub disks: Vec<BlkV1>,
+    pub disks: Vec<DiskDescription>,
     /// The permanent addresses of the network cards, in their order.
     pub macs: Vec<Mac>,
     /// The devices in the order of their states, vCPUs first.
@@ -63,7 +62,6 @@ pub struct MachineDescription {
 
 /// One device, and the form of its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DeviceDescription {
     /// Id of the device.
     pub id: String,
@@ -77,9 +75,21 @@ pub struct DeviceDescription {
     pub virtio: Option<VirtioDescription>,
 }
 
+/// A disk, as the guest knows it: what is in its state ([`BlkV1`]), but to be compared with a later release's too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskDescription {
+    /// Size in sectors of 512 bytes.
+    pub capacity_sectors: u64,
+    /// Logical block size in bytes.
+    pub block_bytes: u32,
+    /// The guest must not write.
+    pub read_only: bool,
+    /// What the guest reads as the disk's serial number.
+    pub serial: String,
+}
+
 /// What a virtio device offers its driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct VirtioDescription {
     /// The features, those of the transport included.
     pub features: u64,
@@ -118,7 +128,7 @@ impl MachineDescription {
             msrs: board.processor.msrs.clone(),
             tsc_khz: board.processor.tsc_khz,
             xsave_bytes: u32::try_from(board.hypervisor.xsave_bytes).unwrap_or(u32::MAX),
-            disks: resources.disks.iter().map(|open| BlkV1::of(&open.disk, &open.serial)).collect(),
+            disks: resources.disks.iter().map(|open| BlkV1::of(&open.disk, &open.serial).into()).collect(),
             macs: resources.nets.iter().map(|net| net.mac).collect(),
             devices: devices(cpus, resources, extras),
             boot: boot.map(BootImage::describe),
@@ -233,6 +243,12 @@ fn devices(cpus: u8, resources: &HostResources, extras: Extras) -> Vec<DeviceDes
     devices
 }
 
+impl From<BlkV1> for DiskDescription {
+    fn from(BlkV1 { capacity_sectors, block_bytes, read_only, serial }: BlkV1) -> Self {
+        Self { capacity_sectors, block_bytes, read_only, serial }
+    }
+}
+
 fn device<S: Schema>(id: &str) -> DeviceDescription {
     DeviceDescription {
         id: id.into(),
@@ -250,7 +266,7 @@ fn virtio<D: VirtioDevice>(id: &str, features: u64) -> DeviceDescription {
 }
 
 /// Why a disk cannot go on as this one: what [`Blk::restore`] would refuse.
-fn disk_reasons(index: usize, theirs: &BlkV1, ours: &BlkV1) -> Vec<String> {
+fn disk_reasons(index: usize, theirs: &DiskDescription, ours: &DiskDescription) -> Vec<String> {
     let mut reasons = Vec::new();
     if theirs.serial != ours.serial {
         reasons.push(format!(
@@ -272,7 +288,7 @@ fn disk_reasons(index: usize, theirs: &BlkV1, ours: &BlkV1) -> Vec<String> {
             "Disk 'disk{index}' is read-only {which} and not on the other side: give both sides the same option"
         ));
     }
-    if !ours.takes_blocks_of(theirs.block_bytes) {
+    if !takes_blocks_of(ours.block_bytes, theirs.block_bytes) {
         reasons.push(format!(
             "The guest uses blocks of {} bytes on disk 'disk{index}', the image here needs {}: leave the direct option out",
             theirs.block_bytes, ours.block_bytes

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devices::blk::{ImageReader, MAX_SAMPLES, Sample, is_another_image};
+use devices::blk::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};
 use serde::{Deserialize, Serialize};
 
 use super::resources::{HostResources, OpenDisk};
@@ -34,7 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a source tells of the images of its machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ImageClues {
     /// Names its host, or rather the run of its kernel: locks of files are seen by everyone on it. `None`: not known.
     host: Option<String>,
@@ -44,7 +43,6 @@ pub(crate) struct ImageClues {
 
 /// What a source tells of one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ImageClue {
     /// The mark of its lock, if it is locked.
     mark: Option<i64>,
@@ -165,7 +163,13 @@ impl Image {
             _ if samples.len() > MAX_SAMPLES => Found::NotTold,
             Err(_) => Found::Unreadable,
             Ok(here) if is_another_image(samples, &here, self.read_only) => Found::OtherContents,
-            Ok(_) => Found::Same,
+            Ok(here) => {
+                if !self.read_only && here.len() < TELLING {
+                    let path = self.lock.path().display();
+                    tracing::warn!(image = %path, "too few blocks could be compared to tell this image from another");
+                }
+                Found::Same
+            }
         }
     }
 }
@@ -176,7 +180,9 @@ fn why(found: Option<Found>) -> Option<String> {
         Some(Found::AnotherFile) => {
             "is another file than the one that the source has locked on this same host"
         }
-        Some(Found::OtherContents) => "has other contents than the source's",
+        Some(Found::OtherContents) => {
+            "has other contents than the source's (if its guest is just rewriting all of it, try again)"
+        }
         Some(Found::NotTold) => "cannot be compared, as the source could not read its own in time",
         Some(Found::Unreadable) => "cannot be compared, as it cannot be read here",
         None => "cannot be compared, as it does not answer in time here",
