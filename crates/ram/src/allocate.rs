@@ -36,19 +36,19 @@ pub struct BlockLayout {
 
 /// One range of guest memory, mapped into this process.
 pub struct Block {
-    layout: BlockLayout,
-    host: NonNull<u8>,
+    pub(crate) layout: BlockLayout,
+    pub(crate) host: NonNull<u8>,
 }
 
 /// The memory of one machine. Cheap to clone: all clones are the same memory, which is freed with the last of them.
 #[derive(Clone)]
 pub struct Ram {
-    blocks: std::sync::Arc<[Block]>,
-    memory: GuestMemory,
-    backing: Backing,
+    pub(crate) blocks: std::sync::Arc<[Block]>,
+    pub(crate) memory: GuestMemory,
+    pub(crate) backing: Option<Backing>,
 }
 
-/// Why guest memory could not be had.
+/// Why guest memory could not be had, or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RamError {
     /// The host has no such memory.
@@ -68,6 +68,37 @@ pub enum RamError {
     /// The layout cannot be mapped: sizes or addresses that are not page multiples, or that overlap.
     #[error("Guest memory layout is not possible: {0}")]
     Layout(String),
+    /// The caller's memory has no region at all.
+    #[error("Guest memory has no region: give it at least one")]
+    NoRegion,
+    /// The caller's memory has another number of regions than there are names.
+    #[error(
+        "Guest memory has {regions} regions and {names} names: give each region one name, in the order of addresses"
+    )]
+    Names {
+        /// Regions of the memory.
+        regions: usize,
+        /// Names that were given.
+        names: usize,
+    },
+    /// Two regions of the caller's memory have the same name.
+    #[error("Two regions of guest memory are named '{name}': give each a name of its own")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// A region of the caller's memory cannot be moved.
+    #[error("Region '{name}' of guest memory ({bytes} bytes at {guest_address:#x}) cannot be used: {reason}")]
+    Region {
+        /// Name of the region.
+        name: String,
+        /// First guest-physical address.
+        guest_address: u64,
+        /// Size in bytes.
+        bytes: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 impl Ram {
@@ -83,13 +114,13 @@ impl Ram {
             layout: layout.clone(),
             host: NonNull::new(region.as_ptr()).expect("mmap does not return null"),
         });
-        Ok(Self { blocks: blocks.collect(), memory, backing })
+        Ok(Self { blocks: blocks.collect(), memory, backing: Some(backing) })
     }
 
     /// No memory: what a machine has between two others, when the old memory is to be gone before there is new.
     #[must_use]
-    pub fn none(backing: Backing) -> Self {
-        Self { blocks: std::sync::Arc::new([]), memory: GuestMemory::new(), backing }
+    pub fn none() -> Self {
+        Self { blocks: std::sync::Arc::new([]), memory: GuestMemory::new(), backing: None }
     }
 
     /// The blocks, in the order of their guest-physical addresses.
@@ -104,9 +135,9 @@ impl Ram {
         &self.memory
     }
 
-    /// What the memory is made of.
+    /// What the memory is made of; `None` if it is the caller's ([`Self::of`]), or if there is none.
     #[must_use]
-    pub fn backing(&self) -> Backing {
+    pub fn backing(&self) -> Option<Backing> {
         self.backing
     }
 

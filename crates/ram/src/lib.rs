@@ -2,9 +2,10 @@
 //!
 //! This crate does not know KVM, sockets or the migration protocol. KVM's dirty log comes in through [`DirtyLog`].
 //!
-//! Start with [`Ram`] (the memory of one machine), then [`DirtySet`] (what is left to send, fed by a [`DirtyLog`] and by the
+//! Start with [`Ram`] (the memory of one machine, allocated here or made of memory that the caller has), then [`DirtySet`] (what is left to send, fed by a [`DirtyLog`] and by the
 //! VMM's own writes) for the source, and [`Placer`] for the destination.
 
+mod adopt;
 mod allocate;
 mod digest;
 mod dirty_log;
@@ -25,6 +26,9 @@ pub use place::{Placer, Segment};
 pub use populate::Populate;
 pub use touched::Touched;
 pub use zero::is_zero_page;
+
+/// The release of vm-memory whose types this crate takes and returns: two releases of it in one program do not go together.
+pub use vm_memory;
 
 /// Size of a page in bytes. Dirty tracking, placing and the wire all work on 4 KiB pages, however memory is backed:
 /// KVM logs writes at this size even when the host maps 2 MiB pages.

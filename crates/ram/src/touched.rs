@@ -26,8 +26,9 @@ impl Touched {
     /// For the memory of one machine. Where the host cannot tell, all memory counts as touched.
     #[must_use]
     pub fn new(ram: Ram) -> Self {
-        let pagemap =
-            (ram.backing() == Backing::Anonymous).then(|| File::open("/proc/self/pagemap").ok()).flatten();
+        let pagemap = (ram.backing() == Some(Backing::Anonymous))
+            .then(|| File::open("/proc/self/pagemap").ok())
+            .flatten();
         Self { ram, pagemap: pagemap.map(Arc::new), entries: Vec::new() }
     }
 
@@ -39,10 +40,11 @@ impl Touched {
         touched.clear();
         touched.resize(usize::try_from(pages.div_ceil(64)).unwrap_or(0), 0);
         let looked = match self.ram.backing() {
-            Backing::Anonymous => self.look_at_pagemap(block, first_page, pages, touched),
-            Backing::Memfd => self.look_for_data(block, first_page, pages, touched),
-            // Reserved anyway, and hugetlbfs does not tell holes.
-            Backing::Hugetlb2M => Err(io::ErrorKind::Unsupported.into()),
+            Some(Backing::Anonymous) => self.look_at_pagemap(block, first_page, pages, touched),
+            Some(Backing::Memfd) => self.look_for_data(block, first_page, pages, touched),
+            // Huge pages are reserved anyway, and hugetlbfs does not tell holes. Memory of the caller's may be a file that had
+            // contents before anybody touched it.
+            Some(Backing::Hugetlb2M) | None => Err(io::ErrorKind::Unsupported.into()),
         };
         if looked.is_err() {
             touched.fill(u64::MAX);

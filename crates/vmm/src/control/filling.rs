@@ -40,7 +40,7 @@ impl Filling {
 
     /// Starts with fresh memory.
     pub(super) fn begin(&self, ram: &Ram) {
-        if ram.backing() != Backing::Hugetlb2M {
+        if ram.backing() != Some(Backing::Hugetlb2M) {
             return;
         }
         let (ram, threads) = (ram.clone(), at_rest(self.cores));

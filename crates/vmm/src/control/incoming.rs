@@ -208,7 +208,7 @@ impl DestinationMachine for Vacancy {
 
     fn discard(&mut self) -> Result<(), MachineError> {
         // What is there goes first: memory, taps and sockets cannot be had twice.
-        self.ram = Ram::none(self.ram.backing());
+        self.ram = Ram::none();
         let (filling, left) = (self.filling.clone(), (self.machine.take(), self.incoming.take()));
         let (control, keep) = (self.control.upgrade().ok_or(ENDING)?, self.keep.clone());
         let prepared = self.launcher.run(move || {
