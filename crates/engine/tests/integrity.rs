@@ -69,14 +69,14 @@ fn a_write_that_the_dirty_log_missed_is_found_and_the_machine_stays_where_it_is_
     let destination = destination(&loopback(), &machine);
     let params = Params { digest: Digest::Full, channels: 3, ..Params::default() };
     let (_handle, notes) =
-        migrate(Arc::new(Forgetful(machine.clone())), destination.handle.address(), params.clone());
+        migrate(Arc::new(Forgetful(machine.clone())), destination.address(), params.clone());
     let Outcome::Failed(reason) = notes.outcome() else { panic!("a machine that lost a page was run") };
     assert!(reason.contains("The dirty log has missed a write"), "{reason}");
     assert!(reason.contains("ram.low 0x64000–0x64fff"), "{reason}");
     assert!(machine.running.load(Ordering::SeqCst), "it runs on at the source");
 
     // With a log that forgets nothing it moves.
-    let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
+    let (_handle, notes) = migrate(machine.clone(), destination.address(), params);
     assert_arrived_whole(&machine, &destination, &notes);
 }
 
@@ -89,7 +89,7 @@ fn a_busy_machine_is_not_taken_for_a_damaged_one() {
             machine.run(machine::PAGES);
             let destination = destination(&loopback(), &machine);
             let params = Params { digest, channels, ..Params::default() };
-            let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
+            let (_handle, notes) = migrate(machine.clone(), destination.address(), params);
             assert_arrived_whole(&machine, &destination, &notes);
             let attempt = destination.handle.snapshot().attempt.unwrap();
             assert_eq!((attempt.digest, attempt.compared), (digest, Some(Ok(()))));

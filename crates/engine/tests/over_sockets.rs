@@ -22,7 +22,7 @@ fn a_busy_machine_arrives_whole_over_many_channels() {
         machine.run(PAGES);
         let destination = destination(&loopback(), &machine);
         let params = Params { channels, digest: wire::Digest::Full, ..Params::default() };
-        let (handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
+        let (handle, notes) = migrate(machine.clone(), destination.address(), params);
         assert_arrived_whole(&machine, &destination, &notes);
         assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(true));
         let statistics = handle.snapshot().statistics;
@@ -40,7 +40,7 @@ fn a_machine_goes_back_and_forth_over_unix_sockets() {
         machine.run(PAGES / 4);
         let destination = destination(&Address::Unix(folder.path().join(format!("{hop}.sock"))), &machine);
         let params = Params { digest: wire::Digest::Full, ..Params::default() };
-        let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
+        let (_handle, notes) = migrate(machine.clone(), destination.address(), params);
         machine = assert_arrived_whole(&machine, &destination, &notes);
     }
 }
@@ -50,7 +50,7 @@ fn a_paused_machine_moves_and_stays_paused() {
     let machine = Machine::new(ram(), 0);
     machine.fill();
     let destination = destination(&loopback(), &machine);
-    let (_handle, notes) = migrate(machine.clone(), destination.handle.address(), Params::default());
+    let (_handle, notes) = migrate(machine.clone(), destination.address(), Params::default());
     assert_arrived_whole(&machine, &destination, &notes);
     assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(false));
 }
@@ -62,7 +62,7 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     machine.run(PAGES);
     let destination = destination(&loopback(), &machine);
     let slow = Params { max_bandwidth: 2_000_000, ..Params::default() };
-    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), slow);
+    let (handle, notes) = migrate(machine.clone(), destination.address(), slow);
     while handle.snapshot().sent_bytes == 0 {
         std::thread::yield_now();
     }
@@ -75,7 +75,7 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     let (notes, _handle) = loop {
         let (handle, notes) = migrate(
             machine.clone(),
-            destination.handle.address(),
+            destination.address(),
             Params { digest: wire::Digest::Full, ..Params::default() },
         );
         match notes.outcome() {
@@ -93,7 +93,7 @@ fn pause_before_switchover_waits_for_the_word() {
     machine.run(64);
     let destination = destination(&loopback(), &machine);
     let params = Params { pause_before_switchover: true, ..Params::default() };
-    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), params);
+    let (handle, notes) = migrate(machine.clone(), destination.address(), params);
     while handle.snapshot().status != Status::PreSwitchover {
         std::thread::yield_now();
     }
@@ -108,7 +108,7 @@ fn lifting_the_bandwidth_limit_takes_effect_at_once() {
     machine.fill();
     let destination = destination(&loopback(), &machine);
     let slow = Params { max_bandwidth: 1000, ..Params::default() };
-    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), slow);
+    let (handle, notes) = migrate(machine.clone(), destination.address(), slow);
     while handle.snapshot().status != Status::Active {
         std::thread::yield_now();
     }

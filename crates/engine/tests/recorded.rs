@@ -46,7 +46,7 @@ fn a_source_of_each_released_version_moves_its_machine_here() {
         let destination = destination(&loopback(), &machine);
         // The recorded source has let go of it before it said *complete*.
         machine.release_disks().unwrap();
-        let address = destination.handle.address().clone();
+        let address = destination.address().clone();
         let mut control = connect(&address);
         let mut channels = Vec::new();
         for (index, part) in split(&recording.control[0]).into_iter().enumerate() {
@@ -162,7 +162,7 @@ impl Recording {
 fn record() -> Recording {
     let machine = small_machine();
     let destination = destination(&loopback(), &machine);
-    let there = destination.handle.address().clone();
+    let there = destination.address().clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let between = thread::spawn(move || {

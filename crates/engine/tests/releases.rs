@@ -33,7 +33,7 @@ fn any_two_releases_migrate_or_refuse_each_other_by_name() {
             let machine = Machine::new(ram_of(64), 10);
             let destination = destination_as(&theirs, &loopback(), &machine);
             let params = Params { channels: 2, ..Params::default() };
-            let (handle, notes) = migrate_as(&ours, machine.clone(), destination.handle.address(), params);
+            let (handle, notes) = migrate_as(&ours, machine.clone(), destination.address(), params);
             let common = ours.newest.min(theirs.newest);
             if common >= ours.oldest && common >= theirs.oldest {
                 assert_arrived_whole(&machine, &destination, &notes);

@@ -77,6 +77,39 @@ impl Connection {
         remote.dial(timeout).map_err(|source| TransportError::Connect { address: remote.to_string(), source })
     }
 
+    /// A connection over a socket that the caller has, of either side: `TcpStream`, `UnixStream` or a descriptor. It is made
+    /// blocking, and time-outs and options that it has are replaced. A copy of the descriptor that is kept elsewhere must not be
+    /// read, written or changed any more.
+    ///
+    /// # Errors
+    /// It is no connected stream socket, or neither TCP nor unix.
+    pub fn from_socket(socket: impl Into<OwnedFd>) -> Result<Self, TransportError> {
+        Self::of(socket.into()).map_err(TransportError::Socket)
+    }
+
+    fn of(socket: OwnedFd) -> io::Result<Self> {
+        if sockopt::socket_type(&socket)? != net::SocketType::STREAM {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "not a stream socket"));
+        }
+        // Fails if it is not connected.
+        net::getpeername(&socket)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, None)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, None)?;
+        match sockopt::socket_domain(&socket)? {
+            net::AddressFamily::UNIX => {
+                let stream = UnixStream::from(socket);
+                stream.set_nonblocking(false)?;
+                Self::unix(stream)
+            }
+            net::AddressFamily::INET | net::AddressFamily::INET6 => {
+                let stream = TcpStream::from(socket);
+                stream.set_nonblocking(false)?;
+                Self::tcp(stream)
+            }
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "neither TCP nor unix")),
+        }
+    }
+
     pub(crate) fn unix(stream: UnixStream) -> io::Result<Self> {
         Self::unix_that_dies_after(DEAD_AFTER, stream)
     }
@@ -248,6 +281,39 @@ mod tests {
         assert_eq!(source.kind(), io::ErrorKind::TimedOut);
         drop(waiting);
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_socket_of_the_callers_becomes_a_blocking_connection() {
+        let (here, there) = UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        here.set_read_timeout(Some(Duration::from_nanos(1000))).unwrap();
+        let connection = Connection::from_socket(here).unwrap();
+        std::thread::scope(|scope| {
+            let receiving = scope.spawn(|| {
+                let mut byte = [0];
+                connection.receive(&mut byte).map(|()| byte)
+            });
+            Connection::from_socket(there).unwrap().send(&[7]).unwrap();
+            assert_eq!(receiving.join().unwrap().unwrap(), [7]);
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialled = Connection::from_socket(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let accepted = Connection::from_socket(listener.accept().unwrap().0).unwrap();
+        dialled.unwrap().send(&[8]).unwrap();
+        let mut byte = [0];
+        accepted.receive(&mut byte).unwrap();
+        assert_eq!(byte, [8]);
+    }
+
+    #[test]
+    fn what_is_no_connected_stream_is_no_connection() {
+        let refused = |socket: OwnedFd| {
+            assert!(matches!(Connection::from_socket(socket), Err(TransportError::Socket(_))));
+        };
+        refused(std::net::TcpListener::bind("127.0.0.1:0").unwrap().into());
+        refused(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
+        refused(std::fs::File::open("/dev/null").unwrap().into());
     }
 
     #[test]

@@ -1,17 +1,24 @@
 //! Connections between the two sides: dialling, accepting, sending and receiving, pacing to a bandwidth.
 //!
+//! A program can bring sockets of its own: [`Connection::from_socket`] takes one, and the traits [`Dial`] and [`Accept`] are where
+//! the connections of a migration come from. [`Dialler`] and [`Listener`] are what they are for addresses.
+//!
 //! What the bytes mean is none of this crate's business. Connections are blocking; [`Connection::shutdown`] from another
 //! thread ends every call that is waiting on one.
 
+mod accept;
 mod connection;
+mod dial;
 mod listener;
 mod pacer;
 mod reach;
 mod vectored;
 
+pub use accept::{Accept, Stopper};
 pub use address::Address;
 pub use connection::Connection;
-pub use listener::{Listener, Stopper};
+pub use dial::{Dial, Dialler};
+pub use listener::Listener;
 pub use pacer::Pacer;
 pub use reach::Reach;
 pub use vectored::Piece;
@@ -56,6 +63,9 @@ pub enum TransportError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A socket that the caller brought cannot be used.
+    #[error("The socket cannot carry a migration: it must be a connected stream socket, TCP or unix")]
+    Socket(#[source] io::Error),
     /// The other side closed the connection.
     #[error("The other side closed the connection")]
     Closed,

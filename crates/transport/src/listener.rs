@@ -11,7 +11,7 @@ use std::{
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use crate::{Address, Connection, Reach, TransportError, reach::resolve};
+use crate::{Accept, Address, Connection, Reach, Stopper, TransportError, reach::resolve};
 
 /// Accepts connections at an address until it is stopped.
 #[derive(Debug)]
@@ -20,10 +20,6 @@ pub struct Listener {
     address: Address,
     stop: Arc<OwnedFd>,
 }
-
-/// Stops a [`Listener`] from another thread.
-#[derive(Clone, Debug)]
-pub struct Stopper(Arc<OwnedFd>);
 
 #[derive(Debug)]
 enum Socket {
@@ -66,11 +62,16 @@ impl Listener {
         Ok(Self { socket, address, stop: Arc::new(stop) })
     }
 
-    /// Waits for the next connection.
-    ///
-    /// # Errors
-    /// [`TransportError::Stopped`] after [`Stopper::stop`]. A connection that is gone before it is accepted is no error.
-    pub fn accept(&self) -> Result<Connection, TransportError> {
+    /// The address that is listened on, with the port that the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Accept for Listener {
+    /// A connection that is gone before it is accepted is no error.
+    fn accept(&self) -> Result<Connection, TransportError> {
         loop {
             let mut fds = [
                 PollFd::new(&self.socket, PollFlags::IN),
@@ -91,24 +92,16 @@ impl Listener {
         }
     }
 
-    /// The address that is listened on, with the port that the kernel chose.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
+    fn stopper(&self) -> Stopper {
+        let stop = self.stop.clone();
+        Stopper::new(move || {
+            // Fails only when the counter is full, and then it is stopped already.
+            let _ = rustix::io::write(&*stop, &1_u64.to_ne_bytes());
+        })
     }
 
-    /// A handle that ends [`Self::accept`], now and for ever.
-    #[must_use]
-    pub fn stopper(&self) -> Stopper {
-        Stopper(self.stop.clone())
-    }
-}
-
-impl Stopper {
-    /// Stops the listener. May be called many times.
-    pub fn stop(&self) {
-        // Fails only when the counter is full, and then it is stopped already.
-        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    fn place(&self) -> String {
+        self.address.to_string()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use transport::{Connection, Listener, TransportError};
+use transport::{Accept, Connection, TransportError};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
 
 use super::lobby::{Lobby, Place, Seat};
@@ -37,14 +37,14 @@ pub(super) enum Visitor {
 pub(super) type Admit = Arc<dyn Fn(Visitor, Seat) + Send + Sync>;
 
 /// Accepts until the listener is stopped.
-pub(super) fn keep(listener: &Listener, threads: &Arc<dyn Threads>, ours: &Arc<Offer>, admit: &Admit) {
+pub(super) fn keep(listener: &dyn Accept, threads: &Arc<dyn Threads>, ours: &Arc<Offer>, admit: &Admit) {
     let lobby = Arc::new(Lobby::default());
     loop {
         match listener.accept() {
             Ok(connection) => introduce(connection, threads, ours.clone(), admit.clone(), &lobby),
             Err(TransportError::Stopped) => return,
             Err(error) => {
-                tracing::warn!("Accepting on {} failed: {error}", listener.address());
+                tracing::warn!("Accepting on {} failed: {}", listener.place(), chain(&error));
                 std::thread::sleep(ACCEPT_PAUSE);
             }
         }

@@ -18,7 +18,6 @@ pub struct Handle {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Queue<Input>,
     pub(super) stopper: Stopper,
-    pub(super) address: transport::Address,
     /// Disconnected when the thread has ended.
     pub(super) alive: Inbox<()>,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
@@ -42,12 +41,6 @@ pub struct Snapshot {
 }
 
 impl Handle {
-    /// Where it listens, with the port that the kernel chose.
-    #[must_use]
-    pub fn address(&self) -> &transport::Address {
-        &self.address
-    }
-
     /// Gives up the attempt under way, unless the machine runs here already. Sources may come again.
     pub fn cancel(&self) {
         // Fails only when the destination is done.

@@ -23,7 +23,7 @@ use migration::{
 use parking_lot::Mutex;
 use ram::{PageSums, Placer};
 use state::DeviceState;
-use transport::{Connection, Listener, Stopper};
+use transport::{Accept, Connection, Stopper};
 use wire::{Agreed, BlockInfo, Digest, Greeted, Greeting, Hello, Message, Offer, SessionId, StateVersions};
 
 use self::{
@@ -77,13 +77,13 @@ enum Input {
     Stop,
 }
 
-/// Waits for sources at `listener`, and takes the first machine in that arrives whole. `offer` is what this side can do.
+/// Waits for sources that come through `listener` (a [`transport::Listener`], or an [`Accept`] of the caller's), and takes the first machine in that arrives whole. `offer` is what this side can do.
 ///
 /// # Errors
 /// No threads can be started.
 pub fn listen(
     machine: Box<dyn DestinationMachine>,
-    listener: Listener,
+    listener: impl Accept + 'static,
     offer: Offer,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
@@ -98,14 +98,14 @@ pub fn listen(
 pub fn listen_on(
     threads: &Arc<dyn Threads>,
     machine: Box<dyn DestinationMachine>,
-    listener: Listener,
+    listener: impl Accept + 'static,
     offer: Offer,
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
     let view = Mutex::new(View { status: Status::Setup, ..View::default() });
     let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view });
     let (queue, inbox) = unbounded();
-    let (stopper, address) = (listener.stopper(), listener.address().clone());
+    let stopper = listener.stopper();
     let door_queue = queue.clone();
     let admit: door::Admit = Arc::new(move |visitor, seat| {
         // Nobody is at home when the destination is done.
@@ -147,7 +147,7 @@ pub fn listen_on(
     };
     let thread = threads::spawn(threads, ThreadRole::Migration, "migration", run, failed);
     let thread = thread.inspect_err(|_| stopper.stop())?;
-    Ok(Handle { shared, queue, stopper, address, alive, thread: Mutex::new(Some(thread)) })
+    Ok(Handle { shared, queue, stopper, alive, thread: Mutex::new(Some(thread)) })
 }
 
 /// What the migration thread owns.

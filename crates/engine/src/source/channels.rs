@@ -9,7 +9,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
 use migration::source::Event;
 use ram::{DirtyLog, PageSums, Ram, Touched};
-use transport::{Connection, Pacer};
+use transport::{Connection, Dial, Pacer};
 use wire::{Agreed, Digest, SessionId};
 
 use super::{
@@ -38,6 +38,7 @@ pub(super) struct Channels {
 /// What every channel thread needs.
 pub(super) struct Resources {
     pub(super) threads: Arc<dyn Threads>,
+    pub(super) dial: Arc<dyn Dial>,
     /// Channels go where the control connection goes.
     pub(super) control: Arc<Connection>,
     pub(super) agreed: Agreed,
@@ -91,7 +92,8 @@ impl Channels {
     }
 
     fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
-        let connection = resources.control.dial_again(DIAL_TIMEOUT).map_err(|error| chain(&error))?;
+        let dialled = resources.dial.dial_again(&resources.control, DIAL_TIMEOUT);
+        let connection = dialled.map_err(|error| chain(&error))?;
         let connection = Arc::new(connection);
         let greeted =
             greet::on_channel(&connection, resources.agreed, &resources.release, index, resources.session);

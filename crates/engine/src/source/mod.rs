@@ -25,7 +25,7 @@ use migration::{
 };
 use parking_lot::Mutex;
 use ram::{DirtySet, PageSums, Touched};
-use transport::{Address, Connection, Pacer, Reach};
+use transport::{Connection, Dial, Pacer};
 use wire::{Agreed, BlockInfo, DeviceInfo, Greeted, Hello, Message, Offer, Role, SessionId};
 
 use self::{
@@ -54,17 +54,24 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where to migrate to, and how.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Target {
-    /// Where the destination listens.
-    pub address: Address,
-    /// Which addresses may be used without encryption.
-    pub reach: Reach,
+    /// Makes the connections to the destination.
+    pub dial: Arc<dyn Dial>,
     /// Identifies the attempt; random.
     pub session: SessionId,
     /// What this side can do, and its release.
     pub offer: Offer,
     /// What switchovers have cost so far, if that is known.
     pub fixed_costs: FixedCosts,
+}
+
+impl Target {
+    /// To where `dial` leads, in an attempt that `session` identifies, from a side that can do what `offer` says. What switchovers
+    /// have cost is not known.
+    pub fn new(dial: impl Dial + 'static, session: SessionId, offer: Offer) -> Self {
+        Self { dial: Arc::new(dial), session, offer, fixed_costs: FixedCosts::default() }
+    }
 }
 
 /// What the migration thread and those who ask about it share.
@@ -376,7 +383,7 @@ impl Attempt {
         self.dial += 1;
         let (number, queue, target) = (self.dial, self.queue.clone(), self.target.clone());
         let dial = move || {
-            let dialled = Connection::dial(&target.address, target.reach, DIAL_TIMEOUT);
+            let dialled = target.dial.dial(DIAL_TIMEOUT);
             let greeted = dialled.map_err(|error| chain(&error)).and_then(|connection| {
                 let greeted = greet::exchange(&connection, &target.offer, role, target.session);
                 let greeted = greeted.map_err(|error| chain(&error))?;
@@ -448,6 +455,7 @@ impl Attempt {
         let control = self.control.as_ref().ok_or("There is no control connection")?;
         let resources = channels::Resources {
             threads: self.threads.clone(),
+            dial: self.target.dial.clone(),
             control: control.connection.clone(),
             agreed: control.agreed,
             release: self.target.offer.release.clone(),

@@ -41,10 +41,10 @@ use std::{
 };
 
 use machine::{Call, Here, Nobody, Stage, There, Watch};
-use migration::{FixedCosts, Params};
+use migration::Params;
 use source::Ending;
 use trail::{Seen, follow};
-use transport::{Address, Listener, Reach};
+use transport::{Address, Dialler, Listener, Reach};
 use whimbrel_engine::{destination, source as engine};
 use wire::SessionId;
 use wire_between::Between;
@@ -81,10 +81,10 @@ fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let stage = Stage::new();
     let loopback = Address::Tcp { host: "127.0.0.1".into(), port: 0 };
     let listener = Listener::bind(&loopback, Reach::Loopback).unwrap();
+    let (between, address) = Between::start(listener.address());
     let vacancy = Box::new(There::new(stage.clone()));
     let arrival =
         Arc::new(destination::listen(vacancy, listener, wire::Offer::of("test"), Arc::new(Nobody)).unwrap());
-    let (between, address) = Between::start(arrival.address());
 
     let departure = Arc::new(OnceLock::<engine::Handle>::new());
     let (theirs, handle) = (departure.clone(), arrival.clone());
@@ -104,13 +104,8 @@ fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let start = |session| {
         stage.note(Seen::Starts);
         let params = Params { channels: 1, switchover_timeout: Duration::from_secs(2), ..Params::default() };
-        let target = engine::Target {
-            address: address.clone(),
-            reach: Reach::Loopback,
-            session: SessionId([session; 16]),
-            offer: wire::Offer::of("test"),
-            fixed_costs: FixedCosts::default(),
-        };
+        let dialler = Dialler::new(address.clone(), Reach::Loopback);
+        let target = engine::Target::new(dialler, SessionId([session; 16]), wire::Offer::of("test"));
         engine::start(here.clone(), params, target, Arc::new(Watch(stage.clone()))).unwrap()
     };
     assert!(departure.set(start(1)).is_ok());

@@ -30,7 +30,7 @@ fn migrate_through(plan: Plan, params: Params) -> Run {
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let proxy = Proxy::new(destination.handle.address(), plan);
+    let proxy = Proxy::new(destination.address(), plan);
     let (handle, notes) = migrate(machine.clone(), &proxy.address, params);
     let outcome = notes.outcome();
     handle.join();
@@ -173,7 +173,7 @@ fn a_bit_that_flips_in_the_last_copy_of_a_page_is_caught_by_the_digest() {
     machine.halt();
     let destination = destination(&machine);
     let plan = Plan { moment: Moment::Byte(1, 100_000), way: Way::ToDestination, harm: Harm::Flip };
-    let proxy = Proxy::new(destination.handle.address(), plan);
+    let proxy = Proxy::new(destination.address(), plan);
     let params = Params { channels: 1, ..checked() };
     let (_handle, notes) = migrate(machine.clone(), &proxy.address, params);
     let Outcome::Failed(reason) = notes.outcome() else { panic!("damaged memory was run") };

@@ -99,7 +99,7 @@ fn another_machine_is_refused_with_every_reason() {
     other.devices[0].version = 9;
     other.devices.push(DeviceInfo { id: "tape0".into(), kind: "tape".into(), version: 1, oldest: 1 });
     other.description = DeviceState::encode("machine", &CounterV1 { writes: 77 }).unwrap();
-    let (_handle, notes) = migrate(Arc::new(other), destination.handle.address(), checked());
+    let (_handle, notes) = migrate(Arc::new(other), destination.address(), checked());
     let Outcome::Failed(reason) = notes.outcome() else { panic!("it cannot have succeeded") };
     for part in ["Memory differs", "comes in version 9", "'tape0'", "Another kind of machine"] {
         assert!(reason.contains(part), "'{part}' is missing in: {reason}");
@@ -114,7 +114,7 @@ fn another_version_is_refused_and_both_sides_say_why() {
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let address = destination.handle.address();
+    let address = destination.address();
     for (newest, oldest) in [(0, 0), (9, 9), (u16::MAX, 2)] {
         let offer = Offer { newest, oldest, release: "other".into(), ..Offer::of("") };
         // A peer that goes on all the same is not listened to.
@@ -137,7 +137,7 @@ fn a_source_that_goes_away_in_the_middle_of_anything_is_forgotten() {
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let address = destination.handle.address();
+    let address = destination.address();
     let whole = Message::Hello(hello(&machine, new_session(), 1)).encode(0).unwrap();
     for length in (0..whole.len()).step_by(7) {
         let mut source = Peer::connect(address);
@@ -176,7 +176,7 @@ fn a_source_that_stops_in_the_middle_of_a_frame_can_be_cancelled() {
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let mut source = GoodStart::new(destination.handle.address(), &machine, 2);
+    let mut source = GoodStart::new(destination.address(), &machine, 2);
     let run = Run { first_page: 3, pages: 1, encoding: Encoding::Raw };
     let frame = source.channels[0].batch(0, &[run]);
     source.channels[0].throw(&frame);
@@ -194,12 +194,12 @@ fn a_second_source_is_told_to_come_later_and_the_first_arrives() {
     let machine = running_machine();
     let destination = destination(&machine);
     let slow = Params { max_bandwidth: 1 << 20, ..checked() };
-    let (first, notes) = migrate(machine.clone(), destination.handle.address(), slow);
+    let (first, notes) = migrate(machine.clone(), destination.address(), slow);
     while first.snapshot().sent_bytes == 0 {
         std::thread::yield_now();
     }
     let second = running_machine();
-    let (_handle, refused) = migrate(second.clone(), destination.handle.address(), checked());
+    let (_handle, refused) = migrate(second.clone(), destination.address(), checked());
     let Outcome::Failed(reason) = refused.outcome() else { panic!("two machines in one place") };
     assert!(reason.contains("busy"), "{reason}");
     assert!(second.running.load(std::sync::atomic::Ordering::SeqCst));
@@ -213,7 +213,7 @@ fn a_source_that_waits_is_not_displaced_by_what_is_left_of_attempts_that_are_ove
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let address = destination.handle.address();
+    let address = destination.address();
     let first = GoodStart::new(address, &machine, 1);
     let introduce = || {
         let mut source = Peer::connect(address);
@@ -244,7 +244,7 @@ fn channels_that_do_not_belong_are_closed_and_those_that_do_are_not_disturbed() 
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let address = destination.handle.address();
+    let address = destination.address();
     Peer::channel(address, new_session(), 0).wait_for_end();
     let session = new_session();
     let mut control = Peer::connect(address);
@@ -277,7 +277,7 @@ fn the_answer_to_a_question_is_that_the_machine_runs_when_the_link_was_lost_afte
     let machine = running_machine();
     machine.halt();
     let destination = destination(&machine);
-    let address = destination.handle.address();
+    let address = destination.address();
     let mut start = GoodStart::until_ready(address, &machine);
     start.control.say(&Message::Go);
     let session = start.session;
@@ -309,14 +309,14 @@ fn a_question_before_go_gives_the_machine_back() {
     let machine = running_machine();
     machine.halt();
     let destination = destination(&machine);
-    let mut start = GoodStart::until_ready(destination.handle.address(), &machine);
-    let mut source = Peer::connect(destination.handle.address());
+    let mut start = GoodStart::until_ready(destination.address(), &machine);
+    let mut source = Peer::connect(destination.address());
     source.say(&Message::Ask { session: start.session });
     assert!(matches!(source.hear(), Some(Message::NotRunning { .. })));
     // A go that was on its way comes too late.
     start.control.say(&Message::Go);
     start.control.wait_for_end();
-    let mut source = Peer::connect(destination.handle.address());
+    let mut source = Peer::connect(destination.address());
     source.say(&Message::Ask { session: start.session });
     assert!(matches!(source.hear(), Some(Message::NotRunning { .. })), "the answer must stay the same");
     wait_until_free(&destination);
@@ -331,7 +331,7 @@ fn a_source_that_talks_and_does_not_listen_neither_fills_memory_nor_blocks_the_n
     let folder = tempfile::tempdir().unwrap();
     let machine = running_machine();
     let destination = travel::destination(&Address::Unix(folder.path().join("in.sock")), &machine);
-    let mut source = GoodStart::new(destination.handle.address(), &machine, 1);
+    let mut source = GoodStart::new(destination.address(), &machine, 1);
     let before = watch::resident();
     let mut pings = 0;
     // A unix socket holds some hundred kilobytes; then nothing moves until one side gives up.
@@ -353,7 +353,7 @@ fn messages_do_not_pile_up_while_the_machine_is_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let destination = travel::destination(&Address::Unix(folder.path().join("in.sock")), &machine);
     *destination.arrival.must_wait.lock().unwrap() = true;
-    let mut start = GoodStart::new(destination.handle.address(), &machine, 2);
+    let mut start = GoodStart::new(destination.address(), &machine, 2);
     start.send_all(&machine);
     let before = watch::resident();
     let long = Message::Abort { reason: "x".repeat(1 << 20) };
@@ -374,7 +374,7 @@ fn stopping_a_destination_ends_all_its_threads_whatever_the_source_does() {
         let machine = running_machine();
         machine.halt();
         let destination = destination(&machine);
-        let address = destination.handle.address();
+        let address = destination.address();
         let mut source = Peer::connect(address);
         let started = match stage {
             0 => None,

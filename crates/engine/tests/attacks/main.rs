@@ -74,7 +74,7 @@ fn assert_moves_soon(machine: &Arc<Machine>, destination: &Destination) {
 }
 
 fn attempt(machine: &Arc<Machine>, destination: &Destination) -> Arc<Notes> {
-    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), checked());
+    let (handle, notes) = migrate(machine.clone(), destination.address(), checked());
     handle.join();
     notes
 }

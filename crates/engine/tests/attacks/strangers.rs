@@ -11,7 +11,7 @@ use crate::{
 };
 
 fn connect(destination: &Destination) -> TcpStream {
-    let Address::Tcp { host, port } = destination.handle.address() else { panic!("not TCP") };
+    let Address::Tcp { host, port } = destination.address() else { panic!("not TCP") };
     TcpStream::connect((host.as_str(), *port)).unwrap()
 }
 
@@ -75,7 +75,7 @@ fn a_good_migration_gets_past_a_crowd_that_says_nothing() {
     // More than are let in to introduce themselves at once, and all of them stay.
     let mut crowd: Vec<_> = (0..300).map(|_| connect(&destination)).collect();
     let slow = Params { max_bandwidth: 4 << 20, channels: 8, ..checked() };
-    let (handle, notes) = migrate(machine.clone(), destination.handle.address(), slow);
+    let (handle, notes) = migrate(machine.clone(), destination.address(), slow);
     for (_, greeting) in greetings().iter().cycle().take(100) {
         let mut stranger = connect(&destination);
         let _ = stranger.write_all(greeting);

@@ -5,14 +5,15 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use migration::{FixedCosts, Outcome, Params};
-use transport::{Address, Listener, Reach};
+use migration::{Outcome, Params};
+use transport::{Address, Dialler, Listener, Reach};
 use whimbrel_engine::{SourceMachine, destination, source};
 use wire::{Offer, SessionId};
 
 use super::{Arrival, Machine, Notes, Vacancy, pages_of};
 
 pub(crate) struct Destination {
+    address: Address,
     pub(crate) handle: destination::Handle,
     pub(crate) arrival: Arc<Arrival>,
     pub(crate) notes: Arc<Notes>,
@@ -28,8 +29,16 @@ pub(crate) fn destination_as(offer: &Offer, address: &Address, machine: &Machine
     let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
     let vacancy = Vacancy::new(pages_of(&machine.ram), machine.disk.clone(), arrival.clone());
     let listener = Listener::bind(address, Reach::Loopback).unwrap();
+    let address = listener.address().clone();
     let handle = destination::listen(Box::new(vacancy), listener, offer.clone(), notes.clone()).unwrap();
-    Destination { handle, arrival, notes }
+    Destination { address, handle, arrival, notes }
+}
+
+impl Destination {
+    /// Where it listens, with the port that the kernel chose.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
 }
 
 pub(crate) fn loopback() -> Address {
@@ -58,13 +67,8 @@ pub(crate) fn migrate_as(
     params: Params,
 ) -> (source::Handle, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
-    let target = source::Target {
-        address: to.clone(),
-        reach: Reach::Loopback,
-        session: new_session(),
-        offer: offer.clone(),
-        fixed_costs: FixedCosts::default(),
-    };
+    let dialler = Dialler::new(to.clone(), Reach::Loopback);
+    let target = source::Target::new(dialler, new_session(), offer.clone());
     (source::start(machine, params, target, notes.clone()).unwrap(), notes)
 }
 
@@ -75,7 +79,12 @@ pub(crate) fn assert_arrived_whole(
 ) -> Arc<Machine> {
     assert_eq!(notes.outcome(), Outcome::Completed);
     assert_eq!(destination.notes.outcome(), Outcome::Completed);
-    let arrived = destination.arrival.machine.lock().unwrap().clone().unwrap();
+    assert_same(machine, &destination.arrival)
+}
+
+/// What has arrived is what the machine is.
+pub(crate) fn assert_same(machine: &Machine, arrival: &Arrival) -> Arc<Machine> {
+    let arrived = arrival.machine.lock().unwrap().clone().unwrap();
     assert!(machine.contents() == arrived.contents(), "memory differs");
     assert_eq!(machine.writes.load(Ordering::SeqCst), arrived.writes.load(Ordering::SeqCst));
     assert!(!machine.disk.two_ran.load(Ordering::SeqCst), "two machines ran at once");

@@ -8,7 +8,7 @@ use migration::{FixedCosts, Outcome, Status, source::Verdict};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
-use transport::{Address, Reach};
+use transport::{Address, Dialler, Reach};
 use wire::{DeviceInfo, SessionId};
 
 use super::{Control, offer::Offer, one_line, query, story};
@@ -53,15 +53,12 @@ impl Control {
             let settings = self.settings.lock();
             (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
         };
-        let target = source::Target {
-            address,
-            reach: self.reach(),
-            session: SessionId(*session.as_bytes()),
-            offer: wire::Offer::of(env!("CARGO_PKG_VERSION")),
-            fixed_costs,
-        };
-        tracing::info!(%session, "Migrating to {}", target.address);
-        let (address, began) = (target.address.to_string(), SystemTime::now());
+        tracing::info!(%session, "Migrating to {address}");
+        let (goes_to, began) = (address.to_string(), SystemTime::now());
+        let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
+        let dialler = Dialler::new(address, self.reach());
+        let mut target = source::Target::new(dialler, SessionId(*session.as_bytes()), offer);
+        target.fixed_costs = fixed_costs;
         let leaving = Arc::new(Leaving { control: self.clone(), machine, images });
         let observer = Arc::new(Watch { control: Arc::downgrade(self) });
         let handle = source::start_on(&self.threads(), leaving, params, target, observer)
@@ -69,7 +66,7 @@ impl Control {
         *departure = Some(Departure {
             handle: Arc::new(handle),
             session: session.to_string(),
-            address,
+            address: goes_to,
             began,
             total_bytes,
         });
