@@ -5,6 +5,10 @@
 //! * [`source::start`] moves its machine to an address, and
 //! * [`destination::listen`] takes a machine in.
 //!
+//! Names of other crates that this needs are names of this one too: guest memory ([`Ram`], [`DirtyLog`]), connections ([`Dial`],
+//! [`Accept`]), saved states ([`DeviceState`], [`Schema`]), parameters and figures ([`Params`], [`Statistics`]). A monitor depends on
+//! this crate alone. `docs/embedding.md` goes through `examples/toy_monitor.rs`, a monitor that does it.
+//!
 //! # Threads
 //! The source has one migration thread (state machine, control connection, device states), one thread that reads the
 //! control connection, and one thread for each page channel, which does everything that concerns a page: clear its dirty bit,
@@ -20,6 +24,16 @@ mod threads;
 
 pub mod destination;
 pub mod source;
+
+pub use migration::{
+    Downtime, FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, source::Verdict,
+};
+pub use ram::{
+    Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, vm_memory,
+};
+pub use state::{DeviceState, Schema, StateError};
+pub use transport::{Accept, Address, Connection, Dial, Dialler, Listener, Reach, Stopper, TransportError};
+pub use wire::{BlockInfo, DeviceInfo, Digest, FrameKind, Hello, Offer, PageCounts, SessionId};
 
 pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
 pub use threads::{PlainThreads, ThreadRole, Threads, catch_panic};

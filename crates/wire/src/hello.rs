@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
-use state::DeviceState;
+use state::{DeviceState, Schema};
 
 use crate::MAX_CHANNELS;
 
@@ -133,6 +133,12 @@ impl Hello {
 }
 
 impl DeviceInfo {
+    /// The device `id`, whose state is an `S`.
+    #[must_use]
+    pub fn of<S: Schema>(id: impl Into<String>) -> Self {
+        Self { id: id.into(), kind: S::KIND.into(), version: S::VERSION, oldest: S::OLDEST }
+    }
+
     /// The version in which the state of this device travels to a destination that reads `reads`.
     ///
     /// # Errors
