@@ -4,7 +4,8 @@ use crate::{Connection, TransportError};
 
 /// Where connections of sources come from. [`Listener`](crate::Listener) is the one for addresses.
 pub trait Accept: Send {
-    /// Waits for the next connection. Called from one thread.
+    /// Waits for the next connection. Called from one thread, which must not wait for a word of the other side: who that is, is found
+    /// out by [`Connection::authenticate`].
     ///
     /// # Errors
     /// [`TransportError::Stopped`] once [`Stopper::stop`] was called, now and for ever. After any other, the engine warns, and

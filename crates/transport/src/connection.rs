@@ -2,11 +2,14 @@ use std::{
     fmt, io,
     net::{SocketAddr, TcpStream},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,12 @@ use rustix::{
     net::{self, sockopt},
 };
 
-use crate::{Address, Reach, TransportError, reach::resolve, vectored};
+use crate::{
+    Address, Piece, Security, TlsError, TransportError, Trust,
+    tls::{self, Stream, StreamError, TlsDestination, TlsSource},
+    trust::resolve,
+    vectored,
+};
 
 /// How long sent data may stay unacknowledged, and a silent peer be probed, before a TCP connection counts as broken; and how long
 /// nothing that is sent may find room before a unix one does.
@@ -28,53 +36,118 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// of the time, with a fifth less CPU (smaller ones cost more in switches than they save). Networks need the kernel's own tuning.
 const LOOPBACK_BUFFER_BYTES: usize = 512 << 10;
 
-/// A stream connection, TCP or unix.
+/// A stream connection, TCP or unix, plain or encrypted.
 #[derive(Debug)]
 pub struct Connection {
-    pub(crate) fd: OwnedFd,
+    fd: OwnedFd,
     stopped: AtomicBool,
     /// Where it goes, if this side dialled.
     remote: Option<Remote>,
+    protection: Protection,
 }
 
-/// What a name led to.
+/// What a name led to, and what connections there are encrypted with.
 #[derive(Clone, Debug)]
-enum Remote {
+struct Remote {
+    place: Place,
+    tls: Option<Arc<TlsSource>>,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
+}
+
+/// What bytes are protected by.
+#[derive(Debug)]
+enum Protection {
+    Nothing,
+    /// Dialled: the handshake is over.
+    Dialled(Box<Stream>),
+    /// Accepted: the handshake is over once there is a stream.
+    Accepted(Arc<TlsDestination>, OnceLock<Box<Stream>>),
 }
 
 impl Connection {
     /// Connects to `address`, waiting at most `timeout`.
     ///
     /// # Errors
-    /// The address is out of `reach`, does not resolve, or nobody answers.
-    pub fn dial(address: &Address, reach: Reach, timeout: Duration) -> Result<Self, TransportError> {
+    /// The address is of another host and nothing protects what is sent there, does not resolve, or nobody answers; or one side
+    /// does not trust the other.
+    pub fn dial(address: &Address, trust: &Trust, timeout: Duration) -> Result<Self, TransportError> {
+        let deadline = Instant::now() + timeout;
         let failed = |source| TransportError::Connect { address: address.to_string(), source };
+        let tls = match trust {
+            Trust::Certified(tls) => Some(Arc::new(TlsSource::load(tls, address)?)),
+            Trust::ThisHost | Trust::Anyone => None,
+        };
         match address {
-            Address::Unix(path) => Remote::Unix(path.clone()).dial(timeout).map_err(failed),
+            Address::Unix(path) => Remote { place: Place::Unix(path.clone()), tls }
+                .dial(deadline)
+                .map_err(|error| error.at(failed)),
             Address::Tcp { host, port } => {
-                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-                for candidate in resolve(address, host, *port, reach)? {
-                    match Remote::Tcp(candidate).dial(timeout) {
+                let mut last = DialError::Io(io::ErrorKind::AddrNotAvailable.into());
+                for candidate in resolve(address, host, *port, trust)? {
+                    match (Remote { place: Place::Tcp(candidate), tls: tls.clone() }).dial(deadline) {
                         Ok(connection) => return Ok(connection),
                         Err(error) => last = error,
                     }
                 }
-                Err(failed(last))
+                Err(last.at(failed))
             }
         }
     }
 
-    /// Connects once more to where this connection goes, waiting at most `timeout`. A name that stands for several hosts is
-    /// not looked up again: both connections go to the same one.
+    /// Connects once more to where this connection goes, waiting at most `timeout`, with the certificates that this one used. A
+    /// name that stands for several hosts is not looked up again: both connections go to the same one.
     ///
     /// # Errors
-    /// Nobody answers, or it was the other side that made this connection.
+    /// Nobody answers, one side does not trust the other any more, or it was the other side that made this connection.
     pub fn dial_again(&self, timeout: Duration) -> Result<Self, TransportError> {
         let remote =
             self.remote.as_ref().ok_or_else(|| TransportError::Broken(io::ErrorKind::NotConnected.into()))?;
-        remote.dial(timeout).map_err(|source| TransportError::Connect { address: remote.to_string(), source })
+        let failed = |source| TransportError::Connect { address: remote.place.to_string(), source };
+        remote.dial(Instant::now() + timeout).map_err(|error| error.at(failed))
+    }
+
+    /// Finds out who the other side of an accepted connection is, which may take `timeout`. Nothing can be sent or received before.
+    /// There is nothing to find out on a connection that is not encrypted, or whose other side is known.
+    ///
+    /// # Errors
+    /// The other side is not trusted, does not trust this one, or takes too long.
+    pub fn authenticate(&self, timeout: Duration) -> Result<(), TransportError> {
+        let Protection::Accepted(tls, stream) = &self.protection else { return Ok(()) };
+        if stream.get().is_some() {
+            return Ok(());
+        }
+        let shaken = tls::as_destination(self.fd.as_fd(), tls, Instant::now() + timeout);
+        let shaken = shaken.map_err(|error| self.unless_stopped(error.into()))?;
+        // Set by another thread meanwhile: that one reads the same bytes, and one of them has failed.
+        let _ = stream.set(Box::new(shaken));
+        Ok(())
+    }
+
+    /// What is known of the encryption and of the other side; `None` where it is not encrypted, or not known yet.
+    #[must_use]
+    pub fn security(&self) -> Option<Security> {
+        self.stream().ok().flatten().map(Stream::security)
+    }
+
+    /// The encrypted stream, if there is one.
+    pub(crate) fn stream(&self) -> Result<Option<&Stream>, TransportError> {
+        match &self.protection {
+            Protection::Nothing => Ok(None),
+            Protection::Dialled(stream) => Ok(Some(stream)),
+            Protection::Accepted(_, stream) => {
+                stream.get().map(|stream| Some(&**stream)).ok_or(TransportError::NotAuthenticated)
+            }
+        }
+    }
+
+    /// What arrives on it is encrypted, and has to be [authenticated](Self::authenticate) first.
+    pub(crate) fn encrypted_for(self, tls: Arc<TlsDestination>) -> Self {
+        Self { protection: Protection::Accepted(tls, OnceLock::new()), ..self }
     }
 
     /// A connection over a socket that the caller has, of either side: `TcpStream`, `UnixStream` or a descriptor. It is made
@@ -117,7 +190,7 @@ impl Connection {
     /// Nothing else ends a call that sends to a process which has stopped reading: within a host there are no probes.
     fn unix_that_dies_after(time: Duration, stream: UnixStream) -> io::Result<Self> {
         stream.set_write_timeout(Some(time))?;
-        Ok(Self { fd: stream.into(), stopped: AtomicBool::new(false), remote: None })
+        Ok(Self::plain(stream.into()))
     }
 
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
@@ -132,7 +205,11 @@ impl Connection {
         sockopt::set_tcp_keepidle(&fd, KEEPALIVE)?;
         sockopt::set_tcp_keepintvl(&fd, KEEPALIVE)?;
         sockopt::set_tcp_user_timeout(&fd, DEAD_AFTER.as_millis() as u32)?;
-        Ok(Self { fd, stopped: AtomicBool::new(false), remote: None })
+        Ok(Self::plain(fd))
+    }
+
+    fn plain(fd: OwnedFd) -> Self {
+        Self { fd, stopped: AtomicBool::new(false), remote: None, protection: Protection::Nothing }
     }
 
     /// Sends all of `bytes`.
@@ -140,7 +217,10 @@ impl Connection {
     /// # Errors
     /// The connection broke or was shut down; how much was sent is not known then.
     pub fn send(&self, bytes: &[u8]) -> Result<(), TransportError> {
-        vectored::send_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
+        match self.stream()? {
+            None => vectored::send_all(self.fd.as_fd(), bytes).map_err(|error| self.explain(error)),
+            Some(stream) => self.send_encrypted(stream, bytes, None),
+        }
     }
 
     /// Sends all of `bytes`, unless the other side takes them too slowly.
@@ -149,7 +229,11 @@ impl Connection {
     /// As [`Self::send`]; also when not all was sent after `patience`. A patience of zero sends what there is room for.
     pub fn send_within(&self, bytes: &[u8], patience: Duration) -> Result<(), TransportError> {
         let deadline = Instant::now() + patience;
-        vectored::send_all_until(self.as_fd(), bytes, deadline).map_err(|error| self.explain(error))
+        match self.stream()? {
+            None => vectored::send_all_until(self.fd.as_fd(), bytes, deadline)
+                .map_err(|error| self.explain(error)),
+            Some(stream) => self.send_encrypted(stream, bytes, Some(deadline)),
+        }
     }
 
     /// Fills `bytes` from the connection.
@@ -157,7 +241,15 @@ impl Connection {
     /// # Errors
     /// [`TransportError::Closed`] at the end of the stream, also when it ends in the middle of `bytes`.
     pub fn receive(&self, bytes: &mut [u8]) -> Result<(), TransportError> {
-        vectored::receive_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
+        let Some(stream) = self.stream()? else {
+            return vectored::receive_all(self.fd.as_fd(), bytes).map_err(|error| self.explain(error));
+        };
+        let mut filled = 0;
+        let received = stream.receive_to(self.fd.as_fd(), bytes.len(), |piece| {
+            bytes[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        });
+        received.map_err(|error| self.explain_stream(error))
     }
 
     /// Sends `head`, then the bytes of all `pieces`, with as few system calls as possible and without a copy in this process.
@@ -168,9 +260,22 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub unsafe fn send_pieces(&self, head: &[u8], pieces: &mut [crate::Piece]) -> Result<(), TransportError> {
-        // SAFETY: the caller's promise.
-        unsafe { vectored::send_pieces(self.as_fd(), head, pieces) }.map_err(|error| self.explain(error))
+    pub unsafe fn send_pieces(&self, head: &[u8], pieces: &mut [Piece]) -> Result<(), TransportError> {
+        let Some(stream) = self.stream()? else {
+            // SAFETY: the caller's promise.
+            return unsafe { vectored::send_pieces(self.fd.as_fd(), head, pieces) }
+                .map_err(|error| self.explain(error));
+        };
+        let (mut head, mut pieces) = (head, pieces);
+        let sent = stream.send_from(self.fd.as_fd(), None, |room| {
+            let first = take_front(&mut head, room);
+            // SAFETY: the caller's promise.
+            let (copied, left) =
+                unsafe { vectored::copy_out(std::mem::take(&mut pieces), &mut room[first..]) };
+            pieces = left;
+            first + copied
+        });
+        sent.map_err(|error| self.explain_stream(error))
     }
 
     /// Receives into all `pieces`, one after the other, straight from the kernel.
@@ -180,9 +285,29 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Self::receive`].
-    pub unsafe fn receive_pieces(&self, pieces: &mut [crate::Piece]) -> Result<(), TransportError> {
-        // SAFETY: the caller's promise.
-        unsafe { vectored::receive_pieces(self.as_fd(), pieces) }.map_err(|error| self.explain(error))
+    pub unsafe fn receive_pieces(&self, pieces: &mut [Piece]) -> Result<(), TransportError> {
+        let Some(stream) = self.stream()? else {
+            // SAFETY: the caller's promise.
+            return unsafe { vectored::receive_pieces(self.fd.as_fd(), pieces) }
+                .map_err(|error| self.explain(error));
+        };
+        let wanted = pieces.iter().map(Piece::bytes).sum();
+        let mut pieces = pieces;
+        let received = stream.receive_to(self.fd.as_fd(), wanted, |bytes| {
+            // SAFETY: the caller's promise.
+            pieces = unsafe { vectored::copy_in(std::mem::take(&mut pieces), bytes) };
+        });
+        received.map_err(|error| self.explain_stream(error))
+    }
+
+    fn send_encrypted(
+        &self,
+        stream: &Stream,
+        mut bytes: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(), TransportError> {
+        let sent = stream.send_from(self.fd.as_fd(), until, |room| take_front(&mut bytes, room));
+        sent.map_err(|error| self.explain_stream(error))
     }
 
     /// Gives up waiting in [`Self::receive`] after `timeout`; `None` waits for ever.
@@ -204,33 +329,86 @@ impl Connection {
 
     /// Ends the connection in both directions, and every call that waits on it. May be called many times.
     pub fn shutdown(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        if !self.stopped.swap(true, Ordering::Relaxed)
+            && let Ok(Some(stream)) = self.stream()
+        {
+            stream.say_farewell(self.fd.as_fd());
+        }
         // Fails only if the other side was faster.
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
     }
 
-    fn explain(&self, error: io::Error) -> TransportError {
-        if self.stopped.load(Ordering::Relaxed) {
-            return TransportError::Stopped;
+    fn explain_stream(&self, error: StreamError) -> TransportError {
+        match error {
+            StreamError::Io(error) => self.explain(error),
+            StreamError::Tls(error) => self.unless_stopped(error.into()),
         }
-        match error.kind() {
+    }
+
+    /// What a call fails with that may have been ended from this side.
+    fn unless_stopped(&self, error: TransportError) -> TransportError {
+        if self.stopped.load(Ordering::Relaxed) { TransportError::Stopped } else { error }
+    }
+
+    fn explain(&self, error: io::Error) -> TransportError {
+        self.unless_stopped(match error.kind() {
             // The second is what a time-out of the socket's own says.
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => TransportError::Slow,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 TransportError::Closed
             }
             _ => TransportError::Broken(error),
+        })
+    }
+}
+
+/// Moves what fits from the front of `bytes` to the front of `room`. Returns how many.
+fn take_front(bytes: &mut &[u8], room: &mut [u8]) -> usize {
+    let (now, rest) = bytes.split_at(bytes.len().min(room.len()));
+    room[..now.len()].copy_from_slice(now);
+    *bytes = rest;
+    now.len()
+}
+
+/// Why a place could not be connected to.
+enum DialError {
+    Io(io::Error),
+    Tls(TlsError),
+}
+
+impl DialError {
+    fn at(self, failed: impl FnOnce(io::Error) -> TransportError) -> TransportError {
+        match self {
+            Self::Io(error) => failed(error),
+            Self::Tls(error) => error.into(),
         }
     }
 }
 
 impl Remote {
-    fn dial(&self, timeout: Duration) -> io::Result<Connection> {
-        let connection = match self {
-            Self::Tcp(address) => Connection::tcp(TcpStream::connect_timeout(address, timeout)?)?,
-            Self::Unix(path) => Connection::unix(connect_unix(path, timeout)?)?,
+    fn dial(&self, deadline: Instant) -> Result<Connection, DialError> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let connection = self.place.dial(timeout).map_err(DialError::Io)?;
+        let protection = match &self.tls {
+            None => Protection::Nothing,
+            Some(tls) => {
+                let stream = tls::as_source(connection.fd.as_fd(), tls, deadline).map_err(DialError::Tls)?;
+                Protection::Dialled(Box::new(stream))
+            }
         };
-        Ok(Connection { remote: Some(self.clone()), ..connection })
+        Ok(Connection { remote: Some(self.clone()), protection, ..connection })
+    }
+}
+
+impl Place {
+    fn dial(&self, timeout: Duration) -> io::Result<Connection> {
+        if timeout.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match self {
+            Self::Tcp(address) => Connection::tcp(TcpStream::connect_timeout(address, timeout)?),
+            Self::Unix(path) => Connection::unix(connect_unix(path, timeout)?),
+        }
     }
 }
 
@@ -246,18 +424,12 @@ fn connect_unix(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-impl fmt::Display for Remote {
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 
@@ -274,7 +446,7 @@ mod tests {
         net::bind(&listener, &net::SocketAddrUnix::new(&path).unwrap()).unwrap();
         net::listen(&listener, 0).unwrap();
         let address = Address::Unix(path);
-        let dial = || Connection::dial(&address, Reach::Loopback, Duration::from_millis(50));
+        let dial = || Connection::dial(&address, &Trust::ThisHost, Duration::from_millis(50));
         let waiting = dial().unwrap();
         let refused = dial().unwrap_err();
         let TransportError::Connect { source, .. } = &refused else { panic!("{refused}") };

@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use address::Address;
 
-use crate::{Connection, Reach, TransportError};
+use crate::{Connection, TransportError, Trust};
 
 /// Makes the connections of a source. [`Dialler`] is the one for addresses.
 ///
@@ -25,20 +25,20 @@ pub trait Dial: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Dialler {
     address: Address,
-    reach: Reach,
+    trust: Trust,
 }
 
 impl Dialler {
-    /// For a destination that listens at `address`, which must be within `reach`.
+    /// For a destination that listens at `address`, with connections as `trust` says. Certificates are read when it is dialled.
     #[must_use]
-    pub fn new(address: Address, reach: Reach) -> Self {
-        Self { address, reach }
+    pub fn new(address: Address, trust: Trust) -> Self {
+        Self { address, trust }
     }
 }
 
 impl Dial for Dialler {
     fn dial(&self, timeout: Duration) -> Result<Connection, TransportError> {
-        Connection::dial(&self.address, self.reach, timeout)
+        Connection::dial(&self.address, &self.trust, timeout)
     }
 
     fn dial_again(&self, control: &Connection, timeout: Duration) -> Result<Connection, TransportError> {

@@ -7,20 +7,26 @@
 //! thread ends every call that is waiting on one.
 
 mod accept;
+mod binding;
 mod connection;
 mod dial;
 mod listener;
 mod pacer;
-mod reach;
+mod tls;
+mod trust;
 mod vectored;
 
 pub use accept::{Accept, Stopper};
 pub use address::Address;
+pub use binding::{PROOF_BYTES, SessionSecret};
 pub use connection::Connection;
 pub use dial::{Dial, Dialler};
 pub use listener::Listener;
 pub use pacer::Pacer;
-pub use reach::Reach;
+pub use tls::{
+    Authz, AuthzError, Certificate, Credentials, FileError, Purpose, Security, Side, Tls, TlsError,
+};
+pub use trust::Trust;
 pub use vectored::Piece;
 
 use std::io;
@@ -30,8 +36,8 @@ use std::io;
 pub enum TransportError {
     /// The address is of another host, and connections are not encrypted.
     #[error(
-        "'{address}' is not on this host, and migration connections are not encrypted: guest memory would be readable \
-         on the network. Use a loopback address or a unix socket, or allow it with --insecure"
+        "'{address}' is not on this host, and without certificates connections are not encrypted: guest memory would be \
+         readable on the network. Give certificates, use a loopback address or a unix socket, or allow it expressly"
     )]
     NotLoopback {
         /// The address as it was given.
@@ -77,6 +83,15 @@ pub enum TransportError {
     /// The connection broke.
     #[error("The connection broke")]
     Broken(#[source] io::Error),
+    /// It cannot be encrypted, or the other side not be trusted.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The other side of an encrypted connection is not known yet.
+    #[error("The other side of the connection is not authenticated")]
+    NotAuthenticated,
+    /// Only an encrypted connection can prove what it belongs to.
+    #[error("The connection is not encrypted, and the session that it is to belong to is")]
+    NotEncrypted,
     /// It was shut down on purpose, from this side.
     #[error("Stopped")]
     Stopped,

@@ -11,7 +11,9 @@ use std::{
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use crate::{Accept, Address, Connection, Reach, Stopper, TransportError, reach::resolve};
+use crate::{
+    Accept, Address, Connection, Stopper, TransportError, Trust, tls::TlsDestination, trust::resolve,
+};
 
 /// Accepts connections at an address until it is stopped.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Listener {
     socket: Socket,
     address: Address,
     stop: Arc<OwnedFd>,
+    /// What connections are encrypted with.
+    tls: Option<Arc<TlsDestination>>,
 }
 
 #[derive(Debug)]
@@ -34,13 +38,17 @@ impl Listener {
     /// A unix socket that a dead process left behind is replaced; one that answers is not.
     ///
     /// # Errors
-    /// The address is out of `reach`, in use, or not allowed.
-    pub fn bind(address: &Address, reach: Reach) -> Result<Self, TransportError> {
+    /// The address is open to other hosts and `trust` is not, it is in use, or not allowed; certificates cannot be used.
+    pub fn bind(address: &Address, trust: &Trust) -> Result<Self, TransportError> {
         let failed = |source| TransportError::Listen { address: address.to_string(), source };
+        let tls = match trust {
+            Trust::Certified(tls) => Some(Arc::new(TlsDestination::load(tls)?)),
+            Trust::ThisHost | Trust::Anyone => None,
+        };
         let socket = match address {
             Address::Tcp { host, port } => {
                 let listener =
-                    TcpListener::bind(resolve(address, host, *port, reach)?.as_slice()).map_err(failed)?;
+                    TcpListener::bind(resolve(address, host, *port, trust)?.as_slice()).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 Socket::Tcp(listener)
             }
@@ -59,7 +67,7 @@ impl Listener {
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| failed(error.into()))?;
         let address = socket.address().map_err(failed)?;
-        Ok(Self { socket, address, stop: Arc::new(stop) })
+        Ok(Self { socket, address, stop: Arc::new(stop), tls })
     }
 
     /// The address that is listened on, with the port that the kernel chose.
@@ -85,7 +93,12 @@ impl Accept for Listener {
                 return Err(TransportError::Stopped);
             }
             match self.socket.accept() {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    return Ok(match &self.tls {
+                        None => connection,
+                        Some(tls) => connection.encrypted_for(tls.clone()),
+                    });
+                }
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(TransportError::Broken(error)),
             }

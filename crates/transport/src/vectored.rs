@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::SendFlags,
+    net::{RecvFlags, SendFlags},
 };
 
 /// A piece of this process's memory to send from or receive into. Laid out as the kernel's `struct iovec`.
@@ -66,7 +66,7 @@ pub(crate) fn send_all_until(fd: BorrowedFd<'_>, mut bytes: &[u8], deadline: Ins
     while !bytes.is_empty() {
         match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(sent) => bytes = &bytes[sent..],
-            Err(Errno::AGAIN) => wait_for_room(fd, deadline)?,
+            Err(Errno::AGAIN) => wait_until(fd, PollFlags::OUT, deadline)?,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -74,13 +74,13 @@ pub(crate) fn send_all_until(fd: BorrowedFd<'_>, mut bytes: &[u8], deadline: Ins
     Ok(())
 }
 
-fn wait_for_room(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+fn wait_until(fd: BorrowedFd<'_>, wanted: PollFlags, deadline: Instant) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&timeout)) {
+    match poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -97,6 +97,71 @@ pub(crate) fn receive_all(fd: BorrowedFd<'_>, mut bytes: &mut [u8]) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// Receives into `bytes` as much as there is, at least a byte; 0 at the end of the stream.
+pub(crate) fn receive_some(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(fd, &mut *bytes) {
+            Err(Errno::INTR) => {}
+            received => return Ok(received?),
+        }
+    }
+}
+
+/// As [`receive_some`], or gives up at `deadline`.
+pub(crate) fn receive_some_until(
+    fd: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    deadline: Instant,
+) -> io::Result<usize> {
+    loop {
+        match rustix::net::recv(fd, &mut *bytes, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => wait_until(fd, PollFlags::IN, deadline)?,
+            Err(Errno::INTR) => {}
+            received => return Ok(received?.0),
+        }
+    }
+}
+
+/// Copies from the front of `pieces` until `bytes` is full or nothing is left. Returns how many bytes, and what is left.
+///
+/// # Safety
+/// The pieces are mapped. Others may write them meanwhile; what is copied is then some mixture of old and new.
+pub(crate) unsafe fn copy_out<'p>(mut pieces: &'p mut [Piece], bytes: &mut [u8]) -> (usize, &'p mut [Piece]) {
+    let mut copied = 0;
+    while let Some(piece) = pieces.first() {
+        let now = piece.bytes.min(bytes.len() - copied);
+        if now == 0 && piece.bytes > 0 {
+            break;
+        }
+        // SAFETY: the piece is mapped by the caller's promise, and `bytes` has room for `now` more. They do not overlap: `bytes` is
+        // borrowed for this call alone. Whoever writes the piece meanwhile is the guest or a device of it, outside of what this
+        // program's own references promise; the copy is of bytes, of which every value is valid.
+        unsafe { piece.address.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr().add(copied), now) };
+        copied += now;
+        pieces = skip(pieces, now);
+        if copied == bytes.len() {
+            break;
+        }
+    }
+    (copied, pieces)
+}
+
+/// Copies `bytes` into the front of `pieces`, which are at least as long. Returns what is left of the pieces.
+///
+/// # Safety
+/// The pieces are mapped, and nobody relies on their contents.
+pub(crate) unsafe fn copy_in<'p>(mut pieces: &'p mut [Piece], mut bytes: &[u8]) -> &'p mut [Piece] {
+    while let (Some(piece), false) = (pieces.first(), bytes.is_empty()) {
+        let now = piece.bytes.min(bytes.len());
+        // SAFETY: the piece is mapped and nobody relies on it, by the caller's promise; both have `now` bytes. They do not overlap:
+        // `bytes` is this program's own buffer.
+        unsafe { piece.address.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), now) };
+        bytes = &bytes[now..];
+        pieces = skip(pieces, now);
+    }
+    pieces
 }
 
 /// # Safety

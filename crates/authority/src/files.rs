@@ -1,0 +1,61 @@
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use crate::AuthorityError;
+
+pub(crate) const CA_CERTIFICATE: &str = "ca-cert.pem";
+pub(crate) const CA_KEY: &str = "ca-key.pem";
+pub(crate) const CA_REVOKED: &str = "ca-crl.pem";
+
+/// Most that is read of a file.
+const MOST_BYTES: u64 = 8 << 20;
+
+/// Makes a directory that only its owner can use, unless it is there.
+pub(crate) fn make(directory: &Path) -> Result<(), AuthorityError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| failed(directory, "made", source))
+}
+
+pub(crate) fn read(path: &Path) -> Result<String, AuthorityError> {
+    let read = || {
+        let file = fs::File::open(path)?;
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, MOST_BYTES), &mut text)?;
+        Ok(text)
+    };
+    read().map_err(|source| failed(path, "read", source))
+}
+
+/// Writes what everyone may read. Whoever reads it meanwhile sees all of the old or all of the new.
+pub(crate) fn keep_public(path: &Path, text: &str) -> Result<(), AuthorityError> {
+    keep(path, text, 0o644)
+}
+
+/// Writes what only its owner may read.
+pub(crate) fn keep_private(path: &Path, text: &str) -> Result<(), AuthorityError> {
+    keep(path, text, 0o600)
+}
+
+fn keep(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
+    let draft = path.with_extension("pem.new");
+    let write = || {
+        // One that was left behind may have other permissions.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().map_err(|source| failed(path, "written", source))
+}
+
+pub(crate) fn failed(path: &Path, verb: &'static str, source: io::Error) -> AuthorityError {
+    AuthorityError::File { path: path.into(), verb, source }
+}

@@ -1,0 +1,133 @@
+//! Where certificates and keys are: the directory that QEMU's users have, or libvirt's.
+
+use std::{
+    fs::{File, Metadata},
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{FileError, Purpose};
+
+/// Most that is read of a file; a thousand CAs are about 1.5 MB.
+const MOST_BYTES: u64 = 8 << 20;
+/// Most pairs with a number in their names.
+const MOST_PAIRS: u32 = 16;
+
+/// Which side of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that dials: a TLS client.
+    Source,
+    /// The one that is dialled: a TLS server.
+    Destination,
+}
+
+impl Side {
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+
+    /// What its certificate must be for.
+    #[must_use]
+    pub fn purpose(self) -> Purpose {
+        match self {
+            Self::Source => Purpose::Client,
+            Self::Destination => Purpose::Server,
+        }
+    }
+
+    /// What it is called in names of files, and by TLS.
+    pub(super) fn in_tls(self) -> &'static str {
+        match self {
+            Self::Source => "client",
+            Self::Destination => "server",
+        }
+    }
+}
+
+/// The files of one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    pub(super) ca: PathBuf,
+    pub(super) crl: Option<PathBuf>,
+    /// Certificates, each with its key.
+    pub(super) pairs: Vec<(PathBuf, PathBuf)>,
+}
+
+/// What tells whether a file is still the one that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(Vec<(u64, u64, i64, i64)>);
+
+impl Files {
+    /// Finds them in `directory`: `ca-cert.pem`, `server-cert.pem` and so on as for QEMU, with `-0`, `-1` and so on where there are
+    /// several pairs; or `cacert.pem`, `servercert.pem` and so on as for libvirt's `pkipath`.
+    pub(super) fn find(directory: &Path, side: Side) -> Result<Self, FileError> {
+        let missing =
+            |wanted: &str| FileError::Missing { directory: directory.into(), wanted: wanted.into() };
+        let one_of =
+            |names: [&str; 2]| names.iter().map(|name| directory.join(name)).find(|path| path.exists());
+        let ca = one_of(["ca-cert.pem", "cacert.pem"]).ok_or_else(|| missing("ca-cert.pem"))?;
+        let crl = one_of(["ca-crl.pem", "cacrl.pem"]);
+        let name = side.in_tls();
+        let names = (0..MOST_PAIRS)
+            .map(|index| (format!("{name}-cert-{index}.pem"), format!("{name}-key-{index}.pem")));
+        let names = [
+            (format!("{name}-cert.pem"), format!("{name}-key.pem")),
+            (format!("{name}cert.pem"), format!("{name}key.pem")),
+        ]
+        .into_iter()
+        .chain(names);
+        let mut pairs = Vec::new();
+        for (certificate, key) in names {
+            let paths = (directory.join(&certificate), directory.join(&key));
+            match (paths.0.exists(), paths.1.exists()) {
+                (true, true) => pairs.push(paths),
+                (true, false) => return Err(missing(&key)),
+                (false, true) => return Err(missing(&certificate)),
+                (false, false) => {}
+            }
+        }
+        if pairs.is_empty() {
+            return Err(missing(&format!("{name}-cert.pem")));
+        }
+        Ok(Self { ca, crl, pairs })
+    }
+
+    /// As they are now.
+    pub(super) fn stamp(&self) -> Result<Stamp, FileError> {
+        let pairs = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let all = [&self.ca].into_iter().chain(&self.crl).chain(pairs);
+        all.map(|path| {
+            let data = path.metadata().map_err(|source| unreadable(path, source))?;
+            Ok((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
+        })
+        .collect::<Result<_, _>>()
+        .map(Stamp)
+    }
+}
+
+/// Reads all of a file, and what the file system says of it.
+pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Metadata), FileError> {
+    let failed = |source| unreadable(path, source);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(std::io::Error::other("it is not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(FileError::TooLong { path: path.into(), bytes: metadata.len(), most: MOST_BYTES });
+    }
+    Ok((bytes, metadata))
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> FileError {
+    FileError::Unreadable { path: path.into(), source }
+}

@@ -1,0 +1,48 @@
+//! TLS 1.3 with certificates on both sides.
+//!
+//! rustls does the handshake, the certificates and the records. What is here is what it leaves to its user: where the files
+//! are ([`Credentials`]), who may come ([`Authz`]), moving records over a socket ([`stream`]), and the value that ties connections
+//! of a migration to each other ([`exporter`]).
+
+mod authz;
+mod certificate;
+mod config;
+mod credentials;
+mod error;
+mod exporter;
+mod files;
+mod handshake;
+mod session;
+mod stream;
+
+pub use self::{
+    authz::{Authz, AuthzError},
+    certificate::{Certificate, Purpose},
+    config::Tls,
+    credentials::Credentials,
+    error::{FileError, TlsError},
+    files::Side,
+};
+pub(crate) use self::{
+    config::{TlsDestination, TlsSource},
+    handshake::{as_destination, as_source},
+    stream::{Stream, StreamError},
+};
+
+/// What is known of an encrypted connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Security {
+    /// Version of the protocol, as `TLS 1.3`.
+    pub protocol: &'static str,
+    /// The cipher suite by its name in the IANA registry, as `TLS_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+    /// The certificate that this side showed.
+    pub ours: Certificate,
+    /// The certificate that the other side showed.
+    pub peer: Certificate,
+    /// Whether an earlier session was resumed. Never: each connection is authenticated anew.
+    pub resumed: bool,
+    /// How often this side has renewed the keys that it sends with.
+    pub rekeys: u64,
+}
