@@ -18,6 +18,7 @@
 mod cpu_time;
 mod frames;
 mod greet;
+mod link;
 mod machine;
 mod page_counters;
 mod threads;

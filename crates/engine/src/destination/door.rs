@@ -12,8 +12,9 @@ use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, Sessi
 use super::lobby::{Lobby, Place, Seat};
 use crate::{
     ThreadRole, Threads, chain,
-    frames::{FrameError, FrameReader, MessageSender},
+    frames::FrameError,
     greet::{self, GreetError},
+    link::Link,
     threads,
 };
 
@@ -26,11 +27,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Visitor {
     /// A source that wants to migrate.
-    Source { connection: Arc<Connection>, reader: FrameReader, hello: Box<Hello>, source: Greeted },
+    Source { link: Link, hello: Box<Hello>, source: Greeted },
     /// A page channel of a session.
     Channel { connection: Arc<Connection>, greeting: Greeting, agreed: Agreed },
     /// A source that lost its link and wants to know what became of its session.
-    Asker { connection: Arc<Connection>, reader: FrameReader, session: SessionId },
+    Asker { link: Link, session: SessionId },
 }
 
 /// Takes in who introduced himself. The seat is free again when it is dropped.
@@ -106,27 +107,27 @@ fn first_message(
     Greeting { role, session, offer, .. }: Greeting,
     agreed: Agreed,
 ) -> Result<Visitor, MeetError> {
-    let (mut reader, connection) = (FrameReader::new(), connection.clone());
-    let message = reader.read_message(&connection).inspect_err(|error| {
+    let mut link = Link::new(connection.clone());
+    let message = link.first_message().inspect_err(|error| {
         if let FrameError::Wire(error) = error {
-            refuse(&connection, error);
+            refuse(&mut link, error);
         }
     })?;
     match (role, message) {
         (Role::Control, Message::Hello(hello)) if hello.session == session => {
             let source = Greeted { agreed, release: offer.release };
-            Ok(Visitor::Source { connection, reader, hello: Box::new(hello), source })
+            Ok(Visitor::Source { link, hello: Box::new(hello), source })
         }
         (Role::Ask, Message::Ask { session: asked }) if asked == session => {
-            Ok(Visitor::Asker { connection, reader, session })
+            Ok(Visitor::Asker { link, session })
         }
         (_, message) => Err(MeetError::Message { role, session, message: message.name() }),
     }
 }
 
 /// A source whose first word is not understood is told so: it is of a release that does not keep to what was agreed.
-fn refuse(connection: &Connection, error: &WireError) {
+fn refuse(link: &mut Link, error: &WireError) {
     let reasons = vec![format!("The destination does not understand the source's first message: {error}")];
     // A source that does not hear it sees the end of the connection.
-    let _ = MessageSender::new().send(connection, &Message::Refuse(Refuse { reasons }));
+    let _ = link.send(&Message::Refuse(Refuse { reasons }));
 }
