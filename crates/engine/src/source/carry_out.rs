@@ -4,12 +4,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use migration::source::{Action, Event, State};
 use ram::{DirtySet, PageSums};
-use wire::{Message, Role};
+use wire::{Digest, Message, Role};
 
 use super::{
     DIAL_TIMEOUT, Input,
     attempt::Attempt,
     channels::{self, Channels},
+    sender::Pages,
     work::{Chunks, RoundWork},
 };
 use crate::{MachineError, ThreadRole, catch_panic, chain, greet, threads};
@@ -109,6 +110,15 @@ impl Attempt {
         let (Some(link), Some(agreed)) = (&self.link, self.agreed) else {
             return Err("There is no control connection".into());
         };
+        let pages = Pages {
+            ram,
+            log,
+            touched: self.touched.clone(),
+            pacer: shared.pacer.clone(),
+            progress: shared.progress.clone(),
+            sums,
+            verifies: digest == Digest::Full,
+        };
         let resources = channels::Resources {
             threads: self.threads.clone(),
             dial: self.target.dial.clone(),
@@ -116,14 +126,8 @@ impl Attempt {
             agreed,
             release: self.target.offer.release.clone(),
             session: self.target.session,
-            ram,
-            log,
-            touched: self.touched.clone(),
-            pacer: shared.pacer.clone(),
-            progress: shared.progress.clone(),
             cpu: shared.cpu.clone(),
-            digest,
-            sums,
+            pages,
         };
         self.channels = Some(Channels::open(count, &resources, Arc::new(report))?);
         shared.channels.store(count, Ordering::Relaxed);

@@ -8,14 +8,14 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
 use migration::source::Event;
-use ram::{DirtyLog, PageSums, Ram, Touched};
+use ram::PageSums;
 use transport::{Connection, Dial, Pacer};
-use wire::{Agreed, Digest, SessionId};
+use wire::{Agreed, SessionId};
 
 use super::{
     DIAL_TIMEOUT,
-    sender::{ChannelRound, SendError, Sender},
-    work::{RoundProgress, RoundWork},
+    sender::{ChannelRound, Pages, SendError, Sender},
+    work::RoundWork,
 };
 use crate::{
     ThreadRole, Threads, chain,
@@ -35,7 +35,7 @@ pub(super) struct Channels {
     tally: Arc<Tally>,
 }
 
-/// What every channel thread needs.
+/// What opening a channel needs.
 pub(super) struct Resources {
     pub(super) threads: Arc<dyn Threads>,
     pub(super) dial: Arc<dyn Dial>,
@@ -45,15 +45,8 @@ pub(super) struct Resources {
     /// Of this side.
     pub(super) release: String,
     pub(super) session: SessionId,
-    pub(super) ram: Ram,
-    pub(super) log: Arc<dyn DirtyLog>,
-    pub(super) touched: Touched,
-    pub(super) pacer: Arc<Pacer>,
-    pub(super) progress: Arc<RoundProgress>,
     pub(super) cpu: Arc<CpuTime>,
-    pub(super) digest: Digest,
-    /// Kept where there is a digest.
-    pub(super) sums: Option<Arc<PageSums>>,
+    pub(super) pages: Pages,
 }
 
 /// Where channel threads report to.
@@ -74,11 +67,11 @@ impl Channels {
             connections: Vec::new(),
             work: Vec::new(),
             threads: Vec::new(),
-            pacer: resources.pacer.clone(),
+            pacer: resources.pages.pacer.clone(),
             tally: Arc::new(Tally {
                 channels: usize::from(count),
                 round: Mutex::default(),
-                sums: resources.sums.clone(),
+                sums: resources.pages.sums.clone(),
                 report,
             }),
         };
@@ -98,7 +91,7 @@ impl Channels {
         let greeted =
             greet::on_channel(&connection, resources.agreed, &resources.release, index, resources.session);
         greeted.map_err(|error| chain(&error))?;
-        let sender = Sender::new(index, connection.clone(), resources);
+        let sender = Sender::new(index, connection.clone(), resources.pages.clone());
         let (queue, work) = unbounded();
         let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());
         let serve = move || serve(sender, &work, &tally, &cpu);
