@@ -49,7 +49,7 @@ impl Server {
                     Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error)))
                 })
             }
-            // The door lets them in from here on, since there is an attempt.
+            // Those that come are served from here on, since there is a machine that arrives.
             Action::OpenChannels { .. } => {
                 self.read_link();
                 None

@@ -3,17 +3,17 @@
 //! [`listen`] returns at once with a [`Handle`]. A migration thread ([`Server`]) serves sources, one after the other: they come and
 //! fail and come again; the thread ends when a machine runs here and its source knows that, or when it is stopped.
 
+mod accept;
+mod backlog;
 mod barrier;
 mod carry_out;
 mod channels;
-mod door;
 mod figures;
 mod handle;
-mod lobby;
-mod newcomer;
 mod receiver;
 mod scan;
 mod server;
+mod waiting;
 
 use std::{sync::Arc, time::Instant};
 
@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use transport::Accept;
 use wire::{Message, Offer};
 
-use self::{door::Visitor, figures::Counts, lobby::Seat, receiver::Arrived, server::Server};
+use self::{accept::Incoming, backlog::Slot, figures::Counts, receiver::Arrived, server::Server};
 use crate::{DestinationMachine, Observer, PlainThreads, ThreadRole, Threads, cpu_time::CpuTime, threads};
 
 pub use self::{
@@ -52,8 +52,8 @@ struct View {
 /// What reaches the migration thread. Numbers tell attempts apart: what belongs to an older one is ignored.
 #[derive(Debug)]
 enum Input {
-    /// A connection that has said what it is, and its seat.
-    Visitor(Visitor, Seat),
+    /// A connection that has said what it is, and its slot.
+    Incoming(Incoming, Slot),
     Heard(u32, Result<Message, String>),
     ChannelDone(u32, Result<(), String>),
     Cancel,
@@ -89,25 +89,25 @@ pub fn listen_on(
     let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view });
     let (queue, inbox) = unbounded();
     let stopper = listener.stopper();
-    let door_queue = queue.clone();
-    let admit: door::Admit = Arc::new(move |visitor, seat| {
-        // Nobody is at home when the destination is done.
-        let _ = door_queue.send(Input::Visitor(visitor, seat));
+    let incoming = queue.clone();
+    let deliver: accept::Deliver = Arc::new(move |connection, slot| {
+        // Nobody listens when the destination is done.
+        let _ = incoming.send(Input::Incoming(connection, slot));
     });
-    let door_threads = threads.clone();
+    let greeters = threads.clone();
     let offer = Arc::new(offer);
-    let keep = move || door::keep(&listener, &door_threads, &offer, &admit);
+    let accept = move || accept::accept_all(&listener, &greeters, &offer, &deliver);
     let failed =
         |reason| tracing::error!("{reason}: no source can connect any more, start this process anew");
-    let door = threads::spawn(threads, ThreadRole::Accept, "mig-accept", keep, failed)?;
+    let acceptor = threads::spawn(threads, ThreadRole::Accept, "mig-accept", accept, failed)?;
     let server =
         Server::new(threads.clone(), machine, observer, shared.clone(), queue.clone(), stopper.clone());
     let (living, alive) = bounded(0);
     let run = move || {
         let _living: Queue<()> = living;
         server.run(&inbox);
-        // The door was stopped; it ends by itself.
-        let _ = door.join();
+        // It was stopped, and ends by itself.
+        let _ = acceptor.join();
     };
     let closing = stopper.clone();
     let failed = move |reason| {

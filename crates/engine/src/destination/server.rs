@@ -12,7 +12,7 @@ use state::DeviceState;
 use transport::{Connection, Stopper};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, SessionId};
 
-use super::{Input, Shared, channels::Channels, door::Visitor, figures::Counts, newcomer::Newcomer};
+use super::{Input, Shared, accept::Incoming, channels::Channels, figures::Counts, waiting::WaitingSource};
 use crate::{DestinationMachine, Observer, Threads, cpu_time::ThreadClock, link::Link};
 
 /// What the migration thread owns.
@@ -31,7 +31,7 @@ pub(super) struct Server {
     pub(super) agreed: Option<Agreed>,
     pub(super) arriving: Option<Arriving>,
     /// A source that came while another was being served.
-    newcomer: Option<Newcomer>,
+    waiting: Option<WaitingSource>,
     status: Status,
     clock: Option<ThreadClock>,
 }
@@ -64,7 +64,7 @@ impl Server {
             link: None,
             agreed: None,
             arriving: None,
-            newcomer: None,
+            waiting: None,
             status: Status::None,
             clock: None,
         }
@@ -74,7 +74,7 @@ impl Server {
         self.clock = Some(ThreadClock::start());
         self.tell(Status::Setup);
         loop {
-            let waits = self.newcomer.as_ref().map(Newcomer::until);
+            let waits = self.waiting.as_ref().map(WaitingSource::until);
             let input = match self.destination.deadline().into_iter().chain(waits).min() {
                 Some(deadline) => inbox.recv_deadline(self.shared.began + deadline).ok(),
                 // `self.queue` keeps the channel open.
@@ -85,9 +85,9 @@ impl Server {
                 Some(input) => self.take(input),
                 None => self.destination.handle(self.now(), Event::Tick),
             });
-            // Not before the one before is over: what is to be done for it would be done to the newcomer.
+            // Not before the one before is over: what is to be done for it would be done to the next.
             if todo.is_empty() {
-                todo.extend(self.see_to_newcomer());
+                todo.extend(self.serve_waiting());
             }
             while let Some(action) = todo.pop_front() {
                 if action == Action::End {
@@ -97,7 +97,7 @@ impl Server {
                     todo.extend(self.destination.handle(self.now(), event));
                 }
                 if todo.is_empty() {
-                    todo.extend(self.see_to_newcomer());
+                    todo.extend(self.serve_waiting());
                 }
             }
             if let Some(clock) = &mut self.clock {
@@ -113,9 +113,9 @@ impl Server {
     fn take(&mut self, input: Input) -> Vec<Action> {
         let now = self.now();
         match input {
-            Input::Visitor(visitor, seat) => {
-                drop(seat);
-                self.visitor_came(visitor)
+            Input::Incoming(incoming, slot) => {
+                drop(slot);
+                self.connection_came(incoming)
             }
             Input::Heard(number, _) | Input::ChannelDone(number, _) if number != self.number => Vec::new(),
             Input::Heard(_, Ok(message)) => {
@@ -136,25 +136,25 @@ impl Server {
         }
     }
 
-    fn visitor_came(&mut self, visitor: Visitor) -> Vec<Action> {
-        match visitor {
-            Visitor::Source { link, hello, source } => self.source_came(link, *hello, source),
-            Visitor::Channel { connection, greeting, agreed } => {
+    fn connection_came(&mut self, incoming: Incoming) -> Vec<Action> {
+        match incoming {
+            Incoming::Source { link, hello, source } => self.source_came(link, *hello, source),
+            Incoming::Channel { connection, greeting, agreed } => {
                 self.channel_came(connection, &greeting, agreed)
             }
-            Visitor::Asker { link, session } => self.asked(link, session),
+            Incoming::Question { link, session } => self.asked(link, session),
         }
     }
 
     fn source_came(&mut self, link: Link, hello: Hello, source: Greeted) -> Vec<Action> {
         if self.destination.is_busy() {
-            let newcomer = Newcomer::new(link, hello, source, self.now());
-            match self.newcomer.take_if(|earlier| !earlier.is_gone()) {
+            let waiting = WaitingSource::new(link, hello, source, self.now());
+            match self.waiting.take_if(|earlier| !earlier.is_gone()) {
                 Some(earlier) => {
-                    newcomer.refuse();
-                    self.newcomer = Some(earlier);
+                    waiting.refuse();
+                    self.waiting = Some(earlier);
                 }
-                None => self.newcomer = Some(newcomer),
+                None => self.waiting = Some(waiting),
             }
             return Vec::new();
         }
@@ -171,12 +171,12 @@ impl Server {
     }
 
     /// Lets the source that waits in as soon as there is room, and refuses it when its time is over.
-    fn see_to_newcomer(&mut self) -> Vec<Action> {
+    fn serve_waiting(&mut self) -> Vec<Action> {
         let now = self.now();
         let busy = self.destination.is_busy();
-        match self.newcomer.take_if(|newcomer| !busy || newcomer.until() <= now) {
-            Some(newcomer) if busy => newcomer.refuse(),
-            Some(Newcomer { link, hello, source, .. }) => return self.source_came(link, hello, source),
+        match self.waiting.take_if(|waiting| !busy || waiting.until() <= now) {
+            Some(waiting) if busy => waiting.refuse(),
+            Some(WaitingSource { link, hello, source, .. }) => return self.source_came(link, hello, source),
             None => {}
         }
         Vec::new()
@@ -212,7 +212,7 @@ impl Server {
         let Some(counts) = self.shared.view.lock().counts.clone() else { return Vec::new() };
         let (number, queue, cpu) = (self.number, self.queue.clone(), self.shared.cpu.clone());
         let done = move |done| {
-            // Nobody is at home when the destination is done.
+            // Nobody listens when the destination is done.
             let _ = queue.send(Input::ChannelDone(number, done));
         };
         let opened = arriving.channels.open(&self.threads, greeting.index, connection, counts, cpu, done);
@@ -238,8 +238,8 @@ impl Server {
     fn end(mut self) {
         self.stopper.stop();
         self.close();
-        if let Some(newcomer) = self.newcomer.take() {
-            newcomer.refuse();
+        if let Some(waiting) = self.waiting.take() {
+            waiting.refuse();
         }
         if let Some(clock) = &mut self.clock {
             clock.add_to(&self.shared.cpu);

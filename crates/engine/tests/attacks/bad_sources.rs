@@ -222,9 +222,9 @@ fn a_source_that_waits_is_not_displaced_by_what_is_left_of_attempts_that_are_ove
     };
     // Who asks is answered when those that came before were heard.
     let settle = || {
-        let mut asker = Peer::connect(address);
-        asker.say(&Message::Ask { session: new_session() });
-        asker.hear().unwrap();
+        let mut other = Peer::connect(address);
+        other.say(&Message::Ask { session: new_session() });
+        other.hear().unwrap();
     };
     let mut next = introduce();
     settle();

@@ -1,7 +1,7 @@
-//! The door: accepts connections and finds out what each one is.
+//! Accepts connections and finds out what each one is.
 //!
-//! Anybody can knock: port scanners, peers of other versions, sources while another is being served. Each knock is looked
-//! at in a thread of its own with a short time limit, and nothing of it reaches the migration thread before its first frame was
+//! Anybody can connect: port scanners, peers of other versions, sources while another is being served. Each connection is greeted
+//! on a thread of its own with a short time limit, and nothing of it reaches the migration thread before its first frame was
 //! read and understood.
 
 use std::{sync::Arc, time::Duration};
@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use transport::{Accept, Connection, TransportError};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
 
-use super::lobby::{Lobby, Place, Seat};
+use super::backlog::{Backlog, Pending, Slot};
 use crate::{
     ThreadRole, Threads, chain,
     frames::FrameError,
@@ -19,30 +19,35 @@ use crate::{
 };
 
 /// How long a connection may take to say what it is.
-const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after an error of the listener itself, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection that has said what it is.
 #[derive(Debug)]
-pub(super) enum Visitor {
+pub(super) enum Incoming {
     /// A source that wants to migrate.
     Source { link: Link, hello: Box<Hello>, source: Greeted },
     /// A page channel of a session.
     Channel { connection: Arc<Connection>, greeting: Greeting, agreed: Agreed },
     /// A source that lost its link and wants to know what became of its session.
-    Asker { link: Link, session: SessionId },
+    Question { link: Link, session: SessionId },
 }
 
-/// Takes in who introduced himself. The seat is free again when it is dropped.
-pub(super) type Admit = Arc<dyn Fn(Visitor, Seat) + Send + Sync>;
+/// Hands a connection to the migration thread. The slot is free again when it is dropped.
+pub(super) type Deliver = Arc<dyn Fn(Incoming, Slot) + Send + Sync>;
 
 /// Accepts until the listener is stopped.
-pub(super) fn keep(listener: &dyn Accept, threads: &Arc<dyn Threads>, ours: &Arc<Offer>, admit: &Admit) {
-    let lobby = Arc::new(Lobby::default());
+pub(super) fn accept_all(
+    listener: &dyn Accept,
+    threads: &Arc<dyn Threads>,
+    ours: &Arc<Offer>,
+    deliver: &Deliver,
+) {
+    let backlog = Arc::new(Backlog::default());
     loop {
         match listener.accept() {
-            Ok(connection) => introduce(connection, threads, ours.clone(), admit.clone(), &lobby),
+            Ok(connection) => greet(connection, threads, ours.clone(), deliver.clone(), &backlog),
             Err(TransportError::Stopped) => return,
             Err(error) => {
                 tracing::warn!("Accepting on {} failed: {}", listener.place(), chain(&error));
@@ -52,31 +57,31 @@ pub(super) fn keep(listener: &dyn Accept, threads: &Arc<dyn Threads>, ours: &Arc
     }
 }
 
-fn introduce(
+fn greet(
     connection: Connection,
     threads: &Arc<dyn Threads>,
     ours: Arc<Offer>,
-    admit: Admit,
-    lobby: &Arc<Lobby>,
+    deliver: Deliver,
+    backlog: &Arc<Backlog>,
 ) {
-    let place = lobby.enter(connection);
-    let theirs = lobby.clone();
-    let meet = move || match meet(place, &ours) {
-        Ok(visitor) => match theirs.seat() {
-            Some(seat) => admit(visitor, seat),
+    let pending = backlog.add(connection);
+    let theirs = backlog.clone();
+    let greet = move || match identify(pending, &ours) {
+        Ok(incoming) => match theirs.slot() {
+            Some(slot) => deliver(incoming, slot),
             None => tracing::warn!("A connection was closed: too many others are waiting"),
         },
         Err(error) => tracing::warn!("A connection was closed: {}", chain(&error)),
     };
     let failed = |reason| tracing::error!("A connection was closed: {reason}");
-    if let Err(error) = threads::spawn(threads, ThreadRole::Door, "mig-door", meet, failed) {
+    if let Err(error) = threads::spawn(threads, ThreadRole::Greet, "mig-greet", greet, failed) {
         tracing::warn!("No thread for a connection: {error}");
     }
 }
 
 /// Why a connection is of no use.
 #[derive(Debug, thiserror::Error)]
-enum MeetError {
+enum GreetingError {
     #[error(transparent)]
     Greet(#[from] GreetError),
     #[error(transparent)]
@@ -88,17 +93,17 @@ enum MeetError {
 }
 
 /// Exchanges greetings, and reads the first frame where there is one.
-fn meet(place: Place, ours: &Offer) -> Result<Visitor, MeetError> {
-    let connection = place.connection().clone();
-    connection.set_receive_timeout(Some(INTRODUCTION_TIMEOUT))?;
+fn identify(pending: Pending, ours: &Offer) -> Result<Incoming, GreetingError> {
+    let connection = pending.connection().clone();
+    connection.set_receive_timeout(Some(GREETING_TIMEOUT))?;
     let (greeting, agreed) = greet::welcome(&connection, ours)?;
-    let visitor = match greeting.role {
-        Role::Pages => Visitor::Channel { connection: connection.clone(), greeting, agreed },
+    let incoming = match greeting.role {
+        Role::Pages => Incoming::Channel { connection: connection.clone(), greeting, agreed },
         Role::Control | Role::Ask => first_message(&connection, greeting, agreed)?,
     };
     connection.set_receive_timeout(None)?;
-    place.leave()?;
-    Ok(visitor)
+    pending.identified()?;
+    Ok(incoming)
 }
 
 /// Reads what a source says first, which must be of the session that it greeted with.
@@ -106,7 +111,7 @@ fn first_message(
     connection: &Arc<Connection>,
     Greeting { role, session, offer, .. }: Greeting,
     agreed: Agreed,
-) -> Result<Visitor, MeetError> {
+) -> Result<Incoming, GreetingError> {
     let mut link = Link::new(connection.clone());
     let message = link.first_message().inspect_err(|error| {
         if let FrameError::Wire(error) = error {
@@ -116,12 +121,12 @@ fn first_message(
     match (role, message) {
         (Role::Control, Message::Hello(hello)) if hello.session == session => {
             let source = Greeted { agreed, release: offer.release };
-            Ok(Visitor::Source { link, hello: Box::new(hello), source })
+            Ok(Incoming::Source { link, hello: Box::new(hello), source })
         }
         (Role::Ask, Message::Ask { session: asked }) if asked == session => {
-            Ok(Visitor::Asker { link, session })
+            Ok(Incoming::Question { link, session })
         }
-        (_, message) => Err(MeetError::Message { role, session, message: message.name() }),
+        (_, message) => Err(GreetingError::Message { role, session, message: message.name() }),
     }
 }
 

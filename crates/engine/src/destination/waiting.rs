@@ -10,14 +10,14 @@ use crate::link::Link;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A source that came while the destination was busy with another.
-pub(super) struct Newcomer {
+pub(super) struct WaitingSource {
     pub(super) link: Link,
     pub(super) hello: Hello,
     pub(super) source: Greeted,
     until: Time,
 }
 
-impl Newcomer {
+impl WaitingSource {
     /// One that came now.
     pub(super) fn new(link: Link, hello: Hello, source: Greeted, now: Time) -> Self {
         Self { link, hello, source, until: now + PATIENCE }
