@@ -24,11 +24,21 @@ pub struct Standing {
     pub extra_rounds: u32,
 }
 
-/// What to do after a round.
+/// The step that follows a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Next {
+    /// Another round.
+    Round,
+    /// The machine is stopped, and the rest is sent.
+    Switchover,
+}
+
+/// What to do after a round, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Whether to stop the machine and send the rest.
-    pub switch: bool,
+    /// The next step.
+    pub next: Next,
     /// Downtime that is foretold if it stops now; `None` while no speed was measured.
     pub predicted: Option<Duration>,
     /// Why, in a sentence for people.
@@ -54,7 +64,7 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     let limit = params.downtime_limit;
     let obstacle = fixed.obstacle(limit, last.began + last.duration);
     let (believed, save) = (fixed.believed(limit, last.began + last.duration), fixed.save);
-    let go_on = |predicted, reason: String, advice| Decision { switch: false, predicted, reason, advice };
+    let go_on = |predicted, reason: String, advice| Decision { next: Next::Round, predicted, reason, advice };
     let rate = params.switchover_rate(standing.wire_rate);
     let Some(transfer) = transfer(bytes, rate) else {
         return go_on(None, "No speed measured yet".into(), None);
@@ -63,7 +73,8 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     let predicted = transfer + fixed;
     let sum = format!("{} + {:.1} ms fixed = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
     let limited = ms(limit);
-    let switch = |reason| Decision { switch: true, predicted: Some(predicted), reason, advice: None };
+    let switch =
+        |reason| Decision { next: Next::Switchover, predicted: Some(predicted), reason, advice: None };
     if !standing.running && (transfer <= limit || bytes <= LITTLE) {
         return switch(format!("{sum}, for which nobody waits: the machine is paused"));
     }
@@ -132,6 +143,12 @@ mod tests {
 
     const MB: f64 = 1e6;
 
+    impl Decision {
+        fn switches(&self) -> bool {
+            self.next == Next::Switchover
+        }
+    }
+
     fn tight() -> Params {
         Params { downtime_limit: Duration::from_millis(1), ..Params::default() }
     }
@@ -154,7 +171,7 @@ mod tests {
     fn it_goes_on_while_the_downtime_would_be_over_the_limit() {
         let last = after_round(900.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(400, 1000.0));
-        assert!(!decision.switch);
+        assert!(!decision.switches());
         assert!(decision.reason.contains("> 300 ms"), "{}", decision.reason);
     }
 
@@ -162,7 +179,7 @@ mod tests {
     fn fixed_costs_count_against_the_limit() {
         let params = Params { downtime_limit: Duration::from_millis(2), ..Params::default() };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &left_at(0, 1000.0));
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
     }
 
     #[test]
@@ -189,7 +206,7 @@ mod tests {
         let fixed = FixedCosts { load: Duration::from_secs(3), ..FixedCosts::default() };
         let after = |seconds| {
             let last = RoundStats { began: Duration::from_secs(seconds), ..RoundStats::default() };
-            decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switch
+            decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switches()
         };
         assert!(!after(0), "it is believed at first");
         let tried = (0..60).find(|&seconds| after(seconds)).expect("it is tried in the end");
@@ -208,14 +225,14 @@ mod tests {
     fn a_way_that_is_too_long_is_no_matter_of_belief() {
         let fixed = FixedCosts { round_trip: Duration::from_millis(200), ..FixedCosts::default() };
         let last = RoundStats { began: Duration::from_secs(3600), ..RoundStats::default() };
-        assert!(!decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switch);
+        assert!(!decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switches());
     }
 
     #[test]
     fn below_the_limit_a_round_that_pays_is_added() {
         let last = after_round(200.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
         assert!(decision.reason.contains("one more round"), "{}", decision.reason);
     }
 
@@ -223,7 +240,7 @@ mod tests {
     fn it_switches_when_another_round_would_not_pay() {
         let last = after_round(1400.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
-        assert!(decision.switch, "{}", decision.reason);
+        assert!(decision.switches(), "{}", decision.reason);
     }
 
     #[test]
@@ -231,7 +248,7 @@ mod tests {
         let last = after_round(200.0 * MB);
         let standing = Standing { extra_rounds: MAX_EXTRA_ROUNDS, ..left_at(64, 1500.0) };
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &standing);
-        assert!(decision.switch, "{}", decision.reason);
+        assert!(decision.switches(), "{}", decision.reason);
     }
 
     #[test]
@@ -239,20 +256,20 @@ mod tests {
         let params = Params { switchover_bandwidth: 10_000_000, ..Params::default() };
         let standing = Standing { extra_rounds: 8, ..left_at(64, 1500.0) };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &standing);
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
     }
 
     #[test]
     fn an_idle_machine_of_zeros_switches_at_once() {
         let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
-        assert!(decide(&Params::default(), &FixedCosts::default(), &after_round(0.0), &standing).switch);
+        assert!(decide(&Params::default(), &FixedCosts::default(), &after_round(0.0), &standing).switches());
     }
 
     #[test]
     fn the_limit_holds_where_no_speed_was_measured() {
         let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
         let decision = decide(&tight(), &FixedCosts::default(), &after_round(0.0), &standing);
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
         assert!(decision.reason.contains("raise downtime-limit"), "{}", decision.reason);
         assert!(decision.advice.is_some());
     }
@@ -264,10 +281,10 @@ mod tests {
             decide(&tight(), &FixedCosts::default(), &after_round(0.0), &paused(standing))
         };
         let decision = decide(left_at(0, 1000.0));
-        assert!(decision.switch && decision.reason.contains("paused"), "{}", decision.reason);
+        assert!(decision.switches() && decision.reason.contains("paused"), "{}", decision.reason);
         let decision = decide(left_at(900, 1000.0));
         assert!(
-            !decision.switch,
+            !decision.switches(),
             "the bandwidth limit holds for what can be sent before: {}",
             decision.reason
         );
@@ -279,11 +296,15 @@ mod tests {
         let standing = Standing { wire_rate: Some(held), ..left_at(64, 0.0) };
         let slow = Params { max_bandwidth: 10_000_000, ..Params::default() };
         let decision = decide(&slow, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
-        assert!(!decision.switch && decision.reason.contains("held to max-bandwidth"), "{}", decision.reason);
+        assert!(
+            !decision.switches() && decision.reason.contains("held to max-bandwidth"),
+            "{}",
+            decision.reason
+        );
         assert!(decision.advice.unwrap().contains("avail-switchover-bandwidth"));
         let told = Params { switchover_bandwidth: 1_000_000_000, ..slow };
         let standing = Standing { extra_rounds: 8, ..standing };
         let decision = decide(&told, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
-        assert!(decision.switch && !decision.reason.contains("held"), "{}", decision.reason);
+        assert!(decision.switches() && !decision.reason.contains("held"), "{}", decision.reason);
     }
 }

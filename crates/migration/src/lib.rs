@@ -35,7 +35,7 @@ pub mod stats;
 pub mod status;
 pub mod wire_rate;
 
-pub use convergence::Decision;
+pub use convergence::{Decision, Next};
 pub use destination::Destination;
 pub use fixed_costs::FixedCosts;
 pub use params::Params;

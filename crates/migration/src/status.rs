@@ -28,7 +28,7 @@ pub enum Status {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The machine runs at the destination (or is paused there, if it was paused).
     Completed,

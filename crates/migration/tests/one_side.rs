@@ -81,7 +81,7 @@ fn source_that_awaits_ready(params: Params) -> Source {
 }
 
 fn resumes(actions: &[Action]) -> bool {
-    actions.contains(&Action::Resume)
+    actions.contains(&Action::Resume { run: true })
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn the_machine_is_taken_back_as_soon_as_its_disk_is_free() {
         source.handle(now, Event::Resumed(Err("in use".into())));
         assert_eq!(source.status(), Status::Cancelling);
         now = source.deadline().unwrap();
-        assert_eq!(source.handle(now, Event::Tick), [Action::Resume]);
+        assert_eq!(source.handle(now, Event::Tick), [Action::Resume { run: true }]);
     }
     assert!(now < 5 * SECOND, "20 tries took until {now:?}");
     let end = source.handle(now, Event::Resumed(Ok(())));

@@ -18,7 +18,7 @@ use crate::{MachineError, ThreadRole, catch_panic, chain, greet, threads};
 impl Attempt {
     /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
     pub(super) fn carry_out_safely(&mut self, action: Action) -> Option<Event> {
-        let is_resume = action == Action::Resume;
+        let is_resume = matches!(action, Action::Resume { .. });
         catch_panic(|| self.carry_out(action)).unwrap_or_else(|panic| {
             let reason = format!("The migration thread panicked: {panic}");
             Some(if is_resume { Event::Resumed(Err(reason)) } else { Event::MachineFailed(reason) })
@@ -33,20 +33,17 @@ impl Attempt {
             Action::SendRound { round, last } => self.send_round(round, last),
             Action::FetchDirty => Some(self.fetch_dirty()),
             Action::Stop => Some(match self.machine.stop() {
-                Ok(was_running) => {
-                    *self.shared.was_running.lock() = Some(was_running);
-                    Event::Stopped { was_running }
-                }
+                Ok(was_running) => Event::Stopped { was_running },
                 Err(error) => Event::MachineFailed(format!(
                     "The machine could not be stopped: {}",
                     chain(error.as_ref())
                 )),
             }),
             Action::SaveDevices => Some(self.save_devices()),
-            Action::Resume => {
+            Action::Resume { run } => {
                 // The source's word is final: pages that are still on their way are of no use any more.
                 self.disconnect();
-                let resumed = self.machine.resume(self.shared.was_running.lock().unwrap_or(true));
+                let resumed = self.machine.resume(run);
                 Some(Event::Resumed(resumed.map_err(|error| chain(error.as_ref()))))
             }
             Action::Disconnect => {
@@ -146,8 +143,11 @@ impl Attempt {
 
     fn fetch_dirty(&mut self) -> Event {
         // Not when the machine is stopped: every microsecond counts then.
-        let state = self.shared.source.lock().state();
-        if let State::Fetching { round } = state {
+        let over = match self.shared.source.lock().state() {
+            State::Fetching(rounds) => Some(rounds.round),
+            _ => None,
+        };
+        if let Some(round) = over {
             self.shared.stalls.lock().end_round(round, self.machine.vcpu_times());
         }
         let (ram, log) = (self.machine.ram(), self.machine.dirty_log());

@@ -69,8 +69,6 @@ struct Shared {
     cpu: Arc<CpuTime>,
     channels: AtomicU16,
     stalls: Mutex<Stalls>,
-    /// Whether the machine ran, once it was stopped.
-    was_running: Mutex<Option<bool>>,
 }
 
 /// What reaches the migration thread.
@@ -121,7 +119,6 @@ pub fn start_on(
         cpu: Arc::default(),
         channels: 0.into(),
         stalls: Mutex::default(),
-        was_running: Mutex::default(),
     });
     let (events, inputs) = unbounded();
     let (living, alive) = bounded(0);
