@@ -27,7 +27,7 @@ pub mod destination;
 pub mod source;
 
 pub use migration::{
-    Downtime, FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, source::Verdict,
+    Advice, Downtime, FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, source::Verdict,
 };
 pub use ram::{
     Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, vm_memory,

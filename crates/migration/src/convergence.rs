@@ -9,13 +9,15 @@
 
 use std::time::Duration;
 
-use crate::{FixedCosts, PAGE_BYTES, Params, WireRate, fixed_costs::ms, stats::RoundStats};
+use crate::{Advice, FixedCosts, PAGE_BYTES, Params, WireRate, fixed_costs::ms, stats::RoundStats};
 
 /// Where a migration stands after a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// Pages left to send.
     pub dirty_pages: u64,
+    /// Bytes on the wire that each of them is foretold to take.
+    pub page_bytes: f64,
     /// Speed of the wire; `None` before anything was sent.
     pub wire_rate: Option<WireRate>,
     /// Whether the machine runs. One that is paused has no downtime.
@@ -43,8 +45,8 @@ pub struct Decision {
     pub predicted: Option<Duration>,
     /// Why, in a sentence for people.
     pub reason: String,
-    /// What people can do, where it does not switch by itself; a sentence.
-    pub advice: Option<String>,
+    /// What people can do, where it does not switch by itself.
+    pub advice: Option<Advice>,
 }
 
 /// Rounds that may be added below the limit. Each must at least take a quarter off the downtime, so that eight take off
@@ -60,7 +62,7 @@ const WORTHWHILE: Duration = Duration::from_micros(500);
 /// Decides after the round `last`.
 #[must_use]
 pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: &Standing) -> Decision {
-    let bytes = standing.dirty_pages * PAGE_BYTES;
+    let bytes = (standing.dirty_pages as f64 * standing.page_bytes) as u64;
     let limit = params.downtime_limit;
     let obstacle = fixed.obstacle(limit, last.began + last.duration);
     let (believed, save) = (fixed.believed(limit, last.began + last.duration), fixed.save);
@@ -83,12 +85,17 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
             let reason = format!("{sum} > {limited:.0} ms. {}", obstacle.reason(limit));
             return go_on(Some(predicted), reason, Some(obstacle.advice()));
         }
-        let advice = rate.filter(|rate| rate.held_back).map(|_| HELD_BACK.to_owned());
+        let advice = rate.filter(|rate| rate.held_back).map(|_| Advice::TellSwitchoverBandwidth);
         return go_on(Some(predicted), format!("{sum} > {limited:.0} ms"), advice);
     }
     if standing.extra_rounds < MAX_EXTRA_ROUNDS
         && let Some(rate) = rate
-        && let Some(after) = worth_another_round(last, transfer, rate.bytes_per_second, limit)
+        && let Some(after) = worth_another_round(
+            last.dirty_rate / PAGE_BYTES as f64 * standing.page_bytes,
+            transfer,
+            rate.bytes_per_second,
+            limit,
+        )
     {
         let after = ms(after);
         let reason =
@@ -97,10 +104,6 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     }
     switch(format!("{sum} ≤ {limited:.0} ms"))
 }
-
-/// What to do where the speed of the wire is not known, because a limit holds the rounds back and not the last pass.
-const HELD_BACK: &str = "Pages are held to max-bandwidth until the switchover, which is not: if the network is faster, say so with \
-    avail-switchover-bandwidth (bytes/s), and less downtime is foretold; or raise max-bandwidth";
 
 /// How long `bytes` take, if that can be told.
 fn transfer(bytes: u64, rate: Option<WireRate>) -> Option<Duration> {
@@ -118,21 +121,17 @@ fn left(bytes: u64, rate: Option<WireRate>) -> String {
             "{:.1} MB left at {:.0} MB/s{}",
             bytes as f64 / 1e6,
             rate.bytes_per_second / 1e6,
-            if rate.held_back { " (as held to max-bandwidth)" } else { "" }
+            if rate.held_back { " (as held to the bandwidth limit)" } else { "" }
         ),
         _ => "Nothing left to send".into(),
     }
 }
 
-/// How long the last pass would take after one more round, if that round pays: it takes a quarter off and costs no more
+/// How long the last pass would take after one more round, in which `dirty_rate` bytes are dirtied in a second and `rate` bytes sent, if
+/// that round pays: it takes a quarter off and costs no more
 /// time than the downtime limit.
-fn worth_another_round(
-    last: &RoundStats,
-    transfer: Duration,
-    rate: f64,
-    limit: Duration,
-) -> Option<Duration> {
-    let after = transfer.mul_f64((last.dirty_rate / rate).min(1.0));
+fn worth_another_round(dirty_rate: f64, transfer: Duration, rate: f64, limit: Duration) -> Option<Duration> {
+    let after = transfer.mul_f64((dirty_rate / rate).min(1.0));
     let gain = transfer.saturating_sub(after);
     (transfer <= limit && gain >= WORTHWHILE && gain >= transfer / 4).then_some(after)
 }
@@ -161,6 +160,7 @@ mod tests {
         let wire_rate = WireRate { bytes_per_second: megabytes_per_second * MB, held_back: false };
         Standing {
             dirty_pages: megabytes * 1_000_000 / PAGE_BYTES,
+            page_bytes: PAGE_BYTES as f64,
             wire_rate: Some(wire_rate),
             running: true,
             extra_rounds: 0,
@@ -173,6 +173,15 @@ mod tests {
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(400, 1000.0));
         assert!(!decision.switches());
         assert!(decision.reason.contains("> 300 ms"), "{}", decision.reason);
+    }
+
+    #[test]
+    fn what_is_left_counts_with_what_it_takes_on_the_wire() {
+        let last = after_round(900.0 * MB);
+        let small = Standing { page_bytes: 512.0, ..left_at(400, 1000.0) };
+        let decision = decide(&Params::default(), &FixedCosts::default(), &last, &small);
+        assert!(decision.reason.starts_with("50.0 MB left at 1000 MB/s"), "{}", decision.reason);
+        assert!(decision.predicted.unwrap() < Duration::from_millis(60));
     }
 
     #[test]
@@ -270,8 +279,8 @@ mod tests {
         let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
         let decision = decide(&tight(), &FixedCosts::default(), &after_round(0.0), &standing);
         assert!(!decision.switches(), "{}", decision.reason);
-        assert!(decision.reason.contains("raise downtime-limit"), "{}", decision.reason);
-        assert!(decision.advice.is_some());
+        assert!(decision.reason.contains("below the fixed cost"), "{}", decision.reason);
+        assert!(matches!(decision.advice, Some(Advice::RaiseDowntimeLimit { .. })));
     }
 
     #[test]
@@ -297,11 +306,11 @@ mod tests {
         let slow = Params { max_bandwidth: 10_000_000, ..Params::default() };
         let decision = decide(&slow, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
         assert!(
-            !decision.switches() && decision.reason.contains("held to max-bandwidth"),
+            !decision.switches() && decision.reason.contains("held to the bandwidth limit"),
             "{}",
             decision.reason
         );
-        assert!(decision.advice.unwrap().contains("avail-switchover-bandwidth"));
+        assert_eq!(decision.advice, Some(Advice::TellSwitchoverBandwidth));
         let told = Params { switchover_bandwidth: 1_000_000_000, ..slow };
         let standing = Standing { extra_rounds: 8, ..standing };
         let decision = decide(&told, &FixedCosts::default(), &after_round(9.0 * MB), &standing);

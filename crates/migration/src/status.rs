@@ -10,7 +10,7 @@ pub enum Status {
     Setup,
     /// Rounds are being sent while the machine runs.
     Active,
-    /// The machine is stopped and waits for `migrate-continue`.
+    /// The machine is stopped and waits for the user to let it go on.
     PreSwitchover,
     /// The machine is stopped; the last pages and the device states are on their way.
     Device,

@@ -199,12 +199,14 @@ impl Source {
         let limit =
             if self.params.max_bandwidth > 0 { self.params.max_bandwidth as f64 } else { f64::INFINITY };
         let rate = current.or_else(|| Some(measured?.bytes_per_second.min(limit)));
-        let remaining = bytes_of(self.statistics.remaining_pages.saturating_sub(done_pages));
+        let cost = self.statistics.page_cost();
+        let remaining = self.statistics.remaining_pages.saturating_sub(done_pages) as f64
+            * cost.of_a_page_now(sent_bytes, done_pages);
+        let dirty_rate = self.statistics.dirty_rate() / crate::PAGE_BYTES as f64 * cost.of_a_dirty_page();
         let budget = self.params.downtime_limit.saturating_sub(self.fixed.total()).as_secs_f64();
         let in_the_end = self.params.switchover_rate(measured).map(|rate| rate.bytes_per_second);
         let enough = in_the_end.or(rate).map_or(0.0, |rate| rate * budget);
-        self.progress =
-            Progress::estimate(&self.progress, now, remaining, enough, self.statistics.dirty_rate(), rate);
+        self.progress = Progress::estimate(&self.progress, now, remaining, enough, dirty_rate, rate);
         self.progress.clone()
     }
 

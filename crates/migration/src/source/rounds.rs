@@ -103,6 +103,7 @@ impl Source {
     fn decide(&mut self, now: Time, rounds: Rounds, pages: u64) -> Vec<Action> {
         let standing = Standing {
             dirty_pages: pages,
+            page_bytes: self.statistics.page_cost().of_a_dirty_page(),
             wire_rate: self.statistics.wire_rate(),
             running: rounds.running,
             extra_rounds: rounds.extra,
