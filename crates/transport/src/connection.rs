@@ -160,6 +160,14 @@ impl Connection {
         vectored::receive_all(self.as_fd(), bytes).map_err(|error| self.explain(error))
     }
 
+    /// Fills `bytes` from the connection, unless they have not all come by `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::receive`]; also [`TransportError::Slow`] at the deadline, however many bytes have come until then.
+    pub fn receive_by(&self, bytes: &mut [u8], deadline: Instant) -> Result<(), TransportError> {
+        vectored::receive_all_until(self.as_fd(), bytes, deadline).map_err(|error| self.explain(error))
+    }
+
     /// Sends `head`, then the bytes of all `pieces`, with as few system calls as possible and without a copy in this process.
     ///
     /// # Safety
@@ -314,6 +322,36 @@ mod tests {
         refused(std::net::TcpListener::bind("127.0.0.1:0").unwrap().into());
         refused(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
         refused(std::fs::File::open("/dev/null").unwrap().into());
+    }
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_is_not_waited_for_beyond_the_deadline() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Connection::unix(here).unwrap(), Connection::unix(there).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while there.send(&[7]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let received = here.receive_by(&mut [0; 1 << 20], Instant::now() + Duration::from_millis(100));
+            assert!(matches!(received, Err(TransportError::Slow)), "{received:?}");
+            here.shutdown();
+        });
+    }
+
+    #[test]
+    fn what_comes_before_the_deadline_is_received_whole() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Connection::unix(here).unwrap(), Connection::unix(there).unwrap());
+        let (mut bytes, deadline) = ([0; 4], Instant::now() + Duration::from_secs(60));
+        std::thread::scope(|scope| {
+            scope.spawn(|| [[1, 2], [3, 4]].iter().for_each(|half| there.send(half).unwrap()));
+            here.receive_by(&mut bytes, deadline).unwrap();
+        });
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        there.shutdown();
+        assert!(matches!(here.receive_by(&mut bytes, deadline), Err(TransportError::Closed)));
     }
 
     #[test]

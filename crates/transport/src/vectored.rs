@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::SendFlags,
+    net::{self, RecvFlags, SendFlags},
 };
 
 /// A piece of this process's memory to send from or receive into. Laid out as the kernel's `struct iovec`.
@@ -66,7 +66,7 @@ pub(crate) fn send_all_until(fd: BorrowedFd<'_>, mut bytes: &[u8], deadline: Ins
     while !bytes.is_empty() {
         match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(sent) => bytes = &bytes[sent..],
-            Err(Errno::AGAIN) => wait_for_room(fd, deadline)?,
+            Err(Errno::AGAIN) => wait_for(PollFlags::OUT, fd, deadline)?,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -74,13 +74,14 @@ pub(crate) fn send_all_until(fd: BorrowedFd<'_>, mut bytes: &[u8], deadline: Ins
     Ok(())
 }
 
-fn wait_for_room(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+/// Returns when it may have come, or with an error once `deadline` is over.
+fn wait_for(what: PollFlags, fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&timeout)) {
+    match poll(&mut [PollFd::from_borrowed_fd(fd, what)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -93,6 +94,25 @@ pub(crate) fn receive_all(fd: BorrowedFd<'_>, mut bytes: &mut [u8]) -> io::Resul
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(received) => bytes = &mut bytes[received..],
             Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `bytes`, or gives up at `deadline`.
+pub(crate) fn receive_all_until(
+    fd: BorrowedFd<'_>,
+    mut bytes: &mut [u8],
+    deadline: Instant,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // Also where there is always something to read: who sends a byte now and then must come to an end.
+        wait_for(PollFlags::IN, fd, deadline)?;
+        match net::recv(fd, &mut *bytes, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((received, _)) => bytes = &mut bytes[received..],
+            Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
