@@ -126,7 +126,8 @@ impl Attempt {
             cpu: shared.cpu.clone(),
             pages,
         };
-        self.channels = Some(Channels::open(count, &resources, Arc::new(report))?);
+        let channels = self.channels.insert(Channels::new(count, &resources, Arc::new(report)));
+        channels.open(&resources)?;
         shared.channels.store(count, Ordering::Relaxed);
         Ok(Event::Prepared)
     }

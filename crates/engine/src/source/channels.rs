@@ -54,34 +54,40 @@ pub(super) type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Adds up the channels of a round, and reports once: when all are done, or when the first fails.
 struct Tally {
-    channels: usize,
+    channels: u16,
     round: Mutex<(usize, ChannelRound)>,
     sums: Option<Arc<PageSums>>,
     report: Report,
 }
 
 impl Channels {
-    /// Dials all channels, says hello on each, and starts their threads.
-    pub(super) fn open(count: u16, resources: &Resources, report: Report) -> Result<Self, String> {
-        let mut channels = Self {
+    /// None yet, of so many.
+    pub(super) fn new(count: u16, resources: &Resources, report: Report) -> Self {
+        Self {
             connections: Vec::new(),
             work: Vec::new(),
             threads: Vec::new(),
             pacer: resources.pages.pacer.clone(),
             tally: Arc::new(Tally {
-                channels: usize::from(count),
+                channels: count,
                 round: Mutex::default(),
                 sums: resources.pages.sums.clone(),
                 report,
             }),
-        };
-        for index in 0..count {
-            if let Err(reason) = channels.add(index, resources) {
-                channels.close();
-                return Err(format!("Page channel {index} cannot be opened: {reason}"));
-            }
         }
-        Ok(channels)
+    }
+
+    /// Dials all channels, says hello on each, and starts their threads.
+    ///
+    /// # Errors
+    /// Why one of them cannot be opened. Those before it stay open: if the destination has given up, it may have said why, and it must
+    /// not take the end of these for the cause.
+    pub(super) fn open(&mut self, resources: &Resources) -> Result<(), String> {
+        for index in 0..self.tally.channels {
+            self.add(index, resources)
+                .map_err(|reason| format!("Page channel {index} cannot be opened: {reason}"))?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
@@ -174,7 +180,7 @@ impl Tally {
         round.0 += 1;
         round.1.bytes += sent.bytes;
         round.1.pages += sent.pages;
-        if round.0 == self.channels {
+        if round.0 == usize::from(self.channels) {
             let ChannelRound { bytes, pages } = round.1;
             drop(round);
             let digest = self.sums.as_ref().filter(|_| last).map(|sums| sums.pieces());
