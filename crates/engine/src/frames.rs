@@ -1,5 +1,7 @@
 //! Whole frames over a connection.
 
+use std::time::Instant;
+
 use transport::{Connection, TransportError};
 use wire::{FrameHeader, FrameKind, HEADER_BYTES, Message, WireError};
 
@@ -31,15 +33,22 @@ impl FrameReader {
 
     /// Reads the next frame: its kind and its structured part. Page data, if any, is still on the connection.
     pub(crate) fn read(&mut self, connection: &Connection) -> Result<(FrameKind, &[u8]), FrameError> {
+        self.read_with(|bytes| connection.receive(bytes))
+    }
+
+    fn read_with(
+        &mut self,
+        receive: impl Fn(&mut [u8]) -> Result<(), TransportError>,
+    ) -> Result<(FrameKind, &[u8]), FrameError> {
         let mut raw = [0; HEADER_BYTES];
-        connection.receive(&mut raw)?;
+        receive(&mut raw)?;
         let header = FrameHeader::decode(&raw)?;
         let length = header.length as usize;
         self.body.clear();
         while self.body.len() < length {
             let have = self.body.len();
             self.body.resize(length.min(have + STEP_BYTES), 0);
-            connection.receive(&mut self.body[have..])?;
+            receive(&mut self.body[have..])?;
         }
         header.check(&raw, &self.body, self.sequence)?;
         self.sequence = self.sequence.wrapping_add(1);
@@ -54,9 +63,22 @@ impl FrameReader {
 
     /// Reads the next frame, which must be a message.
     pub(crate) fn read_message(&mut self, connection: &Connection) -> Result<Message, FrameError> {
-        match self.read(connection)? {
-            (FrameKind::Control, body) => Ok(Message::decode(body)?),
-            (other, _) => Err(WireError::Kind { found: other as u8 }.into()),
-        }
+        message(self.read(connection)?)
+    }
+
+    /// The same, for a message that must have come whole by `deadline`.
+    pub(crate) fn read_message_by(
+        &mut self,
+        connection: &Connection,
+        deadline: Instant,
+    ) -> Result<Message, FrameError> {
+        message(self.read_with(|bytes| connection.receive_by(bytes, deadline))?)
+    }
+}
+
+fn message((kind, body): (FrameKind, &[u8])) -> Result<Message, FrameError> {
+    match kind {
+        FrameKind::Control => Ok(Message::decode(body)?),
+        other => Err(WireError::Kind { found: other as u8 }.into()),
     }
 }

@@ -1,13 +1,13 @@
 //! Greetings: how the two sides of a connection find out what they can say to each other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use transport::{Connection, TransportError};
 use wire::{
     Agreed, GREETING_BYTES, Greeted, Greeting, Incompatible, Offer, Role, SessionId, WireError, greeting,
 };
 
-/// How long a peer may take to greet, in each step.
+/// How long a destination may take to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why two sides do not come to speak with each other.
@@ -32,8 +32,7 @@ pub(crate) fn exchange(
     let features = ours.features.and_an_unknown_one(session);
     let greeting = Greeting { offer: Offer { features, ..ours.clone() }, role, index: 0, session };
     connection.send_within(&greeting.encode(), GREETING_TIMEOUT)?;
-    let answer = receive(connection)?;
-    connection.set_receive_timeout(None)?;
+    let answer = receive(connection, Instant::now() + GREETING_TIMEOUT)?;
     let agreed = ours.with_destination(&answer.offer)?;
     Ok(Greeted { agreed, release: answer.offer.release })
 }
@@ -50,27 +49,31 @@ pub(crate) fn on_channel(
     connection.send_within(&greeting.encode(), GREETING_TIMEOUT)
 }
 
-/// At the destination: hears who comes, and answers. The connection keeps the time limit of the greeting.
-pub(crate) fn welcome(connection: &Connection, ours: &Offer) -> Result<(Greeting, Agreed), GreetError> {
-    let greeting = receive(connection)?;
+/// At the destination: hears who comes, and answers, by `deadline`.
+pub(crate) fn welcome(
+    connection: &Connection,
+    ours: &Offer,
+    deadline: Instant,
+) -> Result<(Greeting, Agreed), GreetError> {
+    let greeting = receive(connection, deadline)?;
     if greeting.role != Role::Pages {
         let answer =
             Greeting { offer: ours.clone(), role: greeting.role, index: 0, session: SessionId::NONE };
-        connection.send_within(&answer.encode(), GREETING_TIMEOUT)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        connection.send_within(&answer.encode(), left)?;
     }
     let agreed = ours.with_source(&greeting.offer)?;
     Ok((greeting, agreed))
 }
 
-fn receive(connection: &Connection) -> Result<Greeting, GreetError> {
-    connection.set_receive_timeout(Some(GREETING_TIMEOUT))?;
+fn receive(connection: &Connection, deadline: Instant) -> Result<Greeting, GreetError> {
     let mut bytes = [0; GREETING_BYTES];
     let (magic, rest) = bytes.split_at_mut(greeting::MAGIC.len());
-    connection.receive(magic)?;
+    connection.receive_by(magic, deadline)?;
     // Who speaks otherwise may not have so much to say.
     if magic != greeting::MAGIC {
         return Err(WireError::NotWhimbrel { found: u16::from_be_bytes([magic[0], magic[1]]) }.into());
     }
-    connection.receive(rest)?;
+    connection.receive_by(rest, deadline)?;
     Ok(Greeting::decode(&bytes)?)
 }

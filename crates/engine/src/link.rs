@@ -1,6 +1,10 @@
 //! The control connection, on either side: messages out, messages in on a thread of their own, and what closing it means.
 
-use std::{sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use transport::Connection;
@@ -53,10 +57,10 @@ impl Link {
         &self.connection
     }
 
-    /// Waits for a first message, before [`Self::read`].
-    pub(crate) fn first_message(&mut self) -> Result<Message, FrameError> {
+    /// Waits until `deadline` for a first message, before [`Self::read`].
+    pub(crate) fn first_message(&mut self, deadline: Instant) -> Result<Message, FrameError> {
         match &mut self.incoming {
-            Incoming::Unread(reader) => reader.read_message(&self.connection),
+            Incoming::Unread(reader) => reader.read_message_by(&self.connection, deadline),
             Incoming::Read { .. } | Incoming::Broken => Err(transport::TransportError::Stopped.into()),
         }
     }

@@ -4,7 +4,10 @@
 //! on a thread of its own with a short time limit, and nothing of it reaches the migration thread before its first frame was
 //! read and understood.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use transport::{Accept, Connection, TransportError};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
@@ -18,8 +21,8 @@ use crate::{
     threads,
 };
 
-/// How long a connection may take to say what it is.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take to say what it is: greetings both ways, and a first message.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an error of the listener itself, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,7 +69,7 @@ fn greet(
 ) {
     let pending = backlog.add(connection);
     let theirs = backlog.clone();
-    let greet = move || match identify(pending, &ours) {
+    let greet = move || match identify(pending, &ours, Instant::now() + GREETING_TIMEOUT) {
         Ok(incoming) => match theirs.slot() {
             Some(slot) => deliver(incoming, slot),
             None => tracing::warn!("A connection was closed: too many others are waiting"),
@@ -92,16 +95,15 @@ enum GreetingError {
     Message { role: Role, session: SessionId, message: &'static str },
 }
 
-/// Exchanges greetings, and reads the first frame where there is one.
-fn identify(pending: Pending, ours: &Offer) -> Result<Incoming, GreetingError> {
+/// Exchanges greetings, and reads the first frame where there is one, all by `deadline`: a peer that sends a byte now and then does
+/// not keep a thread.
+fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Incoming, GreetingError> {
     let connection = pending.connection().clone();
-    connection.set_receive_timeout(Some(GREETING_TIMEOUT))?;
-    let (greeting, agreed) = greet::welcome(&connection, ours)?;
+    let (greeting, agreed) = greet::welcome(&connection, ours, deadline)?;
     let incoming = match greeting.role {
         Role::Pages => Incoming::Channel { connection: connection.clone(), greeting, agreed },
-        Role::Control | Role::Ask => first_message(&connection, greeting, agreed)?,
+        Role::Control | Role::Ask => first_message(&connection, greeting, agreed, deadline)?,
     };
-    connection.set_receive_timeout(None)?;
     pending.identified()?;
     Ok(incoming)
 }
@@ -111,9 +113,10 @@ fn first_message(
     connection: &Arc<Connection>,
     Greeting { role, session, offer, .. }: Greeting,
     agreed: Agreed,
+    deadline: Instant,
 ) -> Result<Incoming, GreetingError> {
     let mut link = Link::new(connection.clone());
-    let message = link.first_message().inspect_err(|error| {
+    let message = link.first_message(deadline).inspect_err(|error| {
         if let FrameError::Wire(error) = error {
             refuse(&mut link, error);
         }
@@ -135,4 +138,42 @@ fn refuse(link: &mut Link, error: &WireError) {
     let reasons = vec![format!("The destination does not understand the source's first message: {error}")];
     // A source that does not hear it sees the end of the connection.
     let _ = link.send(&Message::Refuse(Refuse { reasons }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use wire::{FrameHeader, FrameKind};
+
+    use super::*;
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_is_not_listened_to_for_ever() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let here = Connection::from_socket(here).unwrap();
+        let there = Connection::from_socket(there).unwrap();
+        let greeting =
+            Greeting { offer: Offer::of("test"), role: Role::Control, index: 0, session: SessionId([1; 16]) };
+        let hello = FrameHeader::encode(FrameKind::Control, 0, &vec![0; 1 << 16]);
+        let said = [&greeting.encode()[..], &hello[..]].concat();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Each byte comes soon after the one before.
+                let _ = there.send(&said);
+                while there.send(&[0]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let pending = Arc::new(Backlog::default()).add(here);
+            let connection = pending.connection().clone();
+            let deadline = Instant::now() + Duration::from_millis(300);
+            let error = identify(pending, &Offer::of("test"), deadline).unwrap_err();
+            assert!(
+                matches!(error, GreetingError::Frame(FrameError::Transport(TransportError::Slow))),
+                "{error}"
+            );
+            connection.shutdown();
+        });
+    }
 }
