@@ -367,6 +367,10 @@ impl DestinationMachine for Place {
         Ok(())
     }
 
+    fn dismiss(&mut self) -> Result<(), MachineError> {
+        Ok(())
+    }
+
     fn discard(&mut self) -> Result<(), MachineError> {
         self.memory = Memory::new()?;
         Ok(())

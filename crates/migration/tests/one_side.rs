@@ -394,7 +394,7 @@ fn complete(raw_pages: u64) -> Message {
 /// Why the destination threw away what it had.
 fn discarded(actions: &[Done]) -> Option<&str> {
     actions.iter().find_map(|action| match action {
-        Done::Discard { reason } => Some(reason.as_str()),
+        Done::Discard { reason, .. } => Some(reason.as_str()),
         _ => None,
     })
 }
@@ -471,6 +471,25 @@ fn a_session_that_is_over_cannot_come_back() {
     let again = Hello { session: SessionId([8; 16]), ..hello(1) };
     let actions = say(&mut destination, Message::Hello(again));
     assert!(matches!(actions[..], [Done::Check(_)]), "{actions:?}");
+}
+
+#[test]
+fn only_what_was_accepted_can_have_touched_the_machine() {
+    let touched = |actions: &[Done]| {
+        actions.iter().find_map(|action| match action {
+            Done::Discard { touched, .. } => Some(*touched),
+            _ => None,
+        })
+    };
+    let mut destination = Destination::default();
+    say(&mut destination, Message::Hello(hello(1)));
+    let refused =
+        destination.handle(SECOND, destination::Event::Checked(Err(vec!["another machine".into()])));
+    assert_eq!(touched(&refused), Some(false));
+    let again = Hello { session: SessionId([8; 16]), ..hello(1) };
+    let mut destination = destination_that_receives(again);
+    let cut = destination.handle(SECOND, destination::Event::LinkLost("cut".into()));
+    assert_eq!(touched(&cut), Some(true));
 }
 
 #[test]

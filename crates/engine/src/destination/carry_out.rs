@@ -73,8 +73,8 @@ impl Server {
                 }
                 Err(error) => Event::MachineFailed(format!("The machine could not be started: {error}")),
             }),
-            Action::Discard { reason } => {
-                self.discard(&reason);
+            Action::Discard { reason, touched } => {
+                self.discard(&reason, touched);
                 None
             }
             Action::End => None,
@@ -126,14 +126,15 @@ impl Server {
         self.machine.lock_disks()
     }
 
-    fn discard(&mut self, reason: &str) {
+    fn discard(&mut self, reason: &str, touched: bool) {
         tracing::warn!("Incoming migration came to nothing: {reason}");
         self.number += 1;
         self.close();
         self.count(Counts::end);
         self.shared.view.lock().last_failure = Some(reason.into());
         self.tell(Status::Failed);
-        if let Err(error) = self.machine.discard() {
+        let vacated = if touched { self.machine.discard() } else { self.machine.dismiss() };
+        if let Err(error) = vacated {
             tracing::error!("This destination cannot take another machine: {error}");
         }
         self.tell(Status::Setup);
