@@ -23,8 +23,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use whimbrel_engine::{
     Address, DestinationMachine, DeviceInfo, DeviceState, Dialler, Digest, DirtyLog, GuestMemory, Hello,
-    Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Reach, Schema, SessionId,
-    SourceMachine, Status, VcpuTimes, destination, source,
+    Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Schema, SessionId,
+    SourceMachine, Status, Trust, VcpuTimes, destination, source,
     vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap},
 };
 
@@ -44,7 +44,7 @@ pub(crate) fn main() -> Result<(), MachineError> {
 
 /// The first process: waits for the machine, and checks that it runs on.
 fn take_in() -> Result<(), MachineError> {
-    let listener = Listener::bind(&"tcp:127.0.0.1:0".parse()?, Reach::Loopback)?;
+    let listener = Listener::bind(&"tcp:127.0.0.1:0".parse()?, &Trust::ThisHost)?;
     let address = listener.address().to_string();
     let arrived = Arc::new(Mutex::new(None));
     let place = Place { memory: Memory::new()?, writes: 0, arrived: arrived.clone() };
@@ -82,7 +82,7 @@ fn send_away(address: &str) -> Result<(), MachineError> {
     let toy = Toy::new(Memory::new()?, 0);
     toy.memory.fill()?;
     toy.run();
-    let dialler = Dialler::new(address.parse::<Address>()?, Reach::Loopback);
+    let dialler = Dialler::new(address.parse::<Address>()?, Trust::ThisHost);
     let target = source::Target::new(dialler, new_session(), Offer::of(RELEASE));
     let params = Params { channels: 2, digest: Digest::Full, ..Params::default() };
     let handle = source::start(toy.clone(), params, target, Arc::new(Printer("source")))?;
@@ -364,6 +364,10 @@ impl DestinationMachine for Place {
             toy.run();
         }
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Some(toy);
+        Ok(())
+    }
+
+    fn dismiss(&mut self) -> Result<(), MachineError> {
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! Greetings: how the two sides of a connection find out what they can say to each other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use transport::{Connection, TransportError};
+use transport::{Connection, PROOF_BYTES, SessionSecret, TransportError};
 use wire::{
     Agreed, GREETING_BYTES, Greeted, Greeting, Incompatible, Offer, Role, SessionId, WireError, greeting,
 };
 
-/// How long a peer may take to greet, in each step.
+/// How long a destination may take to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why two sides do not come to speak with each other.
@@ -15,25 +15,64 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum GreetError {
     #[error("No greeting")]
     Transport(#[from] TransportError),
+    #[error(
+        "The other side speaks TLS on this connection, and this side does not: give both certificates, or neither"
+    )]
+    Tls,
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
 }
 
-/// A source's greeting on a control connection, or one to ask on, and what the destination answers.
+/// First byte of TLS records with an alert and with a message of the handshake (RFC 8446, 5.1), and the one that follows.
+const TLS_RECORDS: [u16; 2] = [0x1503, 0x1603];
+
+/// What came with a greeting on an encrypted connection: that its sender knows the secret of the session.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    greeting: [u8; GREETING_BYTES],
+    proof: [u8; PROOF_BYTES],
+}
+
+/// What a source said at first.
+#[derive(Debug)]
+pub(crate) struct Welcomed {
+    pub(crate) greeting: Greeting,
+    pub(crate) agreed: Agreed,
+    /// On connections that are not control connections, if they are encrypted.
+    pub(crate) proof: Option<Proof>,
+}
+
+impl Proof {
+    /// Whether `connection` belongs to the session whose secret is `secret`; `None` where its control connection is not encrypted.
+    pub(crate) fn fits(
+        proof: Option<&Self>,
+        secret: Option<&SessionSecret>,
+        connection: &Connection,
+    ) -> bool {
+        match (proof, secret) {
+            (None, None) => true,
+            (Some(Self { greeting, proof }), Some(secret)) => secret.is_proven(connection, greeting, proof),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+/// A source's greeting on a control connection, or one to ask on, and what the destination answers. `secret` is the one of the session,
+/// where its control connection was encrypted.
 pub(crate) fn exchange(
     connection: &Connection,
     ours: &Offer,
     role: Role,
     session: SessionId,
+    secret: Option<&SessionSecret>,
 ) -> Result<Greeted, GreetError> {
     // A destination passes over what it does not know. Now and then it has to, so that this stays true.
     let features = ours.features.and_an_unknown_one(session);
     let greeting = Greeting { offer: Offer { features, ..ours.clone() }, role, index: 0, session };
-    connection.send_within(&greeting.encode(), GREETING_TIMEOUT)?;
-    let answer = receive(connection)?;
-    connection.set_receive_timeout(None)?;
+    send(connection, &greeting, secret)?;
+    let (answer, _) = receive(connection, Instant::now() + GREETING_TIMEOUT)?;
     let agreed = ours.with_destination(&answer.offer)?;
     Ok(Greeted { agreed, release: answer.offer.release })
 }
@@ -45,32 +84,63 @@ pub(crate) fn on_channel(
     release: &str,
     index: u16,
     session: SessionId,
+    secret: Option<&SessionSecret>,
 ) -> Result<(), TransportError> {
     let greeting = Greeting { offer: agreed.offer(release), role: Role::Pages, index, session };
-    connection.send_within(&greeting.encode(), GREETING_TIMEOUT)
+    send(connection, &greeting, secret)
 }
 
-/// At the destination: hears who comes, and answers. The connection keeps the time limit of the greeting.
-pub(crate) fn welcome(connection: &Connection, ours: &Offer) -> Result<(Greeting, Agreed), GreetError> {
-    let greeting = receive(connection)?;
+/// Sends a greeting, and the proof where one is needed.
+fn send(
+    connection: &Connection,
+    greeting: &Greeting,
+    secret: Option<&SessionSecret>,
+) -> Result<(), TransportError> {
+    let mut bytes = greeting.encode().to_vec();
+    if let (Some(secret), false) = (secret, greeting.role == Role::Control) {
+        let proof = secret.proof(connection, &bytes)?;
+        bytes.extend_from_slice(&proof);
+    }
+    connection.send_within(&bytes, GREETING_TIMEOUT)
+}
+
+/// At the destination: finds out who comes, hears what for, and answers, by `deadline`.
+pub(crate) fn welcome(
+    connection: &Connection,
+    ours: &Offer,
+    deadline: Instant,
+) -> Result<Welcomed, GreetError> {
+    connection.authenticate(deadline.saturating_duration_since(Instant::now()))?;
+    let (greeting, bytes) = receive(connection, deadline)?;
+    let mut proof = None;
+    if greeting.role != Role::Control && connection.security().is_some() {
+        let proof = proof.insert(Proof { greeting: bytes, proof: [0; PROOF_BYTES] });
+        connection.receive_by(&mut proof.proof, deadline)?;
+    }
     if greeting.role != Role::Pages {
         let answer =
             Greeting { offer: ours.clone(), role: greeting.role, index: 0, session: SessionId::NONE };
-        connection.send_within(&answer.encode(), GREETING_TIMEOUT)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        connection.send_within(&answer.encode(), left)?;
     }
     let agreed = ours.with_source(&greeting.offer)?;
-    Ok((greeting, agreed))
+    Ok(Welcomed { greeting, agreed, proof })
 }
 
-fn receive(connection: &Connection) -> Result<Greeting, GreetError> {
-    connection.set_receive_timeout(Some(GREETING_TIMEOUT))?;
+/// A greeting, and its bytes.
+fn receive(
+    connection: &Connection,
+    deadline: Instant,
+) -> Result<(Greeting, [u8; GREETING_BYTES]), GreetError> {
     let mut bytes = [0; GREETING_BYTES];
     let (magic, rest) = bytes.split_at_mut(greeting::MAGIC.len());
-    connection.receive(magic)?;
+    connection.receive_by(magic, deadline)?;
     // Who speaks otherwise may not have so much to say.
     if magic != greeting::MAGIC {
-        return Err(WireError::NotWhimbrel { found: u16::from_be_bytes([magic[0], magic[1]]) }.into());
+        let found = u16::from_be_bytes([magic[0], magic[1]]);
+        let is_tls = TLS_RECORDS.contains(&found) && connection.security().is_none();
+        return Err(if is_tls { GreetError::Tls } else { WireError::NotWhimbrel { found }.into() });
     }
-    connection.receive(rest)?;
-    Ok(Greeting::decode(&bytes)?)
+    connection.receive_by(rest, deadline)?;
+    Ok((Greeting::decode(&bytes)?, bytes))
 }

@@ -18,6 +18,7 @@
 mod cpu_time;
 mod frames;
 mod greet;
+mod link;
 mod machine;
 mod page_counters;
 mod threads;
@@ -26,13 +27,16 @@ pub mod destination;
 pub mod source;
 
 pub use migration::{
-    Downtime, FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, source::Verdict,
+    Advice, Downtime, FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, source::Verdict,
 };
 pub use ram::{
     Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, vm_memory,
 };
 pub use state::{DeviceState, Schema, StateError};
-pub use transport::{Accept, Address, Connection, Dial, Dialler, Listener, Reach, Stopper, TransportError};
+pub use transport::{
+    Accept, Address, Authz, Connection, Dial, Dialler, Listener, Security, Stopper, Tls, TlsError,
+    TransportError, Trust,
+};
 pub use wire::{BlockInfo, DeviceInfo, Digest, FrameKind, Hello, Offer, PageCounts, SessionId};
 
 pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};

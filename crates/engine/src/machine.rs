@@ -67,6 +67,9 @@ pub trait DestinationMachine: Send {
     /// # Errors
     /// Not one instruction of the machine has run.
     fn run(&mut self, run: bool) -> Result<(), MachineError>;
+    /// The machine that was checked last does not come, and nothing of it was written to memory: all is as it was before
+    /// [`Self::check`], and the next attempt finds it so.
+    fn dismiss(&mut self) -> Result<(), MachineError>;
     /// Throws away what arrived: releases locks, and has fresh memory for the next attempt.
     fn discard(&mut self) -> Result<(), MachineError>;
 }

@@ -21,7 +21,7 @@ pub enum ThreadRole {
     /// Accepts connections.
     Accept,
     /// Finds out who has connected.
-    Door,
+    Greet,
 }
 
 /// How threads are started, and what each does before anything else. For programs that confine their threads; a filter of

@@ -9,13 +9,15 @@
 
 use std::time::Duration;
 
-use crate::{FixedCosts, PAGE_BYTES, Params, WireRate, fixed_costs::ms, stats::RoundStats};
+use crate::{Advice, FixedCosts, PAGE_BYTES, Params, WireRate, fixed_costs::ms, stats::RoundStats};
 
 /// Where a migration stands after a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// Pages left to send.
     pub dirty_pages: u64,
+    /// Bytes on the wire that each of them is foretold to take.
+    pub page_bytes: f64,
     /// Speed of the wire; `None` before anything was sent.
     pub wire_rate: Option<WireRate>,
     /// Whether the machine runs. One that is paused has no downtime.
@@ -24,17 +26,27 @@ pub struct Standing {
     pub extra_rounds: u32,
 }
 
-/// What to do after a round.
+/// The step that follows a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Next {
+    /// Another round.
+    Round,
+    /// The machine is stopped, and the rest is sent.
+    Switchover,
+}
+
+/// What to do after a round, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Whether to stop the machine and send the rest.
-    pub switch: bool,
+    /// The next step.
+    pub next: Next,
     /// Downtime that is foretold if it stops now; `None` while no speed was measured.
     pub predicted: Option<Duration>,
     /// Why, in a sentence for people.
     pub reason: String,
-    /// What people can do, where it does not switch by itself; a sentence.
-    pub advice: Option<String>,
+    /// What people can do, where it does not switch by itself.
+    pub advice: Option<Advice>,
 }
 
 /// Rounds that may be added below the limit. Each must at least take a quarter off the downtime, so that eight take off
@@ -50,11 +62,11 @@ const WORTHWHILE: Duration = Duration::from_micros(500);
 /// Decides after the round `last`.
 #[must_use]
 pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: &Standing) -> Decision {
-    let bytes = standing.dirty_pages * PAGE_BYTES;
+    let bytes = (standing.dirty_pages as f64 * standing.page_bytes) as u64;
     let limit = params.downtime_limit;
     let obstacle = fixed.obstacle(limit, last.began + last.duration);
     let (believed, save) = (fixed.believed(limit, last.began + last.duration), fixed.save);
-    let go_on = |predicted, reason: String, advice| Decision { switch: false, predicted, reason, advice };
+    let go_on = |predicted, reason: String, advice| Decision { next: Next::Round, predicted, reason, advice };
     let rate = params.switchover_rate(standing.wire_rate);
     let Some(transfer) = transfer(bytes, rate) else {
         return go_on(None, "No speed measured yet".into(), None);
@@ -63,7 +75,8 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     let predicted = transfer + fixed;
     let sum = format!("{} + {:.1} ms fixed = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
     let limited = ms(limit);
-    let switch = |reason| Decision { switch: true, predicted: Some(predicted), reason, advice: None };
+    let switch =
+        |reason| Decision { next: Next::Switchover, predicted: Some(predicted), reason, advice: None };
     if !standing.running && (transfer <= limit || bytes <= LITTLE) {
         return switch(format!("{sum}, for which nobody waits: the machine is paused"));
     }
@@ -72,12 +85,17 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
             let reason = format!("{sum} > {limited:.0} ms. {}", obstacle.reason(limit));
             return go_on(Some(predicted), reason, Some(obstacle.advice()));
         }
-        let advice = rate.filter(|rate| rate.held_back).map(|_| HELD_BACK.to_owned());
+        let advice = rate.filter(|rate| rate.held_back).map(|_| Advice::TellSwitchoverBandwidth);
         return go_on(Some(predicted), format!("{sum} > {limited:.0} ms"), advice);
     }
     if standing.extra_rounds < MAX_EXTRA_ROUNDS
         && let Some(rate) = rate
-        && let Some(after) = worth_another_round(last, transfer, rate.bytes_per_second, limit)
+        && let Some(after) = worth_another_round(
+            last.dirty_rate / PAGE_BYTES as f64 * standing.page_bytes,
+            transfer,
+            rate.bytes_per_second,
+            limit,
+        )
     {
         let after = ms(after);
         let reason =
@@ -86,10 +104,6 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     }
     switch(format!("{sum} ≤ {limited:.0} ms"))
 }
-
-/// What to do where the speed of the wire is not known, because a limit holds the rounds back and not the last pass.
-const HELD_BACK: &str = "Pages are held to max-bandwidth until the switchover, which is not: if the network is faster, say so with \
-    avail-switchover-bandwidth (bytes/s), and less downtime is foretold; or raise max-bandwidth";
 
 /// How long `bytes` take, if that can be told.
 fn transfer(bytes: u64, rate: Option<WireRate>) -> Option<Duration> {
@@ -107,21 +121,17 @@ fn left(bytes: u64, rate: Option<WireRate>) -> String {
             "{:.1} MB left at {:.0} MB/s{}",
             bytes as f64 / 1e6,
             rate.bytes_per_second / 1e6,
-            if rate.held_back { " (as held to max-bandwidth)" } else { "" }
+            if rate.held_back { " (as held to the bandwidth limit)" } else { "" }
         ),
         _ => "Nothing left to send".into(),
     }
 }
 
-/// How long the last pass would take after one more round, if that round pays: it takes a quarter off and costs no more
+/// How long the last pass would take after one more round, in which `dirty_rate` bytes are dirtied in a second and `rate` bytes sent, if
+/// that round pays: it takes a quarter off and costs no more
 /// time than the downtime limit.
-fn worth_another_round(
-    last: &RoundStats,
-    transfer: Duration,
-    rate: f64,
-    limit: Duration,
-) -> Option<Duration> {
-    let after = transfer.mul_f64((last.dirty_rate / rate).min(1.0));
+fn worth_another_round(dirty_rate: f64, transfer: Duration, rate: f64, limit: Duration) -> Option<Duration> {
+    let after = transfer.mul_f64((dirty_rate / rate).min(1.0));
     let gain = transfer.saturating_sub(after);
     (transfer <= limit && gain >= WORTHWHILE && gain >= transfer / 4).then_some(after)
 }
@@ -131,6 +141,12 @@ mod tests {
     use super::*;
 
     const MB: f64 = 1e6;
+
+    impl Decision {
+        fn switches(&self) -> bool {
+            self.next == Next::Switchover
+        }
+    }
 
     fn tight() -> Params {
         Params { downtime_limit: Duration::from_millis(1), ..Params::default() }
@@ -144,6 +160,7 @@ mod tests {
         let wire_rate = WireRate { bytes_per_second: megabytes_per_second * MB, held_back: false };
         Standing {
             dirty_pages: megabytes * 1_000_000 / PAGE_BYTES,
+            page_bytes: PAGE_BYTES as f64,
             wire_rate: Some(wire_rate),
             running: true,
             extra_rounds: 0,
@@ -154,15 +171,24 @@ mod tests {
     fn it_goes_on_while_the_downtime_would_be_over_the_limit() {
         let last = after_round(900.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(400, 1000.0));
-        assert!(!decision.switch);
+        assert!(!decision.switches());
         assert!(decision.reason.contains("> 300 ms"), "{}", decision.reason);
+    }
+
+    #[test]
+    fn what_is_left_counts_with_what_it_takes_on_the_wire() {
+        let last = after_round(900.0 * MB);
+        let small = Standing { page_bytes: 512.0, ..left_at(400, 1000.0) };
+        let decision = decide(&Params::default(), &FixedCosts::default(), &last, &small);
+        assert!(decision.reason.starts_with("50.0 MB left at 1000 MB/s"), "{}", decision.reason);
+        assert!(decision.predicted.unwrap() < Duration::from_millis(60));
     }
 
     #[test]
     fn fixed_costs_count_against_the_limit() {
         let params = Params { downtime_limit: Duration::from_millis(2), ..Params::default() };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &left_at(0, 1000.0));
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
     }
 
     #[test]
@@ -189,7 +215,7 @@ mod tests {
         let fixed = FixedCosts { load: Duration::from_secs(3), ..FixedCosts::default() };
         let after = |seconds| {
             let last = RoundStats { began: Duration::from_secs(seconds), ..RoundStats::default() };
-            decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switch
+            decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switches()
         };
         assert!(!after(0), "it is believed at first");
         let tried = (0..60).find(|&seconds| after(seconds)).expect("it is tried in the end");
@@ -208,14 +234,14 @@ mod tests {
     fn a_way_that_is_too_long_is_no_matter_of_belief() {
         let fixed = FixedCosts { round_trip: Duration::from_millis(200), ..FixedCosts::default() };
         let last = RoundStats { began: Duration::from_secs(3600), ..RoundStats::default() };
-        assert!(!decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switch);
+        assert!(!decide(&Params::default(), &fixed, &last, &left_at(0, 1000.0)).switches());
     }
 
     #[test]
     fn below_the_limit_a_round_that_pays_is_added() {
         let last = after_round(200.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
         assert!(decision.reason.contains("one more round"), "{}", decision.reason);
     }
 
@@ -223,7 +249,7 @@ mod tests {
     fn it_switches_when_another_round_would_not_pay() {
         let last = after_round(1400.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
-        assert!(decision.switch, "{}", decision.reason);
+        assert!(decision.switches(), "{}", decision.reason);
     }
 
     #[test]
@@ -231,7 +257,7 @@ mod tests {
         let last = after_round(200.0 * MB);
         let standing = Standing { extra_rounds: MAX_EXTRA_ROUNDS, ..left_at(64, 1500.0) };
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &standing);
-        assert!(decision.switch, "{}", decision.reason);
+        assert!(decision.switches(), "{}", decision.reason);
     }
 
     #[test]
@@ -239,22 +265,22 @@ mod tests {
         let params = Params { switchover_bandwidth: 10_000_000, ..Params::default() };
         let standing = Standing { extra_rounds: 8, ..left_at(64, 1500.0) };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &standing);
-        assert!(!decision.switch, "{}", decision.reason);
+        assert!(!decision.switches(), "{}", decision.reason);
     }
 
     #[test]
     fn an_idle_machine_of_zeros_switches_at_once() {
         let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
-        assert!(decide(&Params::default(), &FixedCosts::default(), &after_round(0.0), &standing).switch);
+        assert!(decide(&Params::default(), &FixedCosts::default(), &after_round(0.0), &standing).switches());
     }
 
     #[test]
     fn the_limit_holds_where_no_speed_was_measured() {
         let standing = Standing { wire_rate: None, ..left_at(0, 0.0) };
         let decision = decide(&tight(), &FixedCosts::default(), &after_round(0.0), &standing);
-        assert!(!decision.switch, "{}", decision.reason);
-        assert!(decision.reason.contains("raise downtime-limit"), "{}", decision.reason);
-        assert!(decision.advice.is_some());
+        assert!(!decision.switches(), "{}", decision.reason);
+        assert!(decision.reason.contains("below the fixed cost"), "{}", decision.reason);
+        assert!(matches!(decision.advice, Some(Advice::RaiseDowntimeLimit { .. })));
     }
 
     #[test]
@@ -264,10 +290,10 @@ mod tests {
             decide(&tight(), &FixedCosts::default(), &after_round(0.0), &paused(standing))
         };
         let decision = decide(left_at(0, 1000.0));
-        assert!(decision.switch && decision.reason.contains("paused"), "{}", decision.reason);
+        assert!(decision.switches() && decision.reason.contains("paused"), "{}", decision.reason);
         let decision = decide(left_at(900, 1000.0));
         assert!(
-            !decision.switch,
+            !decision.switches(),
             "the bandwidth limit holds for what can be sent before: {}",
             decision.reason
         );
@@ -279,11 +305,15 @@ mod tests {
         let standing = Standing { wire_rate: Some(held), ..left_at(64, 0.0) };
         let slow = Params { max_bandwidth: 10_000_000, ..Params::default() };
         let decision = decide(&slow, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
-        assert!(!decision.switch && decision.reason.contains("held to max-bandwidth"), "{}", decision.reason);
-        assert!(decision.advice.unwrap().contains("avail-switchover-bandwidth"));
+        assert!(
+            !decision.switches() && decision.reason.contains("held to the bandwidth limit"),
+            "{}",
+            decision.reason
+        );
+        assert_eq!(decision.advice, Some(Advice::TellSwitchoverBandwidth));
         let told = Params { switchover_bandwidth: 1_000_000_000, ..slow };
         let standing = Standing { extra_rounds: 8, ..standing };
         let decision = decide(&told, &FixedCosts::default(), &after_round(9.0 * MB), &standing);
-        assert!(decision.switch && !decision.reason.contains("held"), "{}", decision.reason);
+        assert!(decision.switches() && !decision.reason.contains("held"), "{}", decision.reason);
     }
 }

@@ -76,6 +76,8 @@ pub enum Action {
     Discard {
         /// Why.
         reason: String,
+        /// Whether anything of the attempt may have come to the machine that waits here. What was refused in the handshake has not.
+        touched: bool,
     },
     /// The source knows that the machine runs here: nothing more will be asked.
     End,
@@ -395,8 +397,9 @@ impl Destination {
             State::AwaitGo => Message::NotRunning { reason: reason.clone() },
             _ => Message::Abort { reason: reason.clone() },
         };
+        let touched = !matches!(self.state, State::Checking(_));
         *self = Self { given_up, ..Self::default() };
-        let discard = Action::Discard { reason };
+        let discard = Action::Discard { reason, touched };
         if tell { vec![Action::Send(farewell), discard] } else { vec![discard] }
     }
 

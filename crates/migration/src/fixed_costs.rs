@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Time;
+use crate::{Advice, Time};
 
 /// Costs of a switchover that do not depend on how much memory is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,18 +128,16 @@ impl Obstacle {
                 "{sentence}: this was measured once, is believed less as time passes, and is tried again {:.0} s after the start",
                 until.as_secs_f64().ceil()
             ),
-            None => format!("{sentence}: raise downtime-limit"),
+            None => sentence,
         }
     }
 
     /// What people can do about it.
     #[must_use]
-    pub fn advice(&self) -> String {
-        // Some room for what is left to send.
+    pub fn advice(&self) -> Advice {
+        // Some room for what is left to send, in whole milliseconds.
         let enough = (1.25 * ms(self.fixed)).ceil() + 1.0;
-        format!(
-            "Raise downtime-limit: migrate-set-parameters downtime-limit={enough:.0} or more takes effect at once"
-        )
+        Advice::RaiseDowntimeLimit { enough: Duration::from_millis(enough as u64) }
     }
 }
 
@@ -188,7 +186,6 @@ mod tests {
         assert_eq!(obstacle.until, None);
         let reason = obstacle.reason(limit);
         assert!(reason.contains("(1 ms) is below the fixed cost of a switchover here (2.1 ms)"), "{reason}");
-        assert!(reason.ends_with("raise downtime-limit"), "{reason}");
-        assert!(obstacle.advice().contains("downtime-limit=4"), "{}", obstacle.advice());
+        assert_eq!(obstacle.advice(), Advice::RaiseDowntimeLimit { enough: Duration::from_millis(4) });
     }
 }

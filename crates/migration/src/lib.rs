@@ -22,22 +22,27 @@
 //! ```
 //!
 //! Read [`handover`] for the rule on who may run the machine, [`source`] and [`destination`] for the way of a migration,
-//! [`convergence`] for the decision when to switch, [`fixed_costs`] and [`wire_rate`] for what it rests on, [`stats`] for what is
+//! [`convergence`] for the decision when to switch, [`fixed_costs`], [`wire_rate`] and [`page_cost`] for what it rests on, [`stats`] for what is
 //! counted and foretold.
+
+mod advice;
 
 pub mod convergence;
 pub mod destination;
 pub mod fixed_costs;
 pub mod handover;
+pub mod page_cost;
 pub mod params;
 pub mod source;
 pub mod stats;
 pub mod status;
 pub mod wire_rate;
 
-pub use convergence::Decision;
+pub use advice::Advice;
+pub use convergence::{Decision, Next};
 pub use destination::Destination;
 pub use fixed_costs::FixedCosts;
+pub use page_cost::PageCost;
 pub use params::Params;
 pub use source::Source;
 pub use stats::{Downtime, Progress, RoundStats, Statistics};

@@ -17,7 +17,7 @@ pub struct Params {
     pub switchover_bandwidth: u64,
     /// Page channels to ask for, 1 to [`wire::MAX_CHANNELS`].
     pub channels: u16,
-    /// Stop before the last pass and wait for `migrate-continue`.
+    /// Stop before the last pass and wait for the user to let it go on.
     pub pause_before_switchover: bool,
     /// What to compare before the machine runs at the destination.
     pub digest: wire::Digest,

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use wire::{Greeted, PageCounts};
 
-use crate::{PAGE_BYTES, Time, WireRate, wire_rate::WireMeter};
+use crate::{Advice, PAGE_BYTES, PageCost, Time, WireRate, wire_rate::WireMeter};
 
 /// Rounds that are kept one by one; older ones only count in the totals. A machine that never converges makes thousands.
 pub const MAX_ROUNDS_KEPT: usize = 256;
@@ -43,7 +43,7 @@ pub struct RoundStats {
 pub struct Downtime {
     /// Stopping vCPUs, quiescing devices, flushing disks.
     pub stop: Duration,
-    /// Waiting for `migrate-continue`, where that was asked for.
+    /// Waiting for the user, where that was asked for.
     pub waiting: Duration,
     /// Reading the dirty log for the last time.
     pub last_fetch: Duration,
@@ -67,6 +67,7 @@ pub struct Downtime {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     pub(crate) wire: WireMeter,
+    pub(crate) cost: PageCost,
     /// The last [`MAX_ROUNDS_KEPT`] rounds that are over.
     pub rounds: VecDeque<RoundStats>,
     /// Times the dirty log was read, QEMU's `dirty-sync-count`.
@@ -90,7 +91,7 @@ pub struct Statistics {
     /// The last decision, or why the attempt ended.
     pub reason: String,
     /// What people can do, where it does not come to its end by itself.
-    pub advice: Option<String>,
+    pub advice: Option<Advice>,
     /// When the machine was told to stop, since the start; `None` before.
     pub stopped: Option<Time>,
     /// The destination's release, and what both sides can do, once they have greeted.
@@ -114,6 +115,7 @@ impl Statistics {
         self.bytes += round.bytes;
         self.pages += round.pages;
         self.wire.add(round.bytes, round.duration, round.held_back);
+        self.cost.add(round.bytes, round.pages.total(), round.pages.zero);
         if self.rounds.len() == MAX_ROUNDS_KEPT {
             self.rounds.pop_front();
         }
@@ -124,6 +126,12 @@ impl Statistics {
     #[must_use]
     pub fn wire_rate(&self) -> Option<WireRate> {
         self.wire.rate()
+    }
+
+    /// What a page takes on the wire, as the rounds so far tell it.
+    #[must_use]
+    pub fn page_cost(&self) -> &PageCost {
+        &self.cost
     }
 
     /// Bytes per second that the machine dirtied in the last round; 0 before the first is over.
@@ -148,18 +156,19 @@ pub fn foretold_bytes(remaining: f64, dirty_rate: f64, wire_rate: f64, enough: f
 }
 
 impl Progress {
-    /// Progress at `now`, after `before`. `sent_bytes` counts all memory (zero pages too) that was dealt with.
+    /// Progress at `now`, after `before`. All bytes are bytes on the wire: those that are left to send, those that are few `enough` for the
+    /// last pass, those per second that what is dirtied will take, and those per second that are sent.
     #[must_use]
     pub fn estimate(
         before: &Self,
         now: Time,
-        remaining_bytes: u64,
+        remaining_bytes: f64,
         enough: f64,
         dirty_rate: f64,
         rate: Option<f64>,
     ) -> Self {
         let Some(rate) = rate.filter(|rate| *rate > 0.0) else { return before.clone() };
-        let Some(bytes) = foretold_bytes(remaining_bytes as f64, dirty_rate, rate, enough) else {
+        let Some(bytes) = foretold_bytes(remaining_bytes, dirty_rate, rate, enough) else {
             let note = format!(
                 "Memory is dirtied at {:.0} MB/s and sent at {:.0} MB/s: at this rate it does not converge",
                 dirty_rate / 1e6,
@@ -172,7 +181,7 @@ impl Progress {
         if percentage + 1.0 < before.percentage && before.eta.is_some() {
             let note = format!(
                 "Ran backwards: {:.1} MB are left, dirtied at {:.0} MB/s and sent at {:.0} MB/s",
-                remaining_bytes as f64 / 1e6,
+                remaining_bytes / 1e6,
                 dirty_rate / 1e6,
                 rate / 1e6
             );
@@ -239,7 +248,7 @@ mod tests {
     #[test]
     fn a_machine_that_does_not_converge_has_no_eta_and_says_why() {
         let before = Progress { percentage: 40.0, eta: Some(Duration::from_secs(3)), note: None };
-        let progress = Progress::estimate(&before, Duration::from_secs(9), 1 << 30, 0.0, 2e9, Some(1e9));
+        let progress = Progress::estimate(&before, Duration::from_secs(9), 1e9, 0.0, 2e9, Some(1e9));
         assert_eq!((progress.percentage, progress.eta), (40.0, None));
         assert!(progress.note.unwrap().contains("does not converge"));
     }
@@ -247,9 +256,9 @@ mod tests {
     #[test]
     fn progress_runs_backwards_only_with_a_reason() {
         let before = Progress { percentage: 90.0, eta: Some(Duration::from_secs(1)), note: None };
-        let worse = Progress::estimate(&before, Duration::from_secs(10), 20 << 30, 0.0, 5e8, Some(1e9));
+        let worse = Progress::estimate(&before, Duration::from_secs(10), 2e10, 0.0, 5e8, Some(1e9));
         assert!(worse.percentage < 90.0 && worse.note.is_some(), "{worse:?}");
-        let same = Progress::estimate(&before, Duration::from_secs(9), 1_030_000_000, 0.0, 0.0, Some(1e9));
+        let same = Progress::estimate(&before, Duration::from_secs(9), 1.03e9, 0.0, 0.0, Some(1e9));
         assert!(same.percentage >= 90.0 && same.note.is_none(), "{same:?}");
     }
 }

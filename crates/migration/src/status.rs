@@ -10,7 +10,7 @@ pub enum Status {
     Setup,
     /// Rounds are being sent while the machine runs.
     Active,
-    /// The machine is stopped and waits for `migrate-continue`.
+    /// The machine is stopped and waits for the user to let it go on.
     PreSwitchover,
     /// The machine is stopped; the last pages and the device states are on their way.
     Device,
@@ -28,7 +28,7 @@ pub enum Status {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The machine runs at the destination (or is paused there, if it was paused).
     Completed,

@@ -110,7 +110,7 @@ fn good_answer(action: &Action) -> Option<source::Event> {
         Action::FetchDirty => DirtyFetched { pages: 3, running: true },
         Action::Stop => Stopped { was_running: true },
         Action::SaveDevices => Saved { devices: 2 },
-        Action::Resume => Resumed(Ok(())),
+        Action::Resume { .. } => Resumed(Ok(())),
         Action::Send(_) | Action::Disconnect | Action::End(_) => return None,
     })
 }
@@ -156,7 +156,7 @@ impl SourceLife {
                     assert!(!self.gone, "go was said twice");
                     self.gone = true;
                 }
-                Action::Resume => {
+                Action::Resume { .. } => {
                     assert!(!self.gone || self.not_running, "resumed after go");
                 }
                 Action::End(Outcome::Completed) => assert!(self.gone && !source.side().may_run()),
@@ -192,7 +192,9 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
             let hears_not_running = match &event {
                 source::Event::Message(Message::NotRunning { .. }) => true,
                 // It gave up while *go* was on its way.
-                source::Event::Message(Message::Abort { .. }) => source.state() == State::AwaitRunning,
+                source::Event::Message(Message::Abort { .. }) => {
+                    matches!(source.state(), State::AwaitRunning(_))
+                }
                 _ => false,
             };
             life.not_running |= life.gone && hears_not_running;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use state::DeviceState;
 use whimbrel_migration::{
-    Destination, FixedCosts, Outcome, Params, Source, Status, Time,
+    Advice, Destination, FixedCosts, Outcome, Params, Source, Status, Time,
     destination::{self, Action as Done},
     source::{Action, Event, Verdict},
 };
@@ -81,7 +81,7 @@ fn source_that_awaits_ready(params: Params) -> Source {
 }
 
 fn resumes(actions: &[Action]) -> bool {
-    actions.contains(&Action::Resume)
+    actions.contains(&Action::Resume { run: true })
 }
 
 #[test]
@@ -178,10 +178,10 @@ fn an_idle_machine_is_not_stopped_for_longer_than_allowed_however_long_it_takes(
     let now = Duration::from_secs(10);
     assert!(!idles(&mut source, EARLY, now, true), "{}", source.statistics().reason);
     assert!(source.statistics().reason.contains("downtime limit (1 ms)"), "{}", source.statistics().reason);
-    assert!(source.statistics().advice.as_ref().unwrap().contains("downtime-limit="));
+    assert!(matches!(source.statistics().advice, Some(Advice::RaiseDowntimeLimit { .. })));
     let progress = source.progress(now, 0, 0);
     assert_eq!(progress.eta, None);
-    assert!(progress.note.unwrap().contains("raise downtime-limit"));
+    assert!(progress.note.unwrap().contains("below the fixed cost of a switchover"));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn the_machine_is_taken_back_as_soon_as_its_disk_is_free() {
         source.handle(now, Event::Resumed(Err("in use".into())));
         assert_eq!(source.status(), Status::Cancelling);
         now = source.deadline().unwrap();
-        assert_eq!(source.handle(now, Event::Tick), [Action::Resume]);
+        assert_eq!(source.handle(now, Event::Tick), [Action::Resume { run: true }]);
     }
     assert!(now < 5 * SECOND, "20 tries took until {now:?}");
     let end = source.handle(now, Event::Resumed(Ok(())));
@@ -394,7 +394,7 @@ fn complete(raw_pages: u64) -> Message {
 /// Why the destination threw away what it had.
 fn discarded(actions: &[Done]) -> Option<&str> {
     actions.iter().find_map(|action| match action {
-        Done::Discard { reason } => Some(reason.as_str()),
+        Done::Discard { reason, .. } => Some(reason.as_str()),
         _ => None,
     })
 }
@@ -471,6 +471,25 @@ fn a_session_that_is_over_cannot_come_back() {
     let again = Hello { session: SessionId([8; 16]), ..hello(1) };
     let actions = say(&mut destination, Message::Hello(again));
     assert!(matches!(actions[..], [Done::Check(_)]), "{actions:?}");
+}
+
+#[test]
+fn only_what_was_accepted_can_have_touched_the_machine() {
+    let touched = |actions: &[Done]| {
+        actions.iter().find_map(|action| match action {
+            Done::Discard { touched, .. } => Some(*touched),
+            _ => None,
+        })
+    };
+    let mut destination = Destination::default();
+    say(&mut destination, Message::Hello(hello(1)));
+    let refused =
+        destination.handle(SECOND, destination::Event::Checked(Err(vec!["another machine".into()])));
+    assert_eq!(touched(&refused), Some(false));
+    let again = Hello { session: SessionId([8; 16]), ..hello(1) };
+    let mut destination = destination_that_receives(again);
+    let cut = destination.handle(SECOND, destination::Event::LinkLost("cut".into()));
+    assert_eq!(touched(&cut), Some(true));
 }
 
 #[test]

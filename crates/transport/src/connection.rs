@@ -128,6 +128,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Where the other side is, if that is another address than a unix socket's.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        net::getpeername(&self.fd).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok())
+    }
+
     /// What is known of the encryption and of the other side; `None` where it is not encrypted, or not known yet.
     #[must_use]
     pub fn security(&self) -> Option<Security> {
@@ -241,15 +247,22 @@ impl Connection {
     /// # Errors
     /// [`TransportError::Closed`] at the end of the stream, also when it ends in the middle of `bytes`.
     pub fn receive(&self, bytes: &mut [u8]) -> Result<(), TransportError> {
-        let Some(stream) = self.stream()? else {
-            return vectored::receive_all(self.fd.as_fd(), bytes).map_err(|error| self.explain(error));
-        };
-        let mut filled = 0;
-        let received = stream.receive_to(self.fd.as_fd(), bytes.len(), |piece| {
-            bytes[filled..filled + piece.len()].copy_from_slice(piece);
-            filled += piece.len();
-        });
-        received.map_err(|error| self.explain_stream(error))
+        match self.stream()? {
+            None => vectored::receive_all(self.fd.as_fd(), bytes).map_err(|error| self.explain(error)),
+            Some(stream) => self.receive_encrypted(stream, bytes, None),
+        }
+    }
+
+    /// Fills `bytes` from the connection, unless they have not all come by `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::receive`]; also [`TransportError::Slow`] at the deadline, however many bytes have come until then.
+    pub fn receive_by(&self, bytes: &mut [u8], deadline: Instant) -> Result<(), TransportError> {
+        match self.stream()? {
+            None => vectored::receive_all_until(self.fd.as_fd(), bytes, deadline)
+                .map_err(|error| self.explain(error)),
+            Some(stream) => self.receive_encrypted(stream, bytes, Some(deadline)),
+        }
     }
 
     /// Sends `head`, then the bytes of all `pieces`, with as few system calls as possible and without a copy in this process.
@@ -293,9 +306,23 @@ impl Connection {
         };
         let wanted = pieces.iter().map(Piece::bytes).sum();
         let mut pieces = pieces;
-        let received = stream.receive_to(self.fd.as_fd(), wanted, |bytes| {
+        let received = stream.receive_to(self.fd.as_fd(), None, wanted, |bytes| {
             // SAFETY: the caller's promise.
             pieces = unsafe { vectored::copy_in(std::mem::take(&mut pieces), bytes) };
+        });
+        received.map_err(|error| self.explain_stream(error))
+    }
+
+    fn receive_encrypted(
+        &self,
+        stream: &Stream,
+        bytes: &mut [u8],
+        until: Option<Instant>,
+    ) -> Result<(), TransportError> {
+        let mut filled = 0;
+        let received = stream.receive_to(self.fd.as_fd(), until, bytes.len(), |piece| {
+            bytes[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
         });
         received.map_err(|error| self.explain_stream(error))
     }
@@ -486,6 +513,36 @@ mod tests {
         refused(std::net::TcpListener::bind("127.0.0.1:0").unwrap().into());
         refused(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
         refused(std::fs::File::open("/dev/null").unwrap().into());
+    }
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_is_not_waited_for_beyond_the_deadline() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Connection::unix(here).unwrap(), Connection::unix(there).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while there.send(&[7]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let received = here.receive_by(&mut [0; 1 << 20], Instant::now() + Duration::from_millis(100));
+            assert!(matches!(received, Err(TransportError::Slow)), "{received:?}");
+            here.shutdown();
+        });
+    }
+
+    #[test]
+    fn what_comes_before_the_deadline_is_received_whole() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Connection::unix(here).unwrap(), Connection::unix(there).unwrap());
+        let (mut bytes, deadline) = ([0; 4], Instant::now() + Duration::from_secs(60));
+        std::thread::scope(|scope| {
+            scope.spawn(|| [[1, 2], [3, 4]].iter().for_each(|half| there.send(half).unwrap()));
+            here.receive_by(&mut bytes, deadline).unwrap();
+        });
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        there.shutdown();
+        assert!(matches!(here.receive_by(&mut bytes, deadline), Err(TransportError::Closed)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::{RecvFlags, SendFlags},
+    net::{self, RecvFlags, SendFlags},
 };
 
 /// A piece of this process's memory to send from or receive into. Laid out as the kernel's `struct iovec`.
@@ -66,7 +66,7 @@ pub(crate) fn send_all_until(fd: BorrowedFd<'_>, mut bytes: &[u8], deadline: Ins
     while !bytes.is_empty() {
         match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(sent) => bytes = &bytes[sent..],
-            Err(Errno::AGAIN) => wait_until(fd, PollFlags::OUT, deadline)?,
+            Err(Errno::AGAIN) => wait_for(PollFlags::OUT, fd, deadline)?,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -74,13 +74,14 @@ pub(crate) fn send_all_until(fd: BorrowedFd<'_>, mut bytes: &[u8], deadline: Ins
     Ok(())
 }
 
-fn wait_until(fd: BorrowedFd<'_>, wanted: PollFlags, deadline: Instant) -> io::Result<()> {
+/// Returns when it may have come, or with an error once `deadline` is over.
+fn wait_for(what: PollFlags, fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    match poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&timeout)) {
+    match poll(&mut [PollFd::from_borrowed_fd(fd, what)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -116,12 +117,28 @@ pub(crate) fn receive_some_until(
     deadline: Instant,
 ) -> io::Result<usize> {
     loop {
-        match rustix::net::recv(fd, &mut *bytes, RecvFlags::DONTWAIT) {
-            Err(Errno::AGAIN) => wait_until(fd, PollFlags::IN, deadline)?,
-            Err(Errno::INTR) => {}
+        // Also where there is always something to read: who sends a byte now and then must come to an end.
+        wait_for(PollFlags::IN, fd, deadline)?;
+        match net::recv(fd, &mut *bytes, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
             received => return Ok(received?.0),
         }
     }
+}
+
+/// Fills `bytes`, or gives up at `deadline`.
+pub(crate) fn receive_all_until(
+    fd: BorrowedFd<'_>,
+    mut bytes: &mut [u8],
+    deadline: Instant,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match receive_some_until(fd, bytes, deadline)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            received => bytes = &mut bytes[received..],
+        }
+    }
+    Ok(())
 }
 
 /// Copies from the front of `pieces` until `bytes` is full or nothing is left. Returns how many bytes, and what is left.

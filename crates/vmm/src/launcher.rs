@@ -91,7 +91,7 @@ impl Threads for Launcher {
             ThreadRole::Control => Role::Control,
             ThreadRole::Dial => Role::Dial,
             ThreadRole::Accept => Role::Accept,
-            ThreadRole::Door => Role::Door,
+            ThreadRole::Greet => Role::Greet,
         };
         Ok(seccomp::enter(role)?)
     }

@@ -8,7 +8,7 @@
 //! | migration, source | the attempt fails and the machine runs on; after *go* the source keeps asking who runs it |
 //! | migration, destination | the attempt fails, the machine stays at the source; after *go* it belongs to the destination |
 //! | channel, control, dial | the same, as if the link was lost |
-//! | accept, door | strangers are not served, which the log says |
+//! | accept, greet | strangers are not served, which the log says |
 //! | launcher | what was to be done fails; the launcher goes on |
 //! | a client of the monitor | that client is dropped |
 //! | main | the process ends |

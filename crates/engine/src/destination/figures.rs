@@ -1,7 +1,6 @@
 //! What is known of an attempt: counted while it runs, and kept until the next one.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
@@ -10,8 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::net::getpeername;
-use transport::Connection;
+use transport::{Connection, Security};
 use wire::{Digest, FrameKind, GREETING_BYTES, Hello, Message, PageCounts, SessionId};
 
 use crate::page_counters::PageCounters;
@@ -25,6 +23,8 @@ pub struct AttemptFigures {
     pub release: String,
     /// Where the source came from; `None` over a unix socket.
     pub address: Option<String>,
+    /// How its control connection is encrypted, and who the source is; `None` where it is not.
+    pub security: Option<Security>,
     /// When it came.
     pub began: SystemTime,
     /// How long it took, or takes so far.
@@ -94,11 +94,12 @@ pub(super) struct ChannelCounts {
 impl Counts {
     /// Of the attempt that `hello` began.
     pub(super) fn new(hello: &Hello, release: &str, connection: &Connection) -> Self {
-        let address = getpeername(connection).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
+        let address = connection.peer_address();
         let first = AttemptFigures {
             session: hello.session,
             release: release.into(),
             address: address.map(|address| address.to_string()),
+            security: connection.security(),
             began: SystemTime::now(),
             took: Duration::ZERO,
             channels_wanted: hello.channels,

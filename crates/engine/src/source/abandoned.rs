@@ -21,8 +21,9 @@ impl Abandoned {
             *self.shared.status.lock() = Status::Unknown;
             return self.observer.status(Status::Unknown);
         }
-        if let Some(was_running) = *self.shared.was_running.lock()
-            && let Err(error) = self.machine.resume(was_running)
+        let run = self.shared.source.lock().state().runs_if_it_stays();
+        if let Some(run) = run
+            && let Err(error) = self.machine.resume(run)
         {
             tracing::error!("The machine stays stopped: {}", chain(error.as_ref()));
         }

@@ -8,14 +8,14 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
 use migration::source::Event;
-use ram::{DirtyLog, PageSums, Ram, Touched};
-use transport::{Connection, Dial, Pacer};
-use wire::{Agreed, Digest, SessionId};
+use ram::PageSums;
+use transport::{Connection, Dial, Pacer, SessionSecret};
+use wire::{Agreed, SessionId};
 
 use super::{
     DIAL_TIMEOUT,
-    sender::{ChannelRound, SendError, Sender},
-    work::{RoundProgress, RoundWork},
+    sender::{ChannelRound, Pages, SendError, Sender},
+    work::RoundWork,
 };
 use crate::{
     ThreadRole, Threads, chain,
@@ -35,7 +35,7 @@ pub(super) struct Channels {
     tally: Arc<Tally>,
 }
 
-/// What every channel thread needs.
+/// What opening a channel needs.
 pub(super) struct Resources {
     pub(super) threads: Arc<dyn Threads>,
     pub(super) dial: Arc<dyn Dial>,
@@ -45,15 +45,9 @@ pub(super) struct Resources {
     /// Of this side.
     pub(super) release: String,
     pub(super) session: SessionId,
-    pub(super) ram: Ram,
-    pub(super) log: Arc<dyn DirtyLog>,
-    pub(super) touched: Touched,
-    pub(super) pacer: Arc<Pacer>,
-    pub(super) progress: Arc<RoundProgress>,
+    pub(super) secret: Option<SessionSecret>,
     pub(super) cpu: Arc<CpuTime>,
-    pub(super) digest: Digest,
-    /// Kept where there is a digest.
-    pub(super) sums: Option<Arc<PageSums>>,
+    pub(super) pages: Pages,
 }
 
 /// Where channel threads report to.
@@ -61,44 +55,50 @@ pub(super) type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Adds up the channels of a round, and reports once: when all are done, or when the first fails.
 struct Tally {
-    channels: usize,
+    channels: u16,
     round: Mutex<(usize, ChannelRound)>,
     sums: Option<Arc<PageSums>>,
     report: Report,
 }
 
 impl Channels {
-    /// Dials all channels, says hello on each, and starts their threads.
-    pub(super) fn open(count: u16, resources: &Resources, report: Report) -> Result<Self, String> {
-        let mut channels = Self {
+    /// None yet, of so many.
+    pub(super) fn new(count: u16, resources: &Resources, report: Report) -> Self {
+        Self {
             connections: Vec::new(),
             work: Vec::new(),
             threads: Vec::new(),
-            pacer: resources.pacer.clone(),
+            pacer: resources.pages.pacer.clone(),
             tally: Arc::new(Tally {
-                channels: usize::from(count),
+                channels: count,
                 round: Mutex::default(),
-                sums: resources.sums.clone(),
+                sums: resources.pages.sums.clone(),
                 report,
             }),
-        };
-        for index in 0..count {
-            if let Err(reason) = channels.add(index, resources) {
-                channels.close();
-                return Err(format!("Page channel {index} cannot be opened: {reason}"));
-            }
         }
-        Ok(channels)
+    }
+
+    /// Dials all channels, says hello on each, and starts their threads.
+    ///
+    /// # Errors
+    /// Why one of them cannot be opened. Those before it stay open: if the destination has given up, it may have said why, and it must
+    /// not take the end of these for the cause.
+    pub(super) fn open(&mut self, resources: &Resources) -> Result<(), String> {
+        for index in 0..self.tally.channels {
+            self.add(index, resources)
+                .map_err(|reason| format!("Page channel {index} cannot be opened: {reason}"))?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
         let dialled = resources.dial.dial_again(&resources.control, DIAL_TIMEOUT);
         let connection = dialled.map_err(|error| chain(&error))?;
         let connection = Arc::new(connection);
-        let greeted =
-            greet::on_channel(&connection, resources.agreed, &resources.release, index, resources.session);
+        let Resources { agreed, release, session, secret, .. } = resources;
+        let greeted = greet::on_channel(&connection, *agreed, release, index, *session, secret.as_ref());
         greeted.map_err(|error| chain(&error))?;
-        let sender = Sender::new(index, connection.clone(), resources);
+        let sender = Sender::new(index, connection.clone(), resources.pages.clone());
         let (queue, work) = unbounded();
         let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());
         let serve = move || serve(sender, &work, &tally, &cpu);
@@ -120,6 +120,11 @@ impl Channels {
             // A thread that is gone has reported why.
             let _ = queue.send(work.clone());
         }
+    }
+
+    /// How often keys were renewed, over all of them.
+    pub(super) fn rekeys(&self) -> u64 {
+        self.connections.iter().filter_map(|connection| connection.security()).map(|security| security.rekeys).sum()
     }
 
     /// Breaks all connections and waits for the threads.
@@ -181,7 +186,7 @@ impl Tally {
         round.0 += 1;
         round.1.bytes += sent.bytes;
         round.1.pages += sent.pages;
-        if round.0 == self.channels {
+        if round.0 == usize::from(self.channels) {
             let ChannelRound { bytes, pages } = round.1;
             drop(round);
             let digest = self.sums.as_ref().filter(|_| last).map(|sums| sums.pieces());

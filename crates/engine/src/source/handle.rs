@@ -10,6 +10,7 @@ use migration::{
     source::{Event, Verdict},
 };
 use parking_lot::Mutex;
+use transport::Security;
 use wire::PageCounts;
 
 use super::{Input, RoundStalls, Shared};
@@ -48,6 +49,9 @@ pub struct Snapshot {
     pub cpu: Duration,
     /// Page channels that are open.
     pub channels: u16,
+    /// How the control connection is encrypted, and who the destination is; `None` where it is not, or there is none yet. Page
+    /// channels are encrypted in the same way.
+    pub security: Option<Security>,
     /// What vCPUs spent besides the guest, in every round that is over and in which the machine ran.
     pub stalls: Vec<RoundStalls>,
     /// Switchover costs as measured.
@@ -111,6 +115,10 @@ impl Handle {
             remaining_pages: statistics.remaining_pages.saturating_sub(round_pages.total()),
             cpu: shared.cpu.total(),
             channels: shared.channels.load(Ordering::Relaxed),
+            security: shared.security.lock().clone().map(|mut security| {
+                security.rekeys += shared.rekeys.load(Ordering::Relaxed);
+                security
+            }),
             fixed_costs: source.fixed_costs(),
             stalls: shared.stalls.lock().rounds(),
             statistics,

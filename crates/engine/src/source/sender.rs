@@ -4,12 +4,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
-use wire::{Batch, Digest, Encoding, MAX_RUNS, PageCounts, RoundEnd};
+use wire::{Batch, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 
-use super::{
-    channels::Resources,
-    work::{Chunk, RoundProgress, RoundWork},
-};
+use super::work::{Chunk, RoundProgress, RoundWork};
 
 /// Page data in a batch: 1 MiB, which stays in a core's cache between the look for zeros and the copy into the socket.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -38,14 +35,25 @@ pub(crate) enum SendError {
     Stopped,
 }
 
-/// One page channel.
-pub(crate) struct Sender {
-    pub(crate) index: u16,
-    pub(crate) connection: Arc<Connection>,
+/// Where pages come from and what is done with them besides sending; every channel has its own.
+#[derive(Clone)]
+pub(crate) struct Pages {
     pub(crate) ram: Ram,
     pub(crate) log: Arc<dyn DirtyLog>,
+    pub(crate) touched: Touched,
     pub(crate) pacer: Arc<Pacer>,
     pub(crate) progress: Arc<RoundProgress>,
+    /// Kept where there is a digest.
+    pub(crate) sums: Option<Arc<PageSums>>,
+    /// Whether all memory is compared in the end.
+    pub(crate) verifies: bool,
+}
+
+/// One page channel.
+pub(crate) struct Sender {
+    index: u16,
+    connection: Arc<Connection>,
+    pages: Pages,
     sequence: u32,
     batch: Batch,
     bytes_in_batch: u64,
@@ -54,22 +62,16 @@ pub(crate) struct Sender {
     frame: Vec<u8>,
     pieces: Vec<Piece>,
     words: Vec<u64>,
-    touched: Touched,
     touched_words: Vec<u64>,
     round: ChannelRound,
-    sums: Option<Arc<PageSums>>,
-    verifies: bool,
 }
 
 impl Sender {
-    pub(crate) fn new(index: u16, connection: Arc<Connection>, resources: &Resources) -> Self {
+    pub(crate) fn new(index: u16, connection: Arc<Connection>, pages: Pages) -> Self {
         Self {
             index,
             connection,
-            ram: resources.ram.clone(),
-            log: resources.log.clone(),
-            pacer: resources.pacer.clone(),
-            progress: resources.progress.clone(),
+            pages,
             sequence: 0,
             batch: Batch::default(),
             bytes_in_batch: 0,
@@ -77,11 +79,8 @@ impl Sender {
             frame: Vec::with_capacity(16 << 10),
             pieces: Vec::with_capacity(MAX_RUNS),
             words: Vec::with_capacity(128),
-            touched: resources.touched.clone(),
             touched_words: Vec::with_capacity(128),
             round: ChannelRound::default(),
-            sums: resources.sums.clone(),
-            verifies: resources.digest == Digest::Full,
         }
     }
 
@@ -103,7 +102,7 @@ impl Sender {
         self.sequence = self.sequence.wrapping_add(1);
         self.round.bytes += frame.len() as u64;
         self.connection.send(&frame).map_err(|source| self.broken(source))?;
-        if work.last && self.verifies {
+        if work.last && self.pages.verifies {
             self.verify(work)?;
         }
         Ok(self.round)
@@ -112,9 +111,9 @@ impl Sender {
     /// Compares memory with what was sent of it, chunk by chunk as long as there are any. What the last round sends is not
     /// looked at: it is sent as it is.
     fn verify(&mut self, work: &RoundWork) -> Result<(), SendError> {
-        let Some(sums) = self.sums.clone() else { return Ok(()) };
+        let Some(sums) = self.pages.sums.clone() else { return Ok(()) };
         while let Some(Chunk { block, first_page, pages }) = work.take_to_verify() {
-            self.touched.look(block, first_page, pages, &mut self.touched_words);
+            self.pages.touched.look(block, first_page, pages, &mut self.touched_words);
             let touched = |page| is_set(&self.touched_words, page);
             let sent_before = |page| !work.set.block(block).contains(first_page + page);
             let changed = sums.changed(block, first_page, pages, sent_before, touched);
@@ -139,18 +138,21 @@ impl Sender {
         }
         if !work.last {
             // Before the first page is looked at: what is written from here on is in the next round.
-            self.log.clear(chunk.block, chunk.first_page, chunk.pages, words).map_err(SendError::Clear)?;
+            self.pages
+                .log
+                .clear(chunk.block, chunk.first_page, chunk.pages, words)
+                .map_err(SendError::Clear)?;
         }
         let untouched_matters = work.round == 0;
         if untouched_matters {
-            self.touched.look(chunk.block, chunk.first_page, chunk.pages, &mut self.touched_words);
+            self.pages.touched.look(chunk.block, chunk.first_page, chunk.pages, &mut self.touched_words);
         }
         let block_number = chunk.block as u16;
         if self.batch.block != block_number {
             self.flush(work.last)?;
             self.batch.block = block_number;
         }
-        let ram = self.ram.clone();
+        let ram = self.pages.ram.clone();
         let block = &ram.blocks()[chunk.block];
         let limit = self.batch_bytes(work.last);
         let mut outcome = Ok(());
@@ -185,25 +187,25 @@ impl Sender {
         self.collect_pieces();
         let pages = self.batch.pages();
         let bytes = self.frame.len() as u64 + self.batch.data_bytes();
-        if !last && !self.pacer.wait(bytes) {
+        if !last && !self.pages.pacer.wait(bytes) {
             return Err(SendError::Stopped);
         }
         // As late as can be: a page that is written between here and the wire is sent again, and taken in again then.
         self.sum_up();
-        // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`.
+        // SAFETY: the pieces are segments of `self.pages.ram`, which lives as long as `self`.
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
             .map_err(|source| self.broken(source))?;
         self.batch.runs.clear();
         (self.bytes_in_batch, self.pages_in_batch) = (0, 0);
         self.round.bytes += bytes;
         self.round.pages += pages;
-        self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.progress.pages.add(pages);
+        self.pages.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.pages.progress.pages.add(pages);
         Ok(())
     }
 
     fn sum_up(&self) {
-        let Some(sums) = &self.sums else { return };
+        let Some(sums) = &self.pages.sums else { return };
         for run in &self.batch.runs {
             let (block, pages) = (usize::from(self.batch.block), u64::from(run.pages));
             match run.encoding {
@@ -215,7 +217,7 @@ impl Sender {
 
     fn collect_pieces(&mut self) {
         self.pieces.clear();
-        let block = &self.ram.blocks()[usize::from(self.batch.block)];
+        let block = &self.pages.ram.blocks()[usize::from(self.batch.block)];
         let raw = self.batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
         let segments = raw.filter_map(|run| block.segment(run.first_page, u64::from(run.pages)));
         self.pieces.extend(segments.map(|segment| Piece::new(segment.address, segment.bytes)));
@@ -223,7 +225,7 @@ impl Sender {
 
     /// Page data in a batch under the bandwidth limit in force, at least a page.
     fn batch_bytes(&self, last: bool) -> u64 {
-        match self.pacer.rate() {
+        match self.pages.pacer.rate() {
             0 => BATCH_BYTES,
             _ if last => BATCH_BYTES,
             rate => (rate / BATCHES_PER_SECOND).clamp(PAGE_SIZE as u64, BATCH_BYTES),

@@ -78,6 +78,14 @@ impl RoundWork {
     }
 }
 
+impl RoundProgress {
+    /// A round begins.
+    pub(crate) fn reset(&self) {
+        self.sent_bytes.store(0, Ordering::Relaxed);
+        self.pages.reset();
+    }
+}
+
 impl Chunks {
     /// Cuts all memory for `channels` channels.
     pub(crate) fn new(ram: &Ram, channels: u16) -> Self {

@@ -239,6 +239,11 @@ impl DestinationMachine for There {
         self.stage.note(Seen::Runs { well: !fails });
         if fails { failed() } else { Ok(()) }
     }
+    fn dismiss(&mut self) -> Result<(), MachineError> {
+        // For the model it is the same: what is not there is thrown away.
+        self.stage.note(Seen::IsDiscarded);
+        Ok(())
+    }
     fn discard(&mut self) -> Result<(), MachineError> {
         self.stage.with(|trail| {
             trail.disk.take_if(|holder| *holder == Holder::Destination);

@@ -44,7 +44,7 @@ use machine::{Call, Here, Nobody, Stage, There, Watch};
 use migration::Params;
 use source::Ending;
 use trail::{Seen, follow};
-use transport::{Address, Dialler, Listener, Reach};
+use transport::{Address, Dialler, Listener, Trust};
 use whimbrel_engine::{destination, source as engine};
 use wire::SessionId;
 use wire_between::Between;
@@ -80,7 +80,7 @@ const CALLS: [Call; 7] =
 fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let stage = Stage::new();
     let loopback = Address::Tcp { host: "127.0.0.1".into(), port: 0 };
-    let listener = Listener::bind(&loopback, Reach::Loopback).unwrap();
+    let listener = Listener::bind(&loopback, &Trust::ThisHost).unwrap();
     let (between, address) = Between::start(listener.address());
     let vacancy = Box::new(There::new(stage.clone()));
     let arrival =
@@ -104,7 +104,7 @@ fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let start = |session| {
         stage.note(Seen::Starts);
         let params = Params { channels: 1, switchover_timeout: Duration::from_secs(2), ..Params::default() };
-        let dialler = Dialler::new(address.clone(), Reach::Loopback);
+        let dialler = Dialler::new(address.clone(), Trust::ThisHost);
         let target = engine::Target::new(dialler, SessionId([session; 16]), wire::Offer::of("test"));
         engine::start(here.clone(), params, target, Arc::new(Watch(stage.clone()))).unwrap()
     };

@@ -45,7 +45,7 @@ fn seen(world: &World, step: Step) -> Option<Seen> {
             match world.origin.as_ref()?.attempt.as_ref()?.todo.front()? {
                 Duty::Stop => Some(Seen::Stops { well }),
                 Duty::SaveDevices => well.then_some(Seen::GivesTheDiskUp),
-                Duty::Resume => Some(Seen::IsTakenBack { well }),
+                Duty::Resume { .. } => Some(Seen::IsTakenBack { well }),
                 Duty::End(ending) => Some(Seen::Ends(*ending)),
                 _ => None,
             }

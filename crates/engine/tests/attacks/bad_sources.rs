@@ -8,7 +8,7 @@ use ram::{DirtyLog, Ram};
 use state::DeviceState;
 use transport::Address;
 use whimbrel_engine::{MachineError, SourceMachine};
-use wire::{DeviceInfo, Encoding, Message, Offer, Role, Run, SessionId};
+use wire::{DeviceInfo, Encoding, Hello, Message, Offer, Role, Run, SessionId};
 
 use crate::{
     assert_moves, assert_moves_soon, assert_runs_here, checked, destination,
@@ -209,6 +209,30 @@ fn a_second_source_is_told_to_come_later_and_the_first_arrives() {
 }
 
 #[test]
+fn what_is_refused_leaves_the_place_as_it_was_and_the_next_source_is_served_at_once() {
+    watch::panics();
+    let machine = running_machine();
+    let destination = destination(&machine);
+    let address = destination.address();
+    for _ in 0..3 {
+        let mut refused = Peer::connect(address);
+        let good = hello(&machine, new_session(), 1);
+        let other = DeviceState { kind: "another".into(), ..description() };
+        refused.say(&Message::Hello(Hello { machine: other, ..good }));
+        assert!(matches!(refused.hear(), Some(Message::Refuse(_))));
+        refused.wait_for_end();
+    }
+    let mut next = Peer::connect(address);
+    next.say(&Message::Hello(hello(&machine, new_session(), 1)));
+    assert!(matches!(next.hear(), Some(Message::Accept(_))));
+    let discards = || destination.arrival.discards.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(discards(), 0, "there was nothing to throw away");
+    drop(next);
+    wait_until(|| discards() == 1);
+    assert_moves_soon(&machine, &destination);
+}
+
+#[test]
 fn a_source_that_waits_is_not_displaced_by_what_is_left_of_attempts_that_are_over() {
     watch::panics();
     let machine = running_machine();
@@ -222,9 +246,9 @@ fn a_source_that_waits_is_not_displaced_by_what_is_left_of_attempts_that_are_ove
     };
     // Who asks is answered when those that came before were heard.
     let settle = || {
-        let mut asker = Peer::connect(address);
-        asker.say(&Message::Ask { session: new_session() });
-        asker.hear().unwrap();
+        let mut other = Peer::connect(address);
+        other.say(&Message::Ask { session: new_session() });
+        other.hear().unwrap();
     };
     let mut next = introduce();
     settle();

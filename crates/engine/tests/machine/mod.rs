@@ -264,6 +264,8 @@ pub(crate) struct Arrival {
     pub(crate) ran: Mutex<Option<bool>>,
     /// Whether loading waits until this is no longer so.
     pub(crate) must_wait: Mutex<bool>,
+    /// How often what had arrived was thrown away.
+    pub(crate) discards: AtomicU64,
     changed: Condvar,
 }
 
@@ -322,7 +324,11 @@ impl DestinationMachine for Vacancy {
         *self.arrival.ran.lock().unwrap() = Some(run);
         Ok(())
     }
+    fn dismiss(&mut self) -> Result<(), MachineError> {
+        Ok(())
+    }
     fn discard(&mut self) -> Result<(), MachineError> {
+        self.arrival.discards.fetch_add(1, Ordering::SeqCst);
         self.disk.give(self.id);
         self.ram = ram_of(pages_of(&self.ram));
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use migration::{Outcome, Params};
-use transport::{Address, Dialler, Listener, Reach};
+use transport::{Address, Dialler, Listener, Trust};
 use whimbrel_engine::{SourceMachine, destination, source};
 use wire::{Offer, SessionId};
 
@@ -28,7 +28,7 @@ pub(crate) fn destination(address: &Address, machine: &Machine) -> Destination {
 pub(crate) fn destination_as(offer: &Offer, address: &Address, machine: &Machine) -> Destination {
     let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
     let vacancy = Vacancy::new(pages_of(&machine.ram), machine.disk.clone(), arrival.clone());
-    let listener = Listener::bind(address, Reach::Loopback).unwrap();
+    let listener = Listener::bind(address, &Trust::ThisHost).unwrap();
     let address = listener.address().clone();
     let handle = destination::listen(Box::new(vacancy), listener, offer.clone(), notes.clone()).unwrap();
     Destination { address, handle, arrival, notes }
@@ -67,7 +67,7 @@ pub(crate) fn migrate_as(
     params: Params,
 ) -> (source::Handle, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
-    let dialler = Dialler::new(to.clone(), Reach::Loopback);
+    let dialler = Dialler::new(to.clone(), Trust::ThisHost);
     let target = source::Target::new(dialler, new_session(), offer.clone());
     (source::start(machine, params, target, notes.clone()).unwrap(), notes)
 }

@@ -4,28 +4,27 @@ use std::time::Duration;
 
 use wire::Message;
 
-use super::{ASK_INTERVAL, Action, RESUME_INTERVAL, RESUME_PATIENCE, Source, State, Verdict};
+use super::{ASK_INTERVAL, Action, RESUME_INTERVAL, RESUME_PATIENCE, Source, State, Stop, Verdict};
 use crate::{
-    Outcome, Status, Time,
+    Outcome, Time,
     handover::{Answer, SourceSide},
 };
 
 impl Source {
-    pub(super) fn ready(&mut self, now: Time, load: Duration) -> Vec<Action> {
+    pub(super) fn ready(&mut self, now: Time, stop: Stop, load: Duration) -> Vec<Action> {
         let Some(side) = self.side.commit() else { return Vec::new() };
         self.side = side;
         self.statistics.downtime.ready = now.saturating_sub(self.since);
         // What a peer says of itself must not make the next attempt foretell a downtime that nobody saw.
         self.fixed.load = load.min(self.statistics.downtime.ready);
         self.statistics.downtime.load = self.fixed.load;
-        self.enter(State::AwaitRunning, now);
+        self.enter(State::AwaitRunning(stop), now);
         vec![Action::Send(Message::Go)]
     }
 
     /// The destination said that it runs the machine.
-    pub(super) fn released(&mut self, now: Time) -> Vec<Action> {
-        let began = self.stop_began.unwrap_or(now);
-        self.statistics.downtime.total = Some(now.saturating_sub(began));
+    pub(super) fn released(&mut self, now: Time, stop: Stop) -> Vec<Action> {
+        self.statistics.downtime.total = Some(now.saturating_sub(stop.began));
         self.let_go(now)
     }
 
@@ -34,22 +33,29 @@ impl Source {
         self.end(now, Outcome::Completed, vec![Action::Send(Message::Bye)])
     }
 
-    pub(super) fn taken_back(&mut self, now: Time, reason: &str) -> Vec<Action> {
+    pub(super) fn taken_back(&mut self, now: Time, stop: Stop, reason: &str) -> Vec<Action> {
         self.side = self.side.learn(Answer::NotRunning);
         let outcome = Outcome::Failed(format!("The destination did not run the machine: {reason}"));
-        self.resume(now, outcome, Message::Bye)
+        self.resume(now, stop, outcome, Message::Bye)
     }
 
     /// People decide, where the destination cannot be asked.
     pub(super) fn decided(&mut self, now: Time, verdict: Verdict) -> Vec<Action> {
-        if self.status() != Status::Unknown {
+        let (State::Unknown { stop, .. } | State::Reconnecting(stop) | State::Asking { stop, .. }) =
+            self.state
+        else {
             return Vec::new();
-        }
+        };
         match verdict {
             Verdict::TakeBack => {
                 self.side = self.side.learn(Answer::NotRunning);
                 let reason = "An operator took the machine back, without an answer from the destination";
-                self.resume(now, Outcome::Failed(reason.into()), Message::Abort { reason: reason.into() })
+                self.resume(
+                    now,
+                    stop,
+                    Outcome::Failed(reason.into()),
+                    Message::Abort { reason: reason.into() },
+                )
             }
             Verdict::LetGo => {
                 self.statistics.reason =
@@ -61,18 +67,18 @@ impl Source {
 
     pub(super) fn link_lost(&mut self, now: Time, reason: String) -> Vec<Action> {
         match self.state {
-            State::AwaitRunning | State::Reconnecting | State::Asking { .. } => {
+            State::AwaitRunning(stop) | State::Reconnecting(stop) | State::Asking { stop, .. } => {
                 let advice = "the machine is stopped here, and whether it runs at the destination is not known: asking again";
-                self.wait_to_ask(now, format!("{reason}; {advice}"))
+                self.wait_to_ask(now, stop, format!("{reason}; {advice}"))
             }
             State::Unknown { .. } => Vec::new(),
             _ => self.fail(now, reason),
         }
     }
 
-    pub(super) fn wait_to_ask(&mut self, now: Time, reason: String) -> Vec<Action> {
+    pub(super) fn wait_to_ask(&mut self, now: Time, stop: Stop, reason: String) -> Vec<Action> {
         self.statistics.reason = reason;
-        self.enter(State::Unknown { ask_at: now + ASK_INTERVAL }, now);
+        self.enter(State::Unknown { stop, ask_at: now + ASK_INTERVAL }, now);
         vec![Action::Disconnect]
     }
 
@@ -91,26 +97,32 @@ impl Source {
             _ => "cancelled by the user".into(),
         };
         let abort = Message::Abort { reason };
-        if self.stop_began.is_some() {
-            return self.resume(now, outcome, abort);
+        match self.state.stop() {
+            Some(stop) => self.resume(now, stop, outcome, abort),
+            None => self.end(now, outcome, vec![Action::Send(abort)]),
         }
-        self.end(now, outcome, vec![Action::Send(abort)])
     }
 
     /// Takes the stopped machine back; the attempt ends when it is here.
-    fn resume(&mut self, now: Time, outcome: Outcome, farewell: Message) -> Vec<Action> {
-        self.outcome = Some(outcome);
-        self.enter(State::Resuming { retry_at: None }, now);
-        vec![Action::Send(farewell), Action::Resume]
+    fn resume(&mut self, now: Time, stop: Stop, outcome: Outcome, farewell: Message) -> Vec<Action> {
+        let run = stop.was_running;
+        self.enter(State::Resuming { run, outcome, retry_at: None }, now);
+        vec![Action::Send(farewell), Action::Resume { run }]
+    }
+
+    pub(super) fn try_to_resume(&mut self) -> Vec<Action> {
+        let State::Resuming { run, retry_at, .. } = &mut self.state else { return Vec::new() };
+        *retry_at = None;
+        vec![Action::Resume { run: *run }]
     }
 
     pub(super) fn resumed(&mut self, now: Time, result: Result<(), String>) -> Vec<Action> {
-        let State::Resuming { .. } = self.state else { return Vec::new() };
-        let outcome = self.outcome.clone().unwrap_or(Outcome::Cancelled);
+        let State::Resuming { outcome, retry_at, .. } = &mut self.state else { return Vec::new() };
+        let outcome = outcome.clone();
         let Err(reason) = result else { return self.end(now, outcome, Vec::new()) };
         if now.saturating_sub(self.since) < RESUME_PATIENCE {
             self.statistics.reason = format!("The machine is stopped and cannot run here yet: {reason}");
-            self.state = State::Resuming { retry_at: Some(now + RESUME_INTERVAL) };
+            *retry_at = Some(now + RESUME_INTERVAL);
             return Vec::new();
         }
         let because = match outcome {
@@ -122,7 +134,7 @@ impl Source {
     }
 
     fn end(&mut self, now: Time, outcome: Outcome, mut actions: Vec<Action>) -> Vec<Action> {
-        self.enter(State::Ended, now);
+        self.enter(State::Ended(outcome.clone()), now);
         self.statistics.total = Some(now);
         self.statistics.advice = None;
         match &outcome {
@@ -130,7 +142,6 @@ impl Source {
             Outcome::Cancelled => self.statistics.reason = "Cancelled".into(),
             Outcome::Completed => {}
         }
-        self.outcome = Some(outcome.clone());
         actions.push(Action::End(outcome));
         actions
     }

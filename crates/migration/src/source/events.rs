@@ -89,8 +89,11 @@ pub enum Action {
     Stop,
     /// Save and send device states while the last pages fly, release disk locks; answer with `Saved`.
     SaveDevices,
-    /// Take the disk locks back, and let the machine run if it ran before; answer with `Resumed`.
-    Resume,
+    /// Take the disk locks back, and let the machine run if it is to; answer with `Resumed`.
+    Resume {
+        /// Whether it ran before.
+        run: bool,
+    },
     /// Close the connections: the attempt goes on without them.
     Disconnect,
     /// The attempt is over: stop dirty logging, close everything.

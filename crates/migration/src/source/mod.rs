@@ -5,13 +5,19 @@
 
 mod ending;
 mod events;
+mod pings;
 mod rounds;
+mod state;
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use wire::{Accept, Digest, Greeted, Hello, Message, Role};
 
-pub use self::events::{Action, Event, Verdict};
+use self::pings::Pings;
+pub use self::{
+    events::{Action, Event, Verdict},
+    state::{LastPages, Rounds, State, Stop},
+};
 use crate::{
     FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, fixed_costs::Obstacle,
     handover::SourceSide, stats::bytes_of,
@@ -25,12 +31,6 @@ const CHANNELS_TIMEOUT: Duration = Duration::from_secs(30);
 const RUNNING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two questions while it is not known who runs the machine.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause between two pings.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Round trips of which the shortest is believed: one that waited behind pages, or for a CPU, says nothing about the way.
-const ROUND_TRIPS: usize = 8;
-/// Pings of which the answer may still come: on a slow way it is longer under way than the pause between two of them.
-const UNANSWERED: usize = 64;
 /// Pause between two tries to take the machine back.
 const RESUME_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to try. The destination may hold the disk locks until it has noticed that the attempt is over, which takes it
@@ -41,86 +41,6 @@ const RESUME_PATIENCE: Duration = Duration::from_secs(120);
 /// by the thousand, each a system call and a set of wakes, until something changes.
 const REST: Duration = Duration::from_millis(20);
 
-/// Where an attempt is. Only [`Source`] changes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// The control connection is being made.
-    Connecting,
-    /// *Hello* was said.
-    Handshake,
-    /// Opening channels.
-    Preparing {
-        /// This side has opened them.
-        prepared: bool,
-        /// The other side has them.
-        open: bool,
-    },
-    /// Pages are being sent while the machine runs.
-    Sending {
-        /// Number of the round.
-        round: u32,
-    },
-    /// The dirty log is being read after a round.
-    Fetching {
-        /// Number of the round that is over.
-        round: u32,
-    },
-    /// There is hardly anything to send, and stopping the machine alone is believed to take too long.
-    Resting {
-        /// Number of the round to come.
-        round: u32,
-        /// When it begins.
-        until: Time,
-    },
-    /// The machine is being stopped.
-    Stopping {
-        /// Number of the round to come, the last.
-        round: u32,
-    },
-    /// The machine is stopped, and the user was asked to say when to go on.
-    PreSwitchover {
-        /// As in [`State::Stopping`].
-        round: u32,
-    },
-    /// The dirty log is being read for the last time.
-    LastFetch {
-        /// As in [`State::Stopping`].
-        round: u32,
-    },
-    /// The last pages and the device states are being sent.
-    LastPass {
-        /// Number of the round.
-        round: u32,
-        /// The pages are sent.
-        pages_sent: bool,
-        /// The states are sent, so many.
-        devices: Option<u32>,
-    },
-    /// *Complete* was said.
-    AwaitReady,
-    /// *Go* was said.
-    AwaitRunning,
-    /// *Go* was said and the link is lost.
-    Unknown {
-        /// When the next question is due.
-        ask_at: Time,
-    },
-    /// A new connection is being made to ask.
-    Reconnecting,
-    /// Asked, waiting for the answer.
-    Asking {
-        /// How long to wait for it.
-        until: Time,
-    },
-    /// The machine stays here, and is being taken back.
-    Resuming {
-        /// When the next try is due; `None` while one is under way.
-        retry_at: Option<Time>,
-    },
-    /// It is over.
-    Ended,
-}
-
 /// The source's side of one attempt.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -130,27 +50,12 @@ pub struct Source {
     fixed: FixedCosts,
     state: State,
     side: SourceSide,
-    was_running: Option<bool>,
-    /// Whether the machine ran when the dirty log was last read.
-    running: bool,
-    digest: Option<Vec<u64>>,
-    outcome: Option<Outcome>,
     statistics: Statistics,
     progress: Progress,
-    extra_rounds: u32,
     /// When the current state, or the current step of the switchover, began.
     since: Time,
-    round_began: Time,
-    stop_began: Option<Time>,
-    /// As `stop_began`, without the time that the user made it wait.
-    switchover_began: Time,
     heard: Time,
-    /// Pings so far, and those that are not answered yet, with their time.
-    pings: u64,
-    unanswered: VecDeque<(u64, Time)>,
-    /// The last few, newest last.
-    round_trips: VecDeque<Duration>,
-    next_ping: Time,
+    pings: Pings,
 }
 
 impl Source {
@@ -167,27 +72,16 @@ impl Source {
             fixed,
             state: State::Connecting,
             side: SourceSide::Owner,
-            was_running: None,
-            running: true,
-            digest: None,
-            outcome: None,
             statistics,
             progress: Progress::default(),
-            extra_rounds: 0,
             since: Time::ZERO,
-            round_began: Time::ZERO,
-            stop_began: None,
-            switchover_began: Time::ZERO,
             heard: Time::ZERO,
-            pings: 0,
-            unanswered: VecDeque::new(),
-            round_trips: VecDeque::new(),
-            next_ping: Time::ZERO,
+            pings: Pings::default(),
         };
         (source, vec![Action::Connect(Role::Control)])
     }
 
-    /// Takes an event in, answers what to do about it.
+    /// Takes an event in, returns what to do about it.
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = self.take(now, event);
         // After every event: a peer that never stops talking must not keep a deadline from being noticed.
@@ -198,7 +92,7 @@ impl Source {
     fn take(&mut self, now: Time, event: Event) -> Vec<Action> {
         match event {
             Event::Resumed(result) => self.resumed(now, result),
-            _ if matches!(self.state, State::Resuming { .. } | State::Ended) => Vec::new(),
+            _ if matches!(self.state, State::Resuming { .. } | State::Ended(_)) => Vec::new(),
             Event::Message(message) => self.hear(now, message),
             Event::Connected(destination) => self.connected(now, destination),
             Event::Prepared => self.prepared(now),
@@ -218,54 +112,43 @@ impl Source {
     /// When [`Event::Tick`] is due at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        match self.state {
-            State::Connecting | State::Handshake => Some(self.since + HANDSHAKE_TIMEOUT),
+        let ping_or = |deadline: Time| Some(self.pings.due().min(deadline));
+        match &self.state {
+            State::Connecting | State::Handshake | State::Reconnecting(_) => {
+                Some(self.since + HANDSHAKE_TIMEOUT)
+            }
             State::Preparing { .. } => Some(self.since + CHANNELS_TIMEOUT),
-            State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
-                Some(self.next_ping.min(self.heard + self.params.peer_timeout))
+            State::Sending(_) | State::Fetching(_) | State::PreSwitchover(_) => {
+                ping_or(self.heard + self.params.peer_timeout)
             }
-            State::Resting { until, .. } => Some(until),
-            State::Stopping { .. } | State::LastFetch { .. } | State::LastPass { .. } | State::AwaitReady => {
-                Some(self.next_ping.min(self.switchover_began + self.switchover_timeout()))
-            }
-            State::AwaitRunning => Some(self.since + RUNNING_TIMEOUT),
-            State::Unknown { ask_at } => Some(ask_at),
-            State::Reconnecting => Some(self.since + HANDSHAKE_TIMEOUT),
-            State::Asking { until } => Some(until),
-            State::Resuming { retry_at } => retry_at,
-            State::Ended => None,
+            State::Resting { until, .. } | State::Asking { until, .. } => Some(*until),
+            State::Stopping(stop)
+            | State::LastFetch(stop)
+            | State::LastPass { stop, .. }
+            | State::AwaitReady(stop) => ping_or(stop.counts_from() + self.switchover_timeout()),
+            State::AwaitRunning(_) => Some(self.since + RUNNING_TIMEOUT),
+            State::Unknown { ask_at, .. } => Some(*ask_at),
+            State::Resuming { retry_at, .. } => *retry_at,
+            State::Ended(_) => None,
         }
     }
 
     /// Where the attempt stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        match self.state {
-            State::Connecting | State::Handshake | State::Preparing { .. } => Status::Setup,
-            State::Sending { .. } | State::Fetching { .. } | State::Resting { .. } => Status::Active,
-            State::PreSwitchover { .. } => Status::PreSwitchover,
-            State::Stopping { .. }
-            | State::LastFetch { .. }
-            | State::LastPass { .. }
-            | State::AwaitReady
-            | State::AwaitRunning => Status::Device,
-            State::Unknown { .. } | State::Reconnecting | State::Asking { .. } => Status::Unknown,
-            State::Resuming { .. } if self.outcome == Some(Outcome::Cancelled) => Status::Cancelling,
-            State::Resuming { .. } => Status::Device,
-            State::Ended => self.outcome.as_ref().map_or(Status::Failed, Outcome::status),
-        }
+        self.state.status()
     }
 
     /// Where it stands, exactly.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.state
+    pub fn state(&self) -> &State {
+        &self.state
     }
 
     /// How it ended, or how it will end once the machine is taken back.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
-        self.outcome.as_ref()
+        self.state.outcome()
     }
 
     /// Which side the machine belongs to, as far as the source knows.
@@ -301,7 +184,7 @@ impl Source {
 
     /// How far the attempt is. `sent_bytes` went over the wire in the round under way, `done_pages` were dealt with in it.
     pub fn progress(&mut self, now: Time, sent_bytes: u64, done_pages: u64) -> Progress {
-        if self.state == State::Ended && self.side == SourceSide::Released {
+        if self.state == State::Ended(Outcome::Completed) {
             return Progress::complete();
         }
         if let Some(obstacle) = self.obstacle(now) {
@@ -310,28 +193,31 @@ impl Source {
             self.progress = Progress::held_up(&self.progress, now, eta, note);
             return self.progress.clone();
         }
-        let elapsed = now.saturating_sub(self.round_began).as_secs_f64();
+        let elapsed = now.saturating_sub(self.since).as_secs_f64();
         let current = (sent_bytes > 1 << 20 && elapsed > 0.01).then(|| sent_bytes as f64 / elapsed);
         let measured = self.statistics.wire_rate();
         let limit =
             if self.params.max_bandwidth > 0 { self.params.max_bandwidth as f64 } else { f64::INFINITY };
         let rate = current.or_else(|| Some(measured?.bytes_per_second.min(limit)));
-        let remaining = bytes_of(self.statistics.remaining_pages.saturating_sub(done_pages));
+        let cost = self.statistics.page_cost();
+        let remaining = self.statistics.remaining_pages.saturating_sub(done_pages) as f64
+            * cost.of_a_page_now(sent_bytes, done_pages);
+        let dirty_rate = self.statistics.dirty_rate() / crate::PAGE_BYTES as f64 * cost.of_a_dirty_page();
         let budget = self.params.downtime_limit.saturating_sub(self.fixed.total()).as_secs_f64();
         let in_the_end = self.params.switchover_rate(measured).map(|rate| rate.bytes_per_second);
         let enough = in_the_end.or(rate).map_or(0.0, |rate| rate * budget);
-        self.progress =
-            Progress::estimate(&self.progress, now, remaining, enough, self.statistics.dirty_rate(), rate);
+        self.progress = Progress::estimate(&self.progress, now, remaining, enough, dirty_rate, rate);
         self.progress.clone()
     }
 
     /// What keeps a machine that runs from being switched over, as long as nothing but rounds is under way and the first is over.
     fn obstacle(&self, now: Time) -> Option<Obstacle> {
-        let rounds = matches!(
-            self.state,
-            State::Sending { round: 1.. } | State::Fetching { round: 1.. } | State::Resting { .. }
-        );
-        if rounds && self.running { self.fixed.obstacle(self.params.downtime_limit, now) } else { None }
+        let running = match &self.state {
+            State::Sending(rounds) | State::Fetching(rounds) if rounds.round > 0 => rounds.running,
+            State::Resting { rounds, .. } => rounds.running,
+            _ => false,
+        };
+        if running { self.fixed.obstacle(self.params.downtime_limit, now) } else { None }
     }
 
     fn connected(&mut self, now: Time, destination: Greeted) -> Vec<Action> {
@@ -342,8 +228,8 @@ impl Source {
                 self.heard = now;
                 vec![Action::Send(Message::Hello(self.hello.clone()))]
             }
-            State::Reconnecting => {
-                self.enter(State::Asking { until: now + RUNNING_TIMEOUT }, now);
+            State::Reconnecting(stop) => {
+                self.enter(State::Asking { stop, until: now + RUNNING_TIMEOUT }, now);
                 vec![Action::Send(Message::Ask { session: self.hello.session })]
             }
             _ => Vec::new(),
@@ -367,15 +253,20 @@ impl Source {
 
     fn hear(&mut self, now: Time, message: Message) -> Vec<Action> {
         self.heard = now;
-        match (self.state, message) {
+        match (&self.state, message) {
             (_, Message::Ping(number)) => vec![Action::Send(Message::Pong(number))],
-            (_, Message::Pong(number)) => self.pong(now, number),
+            (_, Message::Pong(number)) => {
+                if let Some(round_trip) = self.pings.answered(now, number) {
+                    self.fixed.round_trip = round_trip;
+                }
+                Vec::new()
+            }
             (State::Handshake, Message::Accept(accept)) => {
                 if let Err(reason) = self.can_accept(&accept) {
                     return self.fail(now, reason);
                 }
                 // Both sides have nothing else to do now: no ping that waits behind pages will do better.
-                self.measured_round_trip(now.saturating_sub(self.since));
+                self.fixed.round_trip = self.pings.measured(now.saturating_sub(self.since));
                 self.enter(State::Preparing { prepared: false, open: false }, now);
                 vec![Action::Prepare { channels: accept.channels }]
             }
@@ -384,34 +275,46 @@ impl Source {
                 format!("The destination does not take the machine: {}", refuse.reasons.join("; ")),
             ),
             (State::Preparing { prepared, .. }, Message::ChannelsOpen) => {
-                self.state = State::Preparing { prepared, open: true };
+                self.state = State::Preparing { prepared: *prepared, open: true };
                 self.begin_if_prepared(now)
             }
-            (State::AwaitReady, Message::Ready(ack)) => {
-                self.ready(now, Duration::from_nanos(ack.nanoseconds))
+            (State::AwaitReady(stop), Message::Ready(ack)) => {
+                let stop = *stop;
+                self.ready(now, stop, Duration::from_nanos(ack.nanoseconds))
             }
-            (State::AwaitRunning, Message::Running(ack)) => {
+            (State::AwaitRunning(stop), Message::Running(ack)) => {
+                let stop = *stop;
                 self.statistics.downtime.go = now.saturating_sub(self.since);
                 self.fixed.start = Duration::from_nanos(ack.nanoseconds).min(self.statistics.downtime.go);
                 self.statistics.downtime.start = self.fixed.start;
-                self.released(now)
+                self.released(now, stop)
             }
-            (State::Asking { .. }, Message::Running(_)) => self.released(now),
-            (State::AwaitRunning | State::Asking { .. }, Message::NotRunning { reason })
+            (State::Asking { stop, .. }, Message::Running(_)) => {
+                let stop = *stop;
+                self.released(now, stop)
+            }
+            (State::AwaitRunning(stop) | State::Asking { stop, .. }, Message::NotRunning { reason })
             // It gave up while *go* was on its way: after *go* it never does.
-            | (State::AwaitRunning, Message::Abort { reason }) => self.taken_back(now, &reason),
-            (State::Asking { .. }, Message::UnknownSession) => {
+            | (State::AwaitRunning(stop), Message::Abort { reason }) => {
+                let stop = *stop;
+                self.taken_back(now, stop, &reason)
+            }
+            (State::Asking { stop, .. }, Message::UnknownSession) => {
+                let stop = *stop;
                 let asked = "The destination does not know the session (was it restarted?): nobody can tell who runs the \
                              machine. Look at the destination; see the disk locks";
-                self.wait_to_ask(now, asked.into())
+                self.wait_to_ask(now, stop, asked.into())
             }
-            (State::AwaitRunning | State::Unknown { .. } | State::Reconnecting | State::Asking { .. }, _) => {
+            (
+                State::AwaitRunning(_) | State::Unknown { .. } | State::Reconnecting(_) | State::Asking { .. },
+                _,
+            ) => {
                 Vec::new()
             }
             (_, Message::Abort { reason }) => self.fail(now, format!("The destination gave up: {reason}")),
             (state, message) => {
                 let reason =
-                    format!("The destination said {} while the source was in {state:?}", message.name());
+                    format!("The destination said {} while the source was {}", message.name(), state.name());
                 self.fail(now, reason)
             }
         }
@@ -421,79 +324,60 @@ impl Source {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Vec::new();
         }
-        match self.state {
+        match &self.state {
             State::Connecting | State::Handshake => {
                 self.fail(now, format!("The destination did not answer within {HANDSHAKE_TIMEOUT:?}"))
             }
             State::Preparing { .. } => {
                 self.fail(now, format!("The channels were not open within {CHANNELS_TIMEOUT:?}"))
             }
-            State::Sending { .. } | State::Fetching { .. } | State::PreSwitchover { .. } => {
+            State::Sending(_) | State::Fetching(_) | State::PreSwitchover(_) => {
                 let silent = now.saturating_sub(self.heard);
                 if silent >= self.params.peer_timeout {
                     return self.fail(now, format!("The destination has been silent for {silent:.0?}"));
                 }
                 self.ping(now)
             }
-            State::Resting { round, .. } => self.begin_round(now, round),
-            State::Stopping { .. } | State::LastFetch { .. } | State::LastPass { .. } | State::AwaitReady => {
+            State::Resting { rounds, .. } => {
+                let rounds = *rounds;
+                self.begin_round(now, rounds)
+            }
+            State::Stopping(stop)
+            | State::LastFetch(stop)
+            | State::LastPass { stop, .. }
+            | State::AwaitReady(stop) => {
                 let timeout = self.switchover_timeout();
-                if now >= self.switchover_began + timeout {
+                if now >= stop.counts_from() + timeout {
                     let reason =
                         format!("The switchover was not over after {timeout:?}: the machine runs on here");
                     return self.fail(now, reason);
                 }
                 self.ping(now)
             }
-            State::AwaitRunning => self.link_lost(now, format!("No answer to go within {RUNNING_TIMEOUT:?}")),
-            State::Unknown { .. } => {
-                self.enter(State::Reconnecting, now);
+            State::AwaitRunning(_) => {
+                self.link_lost(now, format!("No answer to go within {RUNNING_TIMEOUT:?}"))
+            }
+            State::Unknown { stop, .. } => {
+                self.enter(State::Reconnecting(*stop), now);
                 vec![Action::Connect(Role::Ask)]
             }
-            State::Reconnecting | State::Asking { .. } => {
+            State::Reconnecting(_) | State::Asking { .. } => {
                 self.link_lost(now, "The destination does not answer".into())
             }
-            State::Resuming { .. } => {
-                self.state = State::Resuming { retry_at: None };
-                vec![Action::Resume]
-            }
-            State::Ended => Vec::new(),
+            State::Resuming { .. } => self.try_to_resume(),
+            State::Ended(_) => Vec::new(),
         }
     }
 
     /// Keeps the destination from taking silence for death, and measures the round trip.
     fn ping(&mut self, now: Time) -> Vec<Action> {
-        self.next_ping = now + PING_INTERVAL;
-        self.pings += 1;
-        let number = self.pings;
-        if self.unanswered.len() == UNANSWERED {
-            self.unanswered.pop_front();
-        }
-        self.unanswered.push_back((number, now));
-        vec![Action::Send(Message::Ping(number))]
+        vec![Action::Send(Message::Ping(self.pings.send(now)))]
     }
 
     /// Measures the round trip again, unless that is being done. What was measured while a round sent as much as it could must not
     /// stand for a second where a machine waits for better.
     fn ping_again(&mut self, now: Time) -> Vec<Action> {
-        if self.unanswered.is_empty() { self.ping(now) } else { Vec::new() }
-    }
-
-    fn pong(&mut self, now: Time, number: u64) -> Vec<Action> {
-        let asked = self.unanswered.iter().position(|(asked, _)| *asked == number);
-        if let Some((_, at)) = asked.and_then(|index| self.unanswered.drain(..=index).next_back()) {
-            self.measured_round_trip(now.saturating_sub(at));
-        }
-        Vec::new()
-    }
-
-    /// One that took no longer than this.
-    fn measured_round_trip(&mut self, took: Duration) {
-        if self.round_trips.len() == ROUND_TRIPS {
-            self.round_trips.pop_front();
-        }
-        self.round_trips.push_back(took);
-        self.fixed.round_trip = self.round_trips.iter().min().copied().unwrap_or_default();
+        if self.pings.is_under_way() { Vec::new() } else { self.ping(now) }
     }
 
     fn switchover_timeout(&self) -> Duration {

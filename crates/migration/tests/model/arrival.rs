@@ -122,7 +122,7 @@ impl World {
         while let Some(arrival) = &mut self.arrival
             && let Some(chore) = arrival.todo.pop_front_if(|chore| chore.is_quiet())
         {
-            // The door lets channels in from the check on: there is nothing to do for them. That nobody is there to hear a
+            // Channels are taken in from the check on: there is nothing to do for them. That nobody is there to hear a
             // word comes out later, if at all.
             if let (Chore::Say(word), Some(link)) = (chore, arrival.link) {
                 self.network.send(link, Side::Destination, Packet::Word(word));
@@ -188,7 +188,7 @@ impl World {
                 if let Some(arrival) = &mut self.arrival {
                     arrival.is_over = true;
                 }
-                // Whoever has knocked finds the door closed.
+                // Whoever has connected finds the connection closed.
                 self.network.close_all(Side::Destination);
             }
             Chore::Say(_) | Chore::OpenChannels => {}

@@ -45,7 +45,7 @@ pub(crate) fn of(model: &Model) -> Vec<Property<Model>> {
     }
     if model.locks {
         all.push(sometime("the source waits for its disk", |_, world| {
-            state_is(world, |state| matches!(state, State::Resuming { retry_at: Some(_) }))
+            state_is(world, |state| matches!(state, State::Resuming { retry_at: Some(_), .. }))
                 && world.lock == Lock::Held(Side::Destination)
         }));
     }
@@ -115,8 +115,10 @@ fn is_honest(_: &Model, world: &World) -> bool {
             Guest::Running | Guest::Paused => origin.last != Some(Ending::Completed),
         };
     };
-    let asks =
-        matches!(attempt.source.state(), State::Unknown { .. } | State::Reconnecting | State::Asking { .. });
+    let asks = matches!(
+        attempt.source.state(),
+        State::Unknown { .. } | State::Reconnecting(_) | State::Asking { .. }
+    );
     // Whoever looks sees it: unknown means unknown, nothing else does, and it is not over while the machine is stopped.
     asks == (attempt.source.status() == Status::Unknown)
         && (!asks || attempt.source.side() == SourceSide::Committed)
@@ -193,7 +195,7 @@ fn is_gone(world: &World) -> bool {
     world.origin.as_ref().is_some_and(|origin| origin.guest == Guest::Gone)
 }
 
-fn state_is(world: &World, is: impl Fn(State) -> bool) -> bool {
+fn state_is(world: &World, is: impl Fn(&State) -> bool) -> bool {
     let attempt = world.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
     attempt.is_some_and(|attempt| is(attempt.source.state()))
 }

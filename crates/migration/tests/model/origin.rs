@@ -44,7 +44,6 @@ pub(crate) struct Attempt {
     pub(crate) dialling: bool,
     /// The round under way: whether it is the last.
     pub(crate) round: Option<bool>,
-    was_running: Option<bool>,
 }
 
 impl Origin {
@@ -74,7 +73,7 @@ impl Attempt {
         self.round.is_some()
             || !matches!(
                 self.source.state(),
-                State::LastPass { pages_sent: true, .. } | State::AwaitReady | State::AwaitRunning
+                State::LastPass { pages: Some(_), .. } | State::AwaitReady(_) | State::AwaitRunning(_)
             )
     }
 }
@@ -94,7 +93,6 @@ impl World {
             channel: None,
             dialling: false,
             round: None,
-            was_running: None,
         };
         if let Some(origin) = &mut self.origin {
             origin.attempt = Some(attempt);
@@ -109,12 +107,12 @@ impl World {
         let no = Input::Word(Word::NotRunning);
         let input = match (model.broken, input) {
             (Some(Broken::TakesSilenceForNo), Input::Tick)
-                if attempt.source.state() == State::AwaitRunning =>
+                if matches!(attempt.source.state(), State::AwaitRunning(_)) =>
             {
                 no
             }
             (Some(Broken::TakesABrokenLinkForNo), Input::LinkLost)
-                if attempt.source.state() == State::AwaitRunning =>
+                if matches!(attempt.source.state(), State::AwaitRunning(_)) =>
             {
                 no
             }
@@ -125,22 +123,22 @@ impl World {
                 return;
             }
             (Some(Broken::DoesNotHearAFarewell), Input::Word(Word::Abort | Word::NotRunning))
-                if attempt.source.state() == State::AwaitRunning =>
+                if matches!(attempt.source.state(), State::AwaitRunning(_)) =>
             {
                 return;
             }
             (Some(Broken::SaysGoAgain), Input::Tick)
-                if attempt.source.state() == State::AwaitRunning && self.history.goes == 1 =>
+                if matches!(attempt.source.state(), State::AwaitRunning(_)) && self.history.goes == 1 =>
             {
                 attempt.todo.push_back(Duty::Say(Word::Go));
                 return self.do_what_is_quiet();
             }
             (_, input) => input,
         };
-        let before = (attempt.source.view(), attempt.session, attempt.was_running, input);
+        let before = (attempt.source.view(), attempt.session, input);
         let duties = attempt.source.handle(input);
         let after = (attempt.source.view(), duties);
-        model.has_decided(before, &after);
+        model.has_decided(&before, &after);
         attempt.todo.extend(after.1);
         self.do_what_is_quiet();
     }
@@ -174,13 +172,17 @@ impl World {
         match duty {
             Duty::Prepare if !can_connect => &[How::Fails],
             Duty::FetchDirty => match attempt.source.state() {
-                State::Fetching { round } if round < model.rounds => &[How::Well, How::Fails, How::Otherwise],
+                State::Fetching(rounds) if rounds.round < model.rounds => {
+                    &[How::Well, How::Fails, How::Otherwise]
+                }
                 _ => &[How::Well, How::Fails],
             },
-            Duty::Resume if guest != Some(Guest::Stopped) || !model.locks => &[How::Well],
-            Duty::Resume if self.lock.is_free_for(Side::Source) => &[How::Well, How::Fails, How::Otherwise],
-            Duty::Resume if model.broken == Some(Broken::ResumesWithoutTheLock) => &[How::Well],
-            Duty::Resume => &[How::Fails, How::Otherwise],
+            Duty::Resume { .. } if guest != Some(Guest::Stopped) || !model.locks => &[How::Well],
+            Duty::Resume { .. } if self.lock.is_free_for(Side::Source) => {
+                &[How::Well, How::Fails, How::Otherwise]
+            }
+            Duty::Resume { .. } if model.broken == Some(Broken::ResumesWithoutTheLock) => &[How::Well],
+            Duty::Resume { .. } => &[How::Fails, How::Otherwise],
             Duty::End(_) => &[How::Well],
             _ => &[How::Well, How::Fails],
         }
@@ -205,7 +207,6 @@ impl World {
             }
             Duty::Stop if well => {
                 let was_running = origin.guest == Guest::Running;
-                attempt.was_running = Some(was_running);
                 origin.guest = Guest::Stopped;
                 self.source_handles(model, Input::Stopped { was_running });
             }
@@ -217,7 +218,7 @@ impl World {
                 self.source_handles(model, Input::Saved);
             }
             Duty::Stop | Duty::SaveDevices => self.source_handles(model, Input::MachineFailed),
-            Duty::Resume => self.resume(model, how),
+            Duty::Resume { run } => self.resume(model, run, how),
             Duty::End(ending) => self.end(ending),
             Duty::Connect | Duty::Say(_) | Duty::SendRound { .. } | Duty::Disconnect => {}
         }
@@ -250,11 +251,9 @@ impl World {
         self.source_handles(model, Input::RoundSent);
     }
 
-    fn resume(&mut self, model: &Model, how: How) {
+    fn resume(&mut self, model: &Model, run: bool, how: How) {
         self.source_disconnects();
         let Some(origin) = &mut self.origin else { return };
-        let Some(attempt) = &origin.attempt else { return };
-        let was_running = attempt.was_running.unwrap_or(true);
         if origin.guest == Guest::Stopped {
             if model.broken == Some(Broken::IsPausedBeforeItHasTheLock) {
                 origin.guest = Guest::Paused;
@@ -267,7 +266,7 @@ impl World {
             if model.locks && model.broken != Some(Broken::ResumesWithoutTheLock) {
                 self.lock = Lock::Held(Side::Source);
             }
-            origin.guest = if was_running { Guest::Running } else { Guest::Paused };
+            origin.guest = if run { Guest::Running } else { Guest::Paused };
         }
         self.source_handles(model, Input::Resumed);
     }

@@ -10,7 +10,7 @@ use std::{
 use whimbrel_migration::{
     FixedCosts, Outcome, Params, Source, Status, Time,
     handover::SourceSide,
-    source::{Action, Event, State, Verdict},
+    source::{Action, Event, LastPages, Rounds, State, Stop, Verdict},
 };
 
 use wire::PageCounts;
@@ -30,7 +30,7 @@ pub(crate) enum Duty {
     FetchDirty,
     Stop,
     SaveDevices,
-    Resume,
+    Resume { run: bool },
     Disconnect,
     End(Ending),
 }
@@ -77,7 +77,7 @@ pub(crate) enum Input {
 pub(crate) struct Real(Arc<Source>);
 
 /// What decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     state: State,
     side: SourceSide,
@@ -92,16 +92,11 @@ impl Real {
     }
 
     pub(crate) fn view(&self) -> View {
-        let state = match self.0.state() {
-            State::Unknown { .. } => State::Unknown { ask_at: Time::ZERO },
-            State::Asking { .. } => State::Asking { until: Time::ZERO },
-            State::Resuming { retry_at } => State::Resuming { retry_at: retry_at.map(|_| Time::ZERO) },
-            state => state,
-        };
+        let state = without_figures(self.0.state());
         View { state, side: self.0.side(), ending: self.0.outcome().map(Ending::of) }
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> &State {
         self.0.state()
     }
 
@@ -131,7 +126,7 @@ impl Real {
                 | State::Stopping { .. }
                 | State::LastFetch { .. }
                 | State::LastPass { .. }
-                | State::AwaitReady
+                | State::AwaitReady(_)
         )
     }
 
@@ -146,6 +141,38 @@ impl Real {
         };
         let actions = Arc::make_mut(&mut self.0).handle(now, event);
         actions.iter().map(Duty::of).collect()
+    }
+}
+
+/// A state, with nothing in it that is not for the decisions that the model is about.
+fn without_figures(state: &State) -> State {
+    let rounds = |rounds: &Rounds| Rounds { extra: 0, ..*rounds };
+    let stop = |stop: &Stop| Stop { began: Time::ZERO, waited: Duration::ZERO, ..*stop };
+    match state {
+        State::Connecting => State::Connecting,
+        State::Handshake => State::Handshake,
+        State::Preparing { prepared, open } => State::Preparing { prepared: *prepared, open: *open },
+        State::Sending(sent) => State::Sending(rounds(sent)),
+        State::Fetching(sent) => State::Fetching(rounds(sent)),
+        State::Resting { rounds: next, .. } => State::Resting { rounds: rounds(next), until: Time::ZERO },
+        State::Stopping(order) => State::Stopping(stop(order)),
+        State::PreSwitchover(order) => State::PreSwitchover(stop(order)),
+        State::LastFetch(order) => State::LastFetch(stop(order)),
+        State::LastPass { stop: order, pages, devices } => {
+            let pages = pages.as_ref().map(|_| LastPages { digest: None });
+            State::LastPass { stop: stop(order), pages, devices: *devices }
+        }
+        State::AwaitReady(order) => State::AwaitReady(stop(order)),
+        State::AwaitRunning(order) => State::AwaitRunning(stop(order)),
+        State::Unknown { stop: order, .. } => State::Unknown { stop: stop(order), ask_at: Time::ZERO },
+        State::Reconnecting(order) => State::Reconnecting(stop(order)),
+        State::Asking { stop: order, .. } => State::Asking { stop: stop(order), until: Time::ZERO },
+        // How it ends is compared without the reason.
+        State::Resuming { run, retry_at, .. } => {
+            let retry_at = retry_at.map(|_| Time::ZERO);
+            State::Resuming { run: *run, outcome: Outcome::Cancelled, retry_at }
+        }
+        State::Ended(_) => State::Ended(Outcome::Cancelled),
     }
 }
 
@@ -179,7 +206,7 @@ impl Duty {
             Action::FetchDirty => Self::FetchDirty,
             Action::Stop => Self::Stop,
             Action::SaveDevices => Self::SaveDevices,
-            Action::Resume => Self::Resume,
+            Action::Resume { run } => Self::Resume { run: *run },
             Action::Disconnect => Self::Disconnect,
             Action::End(outcome) => Self::End(Ending::of(outcome)),
         }

@@ -44,7 +44,7 @@ pub(crate) struct Model {
     pub(crate) decided: Mutex<HashMap<Before, After>>,
 }
 
-pub(crate) type Before = (View, u8, Option<bool>, Input);
+pub(crate) type Before = (View, u8, Input);
 pub(crate) type After = (View, Vec<Duty>);
 
 /// All there is at one moment.
@@ -143,9 +143,9 @@ pub(crate) const NO_PANIC: &str = "no thread has panicked";
 
 impl Model {
     /// What is left out of a [`View`] must not decide anything: the same event in the same view has the same answer.
-    pub(crate) fn has_decided(&self, before: Before, after: &After) {
+    pub(crate) fn has_decided(&self, before: &Before, after: &After) {
         let mut decided = self.decided.lock().expect(NO_PANIC);
-        let known = decided.entry(before).or_insert_with(|| after.clone());
+        let known = decided.entry(before.clone()).or_insert_with(|| after.clone());
         assert_eq!(known, after, "the source decides {before:?} by something that the model leaves out");
     }
 

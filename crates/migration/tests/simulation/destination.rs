@@ -70,7 +70,7 @@ struct Channel {
 enum Input {
     Source(usize, Box<Hello>),
     Channel(usize, SessionId, u16),
-    Asker(usize, SessionId),
+    Question(usize, SessionId),
     Heard(u32, Result<Message, String>),
     ChannelDone(u32, Result<(), String>),
     Cancel,
@@ -128,7 +128,7 @@ impl World {
             arrival.introduced.push(link);
             match packet {
                 Packet::Message(Message::Hello(hello)) => Input::Source(link, Box::new(hello)),
-                Packet::Message(Message::Ask { session }) => Input::Asker(link, session),
+                Packet::Message(Message::Ask { session }) => Input::Question(link, session),
                 Packet::Frame(Frame::Hello { session, index }) => Input::Channel(link, session, index),
                 _ => return self.close(link, Side::Destination),
             }
@@ -235,7 +235,7 @@ impl World {
         match input {
             Input::Source(link, hello) => self.source_came(link, *hello),
             Input::Channel(link, session, index) => self.channel_came(link, session, index),
-            Input::Asker(link, session) => self.asker_came(link, session),
+            Input::Question(link, session) => self.question_came(link, session),
             Input::Heard(other, _) | Input::ChannelDone(other, _) if other != number => {}
             Input::Heard(_, Ok(message)) => self.destination_handles(Event::Message(message)),
             Input::Heard(_, Err(reason)) | Input::ChannelDone(_, Err(reason)) => {
@@ -266,7 +266,7 @@ impl World {
         self.destination_handles(Event::Message(Message::Hello(hello)));
     }
 
-    fn asker_came(&mut self, link: usize, session: SessionId) {
+    fn question_came(&mut self, link: usize, session: SessionId) {
         if self.strikes(Side::Destination, Moment::Hears("Ask")) && !self.arrival.alive {
             return;
         }

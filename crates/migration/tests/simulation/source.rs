@@ -56,7 +56,6 @@ pub(crate) struct Attempt {
     pub(crate) channels: Vec<usize>,
     set: Vec<bool>,
     work: Work,
-    was_running: Option<bool>,
     /// When *go* was sent; `None` again when the destination says that it did not run the machine.
     pub(crate) committed: Option<Duration>,
 }
@@ -147,7 +146,6 @@ impl World {
             channels: Vec::new(),
             set: vec![true; self.plan.pages],
             work: Work::default(),
-            was_running: None,
             committed: None,
         });
         // A user who sees no end of it cancels, and tries again with a longer downtime.
@@ -333,14 +331,12 @@ impl World {
                 if self.fails(Call::Stop) {
                     return Carried::Busy(short, Some(Event::MachineFailed("cannot stop".into())));
                 }
-                let Some(attempt) = &mut self.origin.attempt else { return Carried::Nothing };
-                attempt.was_running = Some(running);
                 self.origin.guest = Guest::Stopped;
                 self.origin.stopped_at = Some(self.now);
                 Carried::Busy(short, Some(Event::Stopped { was_running: running }))
             }
             Action::SaveDevices => self.save_devices(short),
-            Action::Resume => self.take_back(),
+            Action::Resume { run } => self.take_back(run),
             Action::Disconnect => {
                 self.source_disconnects();
                 Carried::Nothing
@@ -393,7 +389,7 @@ impl World {
         Carried::Busy(short, Some(Event::Saved { devices }))
     }
 
-    fn take_back(&mut self) -> Carried {
+    fn take_back(&mut self, run: bool) -> Carried {
         self.source_disconnects();
         if self.lock == Some(Side::Destination) {
             return Carried::Event(Event::Resumed(Err("the disk is in use".into())));
@@ -404,8 +400,8 @@ impl World {
         }
         self.lock = Some(Side::Source);
         self.origin.stopped_at = None;
-        if let Some(was_running) = attempt.was_running {
-            self.origin.guest = if was_running { Guest::Running } else { Guest::Paused };
+        if self.origin.guest == Guest::Stopped {
+            self.origin.guest = if run { Guest::Running } else { Guest::Paused };
         }
         Carried::Event(Event::Resumed(Ok(())))
     }
@@ -492,7 +488,7 @@ fn name_of(action: &Action) -> &'static str {
         Action::FetchDirty => "FetchDirty",
         Action::Stop => "Stop",
         Action::SaveDevices => "SaveDevices",
-        Action::Resume => "Resume",
+        Action::Resume { .. } => "Resume",
         Action::Disconnect => "Disconnect",
         Action::End(_) => "End",
     }

@@ -73,6 +73,9 @@ fn shake_hands(
         }
         incoming.read(fd, Some(until)).map_err(broken)?;
         if is_first && incoming.raw().first().is_some_and(|byte| !RECORD_TYPES.contains(byte)) {
+            // An alert tells it as well, if it knows what that is.
+            let _ = session.open(incoming.raw(), &mut |_| {});
+            let _ = vectored::send_all_until(fd, &session.take_queued(), until);
             return Err(TlsError::Plain { peer });
         }
         is_first = false;

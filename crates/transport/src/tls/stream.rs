@@ -5,7 +5,7 @@
 
 use std::{io, os::fd::BorrowedFd, time::Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Certificate, Security, Side, TlsError,
@@ -84,13 +84,7 @@ impl Stream {
         until: Option<Instant>,
         mut fill: impl FnMut(&mut [u8]) -> usize,
     ) -> Result<(), StreamError> {
-        let outgoing = match until {
-            None => Some(self.outgoing.lock()),
-            Some(until) => self.outgoing.try_lock_until(until),
-        };
-        let Some(mut outgoing) = outgoing else {
-            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        };
+        let mut outgoing = lock(&self.outgoing, until)?;
         let Outgoing { plain, records } = &mut *outgoing;
         loop {
             let mut used = 0;
@@ -133,14 +127,15 @@ impl Stream {
         Ok(!session.has_queued())
     }
 
-    /// Receives exactly `wanted` bytes, and hands them to `place` in pieces.
+    /// Receives exactly `wanted` bytes, and hands them to `place` in pieces. Gives up at `until`.
     pub(crate) fn receive_to(
         &self,
         fd: BorrowedFd<'_>,
+        until: Option<Instant>,
         mut wanted: usize,
         mut place: impl FnMut(&[u8]),
     ) -> Result<(), StreamError> {
-        let mut incoming = self.incoming.lock();
+        let mut incoming = lock(&self.incoming, until)?;
         loop {
             wanted -= incoming.give(wanted, &mut place);
             if wanted == 0 {
@@ -166,7 +161,7 @@ impl Stream {
             match found {
                 Ok(Found::Bytes) => {}
                 Ok(Found::End) => incoming.is_over = true,
-                Ok(Found::Nothing | Found::HandshakeWaits) => incoming.read(fd, None)?,
+                Ok(Found::Nothing | Found::HandshakeWaits) => incoming.read(fd, until)?,
                 Err(error) => {
                     self.say_why(fd);
                     return Err(self.explain(error));
@@ -268,6 +263,14 @@ impl Incoming {
             self.given += bytes;
         }
         bytes
+    }
+}
+
+/// Waits for who uses the same direction, until `until`.
+fn lock<T>(direction: &Mutex<T>, until: Option<Instant>) -> io::Result<MutexGuard<'_, T>> {
+    match until {
+        None => Ok(direction.lock()),
+        Some(until) => direction.try_lock_until(until).ok_or_else(|| io::ErrorKind::TimedOut.into()),
     }
 }
 

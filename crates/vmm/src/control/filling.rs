@@ -61,6 +61,11 @@ impl Filling {
         self.limit_to(0);
     }
 
+    /// The source was refused: there is nothing else to be done again.
+    pub(super) fn source_left(&self) {
+        self.limit_to(at_rest(self.cores));
+    }
+
     /// All channels are open.
     pub(super) fn pages_come(&self) {
         self.limit_to(beside(self.cores, self.channels.load(Ordering::Relaxed)));

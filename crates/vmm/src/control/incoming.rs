@@ -174,7 +174,7 @@ impl DestinationMachine for Vacancy {
     fn check(&self, hello: &Hello) -> Vec<String> {
         let session = uuid::Uuid::from_bytes(hello.session.0);
         tracing::info!(%session, "A source offers a machine");
-        // What comes now starts threads. If nothing comes of it, there will be other memory, which is filled from the start.
+        // What comes now starts threads.
         self.filling.source_came(hello.channels);
         let Some(incoming) = &self.incoming else {
             return vec![
@@ -204,6 +204,15 @@ impl DestinationMachine for Vacancy {
         let control = self.control.upgrade().ok_or(ENDING)?;
         let machine = self.machine.take().ok_or("there is no machine")?;
         control.take_over(machine, run)
+    }
+
+    fn dismiss(&mut self) -> Result<(), MachineError> {
+        if self.incoming.is_none() {
+            // It could not be made ready after the last attempt. It may be possible now.
+            return self.discard();
+        }
+        self.filling.source_left();
+        Ok(())
     }
 
     fn discard(&mut self) -> Result<(), MachineError> {

@@ -8,7 +8,7 @@
 //!   of it to the other, and whether it is taken in.
 //! * `filling`: has memory ready before the pages of a machine come.
 //! * `threads`: the threads of the process, for whoever pins them.
-//! * `query`: the engine's figures in the monitor's words.
+//! * `query`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `settings`: parameters and capabilities of migration.
 
@@ -24,6 +24,7 @@ mod reports;
 mod settings;
 mod story;
 mod threads;
+mod wording;
 
 use std::{
     io,

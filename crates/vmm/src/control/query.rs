@@ -9,6 +9,8 @@ use monitor::types::{
 use std::time::Duration;
 use wire::SessionId;
 
+use super::wording;
+
 /// What is told of a migration that leaves.
 pub(super) fn outgoing(snapshot: &source::Snapshot, total_bytes: u64, session: &str) -> MigrationInfo {
     let status = status(snapshot.status);
@@ -90,12 +92,10 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
     let statistics = &snapshot.statistics;
     let under_way = snapshot.status.is_under_way();
     let unknown = snapshot.status == Status::Unknown;
-    let decide = unknown.then(|| {
-        "Do not start the machine anywhere. Restore the network between the two hosts: this side asks the destination by \
-         itself, every second, who runs the machine. If the destination can never answer again, look there whether the machine \
-         ran, and say so here: take_back or let_go (whimbrel-take-back, whimbrel-let-go) tell what they risk"
-            .to_owned()
-    });
+    let advice = match &statistics.advice {
+        _ if unknown => Some(wording::undecided()),
+        advice => advice.as_ref().filter(|_| under_way).and_then(wording::advice),
+    };
     WhimbrelInfo {
         session: Some(session.to_owned()),
         channels: Some(snapshot.channels.into()),
@@ -108,7 +108,7 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
         downtime_phases: phases(snapshot),
         cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
         reason: Some(statistics.reason.clone()).filter(|reason| !reason.is_empty()),
-        advice: decide.or_else(|| statistics.advice.clone().filter(|_| under_way)),
+        advice,
         ..WhimbrelInfo::default()
     }
 }

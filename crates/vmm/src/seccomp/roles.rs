@@ -35,7 +35,7 @@ pub(crate) enum Role {
     /// Accepts connections on the port for migrations.
     Accept,
     /// Finds out who a stranger on that port is.
-    Door,
+    Greet,
     /// Has guest memory populated.
     Populate,
     /// Announces a machine to the network, or releases its keys.
@@ -81,7 +81,7 @@ impl Role {
         Self::Control,
         Self::Dial,
         Self::Accept,
-        Self::Door,
+        Self::Greet,
         Self::Populate,
         Self::Errand,
         Self::Report,
@@ -125,7 +125,7 @@ impl Role {
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE],
             Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
-            Self::Door => vec![TALK],
+            Self::Greet => vec![TALK],
             Self::Populate => Vec::new(),
             Self::Errand => vec![DROP],
             // It may hold the machine last.
@@ -153,7 +153,7 @@ impl Role {
             | Self::Signals
             | Self::Disk
             | Self::Control
-            | Self::Door
+            | Self::Greet
             | Self::Populate
             | Self::Errand
             | Self::Report

@@ -86,7 +86,7 @@ fn strangers_are_sent_away_and_the_machine_arrives() {
 }
 
 #[test]
-fn strangers_who_say_nothing_do_not_hold_the_door() {
+fn strangers_who_say_nothing_do_not_keep_a_source_out() {
     let Some(lab) = Lab::new() else { return };
     let spec = Spec::new("work=8M rate=10M");
     let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));

@@ -1,34 +1,26 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use migration::Time;
-use transport::Connection;
 use wire::{Greeted, Hello, Message, Refuse};
 
-use crate::frames::{FrameReader, MessageSender};
+use crate::link::Link;
 
 /// How long a source may have to wait. The one before may be gone already, and the word of that on its way on another
 /// connection: a migration that is cancelled and tried again at once must not be refused for that.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A source that came while the destination was busy with another.
-pub(super) struct Newcomer {
-    pub(super) connection: Arc<Connection>,
-    pub(super) reader: FrameReader,
+pub(super) struct WaitingSource {
+    pub(super) link: Link,
     pub(super) hello: Hello,
     pub(super) source: Greeted,
     until: Time,
 }
 
-impl Newcomer {
+impl WaitingSource {
     /// One that came now.
-    pub(super) fn new(
-        connection: Arc<Connection>,
-        reader: FrameReader,
-        hello: Hello,
-        source: Greeted,
-        now: Time,
-    ) -> Self {
-        Self { connection, reader, hello, source, until: now + PATIENCE }
+    pub(super) fn new(link: Link, hello: Hello, source: Greeted, now: Time) -> Self {
+        Self { link, hello, source, until: now + PATIENCE }
     }
 
     /// When it is to be refused at the latest.
@@ -38,13 +30,13 @@ impl Newcomer {
 
     /// Whether it does not wait any more. What is left of an attempt that was cancelled may come to be heard after the next one.
     pub(super) fn is_gone(&self) -> bool {
-        self.connection.is_hung_up()
+        self.link.connection().is_hung_up()
     }
 
     /// Tells it to come later.
-    pub(super) fn refuse(self) {
+    pub(super) fn refuse(mut self) {
         let reasons = vec!["The destination is busy with another source: try again when that is over".into()];
         // A source that does not even hear the refusal learns it from the closed connection.
-        let _ = MessageSender::new().send(&self.connection, &Message::Refuse(Refuse { reasons }));
+        let _ = self.link.send(&Message::Refuse(Refuse { reasons }));
     }
 }

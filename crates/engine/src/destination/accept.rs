@@ -1,0 +1,180 @@
+//! Accepts connections and finds out what each one is.
+//!
+//! Anybody can connect: port scanners, peers of other versions, sources while another is being served. Each connection is
+//! authenticated, where it is encrypted, and greeted on a thread of its own with a short time limit. Nothing of it is looked into
+//! before it is authenticated, and nothing reaches the migration thread before its first frame was read and understood.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use transport::{Accept, Connection, TransportError};
+use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
+
+use super::backlog::{Backlog, Pending, Slot};
+use crate::{
+    ThreadRole, Threads, chain,
+    frames::FrameError,
+    greet::{self, GreetError, Proof, Welcomed},
+    link::Link,
+    threads,
+};
+
+/// How long a connection may take to say who and what it is: the TLS handshake, greetings both ways, and a first message.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after an error of the listener itself, such as having no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that has said what it is.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A source that wants to migrate.
+    Source { link: Link, hello: Box<Hello>, source: Greeted },
+    /// A page channel of a session.
+    Channel { connection: Arc<Connection>, greeting: Greeting, agreed: Agreed, proof: Option<Proof> },
+    /// A source that lost its link and wants to know what became of its session.
+    Question { link: Link, session: SessionId, proof: Option<Proof> },
+}
+
+/// Hands a connection to the migration thread. The slot is free again when it is dropped.
+pub(super) type Deliver = Arc<dyn Fn(Incoming, Slot) + Send + Sync>;
+
+/// Accepts until the listener is stopped.
+pub(super) fn accept_all(
+    listener: &dyn Accept,
+    threads: &Arc<dyn Threads>,
+    ours: &Arc<Offer>,
+    deliver: &Deliver,
+) {
+    let backlog = Arc::new(Backlog::default());
+    loop {
+        match listener.accept() {
+            Ok(connection) => greet(connection, threads, ours.clone(), deliver.clone(), &backlog),
+            Err(TransportError::Stopped) => return,
+            Err(error) => {
+                tracing::warn!("Accepting on {} failed: {}", listener.place(), chain(&error));
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn greet(
+    connection: Connection,
+    threads: &Arc<dyn Threads>,
+    ours: Arc<Offer>,
+    deliver: Deliver,
+    backlog: &Arc<Backlog>,
+) {
+    let pending = backlog.add(connection);
+    let theirs = backlog.clone();
+    let greet = move || match identify(pending, &ours, Instant::now() + GREETING_TIMEOUT) {
+        Ok(incoming) => match theirs.slot() {
+            Some(slot) => deliver(incoming, slot),
+            None => tracing::warn!("A connection was closed: too many others are waiting"),
+        },
+        Err(error) => tracing::warn!("A connection was closed: {}", chain(&error)),
+    };
+    let failed = |reason| tracing::error!("A connection was closed: {reason}");
+    if let Err(error) = threads::spawn(threads, ThreadRole::Greet, "mig-greet", greet, failed) {
+        tracing::warn!("No thread for a connection: {error}");
+    }
+}
+
+/// Why a connection is of no use.
+#[derive(Debug, thiserror::Error)]
+enum GreetingError {
+    #[error(transparent)]
+    Greet(#[from] GreetError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("A connection for {role:?} of session {session} begins with {message}")]
+    Message { role: Role, session: SessionId, message: &'static str },
+}
+
+/// Exchanges greetings, and reads the first frame where there is one, all by `deadline`: a peer that sends a byte now and then does
+/// not keep a thread.
+fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Incoming, GreetingError> {
+    let connection = pending.connection().clone();
+    let Welcomed { greeting, agreed, proof } = greet::welcome(&connection, ours, deadline)?;
+    let incoming = match greeting.role {
+        Role::Pages => Incoming::Channel { connection: connection.clone(), greeting, agreed, proof },
+        Role::Control | Role::Ask => first_message(&connection, greeting, agreed, proof, deadline)?,
+    };
+    pending.identified()?;
+    Ok(incoming)
+}
+
+/// Reads what a source says first, which must be of the session that it greeted with.
+fn first_message(
+    connection: &Arc<Connection>,
+    Greeting { role, session, offer, .. }: Greeting,
+    agreed: Agreed,
+    proof: Option<Proof>,
+    deadline: Instant,
+) -> Result<Incoming, GreetingError> {
+    let mut link = Link::new(connection.clone());
+    let message = link.first_message(deadline).inspect_err(|error| {
+        if let FrameError::Wire(error) = error {
+            refuse(&mut link, error);
+        }
+    })?;
+    match (role, message) {
+        (Role::Control, Message::Hello(hello)) if hello.session == session => {
+            let source = Greeted { agreed, release: offer.release };
+            Ok(Incoming::Source { link, hello: Box::new(hello), source })
+        }
+        (Role::Ask, Message::Ask { session: asked }) if asked == session => {
+            Ok(Incoming::Question { link, session, proof })
+        }
+        (_, message) => Err(GreetingError::Message { role, session, message: message.name() }),
+    }
+}
+
+/// A source whose first word is not understood is told so: it is of a release that does not keep to what was agreed.
+fn refuse(link: &mut Link, error: &WireError) {
+    let reasons = vec![format!("The destination does not understand the source's first message: {error}")];
+    // A source that does not hear it sees the end of the connection.
+    let _ = link.send(&Message::Refuse(Refuse { reasons }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use wire::{FrameHeader, FrameKind};
+
+    use super::*;
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_is_not_listened_to_for_ever() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let here = Connection::from_socket(here).unwrap();
+        let there = Connection::from_socket(there).unwrap();
+        let greeting =
+            Greeting { offer: Offer::of("test"), role: Role::Control, index: 0, session: SessionId([1; 16]) };
+        let hello = FrameHeader::encode(FrameKind::Control, 0, &vec![0; 1 << 16]);
+        let said = [&greeting.encode()[..], &hello[..]].concat();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Each byte comes soon after the one before.
+                let _ = there.send(&said);
+                while there.send(&[0]).is_ok() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let pending = Arc::new(Backlog::default()).add(here);
+            let connection = pending.connection().clone();
+            let deadline = Instant::now() + Duration::from_millis(300);
+            let error = identify(pending, &Offer::of("test"), deadline).unwrap_err();
+            assert!(
+                matches!(error, GreetingError::Frame(FrameError::Transport(TransportError::Slow))),
+                "{error}"
+            );
+            connection.shutdown();
+        });
+    }
+}

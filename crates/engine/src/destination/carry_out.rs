@@ -1,0 +1,156 @@
+//! What the state machine of the destination wants done.
+
+use std::sync::Arc;
+
+use migration::{
+    Status,
+    destination::{Action, Event},
+};
+use state::DeviceState;
+use wire::{BlockInfo, Hello, StateVersions};
+
+use super::{
+    Input,
+    channels::Channels,
+    figures::Counts,
+    receiver::Arrived,
+    server::{Arriving, Server},
+};
+use crate::{MachineError, catch_panic, chain};
+
+impl Server {
+    /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
+    pub(super) fn carry_out_safely(&mut self, action: Action) -> Option<Event> {
+        let (is_check, is_run) = (matches!(action, Action::Check(_)), matches!(action, Action::Run { .. }));
+        catch_panic(|| self.carry_out(action)).unwrap_or_else(|panic| {
+            let reason = format!("The migration thread panicked: {panic}");
+            tracing::error!("{reason}");
+            match (is_check, is_run) {
+                (true, _) => Some(Event::Checked(Err(vec![reason]))),
+                // Some of the machine may have run. It must not run at the source again.
+                (_, true) => Some(Event::Started),
+                _ => Some(Event::MachineFailed(reason)),
+            }
+        })
+    }
+
+    pub(super) fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Check(hello) => {
+                let checked = self.check(&hello);
+                if checked.is_ok() {
+                    self.arriving = Some(self.arriving(*hello));
+                }
+                Some(Event::Checked(checked))
+            }
+            Action::Send(message) => {
+                let sent = self.link.as_mut()?.send(&message);
+                sent.err().map(|error| {
+                    Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error)))
+                })
+            }
+            // Those that come are served from here on, since there is a machine that arrives.
+            Action::OpenChannels { .. } => {
+                self.read_link();
+                None
+            }
+            Action::Load { states, digest } => {
+                self.tell(Status::Device);
+                let began = self.now();
+                let loaded = self.load(&states, digest.as_deref());
+                let took = self.now().saturating_sub(began);
+                self.count(|counts| counts.loaded(took));
+                Some(
+                    loaded
+                        .map_or_else(|error| Event::MachineFailed(chain(error.as_ref())), |()| Event::Loaded),
+                )
+            }
+            Action::Run { run } => Some(match self.machine.run(run) {
+                Ok(()) => {
+                    self.count(Counts::end);
+                    self.tell(Status::Completed);
+                    Event::Started
+                }
+                Err(error) => Event::MachineFailed(format!("The machine could not be started: {error}")),
+            }),
+            Action::Discard { reason, touched } => {
+                self.discard(&reason, touched);
+                None
+            }
+            Action::End => None,
+        }
+    }
+
+    /// What of the states that come is read here, or every reason why the machine cannot come.
+    fn check(&self, hello: &Hello) -> Result<Vec<StateVersions>, Vec<String>> {
+        let ram = self.machine.ram();
+        let blocks = ram.blocks().iter().map(|block| BlockInfo {
+            name: block.name().into(),
+            guest_address: block.guest_address(),
+            bytes: block.bytes(),
+        });
+        let devices = self.machine.devices();
+        let mut reasons = hello.mismatches(&blocks.collect::<Vec<_>>(), &devices);
+        reasons.extend(self.machine.check(hello));
+        if reasons.is_empty() { Ok(wire::reads(&hello.devices, &devices)) } else { Err(reasons) }
+    }
+
+    fn arriving(&self, hello: Hello) -> Arriving {
+        let arrived = Arc::new(Arrived::default());
+        self.shared.view.lock().arrived = arrived.clone();
+        let channels = Channels::new(hello.channels, hello.digest, self.machine.ram(), arrived);
+        Arriving { description: hello.machine, channels }
+    }
+
+    /// Starts the thread that reads the control connection.
+    pub(super) fn read_link(&mut self) {
+        let (number, queue) = (self.number, self.queue.clone());
+        if let Some(link) = &mut self.link {
+            link.read(&self.threads, move |heard| queue.send(Input::Heard(number, heard)).is_ok());
+        }
+    }
+
+    fn load(&mut self, states: &[DeviceState], expected: Option<&[u64]>) -> Result<(), MachineError> {
+        let Some(arriving) = &self.arriving else { return Err("There is no attempt".into()) };
+        // Before the machine is made of it: a hypervisor may write guest memory while it restores vCPUs.
+        match (expected, arriving.channels.sums()) {
+            (Some(expected), Some(sums)) => {
+                let compared = sums.compare(expected);
+                self.count(|counts| counts.compared(compared.clone()));
+                compared.map_err(|places| format!("Memory is not as it was at the source: {places}"))?;
+            }
+            (None, Some(_)) => return Err("The source was to send a digest of memory, and has not".into()),
+            (_, None) => {}
+        }
+        self.machine.load(&arriving.description, states)?;
+        self.machine.lock_disks()
+    }
+
+    fn discard(&mut self, reason: &str, touched: bool) {
+        tracing::warn!("Incoming migration came to nothing: {reason}");
+        self.number += 1;
+        self.close();
+        self.count(Counts::end);
+        self.shared.view.lock().last_failure = Some(reason.into());
+        self.tell(Status::Failed);
+        let vacated = if touched { self.machine.discard() } else { self.machine.dismiss() };
+        if let Err(error) = vacated {
+            tracing::error!("This destination cannot take another machine: {error}");
+        }
+        self.tell(Status::Setup);
+    }
+
+    /// Closes all connections of the attempt and waits for their threads: none writes guest memory afterwards.
+    pub(super) fn close(&mut self) {
+        self.close_link();
+        if let Some(arriving) = self.arriving.take() {
+            arriving.channels.close();
+        }
+    }
+
+    pub(super) fn close_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close();
+        }
+    }
+}

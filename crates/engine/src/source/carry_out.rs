@@ -1,0 +1,204 @@
+//! What the state machine of the source wants done.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use migration::source::{Action, Event, State};
+use ram::{DirtySet, PageSums};
+use wire::{Digest, Message, Role};
+
+use super::{
+    DIAL_TIMEOUT, Input,
+    attempt::Attempt,
+    channels::{self, Channels},
+    sender::Pages,
+    work::{Chunks, RoundWork},
+};
+use crate::{MachineError, ThreadRole, catch_panic, chain, greet, threads};
+
+impl Attempt {
+    /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
+    pub(super) fn carry_out_safely(&mut self, action: Action) -> Option<Event> {
+        let is_resume = matches!(action, Action::Resume { .. });
+        catch_panic(|| self.carry_out(action)).unwrap_or_else(|panic| {
+            let reason = format!("The migration thread panicked: {panic}");
+            Some(if is_resume { Event::Resumed(Err(reason)) } else { Event::MachineFailed(reason) })
+        })
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Connect(role) => self.dial(role),
+            Action::Send(message) => self.send(&message),
+            Action::Prepare { channels } => Some(self.prepare(channels).unwrap_or_else(Event::LinkLost)),
+            Action::SendRound { round, last } => self.send_round(round, last),
+            Action::FetchDirty => Some(self.fetch_dirty()),
+            Action::Stop => Some(match self.machine.stop() {
+                Ok(was_running) => Event::Stopped { was_running },
+                Err(error) => Event::MachineFailed(format!(
+                    "The machine could not be stopped: {}",
+                    chain(error.as_ref())
+                )),
+            }),
+            Action::SaveDevices => Some(self.save_devices()),
+            Action::Resume { run } => {
+                // The source's word is final: pages that are still on their way are of no use any more.
+                self.disconnect();
+                let resumed = self.machine.resume(run);
+                Some(Event::Resumed(resumed.map_err(|error| chain(error.as_ref()))))
+            }
+            Action::Disconnect => {
+                self.disconnect();
+                None
+            }
+            Action::End(_) => None,
+        }
+    }
+
+    /// Dials in a thread of its own, so that a cancel does not have to wait for a host that does not answer.
+    fn dial(&mut self, role: Role) -> Option<Event> {
+        self.dial += 1;
+        let (number, queue, target) = (self.dial, self.queue.clone(), self.target.clone());
+        let secret = self.secret.clone();
+        let dial = move || {
+            let dialled = target.dial.dial(DIAL_TIMEOUT);
+            let greeted = dialled.map_err(|error| chain(&error)).and_then(|connection| {
+                let greeted =
+                    greet::exchange(&connection, &target.offer, role, target.session, secret.as_ref());
+                let greeted = greeted.map_err(|error| chain(&error))?;
+                Ok((Arc::new(connection), greeted))
+            });
+            // Nobody listens when the attempt is over.
+            let _ = queue.send(Input::Dialled(number, greeted));
+        };
+        let queue = self.queue.clone();
+        let failed = move |reason| {
+            let _ = queue.send(Input::Dialled(number, Err(reason)));
+        };
+        let spawned = threads::spawn(&self.threads, ThreadRole::Dial, "mig-dial", dial, failed);
+        spawned.err().map(|error| Event::LinkLost(format!("No thread to dial with: {error}")))
+    }
+
+    fn send(&mut self, message: &Message) -> Option<Event> {
+        // Without a connection there is nobody to tell, as for the abort of an attempt that never connected.
+        let sent = self.link.as_mut()?.send(message);
+        if *message == Message::Go {
+            // Should the destination have gone, what it said last may be the answer. Whoever reads it will see the end too.
+            return None;
+        }
+        sent.err()
+            .map(|error| Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error))))
+    }
+
+    fn prepare(&mut self, count: u16) -> Result<Event, String> {
+        let ram = self.machine.ram();
+        self.chunks = Chunks::new(&ram, count);
+        self.dirty_pages = ram.bytes() / ram::PAGE_SIZE as u64;
+        let log = self.machine.dirty_log();
+        log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
+        self.shared.stalls.lock().begin(self.machine.vcpu_times());
+        self.observer.pass(1);
+        self.set = Some(Arc::new(DirtySet::all(&ram)));
+        let digest = self.shared.source.lock().params().digest;
+        let sums = digest.is_on().then(|| Arc::new(PageSums::new(ram.clone())));
+        let queue = self.queue.clone();
+        let report = move |event| {
+            // Nobody listens when the attempt is over.
+            let _ = queue.send(Input::Event(event));
+        };
+        let shared = &self.shared;
+        let (Some(link), Some(agreed)) = (&self.link, self.agreed) else {
+            return Err("There is no control connection".into());
+        };
+        let pages = Pages {
+            ram,
+            log,
+            touched: self.touched.clone(),
+            pacer: shared.pacer.clone(),
+            progress: shared.progress.clone(),
+            sums,
+            verifies: digest == Digest::Full,
+        };
+        let resources = channels::Resources {
+            threads: self.threads.clone(),
+            dial: self.target.dial.clone(),
+            control: link.connection().clone(),
+            agreed,
+            release: self.target.offer.release.clone(),
+            session: self.target.session,
+            secret: self.secret.clone(),
+            cpu: shared.cpu.clone(),
+            pages,
+        };
+        let channels = self.channels.insert(Channels::new(count, &resources, Arc::new(report)));
+        channels.open(&resources)?;
+        shared.channels.store(count, Ordering::Relaxed);
+        Ok(Event::Prepared)
+    }
+
+    fn send_round(&mut self, round: u32, last: bool) -> Option<Event> {
+        let (Some(channels), Some(set)) = (&self.channels, &self.set) else {
+            return Some(Event::LinkLost("There are no channels".into()));
+        };
+        self.sent = true;
+        let chunks = self.chunks.for_round(self.dirty_pages);
+        channels.send_round(&Arc::new(RoundWork::new(round, last, set.clone(), chunks)));
+        None
+    }
+
+    fn fetch_dirty(&mut self) -> Event {
+        // Not when the machine is stopped: every microsecond counts then.
+        let over = match self.shared.source.lock().state() {
+            State::Fetching(rounds) => Some(rounds.round),
+            _ => None,
+        };
+        if let Some(round) = over {
+            self.shared.stalls.lock().end_round(round, self.machine.vcpu_times());
+        }
+        let (ram, log) = (self.machine.ram(), self.machine.dirty_log());
+        // The channel threads have let go of the set: they did so before they reported the end of their round.
+        let Some(set) = self.set.as_mut().and_then(Arc::get_mut) else {
+            return Event::MachineFailed("The dirty set is in use between two rounds".into());
+        };
+        // The set that the decision to stop was based on was not sent.
+        let fetched =
+            if self.sent { set.fetch(&ram, log.as_ref()) } else { set.fetch_more(&ram, log.as_ref()) };
+        self.sent = false;
+        match fetched {
+            Ok(pages) => {
+                self.dirty_pages = pages;
+                self.observer.pass(self.shared.source.lock().statistics().dirty_syncs + 1);
+                Event::DirtyFetched { pages, running: self.machine.is_running() }
+            }
+            Err(error) => Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
+        }
+    }
+
+    fn save_devices(&mut self) -> Event {
+        self.try_save_devices().unwrap_or_else(|error| {
+            Event::MachineFailed(format!("The device states cannot be saved: {}", chain(error.as_ref())))
+        })
+    }
+
+    fn try_save_devices(&mut self) -> Result<Event, MachineError> {
+        let states = self.machine.save()?;
+        let devices = u32::try_from(states.len())?;
+        for state in states {
+            if let Some(lost) = self.send(&Message::Device(state)) {
+                return Ok(lost);
+            }
+        }
+        self.machine.release_disks()?;
+        Ok(Event::Saved { devices })
+    }
+
+    /// Closes all connections and waits for the threads that used them.
+    pub(super) fn disconnect(&mut self) {
+        self.dial += 1;
+        if let Some(channels) = self.channels.take() {
+            channels.close();
+        }
+        if let Some(link) = self.link.take() {
+            link.close();
+        }
+    }
+}
