@@ -12,7 +12,10 @@ mod stalls;
 mod work;
 
 use std::{
-    sync::{Arc, atomic::AtomicU16, AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU64},
+    },
     time::{Duration, Instant},
 };
 
