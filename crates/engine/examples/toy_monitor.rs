@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use whimbrel_engine::{
     Address, DestinationMachine, DeviceInfo, DeviceState, Dialler, Digest, DirtyLog, GuestMemory, Hello,
     Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Reach, Schema, SessionId,
-    SourceMachine, Status, VcpuTimes, destination, source,
+    SourceMachine, Status, Value, VcpuTimes, destination, not_read, source,
     vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap},
 };
 
@@ -165,6 +165,10 @@ struct VcpuV1 {
 impl Schema for VcpuV1 {
     const KIND: &'static str = "toy-vcpu";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 /// What a destination must be able to be: so many pages, in this toy.
@@ -177,6 +181,10 @@ struct MachineV1 {
 impl Schema for MachineV1 {
     const KIND: &'static str = "toy-machine";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 fn devices() -> Vec<DeviceInfo> {
