@@ -84,7 +84,7 @@ fn send_away(address: &str) -> Result<(), MachineError> {
     toy.run();
     let dialler = Dialler::new(address.parse::<Address>()?, Reach::Loopback);
     let target = source::Target::new(dialler, new_session(), Offer::of(RELEASE));
-    let params = Params { channels: 2, digest: Digest::Full, ..Params::default() };
+    let params = Params::default().channels(2).digest(Digest::Full);
     let handle = source::start(toy.clone(), params, target, Arc::new(Printer("source")))?;
     handle.join();
     let figures = handle.snapshot();
