@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use whimbrel_engine::{
     Address, DestinationMachine, DeviceInfo, DeviceState, Dialler, Digest, DirtyLog, GuestMemory, Hello,
     Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Schema, SessionId,
-    SourceMachine, Status, Trust, VcpuTimes, destination, source,
+    SourceMachine, Status, Trust, Value, VcpuTimes, destination, not_read, source,
     vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap},
 };
 
@@ -84,7 +84,7 @@ fn send_away(address: &str) -> Result<(), MachineError> {
     toy.run();
     let dialler = Dialler::new(address.parse::<Address>()?, Trust::ThisHost);
     let target = source::Target::new(dialler, new_session(), Offer::of(RELEASE));
-    let params = Params { channels: 2, digest: Digest::Full, ..Params::default() };
+    let params = Params::default().channels(2).digest(Digest::Full);
     let handle = source::start(toy.clone(), params, target, Arc::new(Printer("source")))?;
     handle.join();
     let figures = handle.snapshot();
@@ -165,6 +165,10 @@ struct VcpuV1 {
 impl Schema for VcpuV1 {
     const KIND: &'static str = "toy-vcpu";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 /// What a destination must be able to be: so many pages, in this toy.
@@ -177,6 +181,10 @@ struct MachineV1 {
 impl Schema for MachineV1 {
     const KIND: &'static str = "toy-machine";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 fn devices() -> Vec<DeviceInfo> {

@@ -32,7 +32,7 @@ pub use migration::{
 pub use ram::{
     Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, vm_memory,
 };
-pub use state::{DeviceState, Schema, StateError};
+pub use state::{DeviceState, Schema, StateError, Value, not_read};
 pub use transport::{
     Accept, Address, Authz, Connection, Dial, Dialler, Listener, Security, Stopper, Tls, TlsError,
     TransportError, Trust,

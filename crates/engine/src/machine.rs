@@ -40,6 +40,7 @@ pub trait SourceMachine: Send + Sync {
 
 /// What all vCPUs of a machine together have spent, since they were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VcpuTimes {
     /// Page faults of the guest that the hypervisor resolved; with dirty logging on, nearly all are first writes to a page.
     pub faults: Option<u64>,
@@ -47,6 +48,14 @@ pub struct VcpuTimes {
     pub kernel: Duration,
     /// Time in which they could have run and no CPU was free.
     pub waiting: Duration,
+}
+
+impl VcpuTimes {
+    /// From CPU time outside of the guest and time without a CPU. Page faults are not known.
+    #[must_use]
+    pub fn new(kernel: Duration, waiting: Duration) -> Self {
+        Self { faults: None, kernel, waiting }
+    }
 }
 
 /// A machine that can come, as the engine needs it. All methods are called on the migration thread.

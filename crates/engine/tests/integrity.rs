@@ -67,7 +67,7 @@ fn a_write_that_the_dirty_log_missed_is_found_and_the_machine_stays_where_it_is_
     machine.fill();
     machine.run(8);
     let destination = destination(&loopback(), &machine);
-    let params = Params { digest: Digest::Full, channels: 3, ..Params::default() };
+    let params = Params::default().digest(Digest::Full).channels(3);
     let (_handle, notes) =
         migrate(Arc::new(Forgetful(machine.clone())), destination.address(), params.clone());
     let Outcome::Failed(reason) = notes.outcome() else { panic!("a machine that lost a page was run") };
@@ -88,7 +88,7 @@ fn a_busy_machine_is_not_taken_for_a_damaged_one() {
             machine.fill();
             machine.run(machine::PAGES);
             let destination = destination(&loopback(), &machine);
-            let params = Params { digest, channels, ..Params::default() };
+            let params = Params::default().digest(digest).channels(channels);
             let (_handle, notes) = migrate(machine.clone(), destination.address(), params);
             assert_arrived_whole(&machine, &destination, &notes);
             let attempt = destination.handle.snapshot().attempt.unwrap();

@@ -21,7 +21,7 @@ fn a_busy_machine_arrives_whole_over_many_channels() {
         machine.fill();
         machine.run(PAGES);
         let destination = destination(&loopback(), &machine);
-        let params = Params { channels, digest: wire::Digest::Full, ..Params::default() };
+        let params = Params::default().channels(channels).digest(wire::Digest::Full);
         let (handle, notes) = migrate(machine.clone(), destination.address(), params);
         assert_arrived_whole(&machine, &destination, &notes);
         assert_eq!(*destination.arrival.ran.lock().unwrap(), Some(true));
@@ -39,7 +39,7 @@ fn a_machine_goes_back_and_forth_over_unix_sockets() {
     for hop in 0..6 {
         machine.run(PAGES / 4);
         let destination = destination(&Address::Unix(folder.path().join(format!("{hop}.sock"))), &machine);
-        let params = Params { digest: wire::Digest::Full, ..Params::default() };
+        let params = Params::default().digest(wire::Digest::Full);
         let (_handle, notes) = migrate(machine.clone(), destination.address(), params);
         machine = assert_arrived_whole(&machine, &destination, &notes);
     }
@@ -61,7 +61,7 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     machine.fill();
     machine.run(PAGES);
     let destination = destination(&loopback(), &machine);
-    let slow = Params { max_bandwidth: 2_000_000, ..Params::default() };
+    let slow = Params::default().max_bandwidth(2_000_000);
     let (handle, notes) = migrate(machine.clone(), destination.address(), slow);
     while handle.snapshot().sent_bytes == 0 {
         std::thread::yield_now();
@@ -73,11 +73,8 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     // The destination notices on its own time; until then it is busy.
     let mut attempts = 0;
     let (notes, _handle) = loop {
-        let (handle, notes) = migrate(
-            machine.clone(),
-            destination.address(),
-            Params { digest: wire::Digest::Full, ..Params::default() },
-        );
+        let (handle, notes) =
+            migrate(machine.clone(), destination.address(), Params::default().digest(wire::Digest::Full));
         match notes.outcome() {
             Outcome::Failed(reason) if reason.contains("busy") && attempts < 1000 => attempts += 1,
             _ => break (notes, handle),
@@ -92,7 +89,7 @@ fn pause_before_switchover_waits_for_the_word() {
     machine.fill();
     machine.run(64);
     let destination = destination(&loopback(), &machine);
-    let params = Params { pause_before_switchover: true, ..Params::default() };
+    let params = Params::default().pause_before_switchover(true);
     let (handle, notes) = migrate(machine.clone(), destination.address(), params);
     while handle.snapshot().status != Status::PreSwitchover {
         std::thread::yield_now();
@@ -107,7 +104,7 @@ fn lifting_the_bandwidth_limit_takes_effect_at_once() {
     let machine = Machine::new(ram(), 0);
     machine.fill();
     let destination = destination(&loopback(), &machine);
-    let slow = Params { max_bandwidth: 1000, ..Params::default() };
+    let slow = Params::default().max_bandwidth(1000);
     let (handle, notes) = migrate(machine.clone(), destination.address(), slow);
     while handle.snapshot().status != Status::Active {
         std::thread::yield_now();

@@ -102,7 +102,7 @@ fn a_machine_moves_over_sockets_and_out_of_memory_that_the_program_brings() {
     let attempt = |most| {
         let dial = Pairs { to_destination: to_destination.clone(), dialled: AtomicU32::new(0), most };
         let target = source::Target::new(dial, new_session(), Offer::of("test"));
-        let params = Params { channels: 3, digest: Digest::Full, ..Params::default() };
+        let params = Params::default().channels(3).digest(Digest::Full);
         let notes = Arc::new(Notes::default());
         let _handle = source::start(machine.clone(), params, target, notes.clone()).unwrap();
         notes.outcome()

@@ -84,7 +84,7 @@ fn a_machine_of_today_moves_to_a_destination_of_each_released_version() {
         let played = thread::spawn(move || play_destination(&listener, &recording));
         let machine = small_machine();
         let address = Address::Tcp { host: "127.0.0.1".into(), port };
-        let params = Params { channels: CHANNELS, ..Params::default() };
+        let params = Params::default().channels(CHANNELS);
         let (handle, notes) = migrate(machine, &address, params);
         assert_eq!(notes.outcome(), Outcome::Completed, "version {version}");
         handle.join();
@@ -169,7 +169,7 @@ fn record() -> Recording {
         (0..=CHANNELS).map(|_| carry(accept(&listener), connect(&there))).collect::<Vec<_>>()
     });
     let address = Address::Tcp { host: "127.0.0.1".into(), port };
-    let params = Params { channels: CHANNELS, ..Params::default() };
+    let params = Params::default().channels(CHANNELS);
     let (handle, notes) = migrate(machine, &address, params);
     assert_eq!(notes.outcome(), Outcome::Completed);
     handle.join();

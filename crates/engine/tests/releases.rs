@@ -32,7 +32,7 @@ fn any_two_releases_migrate_or_refuse_each_other_by_name() {
         for theirs in releases() {
             let machine = Machine::new(ram_of(64), 10);
             let destination = destination_as(&theirs, &loopback(), &machine);
-            let params = Params { channels: 2, ..Params::default() };
+            let params = Params::default().channels(2);
             let (handle, notes) = migrate_as(&ours, machine.clone(), destination.address(), params);
             let common = ours.newest.min(theirs.newest);
             if common >= ours.oldest && common >= theirs.oldest {

@@ -1,7 +1,7 @@
 //! The saved state of a device, from a peer.
 
 use serde::{Deserialize, Serialize};
-use state::{DeviceState, Schema};
+use state::{DeviceState, Schema, Value, not_read};
 
 /// A schema with a field of every shape that states have.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ enum Inner {
 impl Schema for Everything {
     const KIND: &'static str = "everything";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 /// The bytes as the body of a state, and as an envelope with a state in it.

@@ -6,6 +6,7 @@ use crate::{Advice, Time};
 
 /// Costs of a switchover that do not depend on how much memory is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct FixedCosts {
     /// Stopping vCPUs and quiescing devices.
     pub stop: Duration,

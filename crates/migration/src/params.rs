@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::WireRate;
 
-/// Parameters of a migration. Those marked *live* take effect while it runs.
+/// Parameters of a migration. There will be more: begin with [`Params::default`], and set those that are to differ, as
+/// `Params::default().channels(2)` or by assignment. Those marked *live* take effect while it runs.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Params {
     /// Bytes per second over all channels together, 0 for no limit. Live. Not applied to the last pass, when the
     /// machine is stopped.
@@ -40,6 +42,50 @@ impl Default for Params {
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+/// Setters, each for the field of its name.
+#[allow(missing_docs, reason = "the fields say it")]
+impl Params {
+    #[must_use]
+    pub fn max_bandwidth(self, max_bandwidth: u64) -> Self {
+        Self { max_bandwidth, ..self }
+    }
+
+    #[must_use]
+    pub fn downtime_limit(self, downtime_limit: Duration) -> Self {
+        Self { downtime_limit, ..self }
+    }
+
+    #[must_use]
+    pub fn switchover_bandwidth(self, switchover_bandwidth: u64) -> Self {
+        Self { switchover_bandwidth, ..self }
+    }
+
+    #[must_use]
+    pub fn channels(self, channels: u16) -> Self {
+        Self { channels, ..self }
+    }
+
+    #[must_use]
+    pub fn pause_before_switchover(self, pause_before_switchover: bool) -> Self {
+        Self { pause_before_switchover, ..self }
+    }
+
+    #[must_use]
+    pub fn digest(self, digest: wire::Digest) -> Self {
+        Self { digest, ..self }
+    }
+
+    #[must_use]
+    pub fn switchover_timeout(self, switchover_timeout: Duration) -> Self {
+        Self { switchover_timeout, ..self }
+    }
+
+    #[must_use]
+    pub fn peer_timeout(self, peer_timeout: Duration) -> Self {
+        Self { peer_timeout, ..self }
     }
 }
 

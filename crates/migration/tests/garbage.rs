@@ -33,7 +33,7 @@ fn device(id: &str) -> DeviceState {
 }
 
 fn hello(session: u8) -> Hello {
-    let info = |id: &str| DeviceInfo { id: id.into(), kind: "thing".into(), version: 1, oldest: 1 };
+    let info = |id: &str| DeviceInfo::new(id, "thing", 1..=1);
     Hello {
         session: SessionId([session; 16]),
         channels: 2,
@@ -174,7 +174,7 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
     let (mut gone, mut taken_back) = (0, 0);
     for seed in 0..6_000 {
         let mut rng = Rng(seed);
-        let params = Params { pause_before_switchover: rng.below(4) == 0, ..Params::default() };
+        let params = Params::default().pause_before_switchover(rng.below(4) == 0);
         let (mut source, actions) = source(params);
         let mut answers: Vec<_> = actions.iter().filter_map(good_answer).collect();
         let (mut life, mut now) = (SourceLife::default(), Time::ZERO);

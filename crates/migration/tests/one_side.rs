@@ -22,8 +22,7 @@ fn device(id: &str, bytes: usize) -> DeviceState {
 }
 
 fn hello(devices: usize) -> Hello {
-    let info =
-        |index| DeviceInfo { id: format!("thing{index}"), kind: "thing".into(), version: 1, oldest: 1 };
+    let info = |index| DeviceInfo::new(format!("thing{index}"), "thing", 1..=1);
     Hello {
         session: SessionId([7; 16]),
         channels: 1,
@@ -108,7 +107,7 @@ fn a_destination_that_never_stops_talking_does_not_keep_the_machine_stopped() {
 
 #[test]
 fn a_downtime_that_the_user_allowed_is_not_cut_short() {
-    let params = Params { downtime_limit: 60 * SECOND, ..Params::default() };
+    let params = Params::default().downtime_limit(60 * SECOND);
     let mut source = source_that_awaits_ready(params);
     assert!(!resumes(&source.handle(60 * SECOND, Event::Tick)));
     assert!(resumes(&source.handle(75 * SECOND, Event::Tick)));
@@ -116,8 +115,9 @@ fn a_downtime_that_the_user_allowed_is_not_cut_short() {
 
 #[test]
 fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
-    let params = Params { channels: 1, downtime_limit: Duration::from_millis(10), ..Params::default() };
-    let fixed = FixedCosts { load: Duration::from_secs(1), ..FixedCosts::default() };
+    let params = Params::default().channels(1).downtime_limit(Duration::from_millis(10));
+    let mut fixed = FixedCosts::default();
+    fixed.load = Duration::from_secs(1);
     let mut source = source_that_sends(params, fixed, Duration::ZERO);
     let (mut now, step, mut rounds) = (Duration::from_millis(100), Duration::from_micros(100), 1);
     let first = Event::RoundSent { bytes: 64 << 20, pages: PageCounts { raw: 16384, zero: 0 }, digest: None };
@@ -163,12 +163,12 @@ fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool)
 
 /// A source that was given so little downtime, and that had to wait for the answer to *hello*.
 fn greeted_after(way: Duration, limit: Duration) -> Source {
-    let params = Params { channels: 1, downtime_limit: limit, ..Params::default() };
+    let params = Params::default().channels(1).downtime_limit(limit);
     source_that_was_accepted(params, FixedCosts::default(), Duration::ZERO, way)
 }
 
 fn limited_to(limit: Duration) -> Source {
-    let params = Params { channels: 1, downtime_limit: limit, ..Params::default() };
+    let params = Params::default().channels(1).downtime_limit(limit);
     source_that_sends(params, FixedCosts::default(), Duration::ZERO)
 }
 

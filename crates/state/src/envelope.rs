@@ -15,16 +15,23 @@ pub trait Schema: Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// Goes up by one with every change of the fields.
     const VERSION: u32;
-    /// Oldest version that is still read, by [`Self::older`]. Without one of its own a state reads no version but its own.
+    /// Oldest version that is still read, by [`Self::older`].
     const OLDEST: u32 = Self::VERSION;
 
     /// Makes the state from the body of an older version, from [`Self::OLDEST`] up to the one before [`Self::VERSION`].
     ///
     /// # Errors
-    /// The body does not follow the schema of that version. What is refused here is refused by name.
-    fn older(version: u32, body: Value) -> Result<Self, String> {
-        Err(format!("version {version} is not read any more, and it came with {body:?}"))
-    }
+    /// The body does not follow the schema of that version. What is refused here is refused by name. A state that reads no version
+    /// but its own is never asked, and says [`not_read`].
+    fn older(version: u32, body: Value) -> Result<Self, String>;
+}
+
+/// What [`Schema::older`] of a state says that reads no older version.
+///
+/// # Errors
+/// Always.
+pub fn not_read<S>(version: u32) -> Result<S, String> {
+    Err(format!("version {version} is not read"))
 }
 
 /// The saved state of one device, as it is stored and sent.
@@ -202,6 +209,10 @@ mod tests {
     impl Schema for TimerV1 {
         const KIND: &'static str = "timer";
         const VERSION: u32 = 1;
+
+        fn older(version: u32, _: Value) -> Result<Self, String> {
+            not_read(version)
+        }
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -212,6 +223,10 @@ mod tests {
     impl Schema for TimerWithLess {
         const KIND: &'static str = "timer";
         const VERSION: u32 = 1;
+
+        fn older(version: u32, _: Value) -> Result<Self, String> {
+            not_read(version)
+        }
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -222,6 +237,10 @@ mod tests {
     impl Schema for TimerV2 {
         const KIND: &'static str = "timer";
         const VERSION: u32 = 2;
+
+        fn older(version: u32, _: Value) -> Result<Self, String> {
+            not_read(version)
+        }
     }
 
     fn saved() -> DeviceState {

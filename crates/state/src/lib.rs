@@ -13,4 +13,4 @@ mod envelope;
 mod print;
 
 pub use ciborium::Value;
-pub use envelope::{DeviceState, MAX_BODY_BYTES, Schema, StateError};
+pub use envelope::{DeviceState, MAX_BODY_BYTES, Schema, StateError, not_read};

@@ -8,7 +8,7 @@ use std::sync::{
 use devices::MachineRequests;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 use crate::vcpu::End;
 
@@ -58,6 +58,10 @@ pub(crate) struct RequestsV1 {
 impl Schema for RequestsV1 {
     const KIND: &'static str = "machine-requests";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 impl Events {

@@ -3,7 +3,7 @@
 //! The three messages of this file, and all that is in them, take fields that they do not know, and pass over them: a later release may add one that an
 //! earlier one can do without. What must not be passed over comes with a [feature](crate::Features) or a protocol version.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use state::{DeviceState, Schema};
@@ -60,6 +60,7 @@ pub struct BlockInfo {
 
 /// One device whose state travels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// Id within the machine.
     pub id: String,
@@ -137,6 +138,12 @@ impl DeviceInfo {
     #[must_use]
     pub fn of<S: Schema>(id: impl Into<String>) -> Self {
         Self { id: id.into(), kind: S::KIND.into(), version: S::VERSION, oldest: S::OLDEST }
+    }
+
+    /// The device `id`, whose state is of that kind and comes, or is read, in those versions.
+    #[must_use]
+    pub fn new(id: impl Into<String>, kind: impl Into<String>, versions: RangeInclusive<u32>) -> Self {
+        Self { id: id.into(), kind: kind.into(), version: *versions.end(), oldest: *versions.start() }
     }
 
     /// The version in which the state of this device travels to a destination that reads `reads`.

@@ -34,7 +34,7 @@ fn hello() -> Hello {
             BlockInfo { name: "ram.low".into(), guest_address: 0, bytes: 3 << 30 },
             BlockInfo { name: "ram.high".into(), guest_address: 4 << 30, bytes: 1 << 30 },
         ],
-        devices: vec![DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 2, oldest: 1 }],
+        devices: vec![DeviceInfo::new("rtc0", "rtc", 1..=2)],
         machine: device(),
     }
 }

@@ -29,7 +29,7 @@ fn hello() -> impl Strategy<Value = Hello> {
         bytes,
     });
     let info = (".{0,12}", ".{0,12}", any::<u32>(), any::<u32>())
-        .prop_map(|(id, kind, version, oldest)| DeviceInfo { id, kind, version, oldest });
+        .prop_map(|(id, kind, version, oldest)| DeviceInfo::new(id, kind, oldest..=version));
     let digest = proptest::sample::select(vec![Digest::Off, Digest::Transfer, Digest::Full]);
     let numbers = (any::<u16>(), any::<u32>(), digest);
     (numbers, session(), vec(block, 0..4), vec(info, 0..4), device()).prop_map(
@@ -316,7 +316,7 @@ fn nesting_without_end_is_refused() {
 
 #[test]
 fn a_device_that_is_named_twice_is_refused_before_a_page_moves() {
-    let info = DeviceInfo { id: "rtc0".into(), kind: "rtc".into(), version: 1, oldest: 1 };
+    let info = DeviceInfo::new("rtc0", "rtc", 1..=1);
     let machine = DeviceState { id: "machine".into(), kind: "machine".into(), version: 1, body: Vec::new() };
     let hello = Hello {
         session: SessionId([1; 16]),

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 /// The balloon. Statistics are the host's own memory of what the guest said, and are asked for again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,4 +16,8 @@ pub struct BalloonV1 {
 impl Schema for BalloonV1 {
     const KIND: &'static str = "virtio-balloon";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 use super::{Disk, SECTOR};
 
@@ -40,4 +40,8 @@ pub fn takes_blocks_of(block_bytes: u32, bytes: u32) -> bool {
 impl Schema for BlkV1 {
     const KIND: &'static str = "virtio-blk";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 /// The controller remembers nothing; the state says that the machine has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -9,4 +9,8 @@ pub struct I8042V1 {}
 impl Schema for I8042V1 {
     const KIND: &'static str = "i8042";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 /// The clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,4 +17,8 @@ pub struct RtcV1 {
 impl Schema for RtcV1 {
     const KIND: &'static str = "rtc-cmos";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 /// The registers of the serial port and the bytes that the guest has not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,4 +31,8 @@ pub struct SerialV1 {
 impl Schema for SerialV1 {
     const KIND: &'static str = "serial-16550";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }

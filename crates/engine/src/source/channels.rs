@@ -124,7 +124,11 @@ impl Channels {
 
     /// How often keys were renewed, over all of them.
     pub(super) fn rekeys(&self) -> u64 {
-        self.connections.iter().filter_map(|connection| connection.security()).map(|security| security.rekeys).sum()
+        self.connections
+            .iter()
+            .filter_map(|connection| connection.security())
+            .map(|security| security.rekeys)
+            .sum()
     }
 
     /// Breaks all connections and waits for the threads.

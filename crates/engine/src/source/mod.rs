@@ -151,7 +151,10 @@ fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Re
         bytes: block.bytes(),
     });
     // What is saved is of the newest version: no older one can be asked for.
-    let devices = machine.devices().into_iter().map(|info| DeviceInfo { oldest: info.version, ..info });
+    let devices = machine
+        .devices()
+        .into_iter()
+        .map(|info| DeviceInfo::new(info.id, info.kind, info.version..=info.version));
     Ok(Hello {
         session: target.session,
         channels: params.channels,

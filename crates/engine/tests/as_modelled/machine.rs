@@ -101,7 +101,7 @@ fn device() -> DeviceState {
 
 fn devices() -> Vec<DeviceInfo> {
     let DeviceState { id, kind, version, .. } = device();
-    vec![DeviceInfo { id, kind, version, oldest: version }]
+    vec![DeviceInfo::new(id, kind, version..=version)]
 }
 
 fn failed<T>() -> Result<T, MachineError> {

@@ -103,7 +103,7 @@ fn live(call: Call, blow: Blow) -> Vec<Seen> {
     let here = Arc::new(Here::new(stage.clone()));
     let start = |session| {
         stage.note(Seen::Starts);
-        let params = Params { channels: 1, switchover_timeout: Duration::from_secs(2), ..Params::default() };
+        let params = Params::default().channels(1).switchover_timeout(Duration::from_secs(2));
         let dialler = Dialler::new(address.clone(), Trust::ThisHost);
         let target = engine::Target::new(dialler, SessionId([session; 16]), wire::Offer::of("test"));
         engine::start(here.clone(), params, target, Arc::new(Watch(stage.clone()))).unwrap()

@@ -192,7 +192,7 @@ fn a_destination_that_never_answers_does_not_keep_a_cancel_waiting() {
 #[test]
 fn a_destination_that_never_stops_talking_does_not_keep_the_machine_stopped() {
     watch::panics();
-    let params = Params { switchover_timeout: Duration::from_millis(300), ..checked() };
+    let params = checked().switchover_timeout(Duration::from_millis(300));
     let (machine, outcome, _) = deceive(Impostor::tcp(), params, |mut impostor| {
         let mut control = impostor.until_complete(2);
         while control.say(&Message::Pong(0)) {}
@@ -218,12 +218,7 @@ impl SourceMachine for Heavy {
         None
     }
     fn devices(&self) -> Vec<DeviceInfo> {
-        let ballast = |index| DeviceInfo {
-            id: format!("ballast{index}"),
-            kind: "ballast".into(),
-            version: 1,
-            oldest: 1,
-        };
+        let ballast = |index| DeviceInfo::new(format!("ballast{index}"), "ballast", 1..=1);
         (0..BALLAST).map(ballast).collect()
     }
     fn description(&self) -> Result<DeviceState, MachineError> {

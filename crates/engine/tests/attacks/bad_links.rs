@@ -106,7 +106,7 @@ fn a_control_connection_cut_around_any_message_leaves_one_machine() {
 fn a_control_connection_that_stalls_around_any_message_leaves_one_machine() {
     // Longer than the source waits before go, and than it waits for the answer to go.
     let harm = Harm::Stall(Duration::from_secs(7));
-    let params = Params { switchover_timeout: Duration::from_millis(700), ..checked() };
+    let params = checked().switchover_timeout(Duration::from_millis(700));
     for run in all(around_every_message(harm), &params) {
         run.was_struck();
     }
@@ -174,7 +174,7 @@ fn a_bit_that_flips_in_the_last_copy_of_a_page_is_caught_by_the_digest() {
     let destination = destination(&machine);
     let plan = Plan { moment: Moment::Byte(1, 100_000), way: Way::ToDestination, harm: Harm::Flip };
     let proxy = Proxy::new(destination.address(), plan);
-    let params = Params { channels: 1, ..checked() };
+    let params = checked().channels(1);
     let (_handle, notes) = migrate(machine.clone(), &proxy.address, params);
     let Outcome::Failed(reason) = notes.outcome() else { panic!("damaged memory was run") };
     assert!(reason.contains("Memory is not as it was at the source: ram.low"), "{reason}");

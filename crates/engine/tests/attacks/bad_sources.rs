@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use migration::{Outcome, Params, Status};
+use migration::{Outcome, Status};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
 use transport::Address;
@@ -97,7 +97,7 @@ fn another_machine_is_refused_with_every_reason() {
     let mut other = Disguised::new(&machine);
     other.ram = ram_of(64);
     other.devices[0].version = 9;
-    other.devices.push(DeviceInfo { id: "tape0".into(), kind: "tape".into(), version: 1, oldest: 1 });
+    other.devices.push(DeviceInfo::new("tape0", "tape", 1..=1));
     other.description = DeviceState::encode("machine", &CounterV1 { writes: 77 }).unwrap();
     let (_handle, notes) = migrate(Arc::new(other), destination.address(), checked());
     let Outcome::Failed(reason) = notes.outcome() else { panic!("it cannot have succeeded") };
@@ -193,7 +193,7 @@ fn a_second_source_is_told_to_come_later_and_the_first_arrives() {
     watch::panics();
     let machine = running_machine();
     let destination = destination(&machine);
-    let slow = Params { max_bandwidth: 1 << 20, ..checked() };
+    let slow = checked().max_bandwidth(1 << 20);
     let (first, notes) = migrate(machine.clone(), destination.address(), slow);
     while first.snapshot().sent_bytes == 0 {
         std::thread::yield_now();

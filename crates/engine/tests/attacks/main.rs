@@ -42,7 +42,7 @@ fn destination(machine: &Machine) -> Destination {
 }
 
 fn checked() -> Params {
-    Params { digest: wire::Digest::Full, channels: 2, ..Params::default() }
+    Params::default().digest(wire::Digest::Full).channels(2)
 }
 
 /// The machine runs at the source, and nowhere else.

@@ -1,6 +1,6 @@
 use std::{io::Write, net::TcpStream, time::Duration};
 
-use migration::{Outcome, Params, Status};
+use migration::{Outcome, Status};
 use transport::Address;
 use wire::{FrameHeader, FrameKind, Message};
 
@@ -74,7 +74,7 @@ fn a_good_migration_gets_past_a_crowd_that_says_nothing() {
     let destination = destination(&machine);
     // More than are let in to introduce themselves at once, and all of them stay.
     let mut crowd: Vec<_> = (0..300).map(|_| connect(&destination)).collect();
-    let slow = Params { max_bandwidth: 4 << 20, channels: 8, ..checked() };
+    let slow = checked().max_bandwidth(4 << 20).channels(8);
     let (handle, notes) = migrate(machine.clone(), destination.address(), slow);
     for (_, greeting) in greetings().iter().cycle().take(100) {
         let mut stranger = connect(&destination);

@@ -15,7 +15,7 @@ use std::{
 
 use migration::{Outcome, Status};
 use ram::{Backing, BlockLayout, DirtyLog, PAGE_SIZE, Ram};
-use state::{DeviceState, Schema};
+use state::{DeviceState, Schema, Value, not_read};
 use vm_memory::{Bytes, GuestAddress};
 use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
 use wire::{DeviceInfo, Hello};
@@ -31,6 +31,10 @@ pub(crate) struct CounterV1 {
 impl Schema for CounterV1 {
     const KIND: &'static str = "counter";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 /// The disk that both sides can reach, and the witness of who runs.
@@ -209,7 +213,7 @@ impl Drop for Machine {
 }
 
 pub(crate) fn devices() -> Vec<DeviceInfo> {
-    vec![DeviceInfo { id: "counter0".into(), kind: CounterV1::KIND.into(), version: 1, oldest: 1 }]
+    vec![DeviceInfo::of::<CounterV1>("counter0")]
 }
 
 pub(crate) fn description() -> DeviceState {

@@ -86,7 +86,7 @@ pub(crate) struct View {
 
 impl Real {
     pub(crate) fn start(session: u8, pause_before_switchover: bool) -> (Self, Vec<Duty>) {
-        let params = Params { channels: 1, pause_before_switchover, ..Params::default() };
+        let params = Params::default().channels(1).pause_before_switchover(pause_before_switchover);
         let (source, actions) = Source::start(params, hello(session), FixedCosts::default());
         (Self(Arc::new(source)), actions.iter().map(Duty::of).collect())
     }

@@ -109,7 +109,7 @@ pub(crate) fn hello(number: u8) -> Hello {
         page_bytes: wire::PAGE_BYTES as u32,
         digest: wire::Digest::Off,
         blocks: Vec::new(),
-        devices: vec![DeviceInfo { id, kind, version, oldest: version }],
+        devices: vec![DeviceInfo::new(id, kind, version..=version)],
         machine: device(),
     }
 }

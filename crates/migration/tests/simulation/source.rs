@@ -107,12 +107,9 @@ impl World {
         }
         self.origin.attempts += 1;
         let number = self.origin.attempts;
-        let infos = devices().into_iter().map(|state| DeviceInfo {
-            id: state.id,
-            kind: state.kind,
-            version: state.version,
-            oldest: state.version,
-        });
+        let infos = devices()
+            .into_iter()
+            .map(|state| DeviceInfo::new(state.id, state.kind, state.version..=state.version));
         let hello = Hello {
             session: SessionId(u128::from(number).to_be_bytes()),
             channels: self.plan.channels,
@@ -126,13 +123,11 @@ impl World {
             devices: infos.collect(),
             machine: devices().remove(0),
         };
-        let params = Params {
-            downtime_limit: if number == 1 { self.plan.downtime_limit } else { Duration::from_millis(300) },
-            channels: self.plan.channels,
-            pause_before_switchover: self.plan.wait.is_some(),
-            digest: self.digest(),
-            ..Params::default()
-        };
+        let params = Params::default()
+            .downtime_limit(if number == 1 { self.plan.downtime_limit } else { Duration::from_millis(300) })
+            .channels(self.plan.channels)
+            .pause_before_switchover(self.plan.wait.is_some())
+            .digest(self.digest());
         let (source, actions) = Source::start(params, hello, FixedCosts::default());
         self.origin.attempt = Some(Attempt {
             number,

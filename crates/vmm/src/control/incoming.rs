@@ -138,11 +138,8 @@ impl Control {
 
 /// The devices of a machine, as the handshake names them.
 pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
-    let info = |device: &crate::DeviceDescription| DeviceInfo {
-        id: device.id.clone(),
-        kind: device.kind.clone(),
-        version: device.version,
-        oldest: device.oldest,
+    let info = |device: &crate::DeviceDescription| {
+        DeviceInfo::new(device.id.as_str(), device.kind.as_str(), device.oldest..=device.version)
     };
     description.devices.iter().map(info).collect()
 }

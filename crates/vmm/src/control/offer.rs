@@ -1,6 +1,6 @@
 use config::Identity;
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 use crate::{Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
 
@@ -14,6 +14,10 @@ pub(super) struct Offer {
 impl Schema for Offer {
     const KIND: &'static str = "machine";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 /// Every reason why the machine is not taken in here. None: it is, and what is `permitted` to differ is told in the log.

@@ -156,7 +156,9 @@ impl SourceMachine for Leaving {
 
     fn vcpu_times(&self) -> Option<VcpuTimes> {
         let Spent { faults, kernel, waiting } = self.machine.vcpus_spent();
-        Some(VcpuTimes { faults, kernel, waiting })
+        let mut times = VcpuTimes::new(kernel, waiting);
+        times.faults = faults;
+        Some(times)
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

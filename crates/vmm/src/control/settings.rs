@@ -80,15 +80,13 @@ impl Settings {
     pub(super) fn params(&self) -> Params {
         let parameters = &self.parameters;
         let channels = if self.has(MigrationCapability::Multifd) { parameters.multifd_channels } else { 1 };
-        Params {
-            max_bandwidth: parameters.max_bandwidth,
-            downtime_limit: Duration::from_millis(parameters.downtime_limit),
-            switchover_bandwidth: parameters.avail_switchover_bandwidth,
-            channels: channels.into(),
-            pause_before_switchover: self.has(MigrationCapability::PauseBeforeSwitchover),
-            digest: digest(parameters.whimbrel_digest),
-            ..Params::default()
-        }
+        Params::default()
+            .max_bandwidth(parameters.max_bandwidth)
+            .downtime_limit(Duration::from_millis(parameters.downtime_limit))
+            .switchover_bandwidth(parameters.avail_switchover_bandwidth)
+            .channels(channels.into())
+            .pause_before_switchover(self.has(MigrationCapability::PauseBeforeSwitchover))
+            .digest(digest(parameters.whimbrel_digest))
     }
 }
 

@@ -3,7 +3,7 @@
 use kvm_bindings::{KVM_VCPUEVENT_VALID_TRIPLE_FAULT, kvm_lapic_state, kvm_mp_state, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 use super::{
     mirror::{DebugRegisters, Events, ExtendedControl, Registers, SystemRegisters},
@@ -33,6 +33,10 @@ pub(crate) struct VcpuV1 {
 impl Schema for VcpuV1 {
     const KIND: &'static str = "x86-vcpu";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 impl VcpuV1 {

@@ -8,7 +8,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VmFd;
 use serde::{Deserialize, Serialize};
-use state::Schema;
+use state::{Schema, Value, not_read};
 
 use super::mirror::{Pic, PitChannel};
 use crate::kvm::{KvmError, Trying as _};
@@ -56,16 +56,28 @@ pub(crate) struct ClockV1 {
 impl Schema for IrqchipV1 {
     const KIND: &'static str = "x86-irqchip";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 impl Schema for PitV1 {
     const KIND: &'static str = "x86-pit";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 impl Schema for ClockV1 {
     const KIND: &'static str = "x86-clock";
     const VERSION: u32 = 1;
+
+    fn older(version: u32, _: Value) -> Result<Self, String> {
+        not_read(version)
+    }
 }
 
 impl IrqchipV1 {
