@@ -120,10 +120,16 @@ pub enum ConfigError {
         /// Their path.
         path: PathBuf,
     },
+    /// Nobody could come.
+    #[error(
+        "--incoming with --tls lets nobody in as long as it is not said who may come: give --tls-authz with names of the sources' \
+         certificates, as dns:host-a.example.org"
+    )]
+    NobodyMayCome,
     /// Migration data would be readable on the network.
     #[error(
-        "--incoming {address} is reachable from other hosts, and migration is not encrypted: use a loopback address \
-         or a unix socket, or accept the risk with --insecure"
+        "--incoming {address} is reachable from other hosts, and migration is not encrypted: give certificates with --tls \
+         (`whimbrel ca` makes them), use a loopback address or a unix socket, or accept the risk with --insecure"
     )]
     Insecure {
         /// As given with `--incoming`.

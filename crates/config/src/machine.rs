@@ -32,6 +32,9 @@ pub struct Config {
     monitor: Option<MonitorSocket>,
     incoming: Option<Incoming>,
     may_differ: Vec<Identity>,
+    tls: Option<DirectoryPath>,
+    tls_hostname: Option<String>,
+    tls_authz: Option<String>,
     insecure: bool,
     paused: bool,
     seccomp: Seccomp,
@@ -52,7 +55,8 @@ impl Config {
     ///
     /// # Errors
     /// Too many devices, two devices that cannot be told apart or share what cannot be shared, nothing to boot, a migration
-    /// port that is open to other hosts without `insecure`, or a difference permitted to a machine that does not come.
+    /// port that is open to other hosts without `tls` or `insecure`, one that is encrypted and lets nobody in, or a difference
+    /// permitted to a machine that does not come.
     pub fn new(raw: RawConfig) -> Result<Self, ConfigError> {
         let name = raw.name.unwrap_or_else(VmName::unnamed);
         let config = Self {
@@ -71,6 +75,9 @@ impl Config {
             monitor: raw.monitor,
             incoming: raw.incoming,
             may_differ: raw.may_differ.unwrap_or_default(),
+            tls: raw.tls,
+            tls_hostname: raw.tls_hostname,
+            tls_authz: raw.tls_authz,
             insecure: raw.insecure.unwrap_or(false),
             paused: raw.paused.unwrap_or(false),
             seccomp: raw.seccomp.unwrap_or(Seccomp::On),
@@ -83,13 +90,20 @@ impl Config {
         if config.incoming.is_none() && !config.may_differ.is_empty() {
             return Err(ConfigError::WithoutIncoming { field: "may-differ" });
         }
-        if let (Some(Incoming::At(address)), false) = (&config.incoming, config.insecure)
-            && !address.is_loopback()
-        {
-            return Err(ConfigError::Insecure { address: address.clone() });
-        }
+        config.check_protection()?;
         config.check_sockets()?;
         Ok(config)
+    }
+
+    /// That a port for migrations is protected, and that someone may use it.
+    fn check_protection(&self) -> Result<(), ConfigError> {
+        match (&self.incoming, &self.tls) {
+            (Some(Incoming::At(address)), None) if !self.insecure && !address.is_loopback() => {
+                Err(ConfigError::Insecure { address: address.clone() })
+            }
+            (Some(Incoming::At(_)), Some(_)) if self.tls_authz.is_none() => Err(ConfigError::NobodyMayCome),
+            _ => Ok(()),
+        }
     }
 
     /// The description as YAML, with every default written out. Reading it gives the same description again.
@@ -217,6 +231,9 @@ impl From<&Config> for RawConfig {
             monitor: config.monitor.clone(),
             incoming: config.incoming.clone(),
             may_differ: Some(config.may_differ.clone()).filter(|permitted| !permitted.is_empty()),
+            tls: config.tls.clone(),
+            tls_hostname: config.tls_hostname.clone(),
+            tls_authz: config.tls_authz.clone(),
             insecure: Some(config.insecure),
             paused: Some(config.paused),
             seccomp: Some(config.seccomp),
@@ -337,7 +354,25 @@ impl Config {
         &self.may_differ
     }
 
-    /// Whether migration may use addresses that other hosts can reach.
+    /// The directory of certificates that migrations are encrypted with.
+    #[must_use]
+    pub fn tls(&self) -> Option<&DirectoryPath> {
+        self.tls.as_ref()
+    }
+
+    /// The name that a destination's certificate must have.
+    #[must_use]
+    pub fn tls_hostname(&self) -> Option<&str> {
+        self.tls_hostname.as_deref()
+    }
+
+    /// Which sources may come.
+    #[must_use]
+    pub fn tls_authz(&self) -> Option<&str> {
+        self.tls_authz.as_deref()
+    }
+
+    /// Whether migration may go in clear over addresses that other hosts can reach.
     #[must_use]
     pub fn insecure(&self) -> bool {
         self.insecure

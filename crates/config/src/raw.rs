@@ -145,10 +145,35 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may_differ: Option<Vec<Identity>>,
 
-    /// Allow migration over addresses that other hosts can reach: on or off [default: off]
+    /// Encrypt migrations with the certificates in a directory [default: none; required beyond this host]
     ///
-    /// Migration is not encrypted: whoever can read the network reads the guest's memory, and whoever can write it owns
-    /// the guest. Without a value it means on.
+    /// Files as QEMU names them: ca-cert.pem, and server-cert.pem and server-key.pem to receive, client-cert.pem and
+    /// client-key.pem to send. `whimbrel ca` makes them; docs/security.md has the rest. They are read anew for every migration.
+    /// Example: --tls /etc/whimbrel/tls
+    #[arg(long, value_name = "DIR", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<DirectoryPath>,
+
+    /// The name that the destination's certificate must have [default: the host that is dialled]
+    ///
+    /// Example: --tls-hostname host-b.example.org
+    #[arg(long, value_name = "NAME", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_hostname: Option<String>,
+
+    /// Which sources may come, by names in their certificates [default: none]
+    ///
+    /// A list, separated by semicolons: dns:NAME, uri:URI (SPIFFE IDs too), ip:ADDRESS, a whole subject as CN=host-a,O=Example, or
+    /// * for everyone with a certificate of the CA. A * within a name stands for any characters. Example: --tls-authz
+    /// 'dns:host-a.example.org;dns:host-b.example.org'
+    #[arg(long, value_name = "WHO", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_authz: Option<String>,
+
+    /// Allow migration in clear over addresses that other hosts can reach: on or off [default: off]
+    ///
+    /// Without --tls migration is not encrypted: whoever can read the network reads the guest's memory, and whoever can write it
+    /// owns the guest. Without a value it means on.
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, require_equals = true, default_missing_value = "on",
           value_parser = switch, help_heading = PROCESS)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -278,6 +303,9 @@ impl RawConfig {
             monitor: self.monitor.or(base.monitor),
             incoming: self.incoming.or(base.incoming),
             may_differ: self.may_differ.or(base.may_differ),
+            tls: self.tls.or(base.tls),
+            tls_hostname: self.tls_hostname.or(base.tls_hostname),
+            tls_authz: self.tls_authz.or(base.tls_authz),
             insecure: self.insecure.or(base.insecure),
             paused: self.paused.or(base.paused),
             seccomp: self.seccomp.or(base.seccomp),

@@ -59,6 +59,9 @@ serial: file:console.log
 monitor: unix:/run/m
 incoming: tcp:[::1]:4444
 may-differ: [name, image]
+tls: /etc/whimbrel/tls
+tls-hostname: host-b
+tls-authz: dns:host-a;uri:spiffe://x/*
 insecure: false
 paused: true
 seccomp: on
@@ -99,6 +102,9 @@ fn flags_and_file_describe_the_same_machine() {
         "--qmp=unix:/run/m,server=on,wait=off",
         "--incoming=tcp:[::1]:4444",
         "--may-differ=name,image",
+        "--tls=/etc/whimbrel/tls",
+        "--tls-hostname=host-b",
+        "--tls-authz=dns:host-a;uri:spiffe://x/*",
         "-S",
         "--seccomp=on",
         "--report-dir=/var/lib/reports",
@@ -221,6 +227,16 @@ fn migration_in_the_open_must_be_asked_for() {
     assert!(matches!(refused(&["--incoming=tcp:0.0.0.0:1"]), ConfigError::Insecure { .. }));
     assert!(run(&["--incoming=tcp:0.0.0.0:1", "--insecure"]).unwrap().insecure());
     assert!(run(&["--incoming=tcp:localhost:1"]).is_ok());
+}
+
+#[test]
+fn encrypted_migration_may_come_from_anywhere_if_it_is_said_from_whom() {
+    let encrypted = ["--incoming=tcp:0.0.0.0:1", "--tls=tls"];
+    assert!(matches!(refused(&encrypted), ConfigError::NobodyMayCome));
+    let config = run(&[&encrypted[..], &["--tls-authz=host-a"]].concat()).unwrap();
+    assert_eq!((config.tls_authz(), config.insecure()), (Some("host-a"), false));
+    // What comes later can say so later.
+    assert!(run(&["--incoming=defer", "--tls=tls"]).is_ok());
 }
 
 #[test]

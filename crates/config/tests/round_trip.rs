@@ -42,13 +42,16 @@ prop_compose! {
         differing in proptest::sample::subsequence(vec![config::Identity::Name, config::Identity::Uuid, config::Identity::Mac, config::Identity::Image], 0..=4),
         seccomp in option::of(select(vec![config::Seccomp::On, config::Seccomp::Off, config::Seccomp::Log])),
         report_dir in option::of(typed("\\PC{1,40}")),
+        tls in option::of(typed("\\PC{1,40}")),
         log in option::of(select(vec![config::LogLevel::Error, config::LogLevel::Warn, config::LogLevel::Trace])),
         name in Just(name), uuid in Just(uuid), memory in Just(memory), memory_backing in Just(memory_backing),
         cpus in Just(cpus), kernel in Just(kernel), initrd in Just(initrd), cmdline in Just(cmdline),
     ) -> RawConfig {
         let [rng, balloon, keyboard, insecure, paused] = switches;
+        // Who may come has to be said where someone may.
+        let tls_authz = tls.is_some().then(|| "dns:host-a;uri:spiffe://x/*".to_owned());
         RawConfig {
-            name, uuid, memory, memory_backing, cpus, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
+            tls, tls_hostname: tls_authz.clone(), tls_authz, name, uuid, memory, memory_backing, cpus, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
             may_differ: incoming.as_ref().map(|_| differing), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
         }
     }

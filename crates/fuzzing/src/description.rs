@@ -26,6 +26,9 @@ serial: file:console.log
 monitor: unix:/run/m,server=on,wait=off
 incoming: tcp:[::1]:4444
 may-differ: [name, uuid, mac, image]
+tls: /etc/tls
+tls-hostname: b
+tls-authz: dns:a;*
 insecure: false
 paused: true
 seccomp: log

@@ -189,6 +189,50 @@ pub struct Integrity {
     pub differences: Vec<String>,
 }
 
+/// How the connections were protected.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct Security {
+    /// Whether they were encrypted, and both sides had shown who they were.
+    pub encrypted: bool,
+    /// Who could read and change what was sent, as a sentence; where they were not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Protocol and version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Cipher suite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<String>,
+    /// The certificate that this side showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Certificate>,
+    /// The certificate that the other side showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Certificate>,
+    /// Whether an earlier session was resumed, without certificates.
+    #[serde(default)]
+    pub resumed: bool,
+    /// How often this side renewed the keys that it sent with, over all connections.
+    #[serde(default)]
+    pub rekeys: u64,
+}
+
+/// What a certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct Certificate {
+    /// The subject.
+    pub subject: String,
+    /// Its other names, each with its kind, as `dns:host-a.example.org`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
+}
+
 /// What came over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

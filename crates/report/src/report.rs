@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Arrived, Decision, Downtime, Integrity, Machine, Parameters, Party, Round, Stalls, Totals};
+use crate::{
+    Arrived, Decision, Downtime, Integrity, Machine, Parameters, Party, Round, Security, Stalls, Totals,
+};
 
 /// Version of the schema that this crate writes. It grows when a member changes its meaning or goes; a new member does not
 /// need a new version, since readers ignore what they do not know.
@@ -55,6 +57,9 @@ pub struct Report {
     /// What the guest felt while pages were copied; only the source sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalls: Option<Stalls>,
+    /// How the connections were protected; absent if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
     /// What was compared between the two sides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrity: Option<Integrity>,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
-    Arrived, Downtime, Integrity, Outcome, Report, Round, Side, Stalls,
+    Arrived, Downtime, Integrity, Outcome, Report, Round, Security, Side, Stalls,
     quantity::{Bytes, Count, Millis, Rate},
 };
 
@@ -79,6 +79,9 @@ fn head(text: &mut String, report: &Report) {
     };
     fact("sent", format!("{} ({pages}){rate}", Bytes(totals.bytes as f64)));
     fact("CPU", format!("{:.2} s on this side", report.cpu_seconds));
+    if let Some(security) = &report.security {
+        fact("protection", protection(security));
+    }
     if let Some(parameters) = &report.parameters {
         let bandwidth = match parameters.max_bandwidth {
             0 => "no bandwidth limit".to_owned(),
@@ -94,6 +97,25 @@ fn head(text: &mut String, report: &Report) {
             ),
         );
     }
+}
+
+/// How connections were protected, and who the other side was, in a line.
+pub(crate) fn protection(security: &Security) -> String {
+    let said = |text: &Option<String>| clean(text.as_deref().unwrap_or_default());
+    if !security.encrypted {
+        return format!("none: not encrypted. {}", said(&security.note));
+    }
+    let peer = security.peer.as_ref().map_or_else(String::new, |peer| {
+        let names =
+            if peer.names.is_empty() { String::new() } else { format!(" ({})", peer.names.join(", ")) };
+        let (subject, until) = (clean(&format!("{}{names}", peer.subject)), clean(&peer.not_after));
+        format!("; the other side was {subject}, valid until {until}")
+    });
+    let rekeys = match security.rekeys {
+        0 => String::new(),
+        rekeys => format!("; keys renewed {rekeys} times"),
+    };
+    format!("{}, {}{peer}{rekeys}", said(&security.protocol), said(&security.cipher))
 }
 
 /// Who a side is, in a line.

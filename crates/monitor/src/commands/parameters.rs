@@ -69,9 +69,9 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
             "Parameter '{name}' of QEMU's is not supported by Whimbrel"
         )));
     }
-    for name in ["tls-creds", "tls-hostname", "tls-authz"] {
-        no_tls(name, arguments.optional_string_or_null(name)?.as_deref())?;
-    }
+    let tls_creds = arguments.optional_string_or_null("tls-creds")?;
+    let tls_hostname = arguments.optional_string_or_null("tls-hostname")?;
+    let tls_authz = arguments.optional_string_or_null("tls-authz")?;
     let mut number = |name: &str, range: RangeInclusive<u64>| match arguments.optional_u64(name)? {
         Some(value) => in_range(name, value, range).map(Some),
         None => Ok(None),
@@ -86,6 +86,9 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
         avail_switchover_bandwidth: number("avail-switchover-bandwidth", 0..=u64::MAX)?,
         multifd_channels: number("multifd-channels", 1..=u64::from(MAX_CHANNELS))?
             .and_then(|count| u8::try_from(count).ok()),
+        tls_creds,
+        tls_hostname,
+        tls_authz,
         whimbrel_digest: digest(&mut arguments)?,
     };
     arguments.finish()?;
@@ -150,14 +153,4 @@ pub(super) fn in_range(name: &str, value: u64, range: RangeInclusive<u64>) -> Re
     Err(CommandError::generic(format!(
         "Parameter '{name}' expects a value between {low} and {high}, not {value}"
     )))
-}
-
-/// "No TLS" is the one thing that the TLS parameters can say.
-fn no_tls(name: &str, value: Option<&str>) -> Result<(), CommandError> {
-    match value {
-        None | Some("") => Ok(()),
-        Some(_) => {
-            Err(CommandError::generic(format!("Parameter '{name}' must be empty: TLS is not supported")))
-        }
-    }
 }

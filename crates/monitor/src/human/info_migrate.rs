@@ -1,6 +1,6 @@
 use crate::types::{
-    DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo,
-    SocketAddress, WhimbrelInfo,
+    CertificateInfo, DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats, MigrationStatus,
+    RoundInfo, SecurityInfo, SocketAddress, WhimbrelInfo,
 };
 use std::fmt::{self, Display};
 
@@ -108,6 +108,22 @@ fn socket_addresses(f: &mut fmt::Formatter<'_>, addresses: &[SocketAddress]) -> 
     writeln!(f, "]")
 }
 
+/// How connections are protected, and who the other side is.
+fn protection(f: &mut fmt::Formatter<'_>, security: &SecurityInfo) -> fmt::Result {
+    let said = |text: &Option<String>| text.clone().unwrap_or_default();
+    if !security.encrypted {
+        return writeln!(f, "encryption: none. {}", said(&security.note));
+    }
+    let (protocol, cipher) = (said(&security.protocol), said(&security.cipher));
+    writeln!(f, "encryption: {protocol}, {cipher}, keys renewed {} times", security.rekeys.unwrap_or(0))?;
+    for (whose, certificate) in [("own", &security.own), ("peer", &security.peer)] {
+        if let Some(CertificateInfo { subject, names, not_after }) = certificate {
+            writeln!(f, "{whose} certificate: {subject} ({}), valid until {not_after}", names.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
 fn own_figures(
     f: &mut fmt::Formatter<'_>,
     own: &WhimbrelInfo,
@@ -128,6 +144,9 @@ fn own_figures(
             "arrived: {bytes} in {} pages, and {} zero pages, of a machine with {memory}",
             arrived.pages, arrived.zero_pages
         )?;
+    }
+    if let Some(security) = &own.security {
+        protection(f, security)?;
     }
     if let Some(percentage) = own.percentage {
         progress(f, percentage, own, status)?;

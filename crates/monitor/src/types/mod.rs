@@ -19,4 +19,6 @@ pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, ThreadInfo, U
 pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
 pub use parameters::{AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange};
 pub use status::{RunState, ShutdownCause, StatusInfo};
-pub use whimbrel::{ArrivedInfo, DowntimePhases, MigrationGlobals, RoundInfo, WhimbrelInfo};
+pub use whimbrel::{
+    ArrivedInfo, CertificateInfo, DowntimePhases, MigrationGlobals, RoundInfo, SecurityInfo, WhimbrelInfo,
+};

@@ -18,11 +18,11 @@ pub struct MigrationParameters {
     pub avail_switchover_bandwidth: u64,
     /// Connections that carry pages, 1 to [`MAX_CHANNELS`].
     pub multifd_channels: u8,
-    /// Id of the TLS credentials; empty means no TLS.
+    /// Directory of the certificates that migrations are encrypted with; empty means in clear. (QEMU has the id of an object here.)
     pub tls_creds: String,
     /// Name that the peer's certificate must have; empty means the host name of the address.
     pub tls_hostname: String,
-    /// Id of the object that decides whose certificate is accepted; empty means any that is valid.
+    /// Which sources may come, by names in their certificates; empty means none. (QEMU has the id of an object here.)
     pub tls_authz: String,
     /// What is compared of guest memory before the machine runs on the destination. Whimbrel's own.
     pub whimbrel_digest: Digest,
@@ -88,6 +88,16 @@ impl MigrationParameters {
         set(&mut self.avail_switchover_bandwidth, change.avail_switchover_bandwidth);
         set(&mut self.multifd_channels, change.multifd_channels);
         set(&mut self.whimbrel_digest, change.whimbrel_digest);
+        let texts = [
+            (&mut self.tls_creds, &change.tls_creds),
+            (&mut self.tls_hostname, &change.tls_hostname),
+            (&mut self.tls_authz, &change.tls_authz),
+        ];
+        for (value, new) in texts {
+            if let Some(new) = new {
+                value.clone_from(new);
+            }
+        }
     }
 }
 
@@ -118,8 +128,6 @@ impl Default for AnnounceParameters {
 
 /// What `migrate-set-parameters` changes: members that are `None` stay as they are. All values are in range when the
 /// [`Handler`](crate::Handler) gets them.
-///
-/// The TLS parameters have no place here: the monitor accepts only "no TLS" for them, which changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParameterChange {
     /// See [`AnnounceParameters::initial`].
@@ -138,6 +146,12 @@ pub struct ParameterChange {
     pub avail_switchover_bandwidth: Option<u64>,
     /// See [`MigrationParameters::multifd_channels`].
     pub multifd_channels: Option<u8>,
+    /// See [`MigrationParameters::tls_creds`].
+    pub tls_creds: Option<String>,
+    /// See [`MigrationParameters::tls_hostname`].
+    pub tls_hostname: Option<String>,
+    /// See [`MigrationParameters::tls_authz`].
+    pub tls_authz: Option<String>,
     /// See [`MigrationParameters::whimbrel_digest`].
     pub whimbrel_digest: Option<Digest>,
 }

@@ -42,12 +42,56 @@ pub struct WhimbrelInfo {
     /// Digest of all guest memory at the switchover, in hex; if it was asked for. Equal on both sides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// How the connections are protected; once there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<SecurityInfo>,
     /// Why the migration stands where it stands, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What the operator can do about it, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+}
+
+/// How the connections of a migration are protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct SecurityInfo {
+    /// Whether they are encrypted and both sides have shown who they are.
+    pub encrypted: bool,
+    /// Who can read and change what is sent, as a sentence; where they are not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Protocol and version, as `TLS 1.3`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Cipher suite, as `TLS_AES_128_GCM_SHA256`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<String>,
+    /// The certificate that this side showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own: Option<CertificateInfo>,
+    /// The certificate that the other side showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<CertificateInfo>,
+    /// Whether an earlier session was resumed, without certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<bool>,
+    /// How often this side has renewed the keys that it sends with, over all connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rekeys: Option<u64>,
+}
+
+/// What a certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct CertificateInfo {
+    /// The subject, as `CN=host-a`.
+    pub subject: String,
+    /// Its other names, as `dns:host-a.example.org`.
+    pub names: Vec<String>,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
 }
 
 /// What has arrived of a machine in the attempt under way, or in the last one.

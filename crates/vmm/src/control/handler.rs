@@ -11,7 +11,7 @@ use monitor::{
 };
 use transport::Address;
 
-use super::{Control, announce, query, threads};
+use super::{Control, announce, query, security, threads};
 use crate::Keep;
 
 /// The commands of the monitor, for one machine.
@@ -102,11 +102,21 @@ impl Handler for Commands {
     fn query_migrate(&self) -> MigrationInfo {
         let departure = self.0.departure.lock().clone();
         if let Some(departure) = departure {
-            return query::outgoing(&departure.handle.snapshot(), departure.total_bytes, &departure.session);
+            return query::outgoing(
+                &departure.handle.snapshot(),
+                departure.total_bytes,
+                &departure.session,
+                &departure.address,
+            );
         }
         let arrival = self.0.arrival.lock().clone();
         arrival.map_or_else(MigrationInfo::default, |arrival| {
-            query::incoming(&arrival.handle.snapshot(), arrival.total_bytes, Some(arrival.address))
+            query::incoming(
+                &arrival.handle.snapshot(),
+                arrival.total_bytes,
+                Some(arrival.address),
+                &arrival.listens_at,
+            )
         })
     }
 
@@ -136,6 +146,9 @@ impl Handler for Commands {
         let mut settings = self.0.settings.lock();
         let mut parameters = settings.parameters.clone();
         parameters.apply(change);
+        if let Some(list) = change.tls_authz.as_deref().filter(|list| !list.is_empty()) {
+            security::authz(list)?;
+        }
         let under_way =
             departure.as_ref().is_some_and(|departure| departure.handle.snapshot().status.is_under_way());
         if let Some(name) = settings.agreed_on_and_changed(&parameters).filter(|_| under_way) {

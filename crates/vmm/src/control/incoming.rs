@@ -9,14 +9,14 @@ use monitor::{
 };
 use ram::Ram;
 use state::DeviceState;
-use transport::{Address, Listener};
+use transport::{Address, Listener, Trust};
 use wire::{DeviceInfo, Hello};
 
 use super::{
     Control, announce,
     filling::Filling,
     offer::{self, Offer},
-    one_line, query, story,
+    one_line, query, security, story,
 };
 use crate::{BuildError, Events, Incoming, Keep, Machine, MachineDescription, launcher::Launcher};
 
@@ -68,7 +68,14 @@ impl Control {
             return Err(CommandError::generic("The incoming migration has already been started"));
         }
         let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
-        let listener = Listener::bind(address, self.reach()).map_err(|error| failed(&error))?;
+        let trust = self.trust()?;
+        if trust == Trust::Anyone && !address.is_loopback() {
+            tracing::warn!(
+                "Migrations to {address} are not encrypted: {}",
+                security::in_clear(&address.to_string())
+            );
+        }
+        let listener = Listener::bind(address, &trust).map_err(|error| failed(&error))?;
         let vacant = self.vacant.lock().take();
         // There is none if it came this far before, and failed in the next step.
         let incoming = vacant.map_or_else(|| self.prepare(keep), Ok).map_err(|error| failed(&error))?;

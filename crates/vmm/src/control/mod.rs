@@ -21,6 +21,7 @@ mod offer;
 mod outgoing;
 mod query;
 mod reports;
+mod security;
 mod settings;
 mod story;
 mod threads;
@@ -171,7 +172,7 @@ impl Control {
             },
             reports,
             last_failed_arrival: Mutex::default(),
-            settings: Mutex::new(Settings::new()),
+            settings: Mutex::new(Settings::new(&config)),
             config,
             events,
             launcher,

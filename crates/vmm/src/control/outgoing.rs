@@ -8,10 +8,10 @@ use migration::{FixedCosts, Outcome, Status, source::Verdict};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
-use transport::{Address, Dialler, Reach};
+use transport::{Address, Dialler, Trust};
 use wire::{DeviceInfo, SessionId};
 
-use super::{Control, offer::Offer, one_line, query, story};
+use super::{Control, offer::Offer, one_line, query, security, story};
 use crate::{Machine, machine::ImageClues, vcpu::Spent};
 
 /// A migration that leaves, or left.
@@ -40,6 +40,8 @@ impl Control {
         if self.departure.lock().as_ref().is_some_and(under_way) {
             return Err(CommandError::generic("There's a migration process in progress"));
         }
+        let trust = self.trust()?;
+        security::check_to_leave(&trust)?;
         // Without the other lock, as storage takes its time: whoever asks about migrations does not wait for it.
         let (machine, images) = self.to_offer()?;
         let mut departure = self.departure.lock();
@@ -53,10 +55,16 @@ impl Control {
             let settings = self.settings.lock();
             (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
         };
+        if trust == Trust::Anyone && !address.is_loopback() {
+            tracing::warn!(
+                "The migration to {address} is not encrypted: {}",
+                security::in_clear(&address.to_string())
+            );
+        }
         tracing::info!(%session, "Migrating to {address}");
         let (goes_to, began) = (address.to_string(), SystemTime::now());
         let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
-        let dialler = Dialler::new(address, self.reach());
+        let dialler = Dialler::new(address, trust);
         let mut target = source::Target::new(dialler, SessionId(*session.as_bytes()), offer);
         target.fixed_costs = fixed_costs;
         let leaving = Arc::new(Leaving { control: self.clone(), machine, images });
@@ -132,9 +140,9 @@ impl Control {
         }
     }
 
-    /// Which addresses migrations may use.
-    pub(super) fn reach(&self) -> Reach {
-        if self.config.insecure() { Reach::Anywhere } else { Reach::Loopback }
+    /// Whom migrations are made with.
+    pub(super) fn trust(&self) -> Result<Trust, CommandError> {
+        security::trust(&self.settings.lock().parameters, self.config.insecure())
     }
 }
 

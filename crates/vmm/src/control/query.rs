@@ -9,10 +9,15 @@ use monitor::types::{
 use std::time::Duration;
 use wire::SessionId;
 
-use super::wording;
+use super::{security, wording};
 
 /// What is told of a migration that leaves.
-pub(super) fn outgoing(snapshot: &source::Snapshot, total_bytes: u64, session: &str) -> MigrationInfo {
+pub(super) fn outgoing(
+    snapshot: &source::Snapshot,
+    total_bytes: u64,
+    session: &str,
+    address: &str,
+) -> MigrationInfo {
     let status = status(snapshot.status);
     let statistics = &snapshot.statistics;
     let begun = snapshot.status != Status::Setup;
@@ -26,7 +31,7 @@ pub(super) fn outgoing(snapshot: &source::Snapshot, total_bytes: u64, session: &
         downtime: statistics.downtime.total.filter(|_| snapshot.status == Status::Completed).map(millis),
         setup_time: begun.then(|| millis(statistics.setup)),
         error_desc: failed.then(|| statistics.reason.clone()),
-        whimbrel: Some(whimbrel(snapshot, session)),
+        whimbrel: Some(whimbrel(snapshot, session, address)),
         ..MigrationInfo::default()
     }
 }
@@ -36,6 +41,7 @@ pub(super) fn incoming(
     snapshot: &destination::Snapshot,
     total_bytes: u64,
     address: Option<SocketAddress>,
+    listens_at: &str,
 ) -> MigrationInfo {
     let failure = snapshot.last_failure.as_ref().filter(|_| snapshot.status != Status::Completed);
     let attempt = snapshot.attempt.as_ref();
@@ -57,6 +63,7 @@ pub(super) fn incoming(
                 .map(|attempt| uuid::Uuid::from_bytes(attempt.session.0).to_string()),
             channels: attempt.and_then(|attempt| u32::try_from(attempt.channels.len()).ok()),
             arrived,
+            security: attempt.map(|attempt| security::info(attempt.security.as_ref(), listens_at)),
             cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
             reason: failure.map(|failure| format!("The last attempt came to nothing: {failure}")),
             ..WhimbrelInfo::default()
@@ -88,7 +95,7 @@ fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
     }
 }
 
-fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
+fn whimbrel(snapshot: &source::Snapshot, session: &str, address: &str) -> WhimbrelInfo {
     let statistics = &snapshot.statistics;
     let under_way = snapshot.status.is_under_way();
     let unknown = snapshot.status == Status::Unknown;
@@ -107,6 +114,9 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str) -> WhimbrelInfo {
         eta_note: snapshot.progress.note.clone().filter(|_| under_way),
         downtime_phases: phases(snapshot),
         cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
+        // In the set-up there may be no connection yet.
+        security: (snapshot.security.is_some() || snapshot.status != Status::Setup)
+            .then(|| security::info(snapshot.security.as_ref(), address)),
         reason: Some(statistics.reason.clone()).filter(|reason| !reason.is_empty()),
         advice,
         ..WhimbrelInfo::default()

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use config::Config;
 use migration::{FixedCosts, Params};
 use monitor::{
     CommandError,
@@ -31,15 +32,16 @@ const ALWAYS_ON: [MigrationCapability; 3] = [
 ];
 
 impl Settings {
-    pub(super) fn new() -> Self {
+    /// The defaults, and what the command line says of encryption.
+    pub(super) fn new(config: &Config) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let mut capabilities = ALWAYS_ON.to_vec();
         capabilities.push(MigrationCapability::Multifd);
-        Self {
-            parameters: MigrationParameters::new(cpus.min(DEFAULT_CHANNELS) as u8),
-            capabilities,
-            fixed_costs: None,
-        }
+        let mut parameters = MigrationParameters::new(cpus.min(DEFAULT_CHANNELS) as u8);
+        parameters.tls_creds = config.tls().map(ToString::to_string).unwrap_or_default();
+        parameters.tls_hostname = config.tls_hostname().unwrap_or_default().into();
+        parameters.tls_authz = config.tls_authz().unwrap_or_default().into();
+        Self { parameters, capabilities, fixed_costs: None }
     }
 
     /// Switches capabilities, all or none of them.
@@ -102,13 +104,18 @@ fn digest(digest: Digest) -> wire::Digest {
 mod tests {
     use super::*;
 
+    fn settings() -> Settings {
+        let raw = config::RawConfig::from_yaml("kernel: k", "test").unwrap();
+        Settings::new(&Config::new(raw).unwrap())
+    }
+
     fn switch(capability: MigrationCapability, state: bool) -> MigrationCapabilityStatus {
         MigrationCapabilityStatus { capability, state }
     }
 
     #[test]
     fn a_capability_that_is_not_there_changes_nothing() {
-        let mut settings = Settings::new();
+        let mut settings = settings();
         let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::Xbzrle, true)];
         assert!(settings.switch(&wanted).unwrap_err().desc.contains("xbzrle"));
         assert!(!settings.has(MigrationCapability::Events));
@@ -116,12 +123,12 @@ mod tests {
 
     #[test]
     fn what_is_off_and_not_there_may_be_switched_off() {
-        assert!(Settings::new().switch(&[switch(MigrationCapability::PostcopyRam, false)]).is_ok());
+        assert!(settings().switch(&[switch(MigrationCapability::PostcopyRam, false)]).is_ok());
     }
 
     #[test]
     fn without_multifd_there_is_one_channel() {
-        let mut settings = Settings::new();
+        let mut settings = settings();
         settings.switch(&[switch(MigrationCapability::Multifd, false)]).unwrap();
         assert_eq!(settings.params().channels, 1);
     }

@@ -15,7 +15,7 @@ use report::{
 use uuid::Uuid;
 use wire::SessionId;
 
-use super::{incoming::Arrival, outgoing::Departure, query};
+use super::{incoming::Arrival, outgoing::Departure, query, security};
 
 /// What this process knows of itself and its machine.
 #[derive(Clone, Debug)]
@@ -100,6 +100,10 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
         downtime: downtime(&snapshot),
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: stalls(&snapshot),
+        security: statistics
+            .destination
+            .is_some()
+            .then(|| security::of_report(snapshot.security.as_ref(), &departure.address)),
         integrity: Some(Integrity {
             level: snapshot.params.digest.name().into(),
             equal: equal(&snapshot, outcome),
@@ -151,6 +155,7 @@ pub(super) fn arriving(
         }),
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: None,
+        security: Some(security::of_report(attempt.security.as_ref(), &arrival.listens_at)),
         integrity: Some(Integrity {
             level: attempt.digest.name().into(),
             equal: attempt.compared.as_ref().map(Result::is_ok),

@@ -1,0 +1,104 @@
+//! How migrations are protected: from the monitor's parameters to the engine, and from there to who asks.
+
+use std::time::SystemTime;
+
+use monitor::{
+    CommandError,
+    types::{CertificateInfo, MigrationParameters, SecurityInfo},
+};
+use transport::{Address, Authz, Certificate, Credentials, Security, Side, Tls, Trust};
+
+use super::one_line;
+
+/// Whom connections are made with, by the parameters, and by whether the user has accepted the risk of others.
+///
+/// # Errors
+/// The list of sources that may come cannot be read.
+pub(super) fn trust(parameters: &MigrationParameters, insecure: bool) -> Result<Trust, CommandError> {
+    let MigrationParameters { tls_creds, tls_hostname, tls_authz, .. } = parameters;
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let Some(directory) = given(tls_creds) else {
+        return Ok(if insecure { Trust::Anyone } else { Trust::ThisHost });
+    };
+    let mut tls = Tls::new(directory);
+    tls.hostname = given(tls_hostname);
+    tls.authz = given(tls_authz).map(|list| authz(&list)).transpose()?;
+    Ok(Trust::Certified(tls))
+}
+
+/// The list of sources that may come.
+pub(super) fn authz(list: &str) -> Result<Authz, CommandError> {
+    list.parse::<Authz>().map_err(|error| CommandError::generic(one_line(&error)))
+}
+
+/// Whether a migration can leave with what `trust` says, as far as this side can tell.
+///
+/// # Errors
+/// A file is missing, damaged, out of date or for something else.
+pub(super) fn check_to_leave(trust: &Trust) -> Result<(), CommandError> {
+    match trust {
+        Trust::Certified(tls) => {
+            let loaded = Credentials::load(&tls.directory, Side::Source);
+            loaded.map(|_| ()).map_err(|error| CommandError::generic(one_line(&error)))
+        }
+        Trust::ThisHost | Trust::Anyone => Ok(()),
+    }
+}
+
+/// What is known of a connection between this side and one at, or to, `address`.
+pub(super) fn info(security: Option<&Security>, address: &str) -> SecurityInfo {
+    let Some(security) = security else {
+        return SecurityInfo { note: Some(in_clear(address).into()), ..SecurityInfo::default() };
+    };
+    SecurityInfo {
+        encrypted: true,
+        note: None,
+        protocol: Some(security.protocol.into()),
+        cipher: Some(security.cipher.into()),
+        own: Some(certificate(&security.ours)),
+        peer: Some(certificate(&security.peer)),
+        resumed: Some(security.resumed),
+        rekeys: Some(security.rekeys),
+    }
+}
+
+/// The same, for a report.
+pub(super) fn of_report(security: Option<&Security>, address: &str) -> report::Security {
+    let SecurityInfo { encrypted, note, protocol, cipher, own, peer, resumed, rekeys } =
+        info(security, address);
+    let certificate =
+        |CertificateInfo { subject, names, not_after }| report::Certificate { subject, names, not_after };
+    report::Security {
+        encrypted,
+        note,
+        protocol,
+        cipher,
+        own: own.map(certificate),
+        peer: peer.map(certificate),
+        resumed: resumed.unwrap_or(false),
+        rekeys: rekeys.unwrap_or(0),
+    }
+}
+
+/// Who can read what is not encrypted.
+pub(super) fn in_clear(address: &str) -> &'static str {
+    if address.parse::<Address>().is_ok_and(|address| address.is_loopback()) {
+        "Both sides are on this host, where nobody but its administrators can read or change what is sent"
+    } else {
+        "Whoever can read the network reads the guest's memory, and whoever can change what it carries owns the guest"
+    }
+}
+
+fn certificate(certificate: &Certificate) -> CertificateInfo {
+    CertificateInfo {
+        subject: certificate.subject.clone(),
+        names: certificate.names.clone(),
+        not_after: text_of(certificate.not_after),
+    }
+}
+
+/// RFC 3339, to the second.
+fn text_of(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).and_then(|time| time.round(jiff::Unit::Second));
+    time.map_or_else(|_| "a time that no calendar has".into(), |time| time.to_string())
+}
