@@ -1,6 +1,7 @@
 //! `whimbrel`: the operator's tool.
 
 mod bench;
+mod ca;
 mod demo;
 mod monitor;
 mod proxy;
@@ -23,6 +24,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Ca(ca::Arguments),
     Demo(demo::Arguments),
     Monitor(monitor::Arguments),
     Proxy(proxy::Arguments),
@@ -33,6 +35,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
+        Command::Ca(arguments) => ca::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),

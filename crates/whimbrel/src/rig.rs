@@ -1,6 +1,7 @@
 //! What the demo and the benchmarks stand on: a host that is checked, machines in processes of their own, the guest's
 //! word, and an orderly end whenever the user wants one.
 
+mod cipher;
 mod felt;
 mod huge_pages;
 mod interrupt;
@@ -12,6 +13,7 @@ mod serial;
 mod units;
 mod witness;
 
+pub(crate) use cipher::bare_cipher_per_gib;
 pub(crate) use felt::{Felt, checked_since_arrival, held_rate, longest_gap};
 pub(crate) use huge_pages::{HUGE_PAGE, HugePages};
 pub(crate) use interrupt::{Interrupt, Interrupted};

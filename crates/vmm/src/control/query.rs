@@ -114,8 +114,10 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str, address: &str) -> Whimbr
         eta_note: snapshot.progress.note.clone().filter(|_| under_way),
         downtime_phases: phases(snapshot),
         cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
-        // In the set-up there may be no connection yet.
-        security: (snapshot.security.is_some() || snapshot.status != Status::Setup)
+        // Not before there is a connection.
+        security: statistics
+            .destination
+            .is_some()
             .then(|| security::info(snapshot.security.as_ref(), address)),
         reason: Some(statistics.reason.clone()).filter(|reason| !reason.is_empty()),
         advice,

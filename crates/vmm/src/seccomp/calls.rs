@@ -50,6 +50,9 @@ pub(super) const FLUSH: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
 /// Making files in a directory, whole or not at all.
 pub(super) const FILES: &[c_long] = &[libc::SYS_openat, libc::SYS_renameat, libc::SYS_unlinkat];
 
+/// Reading certificates and keys. That files are opened to be read is allowed to every thread.
+pub(super) const CERTIFICATES: &[c_long] = &[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx];
+
 /// Starting threads.
 pub(super) const THREADS: &[c_long] = &[libc::SYS_clone3];
 

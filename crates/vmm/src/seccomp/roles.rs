@@ -102,7 +102,8 @@ impl Role {
 
     fn calls(self) -> Vec<&'static [c_long]> {
         use calls::{
-            ACCEPT, CONNECT, DROP, FILES, FLUSH, HOLES, PUNCH, RESOLVE, TALK, THREADS, TRANSFER, WAIT,
+            ACCEPT, CERTIFICATES, CONNECT, DROP, FILES, FLUSH, HOLES, PUNCH, RESOLVE, TALK, THREADS,
+            TRANSFER, WAIT,
         };
         match self {
             Self::Process => vec![calls::BUILD],
@@ -115,7 +116,7 @@ impl Role {
             // The threads of the process are listed from its directory in /proc.
             Self::Monitor => {
                 let own = &[libc::SYS_eventfd2, libc::SYS_getdents64];
-                vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, own]
+                vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, CERTIFICATES, own]
             }
             // Locks of disks are fcntl; statistics of vCPUs are read at an offset.
             Self::Migration => {
@@ -123,9 +124,9 @@ impl Role {
             }
             Self::Channel => vec![TALK, WAIT, HOLES, PUNCH],
             Self::Control => vec![TALK],
-            Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE],
+            Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES],
             Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
-            Self::Greet => vec![TALK],
+            Self::Greet => vec![TALK, CERTIFICATES],
             Self::Populate => Vec::new(),
             Self::Errand => vec![DROP],
             // It may hold the machine last.

@@ -48,6 +48,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=2_000_000))]
     pub(super) downtime_limit: u64,
 
+    /// Do not encrypt
+    #[arg(long)]
+    pub(super) clear: bool,
+
     /// The VMM's program [default: whimbrel-vmm beside this program]
     #[arg(long, value_name = "FILE")]
     pub(super) vmm: Option<PathBuf>,

@@ -6,10 +6,11 @@ use super::settle::settle;
 use crate::rig::{
     ByteRate, Bytes, Count, Felt, Files, Interrupt, Machine, Memory, Span, Witness, held_rate, longest_gap,
 };
+use authority::{Authority, Request};
 use guests::Report;
 use monitor::types::DowntimePhases;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -34,6 +35,8 @@ struct Yard {
     /// Where logs and the guest's words go.
     logs: PathBuf,
     kernel: PathBuf,
+    /// Certificates for this host, if moves are encrypted.
+    tls: Option<PathBuf>,
 }
 
 /// What is known when it is over.
@@ -53,6 +56,8 @@ pub(super) struct Outcome {
 
 /// Reports that show how the guest does while nobody moves it.
 const REPORTS_AT_REST: usize = 5;
+/// Where machines move, and who its certificate is for.
+const HOST: &str = "127.0.0.1";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl<'a> Journey<'a> {
@@ -200,7 +205,8 @@ impl Yard {
         let logs = plan.keep_logs.clone().unwrap_or_else(|| folder.path().to_owned());
         fs::create_dir_all(&logs).map_err(failed(format!("the folder {}", logs.display())))?;
         let kernel = guests::write_workload(folder.path()).map_err(failed("the guest's image".to_owned()))?;
-        Ok(Self { folder, logs, kernel })
+        let tls = if plan.clear { None } else { Some(certificates(folder.path())?) };
+        Ok(Self { folder, logs, kernel, tls })
     }
 
     /// Starts the VMM number `number`: the first boots the guest, the others wait for it.
@@ -219,6 +225,9 @@ impl Yard {
         command.arg("--monitor").arg(prefixed("unix:", &files.socket));
         // Also where it is waited for: it reboots from them.
         command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &plan.command_line()]);
+        if let Some(tls) = &self.tls {
+            command.arg("--tls").arg(tls).args(["--tls-authz", &format!("ip:{HOST}")]);
+        }
         if number != 0 {
             command.args(["--incoming", "defer"]);
         }
@@ -226,7 +235,19 @@ impl Yard {
     }
 }
 
-fn prefixed(prefix: &str, path: &std::path::Path) -> std::ffi::OsString {
+/// Issues certificates to this host, by an authority that is gone with the folder.
+fn certificates(folder: &Path) -> Result<PathBuf, DemoError> {
+    let directory = folder.join("tls");
+    let issued = Authority::init(&folder.join("ca"), "Whimbrel demo")
+        .and_then(|authority| authority.issue(&directory, &Request::new([HOST])));
+    issued.map_err(|error| DemoError::Prepare {
+        what: "certificates".to_owned(),
+        source: std::io::Error::other(error),
+    })?;
+    Ok(directory)
+}
+
+fn prefixed(prefix: &str, path: &Path) -> std::ffi::OsString {
     let mut text = std::ffi::OsString::from(prefix);
     text.push(path);
     text

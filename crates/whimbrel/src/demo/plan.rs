@@ -20,6 +20,8 @@ pub(super) struct Plan {
     /// 0 for none.
     pub(super) bandwidth: ByteRate,
     pub(super) downtime_limit: Duration,
+    /// Whether moves are not encrypted.
+    pub(super) clear: bool,
     pub(super) keep_logs: Option<PathBuf>,
     /// Given back when the plan is dropped, after the machines.
     huge_pages: Option<HugePages>,
@@ -86,6 +88,7 @@ impl Plan {
             channels: arguments.channels,
             bandwidth: arguments.bandwidth,
             downtime_limit: Duration::from_millis(arguments.downtime_limit),
+            clear: arguments.clear,
             keep_logs: arguments.keep_logs.clone(),
             huge_pages,
         })

@@ -5,7 +5,7 @@ use super::journey::Outcome;
 use super::plan::Plan;
 use super::screen::Screen;
 use super::verdict::Verdict;
-use crate::rig::{Bytes, Felt, Span};
+use crate::rig::{Bytes, Felt, Span, bare_cipher_per_gib};
 use comfy_table::{CellAlignment, Table, presets};
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ pub(super) fn print(plan: &Plan, outcome: &Outcome, verdict: &Verdict, screen: &
         outcome.rate_at_rest,
         Span(outcome.took)
     )));
+    if let Some(cost) = encryption(outcome) {
+        screen.say(&screen.dim(&cost));
+    }
     screen.part("What had to hold");
     for check in &verdict.checks {
         if check.holds { screen.done(&check.text) } else { screen.failed(&check.text) }
@@ -43,6 +46,26 @@ pub(super) fn print(plan: &Plan, outcome: &Outcome, verdict: &Verdict, screen: &
     if let Some(folder) = &plan.keep_logs {
         screen.say(&format!("Logs and the guest's words are in {}", folder.display()));
     }
+}
+
+/// How moves were encrypted, and what share of the CPU time that took at least.
+fn encryption(outcome: &Outcome) -> Option<String> {
+    let whimbrel = |hop: &Hop| hop.info.whimbrel.clone();
+    let security = whimbrel(&outcome.hops.last()?.0)?.security.filter(|security| security.encrypted)?;
+    let sent = |hop: &Hop| hop.info.ram.as_ref().map_or(0, |ram| ram.transferred);
+    let bytes: u64 = outcome.hops.iter().map(|(hop, _)| sent(hop)).sum();
+    let spent =
+        |hop: &Hop| whimbrel(hop)?.cpu_seconds.zip(hop.destination_cpu).map(|(here, there)| here + there);
+    let seconds: f64 = outcome.hops.iter().filter_map(|(hop, _)| spent(hop)).sum();
+    let per_gib = bare_cipher_per_gib().as_secs_f64();
+    let cipher = per_gib * bytes as f64 / (1_u64 << 30) as f64;
+    Some(format!(
+        "Encrypted with {}, {}: {} went over the wire, and of the {seconds:.2} CPU seconds of both sides the cipher took about \
+         {cipher:.2} (here it encrypts and decrypts a GiB in {per_gib:.2} s). --clear moves without.",
+        security.protocol?,
+        security.cipher?,
+        Bytes(bytes)
+    ))
 }
 
 type Row<'a> = (&'a str, Box<dyn Fn(&Hop, &Felt) -> String + 'a>);

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod disturbed;
+mod encrypted;
 mod moves;
 mod report;
 mod reported;

@@ -1,0 +1,148 @@
+//! Migrations that are encrypted, and those that must not come to be.
+
+use std::{fs, path::PathBuf};
+
+use authority::{Authority, Request};
+use monitor::types::MigrationStatus;
+use serde_json::json;
+
+use crate::harness::{Lab, Spec, Story};
+
+/// An authority, and what it has issued to a source and to a destination on this host.
+struct Trusted {
+    authority: Authority,
+    source: PathBuf,
+    destination: PathBuf,
+}
+
+impl Trusted {
+    fn new(lab: &Lab) -> Self {
+        let authority = Authority::init(&lab.path("ca"), "Example CA").unwrap();
+        let (source, destination) = (lab.path("tls-source"), lab.path("tls-destination"));
+        authority.issue(&source, &Request::new(["host-a", "uri://host/a"])).unwrap();
+        authority.issue(&destination, &Request::new(["127.0.0.1", "host-b"])).unwrap();
+        Self { authority, source, destination }
+    }
+
+    fn at_source(&self, spec: &Spec) -> Spec {
+        spec.clone().with(&["--tls", self.source.to_str().unwrap()])
+    }
+
+    fn at_destination(&self, spec: &Spec, who: &str) -> Spec {
+        spec.clone().with(&["--tls", self.destination.to_str().unwrap(), "--tls-authz", who])
+    }
+}
+
+#[test]
+fn a_machine_moves_encrypted_there_and_back_and_both_sides_say_with_whom() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let spec = Spec::new("work=16M rate=20M");
+    let source = lab.boot(&trusted.at_source(&spec));
+    let destination = lab.vacancy(&trusted.at_destination(&spec, "dns:host-a"));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.set(json!({ "multifd-channels": 3, "whimbrel-digest": "full" }));
+    let info = source.moves_to(&destination, &destination.listen());
+    let security = info.whimbrel.unwrap().security.unwrap();
+    assert!(security.encrypted, "{security:?}");
+    assert_eq!(security.protocol.as_deref(), Some("TLS 1.3"));
+    assert_eq!(security.peer.unwrap().names, ["ip:127.0.0.1", "dns:host-b"]);
+    let there = destination.query_migrate().whimbrel.unwrap().security.unwrap();
+    assert_eq!(there.peer.unwrap().subject, "CN=host-a");
+    let text = source.command("human-monitor-command", json!({ "command-line": "info migrate" })).to_string();
+    assert!(
+        text.contains("encryption: TLS 1.3") && text.contains("peer certificate: CN=127.0.0.1"),
+        "{text}"
+    );
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    // Back again: what each side needs for the other direction is in the same directory.
+    let back = lab.vacancy(&trusted.at_destination(&spec, "127.0.0.1"));
+    destination.moves_to(&back, &back.listen());
+    story.goes_on_at(&back);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn encryption_is_switched_on_by_the_monitor_too_and_a_bad_choice_is_refused_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let spec = Spec::calm();
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let set = |directory: &PathBuf| json!({ "tls-creds": directory, "tls-authz": "dns:host-a", "tls-hostname": "host-b" });
+    source.set(set(&trusted.source));
+    destination.set(set(&trusted.destination));
+    let uri = destination.listen_at(&format!("unix:{}", lab.path("migration").display()));
+    for (file, told) in [("client-key.pem", "client-key.pem"), ("ca-cert.pem", "ca-cert.pem")] {
+        let (path, aside) = (trusted.source.join(file), lab.path("aside"));
+        fs::rename(&path, &aside).unwrap();
+        let refused = source.refused("migrate", json!({ "uri": uri }));
+        assert!(refused.contains(told), "{refused}");
+        fs::rename(&aside, &path).unwrap();
+    }
+    let refused = source.refused("migrate-set-parameters", json!({ "tls-authz": "dns:" }));
+    assert!(refused.contains("names nothing"), "{refused}");
+    source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    story.assert_intact();
+}
+
+#[test]
+fn a_machine_stays_where_it_is_if_one_side_does_not_trust_the_other() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let spec = Spec::calm();
+    let source = lab.boot(&trusted.at_source(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let stays = |destination: &Spec, told: &str| {
+        let destination = lab.vacancy(destination);
+        source.migrate(&destination.listen());
+        let reason = source.migration_fails();
+        assert!(reason.contains(told), "'{reason}' says nothing of '{told}'");
+        story.goes_on(1);
+        destination
+    };
+    stays(&trusted.at_destination(&spec, "dns:host-c"), "not in the list of sources that may come");
+    stays(&spec, "TLS");
+    trusted.authority.revoke(&trusted.source).unwrap();
+    fs::copy(lab.path("ca/ca-crl.pem"), trusted.destination.join("ca-crl.pem")).unwrap();
+    let waiting = stays(&trusted.at_destination(&spec, "dns:host-a"), "revoked");
+    // Put right while the destination waits: it reads its files again.
+    fs::remove_file(trusted.destination.join("ca-crl.pem")).unwrap();
+    let address = waiting.query_migrate().socket_address.unwrap();
+    let monitor::types::SocketAddress::Inet { host, port } = &address[0] else { unreachable!() };
+    source.set(json!({ "tls-hostname": "host-c" }));
+    source.migrate(&format!("tcp:{host}:{port}"));
+    let reason = source.migration_fails();
+    assert!(reason.contains("host-c"), "{reason}");
+    source.set(json!({ "tls-hostname": "" }));
+    source.migrate(&format!("tcp:{host}:{port}"));
+    source.migration_is(MigrationStatus::Completed);
+    story.goes_on_at(&waiting);
+    story.goes_on(2);
+    story.assert_intact();
+}
+
+#[test]
+fn a_source_in_clear_is_told_that_the_destination_wants_encryption() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let spec = Spec::calm();
+    let source = lab.boot(&spec);
+    let story = Story::of(&source);
+    story.filled();
+    let destination = lab.vacancy(&trusted.at_destination(&spec, "*"));
+    source.migrate(&destination.listen());
+    let reason = source.migration_fails();
+    assert!(reason.contains("TLS"), "{reason}");
+    let own = source.query_migrate().whimbrel.unwrap();
+    assert!(own.security.is_none_or(|security| !security.encrypted));
+    story.goes_on(1);
+    story.assert_intact();
+}
