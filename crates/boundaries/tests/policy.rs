@@ -1,5 +1,7 @@
 //! Rules for every file: where `unsafe` may stand, how long a file may be, and that nothing is left to do.
 
+use std::collections::BTreeSet;
+
 use boundaries::{SourceFile, sources, unsafe_lines};
 
 /// Longest file, in lines. Past about 500 a file has two ideas.
@@ -108,6 +110,32 @@ fn programs_print_only_what_may_be_lost() {
                 file.path,
                 index + 1
             );
+        }
+    }
+}
+
+#[test]
+fn a_module_with_modules_is_in_its_folder() {
+    let paths: Vec<_> =
+        all().into_iter().map(|file| file.path).filter(|path| path.contains("/src/")).collect();
+    for path in &paths {
+        let folder = path.trim_end_matches(".rs").to_owned() + "/";
+        assert!(!paths.iter().any(|other| other.starts_with(&folder)), "{path} belongs at {folder}mod.rs");
+    }
+}
+
+#[test]
+fn what_is_imported_from_one_place_is_imported_at_once() {
+    for file in all() {
+        let mut roots = BTreeSet::new();
+        let lines: Vec<_> = std::iter::once("").chain(file.text.lines()).collect();
+        for pair in lines.windows(2) {
+            // What is imported on a condition stands alone.
+            let line = if pair[0].starts_with("#[") { "" } else { pair[1] };
+            if let Some(path) = line.strip_prefix("use ") {
+                let root = path.trim_start_matches("::").split([':', ';', ' ']).next();
+                assert!(roots.insert(root), "{}: `{line}`: put it into the `use` before", file.path);
+            }
         }
     }
 }

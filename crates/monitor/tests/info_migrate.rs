@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
-use whimbrel_monitor::info_migrate;
-use whimbrel_monitor::types::{
-    DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress, WhimbrelInfo,
+use whimbrel_monitor::{
+    info_migrate,
+    types::{
+        DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress,
+        WhimbrelInfo,
+    },
 };
 
 fn round(round: u32, bytes: u64, pages: u64, dirty_rate: u64, duration_ms: u64) -> RoundInfo {

@@ -1,8 +1,9 @@
+use std::fmt::{self, Display};
+
 use crate::types::{
     DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo,
     SocketAddress, WhimbrelInfo,
 };
-use std::fmt::{self, Display};
 
 /// The text of `info migrate`: QEMU's lines with QEMU's labels and units, then Whimbrel's own.
 ///

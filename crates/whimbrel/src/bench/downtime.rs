@@ -1,18 +1,21 @@
 //! The downtime and its parts: busy, with nothing dirty, and with more and more vCPUs.
 
-use super::contender::Contender;
-use super::host::Host;
-use super::summary::{Unit, shown, spread, verdict};
-use super::trial::Sample;
-use super::{Bench, BenchError, order};
-use crate::rig::ByteRate;
+use std::{fs, io, path::Path};
+
 use comfy_table::{CellAlignment, Table, presets};
 use config::CpuCount;
 use monitor::types::DowntimePhases;
 use serde::Serialize;
-use std::fs;
-use std::io;
-use std::path::Path;
+
+use super::{
+    Bench, BenchError,
+    contender::Contender,
+    host::Host,
+    order,
+    summary::{Unit, shown, spread, verdict},
+    trial::Sample,
+};
+use crate::rig::ByteRate;
 
 /// vCPUs of which all but one sleep.
 const CPUS: [&str; 3] = ["2", "8", "32"];

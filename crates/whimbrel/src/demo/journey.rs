@@ -1,18 +1,24 @@
-use super::DemoError;
-use super::hop::{Hop, HopError, hop};
-use super::plan::Plan;
-use super::screen::Screen;
-use super::settle::settle;
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use guests::Report;
+use monitor::types::DowntimePhases;
+use tempfile::TempDir;
+
+use super::{
+    DemoError,
+    hop::{Hop, HopError, hop},
+    plan::Plan,
+    screen::Screen,
+    settle::settle,
+};
 use crate::rig::{
     ByteRate, Bytes, Count, Felt, Files, Interrupt, Machine, Memory, Span, Witness, held_rate, longest_gap,
 };
-use guests::Report;
-use monitor::types::DowntimePhases;
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// A machine on its way, and all that is needed for it. Whatever ends it, nothing of it stays.
 #[derive(Debug)]

@@ -1,17 +1,25 @@
 //! One migration through a proxy, followed until nothing changes any more.
 
-use super::SoakError;
-use super::judge::{Destination, Facts, Source};
-use super::pair::{Guest, wait};
-use super::scenario::Scenario;
-use super::yard::Place;
-use crate::rig::{Interrupt, Machine, MachineError};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
 use faults::{Address, FrameName, Passed, Processes, Proxy, Struck};
-use monitor::ClientError;
-use monitor::types::{MigrationInfo, MigrationStatus, RunState};
+use monitor::{
+    ClientError,
+    types::{MigrationInfo, MigrationStatus, RunState},
+};
 use serde_json::json;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+
+use super::{
+    SoakError,
+    judge::{Destination, Facts, Source},
+    pair::{Guest, wait},
+    scenario::Scenario,
+    yard::Place,
+};
+use crate::rig::{Interrupt, Machine, MachineError};
 
 /// A migration to be made.
 pub(super) struct Journey<'a> {

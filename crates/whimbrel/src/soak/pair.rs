@@ -1,15 +1,19 @@
 //! One guest and the two processes between which it is moved: attempt after attempt, from fault to recovery.
 
-use super::SoakError;
-use super::evidence::{Footprint, Runs};
-use super::journey::{Journey, Journeyed};
-use super::judge::{Destination, Facts, Outcome, Source, judge};
-use super::record::{Problem, Record};
-use super::scenario::Scenario;
-use super::yard::{Place, Yard};
-use crate::rig::{Interrupt, Machine, MachineError, Witness, WitnessError};
-use monitor::ClientError;
 use std::time::{Duration, Instant, SystemTime};
+
+use monitor::ClientError;
+
+use super::{
+    SoakError,
+    evidence::{Footprint, Runs},
+    journey::{Journey, Journeyed},
+    judge::{Destination, Facts, Outcome, Source, judge},
+    record::{Problem, Record},
+    scenario::Scenario,
+    yard::{Place, Yard},
+};
+use crate::rig::{Interrupt, Machine, MachineError, Witness, WitnessError};
 
 /// Whatever there is of the guest and of the place to which it goes next.
 #[derive(Debug)]

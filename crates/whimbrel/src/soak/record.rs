@@ -1,10 +1,9 @@
-use super::journey::Journeyed;
-use super::judge::Outcome;
-use super::scenario::Scenario;
-use crate::rig::Machine;
+use std::{fs, time::Duration};
+
 use serde::Serialize;
-use std::fs;
-use std::time::Duration;
+
+use super::{journey::Journeyed, judge::Outcome, scenario::Scenario};
+use crate::rig::Machine;
 
 /// One attempt, as it went.
 #[derive(Clone, Debug)]

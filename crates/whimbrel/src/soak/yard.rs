@@ -1,13 +1,16 @@
-use super::evidence::Runs;
-use crate::rig::{Files, Interrupt, Machine, MachineError};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
 use faults::Address;
 use monitor::types::SocketAddress;
 use serde_json::json;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use super::evidence::Runs;
+use crate::rig::{Files, Interrupt, Machine, MachineError};
 
 /// Where the machines of one guest are made: they share its disk.
 #[derive(Debug)]
