@@ -142,9 +142,6 @@ fn own_figures(
     if let Some(seconds) = own.cpu_seconds {
         writeln!(f, "cpu time: {seconds:.2} s")?;
     }
-    if let Some(digest) = &own.digest {
-        writeln!(f, "digest: {digest}")?;
-    }
     // The status has told why it failed.
     let told = |reason: &&String| error.is_some_and(|error| reason.ends_with(error));
     if let Some(reason) = own.reason.as_ref().filter(|reason| !told(reason)) {

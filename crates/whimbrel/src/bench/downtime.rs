@@ -45,11 +45,10 @@ struct Pair {
 }
 
 type Phase = (&'static str, fn(&DowntimePhases) -> Option<f64>);
-const PHASES: [Phase; 7] = [
+const PHASES: [Phase; 6] = [
     ("  stop", |phases| phases.stop_ms),
     ("  last pages", |phases| phases.last_pages_ms),
     ("  save (beside the last pages)", |phases| phases.save_ms),
-    ("  transfer", |phases| phases.transfer_ms),
     ("  load", |phases| phases.load_ms),
     ("  hand-over", |phases| phases.hand_over_ms),
     ("  start", |phases| phases.start_ms),
