@@ -8,6 +8,7 @@ mod boot_image;
 mod build;
 mod description;
 mod devices;
+mod ids;
 mod image;
 mod plug;
 mod reset;

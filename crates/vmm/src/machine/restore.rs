@@ -12,9 +12,9 @@ use super::{
     boot_image::{self, BootImage},
     build::{self, BuildError},
     description::{Differences, MachineDescription},
+    ids,
     image::{ImageClues, Images},
     resources::HostResources,
-    save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     states::{States, StatesError},
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
@@ -124,7 +124,9 @@ impl Incoming {
         // An image of another size is another one, and that was said.
         let disks = disks.filter(|(_, (theirs, ours))| theirs.capacity_sectors == ours.capacity_sectors);
         disks
-            .filter_map(|((index, why), _)| Some(format!("The image of disk 'disk{index}' {}", why?)))
+            .filter_map(|((index, why), _)| {
+                Some(format!("The image of disk '{}' {}", ids::disk(index), why?))
+            })
             .collect()
     }
 
@@ -161,7 +163,7 @@ impl Incoming {
         let mut states = States::new(states)?;
         self.become_like(source)?;
         let tsc = self.restore_chips(&mut states)?;
-        let requests: RequestsV1 = states.decode(REQUESTS)?;
+        let requests: RequestsV1 = states.decode(ids::REQUESTS)?;
         let vcpus = decode_vcpus(&mut states, source)?;
         let Self { board, resources, extras, description, images, events, .. } = self;
         let workshop = Workshop {
@@ -218,9 +220,9 @@ impl Incoming {
     /// Restores what the vCPUs share, the clock first; returns the time-stamp counter for the vCPUs.
     fn restore_chips(&self, states: &mut States) -> Result<u64, RestoreError> {
         let vm = &self.board.hypervisor.vm;
-        let tsc = states.decode::<ClockV1>(CLOCK)?.restore(vm, self.board.processor.tsc_khz)?;
-        states.decode::<IrqchipV1>(IRQCHIP)?.restore(vm)?;
-        states.decode::<PitV1>(PIT)?.restore(vm)?;
+        let tsc = states.decode::<ClockV1>(ids::CLOCK)?.restore(vm, self.board.processor.tsc_khz)?;
+        states.decode::<IrqchipV1>(ids::IRQCHIP)?.restore(vm)?;
+        states.decode::<PitV1>(ids::PIT)?.restore(vm)?;
         Ok(tsc)
     }
 
@@ -232,7 +234,7 @@ impl Incoming {
 /// The states of all vCPUs, each with the model-specific registers that the source said it saves.
 fn decode_vcpus(states: &mut States, source: &MachineDescription) -> Result<Vec<VcpuV1>, StatesError> {
     let decode = |index| {
-        let id = vcpu_id(index);
+        let id = ids::vcpu(index);
         let vcpu: VcpuV1 = states.decode(&id)?;
         if vcpu.has_msrs(&source.msrs) {
             return Ok(vcpu);
