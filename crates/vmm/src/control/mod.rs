@@ -5,7 +5,7 @@
 //!
 //! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
-//!   of it to the other, and whether it is taken in.
+//!   of it to the other, and whether it is taken in. `moves` is what is known of either.
 //! * `filling`: has memory ready before the pages of a machine come.
 //! * `threads`: the threads of the process, for whoever pins them.
 //! * `query`: the engine's figures in the monitor's words.
@@ -17,6 +17,7 @@ mod filling;
 mod handler;
 mod incoming;
 mod keys;
+mod moves;
 mod offer;
 mod outgoing;
 mod query;
@@ -48,9 +49,8 @@ use crate::{Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher:
 pub use handler::Commands;
 pub use incoming::Awaited;
 
-use incoming::Arrival;
 use keys::HeldKeys;
-use outgoing::Departure;
+use moves::{Arrival, Departure};
 use reports::Reports;
 use settings::Settings;
 use story::Here;

@@ -1,8 +1,9 @@
 use config::Identity;
 use serde::{Deserialize, Serialize};
 use state::Schema;
+use wire::DeviceInfo;
 
-use crate::{Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
+use crate::{DeviceDescription, Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
 
 /// What a source says of its machine in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,17 @@ pub(super) struct Offer {
 impl Schema for Offer {
     const KIND: &'static str = "machine";
     const VERSION: u32 = 1;
+}
+
+/// The devices of a machine, as the handshake names them.
+pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
+    let info = |device: &DeviceDescription| DeviceInfo {
+        id: device.id.clone(),
+        kind: device.kind.clone(),
+        version: device.version,
+        oldest: device.oldest,
+    };
+    description.devices.iter().map(info).collect()
 }
 
 /// Every reason why the machine is not taken in here. None: it is, and what is `permitted` to differ is told in the log.

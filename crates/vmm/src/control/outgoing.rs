@@ -11,20 +11,13 @@ use state::DeviceState;
 use transport::{Address, Dialler, Reach};
 use wire::{DeviceInfo, SessionId};
 
-use super::{Control, offer::Offer, one_line, query, story};
+use super::{
+    Control,
+    moves::Departure,
+    offer::{self, Offer},
+    one_line, query, story,
+};
 use crate::{Machine, machine::ImageClues, vcpu::Spent};
-
-/// A migration that leaves, or left.
-#[derive(Clone, Debug)]
-pub(super) struct Departure {
-    pub(super) handle: Arc<source::Handle>,
-    pub(super) session: String,
-    /// Where it goes.
-    pub(super) address: String,
-    /// When it began.
-    pub(super) began: SystemTime,
-    pub(super) total_bytes: u64,
-}
 
 impl Control {
     /// What a switchover of this machine may cost, before there was one.
@@ -160,7 +153,7 @@ impl SourceMachine for Leaving {
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {
-        super::incoming::devices(self.machine.description())
+        offer::devices(self.machine.description())
     }
 
     fn description(&self) -> Result<DeviceState, MachineError> {

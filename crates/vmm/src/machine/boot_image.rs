@@ -9,7 +9,6 @@ use devices::GuestMemory;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::build::BuildError;
 use crate::arch::{BootFile, BootFiles, Entry, KernelError, layout, write_acpi_tables};
 
 /// What a machine boots, now and after each reset.
@@ -71,10 +70,10 @@ impl BootImage {
         memory: &GuestMemory,
         cpus: u8,
         virtio_slots: usize,
-    ) -> Result<Entry, BuildError> {
+    ) -> Result<Entry, KernelError> {
         let command_line = with_virtio_devices(&self.command_line, virtio_slots);
         let entry = self.files.lock().load(memory, &command_line)?;
-        write_acpi_tables(memory, cpus, virtio_slots).map_err(BuildError::Acpi)?;
+        write_acpi_tables(memory, cpus, virtio_slots).map_err(KernelError::BootData)?;
         Ok(entry)
     }
 }

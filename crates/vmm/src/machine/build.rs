@@ -5,7 +5,6 @@ use std::{
 
 use config::Config;
 use parking_lot::Mutex;
-use vm_memory::GuestMemoryError;
 
 use super::{
     Machine,
@@ -49,9 +48,6 @@ pub enum BuildError {
     /// The kernel, the initrd or the command line.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The ACPI tables do not fit: only with less memory than the smallest machine has.
-    #[error("Cannot write the ACPI tables into guest memory")]
-    Acpi(#[source] GuestMemoryError),
     /// The threads for I/O could not be started.
     #[error("Cannot start the I/O threads")]
     Threads(#[source] io::Error),

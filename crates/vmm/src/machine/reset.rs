@@ -1,7 +1,7 @@
 use devices::balloon::Discard;
 use vm_memory::GuestAddress;
 
-use super::{Machine, board::VcpuError, build::BuildError, restore::restore_vcpus};
+use super::{Machine, board::VcpuError, restore::restore_vcpus};
 use crate::{
     arch::{KernelError, Time},
     kvm::KvmError,
@@ -24,7 +24,7 @@ pub enum ResetError {
     Vcpu(#[from] VcpuError),
     /// The kernel could not be loaded again.
     #[error(transparent)]
-    Boot(#[from] BuildError),
+    Boot(#[from] KernelError),
 }
 
 impl ResetError {

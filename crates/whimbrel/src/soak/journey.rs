@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faults::{Address, FrameName, Passed, Processes, Proxy, Struck};
+use faults::{Address, FrameName, Processes, Proxy};
 use monitor::{
     ClientError,
     types::{MigrationInfo, MigrationStatus, RunState},
@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::{
     SoakError,
+    guest::{Guest, wait},
     judge::{Destination, Facts, Source},
-    pair::{Guest, wait},
+    record::Journeyed,
     scenario::Scenario,
     yard::Place,
 };
@@ -29,18 +30,6 @@ pub(super) struct Journey<'a> {
     pub(super) harmed: bool,
     /// For a proxy on a unix socket.
     pub(super) socket: PathBuf,
-}
-
-/// What was seen of it.
-#[derive(Debug)]
-pub(super) struct Journeyed {
-    pub(super) facts: Facts,
-    pub(super) passed: Vec<Passed>,
-    pub(super) struck: Vec<Struck>,
-    /// What the source says of it.
-    pub(super) source_reason: String,
-    /// What the destination says of it.
-    pub(super) destination_reason: String,
 }
 
 /// How long a source may take to come to an end. The longest time-out of a migration is half a minute, and there can be two of

@@ -1,12 +1,14 @@
 //! `whimbrel soak`: migrations by the thousand, each with something that goes wrong.
 //!
-//! * `scenario`: what one attempt is made of, drawn from its seed. `pair`: one guest, moved from attempt to attempt.
+//! * `scenario`: what one attempt is made of, drawn from its seed. `pair`: one guest, moved from attempt to attempt;
+//!   `guest`: where it is, and whether it is whole.
 //! * `journey`: one migration through the proxy, until nothing changes any more. `judge`: what it came to.
 //! * `evidence`: who ran the guest, by other signs than what the VMMs say. `yard`: starts processes.
 //! * `record`, `tally`: what is remembered of an attempt and of all.
 
 mod arguments;
 mod evidence;
+mod guest;
 mod journey;
 mod judge;
 mod pair;

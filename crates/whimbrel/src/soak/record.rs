@@ -1,8 +1,12 @@
 use std::{fs, time::Duration};
 
+use faults::{Passed, Struck};
 use serde::Serialize;
 
-use super::{journey::Journeyed, judge::Outcome, scenario::Scenario};
+use super::{
+    judge::{Facts, Outcome},
+    scenario::Scenario,
+};
 use crate::rig::Machine;
 
 /// One attempt, as it went.
@@ -23,6 +27,18 @@ pub(super) struct Record {
     pub(super) trace: Vec<String>,
     /// The last lines of the logs, if something went wrong.
     pub(super) logs: Vec<String>,
+}
+
+/// What was seen of a migration.
+#[derive(Debug)]
+pub(super) struct Journeyed {
+    pub(super) facts: Facts,
+    pub(super) passed: Vec<Passed>,
+    pub(super) struck: Vec<Struck>,
+    /// What the source says of it.
+    pub(super) source_reason: String,
+    /// What the destination says of it.
+    pub(super) destination_reason: String,
 }
 
 /// What must not be.
