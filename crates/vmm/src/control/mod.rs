@@ -263,8 +263,8 @@ impl Control {
         }
         let machine = self.machine()?;
         // It builds a good part of the machine anew, which is more than most threads may do.
-        let theirs = machine.clone();
-        let half_done = match self.launcher.run(move || theirs.reset()) {
+        let (theirs, launcher) = (machine.clone(), self.launcher.clone());
+        let half_done = match self.launcher.run(move || theirs.reset(&launcher)) {
             Ok(Ok(())) => None,
             Ok(Err(error)) if error.is_untouched() => {
                 let reason = one_line(&error);

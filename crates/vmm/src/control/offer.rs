@@ -35,7 +35,7 @@ pub(super) fn refusals(
     permitted: &[Identity],
     launcher: &Launcher,
 ) -> Vec<String> {
-    let differences = incoming.differences(&offer.machine);
+    let differences = incoming.differences(&offer.machine, launcher);
     let images = incoming.image_differences(&offer.machine, &offer.images, launcher);
     let images = images.into_iter().map(|difference| (Identity::Image, difference));
     let identity = differences.identity.into_iter().chain(images);

@@ -65,7 +65,7 @@ impl Machine {
         resources.disks.iter().try_for_each(|disk| disk.lock.lock())?;
         let board = board(config, &events, &VcpuThreads::default())?;
         let description = MachineDescription::of(config, &board, &resources, extras(config), Some(&boot));
-        let images = Images::of(&resources);
+        let images = Images::of(&resources, &[]);
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use state::{DeviceState, StateError};
 
 use super::ids;
-use crate::{disk_lock::DiskLock, events::Events, io_loop::IoThread, seccomp::Role};
+use crate::{disk_lock::DiskLocks, events::Events, io_loop::IoThread, seccomp::Role};
 
 /// All devices of a machine. The order of ids, slots and interrupt lines follows from the configuration alone, so that
 /// both sides of a migration agree.
@@ -35,7 +35,7 @@ pub(crate) struct Devices {
     pub(super) balloon: Option<VirtioMmio<Balloon>>,
     pub(super) keyboard: Option<VirtioMmio<Keyboard>>,
     /// The locks of the disks' images.
-    pub(super) locks: Vec<Arc<DiskLock>>,
+    pub(super) locks: DiskLocks,
     /// How many virtio slots are in use, from the first on.
     pub(super) virtio_slots: usize,
 }

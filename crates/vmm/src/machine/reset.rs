@@ -5,6 +5,7 @@ use super::{Machine, board::VcpuError, restore::restore_vcpus};
 use crate::{
     arch::{KernelError, Time},
     kvm::KvmError,
+    launcher::Launcher,
 };
 
 /// Why a machine could not be reset.
@@ -41,9 +42,9 @@ impl Machine {
     ///
     /// # Errors
     /// See [`ResetError`], and [`ResetError::is_untouched`] for what has become of the machine.
-    pub fn reset(&self) -> Result<(), ResetError> {
+    pub(crate) fn reset(&self, launcher: &Launcher) -> Result<(), ResetError> {
         // What can be found out beforehand is: from the next step on there is no way back.
-        self.boot.verify().map_err(ResetError::Image)?;
+        self.boot.verify(launcher).map_err(ResetError::Image)?;
         let _transition = self.transition.lock();
         let ran = self.is_running();
         if let Err(error) = self.stop() {

@@ -14,6 +14,7 @@ use super::{
     description::{Differences, MachineDescription},
     ids,
     image::{ImageClues, Images},
+    look::Sight,
     resources::HostResources,
     states::{States, StatesError},
     workshop::{DeviceError, Extras, Origin, Workshop},
@@ -45,6 +46,8 @@ pub struct Incoming {
 pub struct Keep {
     boot: Option<Arc<BootImage>>,
     threads: VcpuThreads,
+    /// Of the disks: a look that hangs may outlast an attempt.
+    sights: Vec<Sight>,
 }
 
 impl Keep {
@@ -53,7 +56,9 @@ impl Keep {
     /// # Errors
     /// A file cannot be read.
     pub fn open(config: &Config) -> Result<Self, BuildError> {
-        Ok(Self { boot: BootImage::open(config)?.map(Arc::new), threads: VcpuThreads::default() })
+        let boot = BootImage::open(config)?.map(Arc::new);
+        let sights = config.disks().iter().map(|_| Sight::default()).collect();
+        Ok(Self { boot, threads: VcpuThreads::default(), sights })
     }
 
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.
@@ -97,16 +102,17 @@ impl Incoming {
         let board = build::board(config, &events, &keep.threads)?;
         let extras = build::extras(config);
         let description = MachineDescription::of(config, &board, &resources, extras, keep.boot.as_deref());
-        let images = Images::of(&resources);
+        let images = Images::of(&resources, &keep.sights);
         Ok(Self { board, resources, extras, keep: keep.clone(), description, images, events })
     }
 
-    /// How the machine described by `offered` differs from the one that is awaited here.
+    /// How the machine described by `offered` differs from the one that is awaited here. Takes five seconds at most, where storage
+    /// does not answer.
     #[must_use]
-    pub fn differences(&self, offered: &MachineDescription) -> Differences {
+    pub(crate) fn differences(&self, offered: &MachineDescription, launcher: &Launcher) -> Differences {
         let mut differences = self.description.differences(offered, self.can_scale_tsc());
         // A file may have been overwritten while this side waited.
-        let unfit = self.keep.boot.as_ref().and_then(|boot| boot.verify().err());
+        let unfit = self.keep.boot.as_ref().and_then(|boot| boot.verify(launcher).err());
         differences.unfit.extend(unfit.map(|error| engine::chain(&error)));
         differences
     }

@@ -26,7 +26,7 @@ use super::{
     resources::{HostResources, OpenDisk, OpenNet},
     states::{States, StatesError},
 };
-use crate::{arch::layout, bus::Buses, disk_lock::DiskLock};
+use crate::{arch::layout, bus::Buses, disk_lock::DiskLocks};
 
 /// What devices are made with.
 pub(crate) struct Workshop<'a> {
@@ -45,7 +45,7 @@ pub(crate) enum Origin<'a> {
 }
 
 /// All disks, and the locks of their images.
-type Disks = (Vec<VirtioMmio<Blk>>, Vec<Arc<DiskLock>>);
+type Disks = (Vec<VirtioMmio<Blk>>, DiskLocks);
 
 /// Which devices a machine has besides those that its host resources imply.
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +169,9 @@ impl Workshop<'_> {
             };
             Ok((self.virtio(plug, &ids::disk(index), new)?, lock))
         };
-        open.into_iter().enumerate().map(disk).collect()
+        let made: Result<(Vec<_>, Vec<_>), DeviceError> = open.into_iter().enumerate().map(disk).collect();
+        let (disks, locks) = made?;
+        Ok((disks, DiskLocks::new(locks)))
     }
 
     fn nets(&mut self, plug: &mut Plug<'_>, open: Vec<OpenNet>) -> Result<Vec<VirtioMmio<Net>>, DeviceError> {

@@ -63,6 +63,19 @@ pub enum KernelError {
         /// Where it was when it was opened.
         path: PathBuf,
     },
+    /// Nobody knows what is in it now.
+    #[error(
+        "The {what} '{}' cannot be compared with what the machine booted from, as {why}: bring its storage back, and try again",
+        path.display()
+    )]
+    Unseen {
+        /// `kernel` or `initrd`.
+        what: &'static str,
+        /// Where it was when it was opened.
+        path: PathBuf,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// The file is of another kind.
     #[error(
         "'{}' is neither a PVH ELF kernel nor a bzImage: give a vmlinux built with CONFIG_PVH, or a vmlinuz",
@@ -155,7 +168,11 @@ impl BootFile {
         Ok(Self { file, what, path: path.to_owned(), bytes, digest, written })
     }
 
-    pub(super) fn verify(&self) -> Result<(), KernelError> {
+    /// Whether the file is what it was when it was opened. It is read only if it was written to since.
+    ///
+    /// # Errors
+    /// It is not.
+    pub(crate) fn verify(&self) -> Result<(), KernelError> {
         let unreadable =
             |source| KernelError::Unreadable { what: self.what, path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(unreadable)?;

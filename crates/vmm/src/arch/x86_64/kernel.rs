@@ -44,13 +44,9 @@ impl BootFiles {
         })
     }
 
-    /// Whether the files are what they were when they were opened. Reads only those that were written to since.
-    ///
-    /// # Errors
-    /// They are not.
-    pub(crate) fn verify(&self) -> Result<(), KernelError> {
-        self.kernel.verify()?;
-        self.initrd.as_ref().map_or(Ok(()), BootFile::verify)
+    /// Kernel and initrd.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &BootFile> {
+        std::iter::once(&self.kernel).chain(&self.initrd)
     }
 
     /// Loads everything but the ACPI tables into `memory`.
