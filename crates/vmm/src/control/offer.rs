@@ -35,8 +35,8 @@ pub(super) fn refusals(
     permitted: &[Identity],
     launcher: &Launcher,
 ) -> Vec<String> {
-    let differences = incoming.differences(&offer.machine, launcher);
-    let images = incoming.image_differences(&offer.machine, &offer.images, launcher);
+    let differences = incoming.differences(&offer.machine);
+    let (changed, images) = incoming.look(&offer.machine, &offer.images, launcher);
     let images = images.into_iter().map(|difference| (Identity::Image, difference));
     let identity = differences.identity.into_iter().chain(images);
     let (permitted, refused): (Vec<_>, Vec<_>) =
@@ -45,7 +45,7 @@ pub(super) fn refusals(
         let (flag, alike) = (flag(identity), alike(identity));
         format!("{difference}: {alike}, or permit it with --may-differ {flag}")
     });
-    let reasons: Vec<_> = differences.unfit.into_iter().chain(refused).collect();
+    let reasons: Vec<_> = differences.unfit.into_iter().chain(changed).chain(refused).collect();
     if reasons.is_empty() {
         for (identity, difference) in permitted {
             let (flag, risk) = (flag(identity), risk(identity));

@@ -17,7 +17,7 @@ use devices::GuestMemory;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::look::{Blind, PATIENCE, Sight};
+use super::look::{Blind, Look, PATIENCE, Sight};
 use crate::{
     arch::{BootFile, BootFiles, Entry, KernelError, layout, write_acpi_tables},
     launcher::Launcher,
@@ -33,6 +33,9 @@ pub(crate) struct BootImage {
     /// Which of the files is being looked at, or was last.
     looks_at: AtomicUsize,
 }
+
+/// A look at it that goes on.
+pub(super) type Verifying = Result<Look<Result<(), KernelError>>, Blind>;
 
 /// What a machine boots, as both sides of a migration compare it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +85,18 @@ impl BootImage {
 
     /// Whether it can be loaded, and is what it was. The machine is not touched. Takes five seconds at most.
     pub(super) fn verify(self: &Arc<Self>, launcher: &Launcher) -> Result<(), KernelError> {
+        self.seen(self.begin(launcher), Instant::now() + PATIENCE)
+    }
+
+    /// Begins to find that out.
+    pub(super) fn begin(self: &Arc<Self>, launcher: &Launcher) -> Verifying {
         let own = self.clone();
-        let look = self.sight.look(launcher, "boot", move || own.look());
-        let seen = look.and_then(|look| look.until(Instant::now() + PATIENCE));
+        self.sight.look(launcher, "boot", move || own.look())
+    }
+
+    /// Waits until that is found out, but no longer than until `deadline`.
+    pub(super) fn seen(&self, look: Verifying, deadline: Instant) -> Result<(), KernelError> {
+        let seen = look.and_then(|look| look.until(deadline));
         seen.unwrap_or_else(|blind| Err(self.unseen(blind)))
     }
 

@@ -20,7 +20,7 @@ use devices::blk::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    look::{Blind, PATIENCE, Sight},
+    look::{Blind, Look, PATIENCE, Sight},
     resources::{HostResources, OpenDisk},
 };
 use crate::{disk_lock::DiskLock, launcher::Launcher};
@@ -47,7 +47,7 @@ pub(crate) struct ImageClue {
 }
 
 /// The images of a machine's disks, in their order. Looking at them disturbs nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Images {
     host: Option<String>,
     images: Vec<Image>,
@@ -63,9 +63,12 @@ struct Image {
     sight: Sight,
 }
 
+/// A look at an image that goes on.
+pub(super) type Comparing = Result<Look<Found>, Blind>;
+
 /// What this side finds out about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     Same,
     AnotherFile,
     OtherContents,
@@ -93,7 +96,9 @@ impl Images {
 
     /// What a destination needs to know of them. Takes five seconds at most.
     pub(crate) fn clues(&self, launcher: &Launcher) -> ImageClues {
-        let samples = self.ask(launcher, |_| |image: &Image| image.reader.samples(READING));
+        let looks = self.ask(launcher, |_| |image: &Image| image.reader.samples(READING));
+        let deadline = Instant::now() + PATIENCE;
+        let samples = looks.into_iter().map(|look| look?.until(deadline));
         let clue = |(image, samples): (&Image, Result<io::Result<_>, Blind>)| {
             let path = image.lock.path().display();
             let samples = match samples {
@@ -112,31 +117,33 @@ impl Images {
         ImageClues { host: self.host.clone(), images: self.images.iter().zip(samples).map(clue).collect() }
     }
 
-    /// For each image here: why it seems not to be the source's, as the end of a sentence about it. Takes five seconds at
-    /// most.
-    pub(crate) fn differences(&self, launcher: &Launcher, clues: &ImageClues) -> Vec<Option<String>> {
+    /// Begins to look whether they are the source's.
+    pub(super) fn begin(&self, launcher: &Launcher, clues: &ImageClues) -> Vec<Comparing> {
         let same_host = self.host.is_some() && self.host == clues.host;
-        let found = self.ask(launcher, |index| {
+        self.ask(launcher, |index| {
             let clue = clues.images.get(index).cloned();
             move |image: &Image| clue.map_or(Found::NotTold, |clue| image.compare(&clue, same_host))
-        });
-        found.into_iter().map(why).collect()
+        })
     }
 
     /// Has each image looked at on a thread of its own.
-    fn ask<T, Q>(&self, launcher: &Launcher, question: impl Fn(usize) -> Q) -> Vec<Result<T, Blind>>
+    fn ask<T, Q>(&self, launcher: &Launcher, question: impl Fn(usize) -> Q) -> Vec<Result<Look<T>, Blind>>
     where
         T: Send + 'static,
         Q: FnOnce(&Image) -> T + Send + 'static,
     {
-        let deadline = Instant::now() + PATIENCE;
         let ask = |(index, image): (usize, &Image)| {
             let (own, question) = (image.clone(), question(index));
             image.sight.look(launcher, &format!("image{index}"), move || question(&own))
         };
-        let asked: Vec<_> = self.images.iter().enumerate().map(ask).collect();
-        asked.into_iter().map(|look| look?.until(deadline)).collect()
+        self.images.iter().enumerate().map(ask).collect()
     }
+}
+
+/// For each image: why it seems not to be the source's, as the end of a sentence about it; what is not seen by `deadline` is
+/// said so.
+pub(super) fn differences(looks: Vec<Comparing>, deadline: Instant) -> Vec<Option<String>> {
+    looks.into_iter().map(|look| why(look.and_then(|look| look.until(deadline)))).collect()
 }
 
 impl Image {
@@ -211,7 +218,7 @@ mod tests {
     /// What a destination says to clues of a source.
     fn said(destination: &Images, clues: &ImageClues) -> String {
         let launcher = Launcher::start().unwrap();
-        let said = destination.differences(&launcher, clues);
+        let said = differences(destination.begin(&launcher, clues), Instant::now() + PATIENCE);
         assert_eq!(said.len(), 1);
         said[0].clone().unwrap_or_default()
     }

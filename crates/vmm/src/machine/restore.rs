@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use config::Config;
 use devices::virtio::VirtioMmio;
@@ -13,8 +13,8 @@ use super::{
     build::{self, BuildError},
     description::{Differences, MachineDescription},
     ids,
-    image::{ImageClues, Images},
-    look::Sight,
+    image::{self, ImageClues, Images},
+    look::{PATIENCE, Sight},
     resources::HostResources,
     states::{States, StatesError},
     workshop::{DeviceError, Extras, Origin, Workshop},
@@ -106,34 +106,41 @@ impl Incoming {
         Ok(Self { board, resources, extras, keep: keep.clone(), description, images, events })
     }
 
-    /// How the machine described by `offered` differs from the one that is awaited here. Takes five seconds at most, where storage
-    /// does not answer.
+    /// How the machine described by `offered` differs from the one that is awaited here.
     #[must_use]
-    pub(crate) fn differences(&self, offered: &MachineDescription, launcher: &Launcher) -> Differences {
-        let mut differences = self.description.differences(offered, self.can_scale_tsc());
-        // A file may have been overwritten while this side waited.
-        let unfit = self.keep.boot.as_ref().and_then(|boot| boot.verify(launcher).err());
-        differences.unfit.extend(unfit.map(|error| engine::chain(&error)));
-        differences
+    pub fn differences(&self, offered: &MachineDescription) -> Differences {
+        self.description.differences(offered, self.can_scale_tsc())
     }
 
-    /// How the images of the machine described by `offered` differ from those here, as far as that is not among
-    /// [`Self::differences`]. Takes five seconds at most, where the storage does not answer.
-    pub(crate) fn image_differences(
+    /// Looks at the files and images of this side: whether what a reboot would start is what it was, and how the images of the
+    /// machine described by `offered` differ from those here, as far as that is not among [`Self::differences`]. Takes five
+    /// seconds at most, where storage does not answer.
+    pub(crate) fn look(
         &self,
         offered: &MachineDescription,
         clues: &ImageClues,
         launcher: &Launcher,
-    ) -> Vec<String> {
-        let found = self.images.differences(launcher, clues).into_iter().enumerate();
+    ) -> (Option<String>, Vec<String>) {
+        let (boot, images, own, clues) =
+            (self.keep.boot.clone(), self.images.clone(), launcher.clone(), clues.clone());
+        // All at once: the source waits for each turn that a thread has to wait for on a busy host.
+        let begun =
+            launcher.run(move || (boot.map(|boot| (boot.begin(&own), boot)), images.begin(&own, &clues)));
+        let (verifying, comparing) = match begun {
+            Ok(looks) => looks,
+            Err(defect) => return (Some(defect.to_string()), Vec::new()),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        // A file may have been overwritten while this side waited.
+        let changed = verifying.and_then(|(look, boot)| boot.seen(look, deadline).err());
+        let found = image::differences(comparing, deadline).into_iter().enumerate();
         let disks = found.zip(offered.disks.iter().zip(&self.description.disks));
         // An image of another size is another one, and that was said.
         let disks = disks.filter(|(_, (theirs, ours))| theirs.capacity_sectors == ours.capacity_sectors);
-        disks
-            .filter_map(|((index, why), _)| {
-                Some(format!("The image of disk '{}' {}", ids::disk(index), why?))
-            })
-            .collect()
+        let other = disks.filter_map(|((index, why), _)| {
+            Some(format!("The image of disk '{}' {}", ids::disk(index), why?))
+        });
+        (changed.map(|error| engine::chain(&error)), other.collect())
     }
 
     /// What this machine would be if it booted here.

@@ -60,10 +60,7 @@ impl Bench {
     pub(super) fn moved(&self, from: &Machine) -> (Machine, Receiver<MachineEvent>) {
         let states = from.save().unwrap();
         let (incoming, received) = self.incoming();
-        assert_eq!(
-            incoming.differences(from.description(), &Launcher::start().unwrap()),
-            Differences::default()
-        );
+        assert_eq!(incoming.differences(from.description()), Differences::default());
         copy(from.ram(), incoming.ram());
         (incoming.restore(from.description(), &states).unwrap(), received)
     }
@@ -223,7 +220,7 @@ fn a_machine_that_does_not_fit_is_refused_with_every_reason() {
             _ => {}
         }
     }
-    let found = bench.incoming().0.differences(&offered, &Launcher::start().unwrap());
+    let found = bench.incoming().0.differences(&offered);
     let parts = [
         "0xdead",
         "0x7.0 ebx, bits 30",
@@ -250,7 +247,7 @@ fn another_machine_is_told_by_each_of_its_names_and_keeps_its_uuid() {
     let bench = Bench::new(&COUNTER, "name: db-2\nuuid: 6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11");
     let (machine, _events) = bench.boot();
     let offered = MachineDescription { name: "db-1\n".into(), uuid: None, ..machine.description().clone() };
-    let found = bench.incoming().0.differences(&offered, &Launcher::start().unwrap());
+    let found = bench.incoming().0.differences(&offered);
     assert_eq!(found.unfit, Vec::<String>::new());
     let identity: Vec<_> = found.identity.iter().map(|(identity, _)| *identity).collect();
     assert_eq!(identity, [config::Identity::Name, config::Identity::Uuid]);
