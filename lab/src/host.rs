@@ -6,12 +6,13 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use agent::{Introduction, read_line};
+use parking_lot::Mutex;
 
 use crate::{Images, LabError, Pace, Remote, programs::last_lines, remote::Waiting, vmm::WATCHDOGS};
 
@@ -132,7 +133,7 @@ impl Host {
             .stderr(log)
             .spawn()
             .map_err(LabError::system("start qemu-system-x86_64"))?;
-        *self.qemu.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        *self.qemu.lock() = Some(child);
         Ok(())
     }
 
@@ -172,13 +173,13 @@ impl Host {
     /// Whether it runs.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        let mut qemu = self.qemu.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut qemu = self.qemu.lock();
         qemu.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     /// Pulls its plug.
     pub fn kill(&self) {
-        if let Some(mut child) = self.qemu.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(mut child) = self.qemu.lock().take() {
             // Fails only if it has ended already.
             let _ = child.kill();
             let _ = child.wait();

@@ -9,10 +9,12 @@ use std::{
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::LabError;
 
@@ -163,7 +165,7 @@ impl Network {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock()
     }
 }
 
@@ -214,7 +216,7 @@ impl Port {
                 return None;
             }
             let Some((due, _)) = queue.frames.front() else {
-                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut queue);
                 continue;
             };
             let left = due.saturating_duration_since(Instant::now());
@@ -223,7 +225,7 @@ impl Port {
                 queue.bytes -= frame.len();
                 return Some(frame);
             }
-            (queue, _) = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut queue, left);
         }
     }
 
@@ -233,7 +235,7 @@ impl Port {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -8,12 +8,13 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use agent::{Ending, Frame, Place, Request, write_line};
+use parking_lot::{Condvar, Mutex};
 
 use crate::{LabError, Pace, wait::Watch};
 
@@ -81,21 +82,21 @@ pub struct Output {
 
 impl Waiting {
     pub(crate) fn push(&self, stream: TcpStream) {
-        lock(&self.streams).push_back(stream);
+        self.streams.lock().push_back(stream);
         self.changed.notify_one();
     }
 
     /// Drops all: the host is gone.
     pub(crate) fn clear(&self) {
-        lock(&self.streams).clear();
+        self.streams.lock().clear();
     }
 
     pub(crate) fn pop(&self, limit: Duration) -> Option<TcpStream> {
         let deadline = Instant::now() + limit;
-        let mut streams = lock(&self.streams);
+        let mut streams = self.streams.lock();
         while streams.is_empty() {
             let left = deadline.checked_duration_since(Instant::now())?;
-            (streams, _) = self.changed.wait_timeout(streams, left).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut streams, left);
         }
         streams.pop_front()
     }
@@ -266,21 +267,21 @@ impl Spawned {
     /// What it has written so far.
     #[must_use]
     pub fn output(&self) -> Output {
-        lock(&self.heard.state).clone()
+        self.heard.state.lock().clone()
     }
 
     /// Whether it still runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        lock(&self.heard.state).ending.is_none()
+        self.heard.state.lock().ending.is_none()
     }
 
     /// Waits until it says something or ends, at most that long.
     pub fn wait_for_news(&self, limit: Duration) {
-        let state = lock(&self.heard.state);
+        let mut state = self.heard.state.lock();
         if state.ending.is_none() {
             // Whether there was any is for the caller to see.
-            let _ = self.heard.changed.wait_timeout(state, limit);
+            self.heard.changed.wait_for(&mut state, limit);
         }
     }
 
@@ -295,7 +296,7 @@ impl Spawned {
     /// The last value of `name=` that it has printed.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<i64> {
-        last_number(&lock(&self.heard.state).out, name)
+        last_number(&self.heard.state.lock().out, name)
     }
 
     /// Waits until it has printed a `name=` that is as wanted, and returns that.
@@ -315,7 +316,7 @@ impl Spawned {
         look: impl Fn(&Output) -> Option<T>,
     ) -> Result<T, LabError> {
         let mut watch = Watch::new(&self.pace, limit);
-        let mut state = lock(&self.heard.state);
+        let mut state = self.heard.state.lock();
         loop {
             if let Some(seen) = look(&state) {
                 return Ok(seen);
@@ -332,7 +333,7 @@ impl Spawned {
                 )));
             }
             let left = watch.left();
-            (state, _) = self.heard.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            self.heard.changed.wait_for(&mut state, left);
         }
     }
 }
@@ -359,7 +360,7 @@ impl Heard {
                     _ => Ok(()),
                 };
             }
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             match frame {
                 Ok(Frame::Out(bytes)) => append(&mut state.out, &bytes),
                 Ok(Frame::Err(bytes)) => append(&mut state.err, &bytes),
@@ -415,9 +416,4 @@ fn splice(here: UnixStream, there: TcpStream) {
         }
     }
     let _ = to_here.shutdown(Shutdown::Both);
-}
-
-/// What is locked here is whole between two statements: a thread that panicked has not broken it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

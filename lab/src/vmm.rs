@@ -4,7 +4,6 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,6 +11,7 @@ use monitor::{
     Client, ClientError,
     types::{MigrationInfo, MigrationStatus, RunState},
 };
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use crate::{Host, Lab, LabError, Pace, Remote, Spawned};
@@ -204,7 +204,7 @@ impl<'lab> Vmm<'lab> {
 
     /// The monitor.
     pub fn client(&self) -> MutexGuard<'_, Client> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+        self.client.lock()
     }
 
     /// Another connection to the monitor.

@@ -83,7 +83,7 @@ pub fn unsafe_lines(file: &SourceFile) -> Vec<usize> {
     lines
 }
 
-fn parsed(file: &SourceFile) -> syn::File {
+pub(crate) fn parsed(file: &SourceFile) -> syn::File {
     syn::parse_file(&file.text).unwrap_or_else(|error| panic!("{}: {error}", file.path))
 }
 

@@ -164,8 +164,8 @@ pub struct RawConfig {
     /// Which sources may come, by names in their certificates [default: none]
     ///
     /// A list, separated by semicolons: dns:NAME, uri:URI (SPIFFE IDs too), ip:ADDRESS, a whole subject as CN=host-a,O=Example, or
-    /// * for everyone with a certificate of the CA. A * within a name stands for any characters. Example: --tls-authz
-    /// 'dns:host-a.example.org;dns:host-b.example.org'
+    /// an asterisk for everyone with a certificate of the CA. An asterisk within a name stands for any characters. Example:
+    /// --tls-authz 'dns:host-a.example.org;dns:host-b.example.org'
     #[arg(long, value_name = "WHO", help_heading = PROCESS)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_authz: Option<String>,

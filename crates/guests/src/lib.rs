@@ -7,9 +7,10 @@
 
 mod report;
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 pub use report::{Report, parse_report};
 

@@ -1,7 +1,6 @@
 //! The guest's report line.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// What the guest says about itself each second. Counts are since its start unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! Boots the image on an emulated machine and reads its reports: the guest and the reader of its lines must
 //! agree, and both ways out of ring 0 must work. Needs QEMU; no KVM.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
 
 use whimbrel_guests::{Report, parse_report, write_workload};
 

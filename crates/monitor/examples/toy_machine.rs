@@ -5,10 +5,8 @@
 #[path = "../tests/machine/mod.rs"]
 mod machine;
 
-use std::path::Path;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+
 use whimbrel_monitor::{Events, Server};
 
 fn main() -> ExitCode {

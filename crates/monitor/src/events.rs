@@ -1,10 +1,18 @@
-use crate::protocol::{Event, Timestamp};
-use crate::types::{MigrationStatus, ShutdownCause};
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+
+use crate::{
+    protocol::{Event, Timestamp},
+    types::{MigrationStatus, ShutdownCause},
+};
 
 /// What a machine says by itself. A handle: clones speak to the same clients, from any thread.
 ///

@@ -1,12 +1,13 @@
+use std::time::Duration;
+
 use address::Address;
+use serde::{Deserialize, Serialize};
 
 use crate::types::{
     AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
     MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, StatusInfo, ThreadInfo,
     UuidInfo,
 };
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// What a machine can be asked and told: one method per command of QMP.
 ///

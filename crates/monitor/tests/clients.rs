@@ -5,14 +5,16 @@
 mod machine;
 mod support;
 
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 use support::{Bench, DEADLINE, eventually};
-use whimbrel_monitor::types::ShutdownCause;
-use whimbrel_monitor::{Client, ClientError, MAX_CLIENTS};
+use whimbrel_monitor::{Client, ClientError, MAX_CLIENTS, types::ShutdownCause};
 
 /// Bytes of memory that this process holds.
 fn resident() -> usize {

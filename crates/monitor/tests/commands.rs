@@ -7,15 +7,18 @@ mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod support;
 
+use std::time::Duration;
+
 use address::Address;
 use serde_json::{Value, json};
-use std::time::Duration;
 use support::{Bench, DEADLINE, eventually};
-use whimbrel_monitor::types::{
-    Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus, RunState,
-    VersionInfo,
+use whimbrel_monitor::{
+    Client, ClientError, ErrorClass,
+    types::{
+        Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus,
+        RunState, VersionInfo,
+    },
 };
-use whimbrel_monitor::{Client, ClientError, ErrorClass};
 
 fn refusal(outcome: Result<Value, ClientError>) -> String {
     match outcome {

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
-use whimbrel_monitor::info_migrate;
-use whimbrel_monitor::types::{
-    DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress, WhimbrelInfo,
+use whimbrel_monitor::{
+    info_migrate,
+    types::{
+        DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress,
+        WhimbrelInfo,
+    },
 };
 
 fn round(round: u32, bytes: u64, pages: u64, dirty_rate: u64, duration_ms: u64) -> RoundInfo {
@@ -79,13 +82,11 @@ fn completed() -> MigrationInfo {
     let own = info.whimbrel.as_mut().unwrap();
     own.percentage = Some(100.0);
     own.eta_note = None;
-    own.digest = Some("9e3779b97f4a7c15".to_owned());
     own.downtime_phases = Some(DowntimePhases {
         stop_ms: Some(0.41),
         waiting_ms: None,
         last_pages_ms: Some(41.7),
         save_ms: Some(1.2),
-        transfer_ms: Some(0.6),
         load_ms: Some(4.05),
         hand_over_ms: Some(0.9),
         start_ms: Some(2.14),

@@ -7,14 +7,19 @@ mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod support;
 
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use support::{Bench, DEADLINE, eventually};
 use tempfile::TempDir;
-use whimbrel_monitor::types::{MigrationStatus, RunState};
-use whimbrel_monitor::{Client, ClientError};
+use whimbrel_monitor::{
+    Client, ClientError,
+    types::{MigrationStatus, RunState},
+};
 
 const QEMU: &str = "qemu-system-x86_64";
 

@@ -7,11 +7,13 @@ mod machine;
 #[expect(dead_code, reason = "each file of tests looks at a part of it")]
 mod support;
 
+use std::{
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    sync::Arc,
+};
+
 use machine::Machine;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::sync::Arc;
 use support::Bench;
 use whimbrel_monitor::{BindError, Events, Server};
 

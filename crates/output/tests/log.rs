@@ -5,23 +5,27 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use output::Log;
 
-/// Lines that the child writes before it waits: more than any pipe takes.
+/// Lines that the child writes before it waits: more than any pipe and what waits for it take.
 const LINES: usize = 10_000;
 const LINE: &str = "a line of the log that is about as long as those of a machine are\n";
 /// Says in the environment that this is the child.
 const CHILD: &str = "WHIMBREL_TEST_IS_THE_CHILD";
 
 fn child() {
+    Log::start(|| Ok(())).unwrap();
     for _ in 0..LINES {
         Log.write_all(LINE.as_bytes()).unwrap();
     }
     println!("written");
     io::stdin().read_line(&mut String::new()).unwrap();
+    Log::finish(Duration::MAX);
     Log.write_all(b"read again\n").unwrap();
+    Log::finish(Duration::MAX);
     std::process::exit(0);
 }
 
@@ -41,7 +45,7 @@ fn a_reader_that_stops_stops_nobody_and_is_told_what_it_missed() {
     let mut log = BufReader::new(process.stderr.take().unwrap());
     let mut taken = 0;
     let mut line = String::new();
-    // The pipe is emptied before the child writes on.
+    // What waits is written before the child logs on.
     let full = rustix::pipe::fcntl_getpipe_size(log.get_ref()).unwrap() / LINE.len() / 2;
     while taken < full {
         line.clear();

@@ -1,5 +1,7 @@
-use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_testz_si256};
-use std::ptr::NonNull;
+use std::{
+    arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_testz_si256},
+    ptr::NonNull,
+};
 
 use crate::PAGE_SIZE;
 

@@ -2,11 +2,12 @@
 //!
 //! They are advisory locks of the open file (fcntl(2), "Open file description locks"), laid out so that they also
 //! exclude QEMU, which locks single bytes (QEMU, block/file-posix.c, `RAW_LOCK_PERM_BASE`): a writer of ours locks
-//! everything; a reader says at QEMU's byte that no other program may write, and looks whether one does.
+//! everything up to where marks are; a reader says at QEMU's byte that no other program may write, and looks whether one does.
 //!
 //! Each lock also has a mark: one byte far behind the end of every image, chosen at random, which is locked for reading
 //! only. Who looks at another image does not find it, and who does find it has the image that is locked here, under
-//! whatever path and on whatever host. Where locks are not shared between hosts (block devices, some network file systems)
+//! whatever path and on whatever host. A mark is in nobody's way, so that a destination sets its own before the source's
+//! machine is stopped: where each lock is a question to a file server, that is one less in the downtime. Where locks are not shared between hosts (block devices, some network file systems)
 //! it is not found, which then says nothing.
 #![expect(unsafe_code, reason = "fcntl takes a pointer")]
 
@@ -15,7 +16,10 @@ use std::{
     io,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// QEMU: locked (shared) by everyone who writes the image.
@@ -33,6 +37,7 @@ pub(crate) struct DiskLock {
     path: PathBuf,
     read_only: bool,
     mark: i64,
+    is_marked: AtomicBool,
     held: AtomicBool,
 }
 
@@ -63,7 +68,14 @@ impl DiskLock {
     pub(crate) fn new(file: &File, path: PathBuf, read_only: bool) -> io::Result<Self> {
         let random = uuid::Uuid::new_v4().as_u64_pair().1;
         let mark = MARKS.start + (random % (MARKS.end - MARKS.start) as u64) as i64;
-        Ok(Self { file: file.try_clone()?, path, read_only, mark, held: AtomicBool::new(false) })
+        Ok(Self {
+            file: file.try_clone()?,
+            path,
+            read_only,
+            mark,
+            is_marked: AtomicBool::default(),
+            held: AtomicBool::default(),
+        })
     }
 
     /// The image.
@@ -87,9 +99,20 @@ impl DiskLock {
         Ok(may_read && !may_write)
     }
 
+    /// Sets the mark ahead of the lock, unless another machine has locked all of the image: then it is set with the lock. May wait
+    /// for a file server.
+    pub(crate) fn set_mark(&self) -> Result<(), DiskLockError> {
+        if !self.is_marked.load(Ordering::SeqCst) {
+            self.set(Range::byte(libc::F_RDLCK, self.mark))?;
+            self.is_marked.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     /// Takes the lock; it may be held already.
     pub(crate) fn lock(&self) -> Result<(), DiskLockError> {
         let locked = if self.read_only { self.lock_to_read() } else { self.lock_to_write() };
+        let locked = locked.and_then(|()| self.set_mark());
         match locked {
             Ok(()) => self.held.store(true, Ordering::SeqCst),
             Err(_) => self.unlock(),
@@ -100,23 +123,20 @@ impl DiskLock {
     /// Gives the lock up; it may be free already.
     pub(crate) fn unlock(&self) {
         self.held.store(false, Ordering::SeqCst);
+        self.is_marked.store(false, Ordering::SeqCst);
         if let Err(error) = fcntl(&self.file, libc::F_OFD_SETLK, Range::everything(libc::F_UNLCK)) {
             tracing::error!(path = %self.path.display(), %error, "cannot unlock a disk image");
         }
     }
 
-    /// Everything up to the mark decides who has the image. The mark itself is at no time locked for writing: others see
-    /// it all the time.
     fn lock_to_write(&self) -> Result<(), DiskLockError> {
-        self.set(Range { kind: libc::F_WRLCK, start: 0, bytes: self.mark })?;
-        self.set(Range::byte(libc::F_RDLCK, self.mark))?;
-        self.set(Range { kind: libc::F_WRLCK, start: self.mark + 1, bytes: 0 })
+        self.set(Range { kind: libc::F_WRLCK, start: 0, bytes: MARKS.start })
     }
 
     fn lock_to_read(&self) -> Result<(), DiskLockError> {
         self.set(Range::byte(libc::F_RDLCK, QEMU_NO_WRITERS))?;
         match self.conflict(Range::byte(libc::F_WRLCK, QEMU_WRITES)) {
-            Ok(None) => self.set(Range::byte(libc::F_RDLCK, self.mark)),
+            Ok(None) => Ok(()),
             Ok(Some(holder)) => Err(self.in_use(&holder)),
             Err(source) => Err(self.failed(source)),
         }
@@ -149,6 +169,36 @@ impl DiskLock {
 
     fn failed(&self, source: io::Error) -> DiskLockError {
         DiskLockError::Failed { path: self.path.clone(), source }
+    }
+}
+
+/// The locks of all disks of a machine, which go with it, whoever else still looks at the images.
+#[derive(Debug)]
+pub(crate) struct DiskLocks(Vec<Arc<DiskLock>>);
+
+impl DiskLocks {
+    pub(crate) fn new(locks: Vec<Arc<DiskLock>>) -> Self {
+        Self(locks)
+    }
+
+    /// Takes all. Those that are held already stay; if one cannot be had, none is held.
+    pub(crate) fn lock(&self) -> Result<(), DiskLockError> {
+        let result = self.0.iter().try_for_each(|lock| lock.lock());
+        if result.is_err() {
+            self.unlock();
+        }
+        result
+    }
+
+    /// Gives all up.
+    pub(crate) fn unlock(&self) {
+        self.0.iter().for_each(|lock| lock.unlock());
+    }
+}
+
+impl Drop for DiskLocks {
+    fn drop(&mut self) {
+        self.unlock();
     }
 }
 
@@ -249,6 +299,36 @@ mod tests {
             assert_eq!(holder.mark(), None);
             assert!(!looker.shows(mark).unwrap());
         }
+    }
+
+    #[test]
+    fn who_waits_for_an_image_has_its_mark_there_before_the_lock() {
+        for read_only in [false, true] {
+            let image = NamedTempFile::new().unwrap();
+            let (holder, waits, looker) =
+                (opened(&image, false), opened(&image, read_only), opened(&image, read_only));
+            holder.lock().unwrap();
+            waits.set_mark().unwrap();
+            assert!(looker.shows(waits.mark).unwrap() && looker.shows(holder.mark).unwrap());
+            assert_eq!(waits.mark(), None, "it does not say that it has the image");
+            holder.lock().unwrap();
+            holder.unlock();
+            waits.lock().unwrap();
+            assert!(matches!(holder.lock(), Err(DiskLockError::InUse { .. })));
+            assert!(looker.shows(waits.mark().unwrap()).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_locks_of_a_machine_that_is_gone_are_free_whoever_still_looks_at_its_images() {
+        let image = NamedTempFile::new().unwrap();
+        let (held, other) = (Arc::new(opened(&image, false)), opened(&image, false));
+        let locks = DiskLocks::new(vec![held.clone()]);
+        locks.lock().unwrap();
+        assert!(other.lock().is_err());
+        drop(locks);
+        other.lock().unwrap();
+        drop(held);
     }
 
     #[test]

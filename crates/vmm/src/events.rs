@@ -10,8 +10,6 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state::{Schema, Value, not_read};
 
-use crate::vcpu::End;
-
 /// Something happened in the machine that the program decides about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineEvent {
@@ -70,21 +68,6 @@ impl Events {
     pub fn channel() -> (Self, Receiver<MachineEvent>) {
         let (sender, receiver) = channel();
         (Self { sender, request: Arc::default() }, receiver)
-    }
-
-    pub(crate) fn vcpu_left(&self, vcpu: u8, end: End) {
-        match end {
-            End::Asked => {}
-            End::Shutdown(place) => {
-                tracing::warn!(
-                    vcpu,
-                    place,
-                    "A processor has shut down (triple fault): the guest has crashed, or resets itself so"
-                );
-                self.request(Request::Reset);
-            }
-            End::Failed(reason) => self.failed(format!("vcpu{vcpu}"), reason),
-        }
     }
 
     /// A thread of the machine cannot go on.

@@ -29,5 +29,5 @@ pub use machine::{
     Incoming, Keep, Machine, MachineDescription, PauseError, PauseTimings, PlugError, ResetError,
     ResourceError, RestoreError, SaveError, StatesError, VcpuError, VirtioDescription,
 };
-pub use process::{ProcessError, run};
+pub use process::{ProcessError, last_lines, last_words, run};
 pub use seccomp::SeccompError;

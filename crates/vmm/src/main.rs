@@ -17,14 +17,17 @@ fn main() -> ExitCode {
     };
     log_to_stderr(config.log());
     match vmm::run(&config) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => {
+            vmm::last_lines();
+            ExitCode::from(status)
+        }
         Err(error) => fail(&error),
     }
 }
 
 /// Says what went wrong and everything that caused it.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    output::complain!("whimbrel-vmm: {}", engine::chain(error).trim_end());
+    vmm::last_words(error);
     ExitCode::FAILURE
 }
 

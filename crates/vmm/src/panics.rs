@@ -13,7 +13,7 @@
 //! | a client of the monitor | that client is dropped |
 //! | main | the process ends |
 
-use std::{io::Write as _, panic::PanicHookInfo};
+use std::{io::Write as _, panic::PanicHookInfo, time::Duration};
 
 use config::Seccomp;
 
@@ -38,4 +38,6 @@ fn tell(panic: &PanicHookInfo<'_>) {
         panic.payload_as_str().unwrap_or("no message"),
     );
     let _ = output::Log.write_all(line.as_bytes());
+    // It may be the last of this process.
+    output::Log::finish(Duration::from_millis(100));
 }

@@ -14,13 +14,15 @@
 //! it was. Sockets that are left behind are replaced by the next process.
 
 use std::{
-    io,
+    io::{self, Write as _},
     sync::{Arc, OnceLock, mpsc::Receiver},
     thread,
+    time::Duration,
 };
 
 use config::{Config, Incoming as Where};
 use monitor::{BindError, CommandError, Events as MonitorEvents, Server, types::ShutdownCause};
+use output::Log;
 use signal_hook::{
     consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     iterator::Signals,
@@ -62,6 +64,9 @@ pub enum ProcessError {
     Threads(#[source] io::Error),
 }
 
+/// How long the end of the process waits for a reader of the log that does not read.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
 /// Signals that end the process, and the one that tells that it was stopped.
 const WATCHED: [i32; 5] = [SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
@@ -81,6 +86,7 @@ pub fn run(config: &Config) -> Result<u8, ProcessError> {
             Err(error) => return Err(ProcessError::Threads(io::Error::other(format!("{error:?}")))),
         }
     }
+    Log::start(|| Ok(seccomp::enter(Role::Log)?)).map_err(ProcessError::Threads)?;
     let watch = watch_signals(signals)?;
     let (machine_events, heard) = Events::channel();
     let machine = match config.incoming() {
@@ -99,6 +105,18 @@ pub fn run(config: &Config) -> Result<u8, ProcessError> {
     control.close(ending.as_ref().map_or(ShutdownCause::HostError, |ending| ending.cause));
     drop(server);
     Ok(ending?.status)
+}
+
+/// Waits until the log is written, but not for ever: its reader may not read.
+pub fn last_lines() {
+    Log::finish(LAST_LINES);
+}
+
+/// Says why the process could not start, or had to end, and with that everything that it has said before.
+pub fn last_words(error: &(dyn std::error::Error + 'static)) {
+    // Like a line of the log: where nobody reads it, it is lost.
+    let _ = Log.write_all(format!("whimbrel-vmm: {}\n", engine::chain(error).trim_end()).as_bytes());
+    last_lines();
 }
 
 /// Answers the monitor and lets the machine run until the process is to end.
@@ -151,6 +169,7 @@ fn watch_signals(mut signals: Signals) -> Result<Arc<OnceLock<Arc<Control>>>, Pr
                 }
                 _ => {
                     terminal::restore();
+                    last_lines();
                     std::process::exit(128 + signal);
                 }
             }

@@ -123,9 +123,11 @@ fn show(directory: &Path) -> ExitCode {
                 }
             }
             Err(FileError::Missing { wanted, .. }) => {
-                output::say!("As a {}: no, there is no {wanted}", side.name())
+                output::say!("As a {}: no, there is no {wanted}", side.name());
             }
-            Err(error) => output::say!("As a {}: no. {}", side.name(), crate::with_sources(&error)),
+            Err(error) => {
+                output::say!("As a {}: no. {}", side.name(), crate::with_sources(&error));
+            }
         }
     }
     if is_usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -9,9 +9,9 @@ mod report;
 mod rig;
 mod soak;
 
+use std::{error::Error, process::ExitCode};
+
 use clap::{Parser, Subcommand};
-use std::error::Error;
-use std::process::ExitCode;
 
 /// The operator's tool for Whimbrel virtual machines.
 #[derive(Debug, Parser)]

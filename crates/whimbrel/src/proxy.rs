@@ -1,11 +1,10 @@
 //! `whimbrel proxy`: harm to a migration of the user's own.
 
-use crate::rig::{Interrupt, Interrupted};
+use std::{error::Error, io, process::ExitCode, time::Duration};
+
 use faults::{Address, Fault, Processes, Proxy, ProxyError};
-use std::error::Error;
-use std::io;
-use std::process::ExitCode;
-use std::time::Duration;
+
+use crate::rig::{Interrupt, Interrupted};
 
 /// Harm a migration: listen here, carry every connection to the destination, and do what was asked for on the way.
 ///

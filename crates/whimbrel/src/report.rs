@@ -1,15 +1,18 @@
 //! `whimbrel report`: what became of a migration, from the file that a machine left or from its monitor.
 
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
 use ::monitor::{Client, ClientError};
 use ::report::{MAX_BYTES, ReadError, Report, html, text};
 use serde_json::Value;
-use std::error::Error;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
 
 /// Show the report of a migration.
 ///

@@ -4,10 +4,10 @@
 
 mod programs;
 
+use std::{fs, time::Duration};
+
 use assert_cmd::Command;
 use serde_json::Value;
-use std::fs;
-use std::time::Duration;
 
 const QEMU: &str = "qemu-system-x86_64";
 

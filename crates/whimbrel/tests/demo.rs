@@ -4,11 +4,14 @@
 
 mod programs;
 
+use std::{
+    fs,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
 use assert_cmd::Command;
 use programs::vmm;
-use std::fs;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A whole demo of a small machine takes seconds; on a host that is busy with other tests it takes longer.

@@ -9,13 +9,14 @@ extern crate monitor as whimbrel_monitor;
 #[expect(dead_code, reason = "the monitor's own tests look at more of the machine")]
 mod machine;
 
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
 use assert_cmd::Command;
 use machine::Machine;
-use monitor::types::{MigrationStatus, RunState};
-use monitor::{Events, Server};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use monitor::{
+    Events, Server,
+    types::{MigrationStatus, RunState},
+};
 use tempfile::TempDir;
 
 struct Bench {
@@ -141,8 +142,10 @@ fn who_stops_waiting_for_a_migration_leaves_it_running_and_is_told() {
 
 #[test]
 fn ctrl_c_ends_the_tool_when_nothing_is_waited_for_any_more() {
-    use std::io::{BufRead as _, Write as _};
-    use std::os::unix::process::ExitStatusExt as _;
+    use std::{
+        io::{BufRead as _, Write as _},
+        os::unix::process::ExitStatusExt as _,
+    };
 
     let bench = Bench::new();
     let mut tool = std::process::Command::new(assert_cmd::cargo::cargo_bin("whimbrel"))

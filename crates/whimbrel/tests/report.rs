@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
+use std::{path::Path, time::Duration};
+
 use assert_cmd::Command;
-use std::path::Path;
-use std::time::Duration;
 
 /// What is said about a file that cannot be shown.
 fn refused(path: &Path) -> String {

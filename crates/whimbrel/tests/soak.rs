@@ -4,13 +4,16 @@
 
 mod programs;
 
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    process::Stdio,
+    time::Duration,
+};
+
 use assert_cmd::Command;
 use programs::vmm;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Stdio;
-use std::time::Duration;
 
 /// Attempts of less than a second each, on a host that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(240);

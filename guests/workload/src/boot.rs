@@ -1,7 +1,9 @@
 //! What the assembly of the start leaves behind for Rust.
 
-use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::{
+    ptr,
+    sync::atomic::{AtomicU32, Ordering, fence},
+};
 
 use workload::params::MAX_CPUS;
 

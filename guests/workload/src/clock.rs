@@ -4,8 +4,7 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use workload::time;
 
-use crate::boot;
-use crate::cpu;
+use crate::{boot, cpu};
 
 /// The clocks of the first CPU.
 #[derive(Debug)]

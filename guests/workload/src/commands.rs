@@ -2,11 +2,12 @@
 
 use core::sync::atomic::Ordering;
 
-use workload::page::BYTES;
-use workload::params::Params;
+use workload::{page::BYTES, params::Params};
 
-use crate::console::{Text, say};
-use crate::shared::{ORDERS, Setup};
+use crate::{
+    console::{Text, say},
+    shared::{ORDERS, Setup},
+};
 
 /// Collects bytes into lines.
 #[derive(Debug)]

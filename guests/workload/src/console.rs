@@ -5,8 +5,7 @@
 
 use core::fmt::{self, Write};
 
-use crate::cpu;
-use crate::lock::Lock;
+use crate::{cpu, lock::Lock};
 
 const COM1: u16 = 0x3f8;
 const DATA: u16 = COM1;

@@ -24,17 +24,21 @@ mod worker;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use workload::page::{BYTES, Rules};
-use workload::params::{MAX_CPUS, Params};
+use workload::{
+    page::{BYTES, Rules},
+    params::{MAX_CPUS, Params},
+};
 
-use crate::clock::Clock;
-use crate::commands::{Commands, Request};
-use crate::console::{Port, say};
-use crate::memory::{Ram, Regions};
-use crate::report::Reporter;
-use crate::shared::{ORDERS, SETUP, Setup};
-use crate::virtio::Devices;
-use crate::worker::Worker;
+use crate::{
+    clock::Clock,
+    commands::{Commands, Request},
+    console::{Port, say},
+    memory::{Ram, Regions},
+    report::Reporter,
+    shared::{ORDERS, SETUP, Setup},
+    virtio::Devices,
+    worker::Worker,
+};
 
 /// Where `boot.S` hands over each CPU, in ring 3.
 // SAFETY: the name is ours alone.

@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use crate::content::Fill;
-use crate::page::Touch;
+use crate::{content::Fill, page::Touch};
 
 /// What the guest was asked to do. Sizes in bytes.
 #[derive(Clone, Debug)]

@@ -1,7 +1,6 @@
 //! Leaving: power-off and reset.
 
-use crate::boot;
-use crate::cpu;
+use crate::{boot, cpu};
 
 const I8042_COMMAND: u16 = 0x64;
 const I8042_PULSE_RESET: u8 = 0xfe;

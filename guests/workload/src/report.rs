@@ -1,14 +1,17 @@
 //! The line that the guest prints about itself each second.
 
-use core::fmt::{self, Write};
-use core::sync::atomic::Ordering;
+use core::{
+    fmt::{self, Write},
+    sync::atomic::Ordering,
+};
 
-use workload::page::BYTES;
-use workload::time::Gap;
+use workload::{page::BYTES, time::Gap};
 
-use crate::clock::Clock;
-use crate::console::{self, Text, say};
-use crate::shared::{self, ORDERS, Setup};
+use crate::{
+    clock::Clock,
+    console::{self, Text, say},
+    shared::{self, ORDERS, Setup},
+};
 
 /// When the next report is due, and what the last one said.
 #[derive(Debug)]

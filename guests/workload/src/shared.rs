@@ -2,11 +2,12 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use workload::page::{BYTES, Rules};
-use workload::params::{MAX_CPUS, Order, Rate};
+use workload::{
+    page::{BYTES, Rules},
+    params::{MAX_CPUS, Order, Rate},
+};
 
-use crate::lock::Once;
-use crate::memory::Regions;
+use crate::{lock::Once, memory::Regions};
 
 /// Decided once, before any CPU works.
 #[derive(Debug)]

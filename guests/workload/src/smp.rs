@@ -4,12 +4,14 @@ use core::sync::atomic::Ordering;
 
 use workload::params::MAX_CPUS;
 
-use crate::boot;
-use crate::console::say;
-use crate::cpu::{self, Mmio};
-use crate::memory::Ram;
-use crate::shared::{COUNTS, SETUP};
-use crate::worker::Worker;
+use crate::{
+    boot,
+    console::say,
+    cpu::{self, Mmio},
+    memory::Ram,
+    shared::{COUNTS, SETUP},
+    worker::Worker,
+};
 
 const LAPIC: u64 = 0xfee0_0000;
 const SPURIOUS: u64 = 0xf0;

@@ -2,17 +2,20 @@
 
 use core::sync::atomic::Ordering;
 
-use workload::content::{Fill, Random};
-use workload::pace::Pacer;
-use workload::page::{self, BYTES, Fault, Page};
-use workload::params::{Order, Rate};
-use workload::share::Share;
-use workload::time::Gap;
+use workload::{
+    content::{Fill, Random},
+    pace::Pacer,
+    page::{self, BYTES, Fault, Page},
+    params::{Order, Rate},
+    share::Share,
+    time::Gap,
+};
 
-use crate::console::say;
-use crate::cpu;
-use crate::memory;
-use crate::shared::{COUNTS, Counts, ORDERS, Setup};
+use crate::{
+    console::say,
+    cpu, memory,
+    shared::{COUNTS, Counts, ORDERS, Setup},
+};
 
 /// One CPU's work.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::{
     },
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use whimbrel_lab_agent::{Ending, Frame, Introduction, Place, Request, read_line, write_line};
 
@@ -138,7 +139,7 @@ fn pass_on(
     thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut to = to.lock();
             // If the peer is gone, the program is about to be killed.
             let _ = frame(buffer[..count].to_vec()).write(&mut *to);
         }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags},
+    fs::{FallocateFlags, OFlags, SeekFrom},
     io::Errno,
 };
 
-use super::{ImageReader, SECTOR};
+use super::{ImageReader, SECTOR, alignment::Alignment};
 use crate::virtio::Buffers;
 
 /// Bytes moved at once where data has to be copied to memory that suits the image.
@@ -35,12 +35,6 @@ pub struct Disk {
     /// Alignment that direct I/O needs.
     direct: Option<Alignment>,
     reader: Arc<ImageReader>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Alignment {
-    memory: usize,
-    offset: u32,
 }
 
 /// Why an image cannot be used as a disk.
@@ -229,7 +223,10 @@ impl Disk {
         }
         // The length in the metadata of a block device is zero; its end tells the size.
         let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|errno| failed(errno.into()))?;
-        let direct = if options.direct { Some(alignment(&file, path)?) } else { None };
+        let direct = match options.direct {
+            true => Some(direct(&file, path)?),
+            false => None,
+        };
         let block = direct.map_or(SECTOR, |alignment| u64::from(alignment.offset));
         if !bytes.is_multiple_of(block) {
             return Err(DiskError::Size { path: path.into(), bytes, block });
@@ -239,25 +236,10 @@ impl Disk {
     }
 }
 
-impl Alignment {
-    /// Whether blocks of `bytes` bytes, at multiples of that in memory and in the image, can be read.
-    pub(super) fn suits(self, bytes: usize) -> bool {
-        self.memory <= bytes && self.offset as usize <= bytes
-    }
-}
-
-/// What direct I/O on `file` needs (statx(2), STATX_DIOALIGN since Linux 6.1); before that a page, which suits all.
-pub(super) fn alignment(file: &File, path: &Path) -> Result<Alignment, DiskError> {
-    let statx = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
-    let statx = statx.map_err(|errno| DiskError::Inspect { path: path.into(), source: errno.into() })?;
-    if statx.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
-        return Ok(Alignment { memory: 4096, offset: 4096 });
-    }
-    let (memory, offset) = (statx.stx_dio_mem_align, statx.stx_dio_offset_align);
-    if !memory.is_power_of_two() || !offset.is_power_of_two() {
-        return Err(DiskError::NoDirect { path: path.into() });
-    }
-    Ok(Alignment { memory: memory as usize, offset: offset.max(SECTOR as u32) })
+fn direct(file: &File, path: &Path) -> Result<Alignment, DiskError> {
+    let alignment = Alignment::of(file)
+        .map_err(|errno| DiskError::Inspect { path: path.into(), source: errno.into() })?;
+    alignment.ok_or_else(|| DiskError::NoDirect { path: path.into() })
 }
 
 /// Repeats a transfer that may stop early until all of `buffers` is done. `transfer` says how many bytes it moved.

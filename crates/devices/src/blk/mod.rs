@@ -4,6 +4,7 @@
 //! that nothing is in flight while the thread is parked. Locking the image against a second machine is the machine's
 //! business: see [`Disk::file`].
 
+mod alignment;
 mod config;
 mod disk;
 mod model;
@@ -14,9 +15,12 @@ mod state;
 mod tests;
 
 pub use disk::{Disk, DiskError, DiskOptions};
-pub use model::{Blk, SERIAL_BYTES};
+pub use model::Blk;
 pub use probe::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};
 pub use state::{BlkV1, takes_blocks_of};
 
 /// Bytes of a sector, the unit of all addresses in requests (spec, 5.2.4).
 pub const SECTOR: u64 = 512;
+
+/// Longest serial number in bytes.
+pub const SERIAL_BYTES: usize = virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES as usize;

@@ -3,13 +3,13 @@ use std::io;
 use virtio_bindings::{
     virtio_blk::{
         VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
-        VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
+        VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
     },
     virtio_ids::VIRTIO_ID_BLOCK,
 };
 
 use super::{
-    BlkV1, Disk, SECTOR, config,
+    BlkV1, Disk, SECTOR, SERIAL_BYTES, config,
     request::{Target, serve},
     takes_blocks_of,
 };
@@ -17,9 +17,6 @@ use crate::{
     Invalid, Watch,
     virtio::{Driver, GuestError, VirtioDevice, VirtioMmio, feature, read_from},
 };
-
-/// Longest serial number in bytes.
-pub const SERIAL_BYTES: usize = VIRTIO_BLK_ID_BYTES as usize;
 
 /// Requests served in one turn: the thread is to be parked soon when the machine stops.
 const BUDGET: usize = 16;

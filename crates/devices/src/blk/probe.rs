@@ -24,7 +24,6 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -34,7 +33,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::disk::alignment;
+use super::alignment::Alignment;
 
 /// Most samples of one image.
 pub const MAX_SAMPLES: usize = 32;
@@ -95,7 +94,7 @@ impl ImageReader {
     pub(super) fn new(file: &File, bytes: u64) -> io::Result<Self> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let suits = |direct: &File| {
-            alignment(direct, Path::new(&path)).is_ok_and(|alignment| alignment.suits(BLOCK_BYTES))
+            Alignment::of(direct).ok().flatten().is_some_and(|alignment| alignment.suits(BLOCK_BYTES))
         };
         let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&path);
         let file = match direct {

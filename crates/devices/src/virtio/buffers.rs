@@ -10,11 +10,8 @@ use vm_memory::{
     bitmap::{AtomicBitmap, BS, Bitmap},
 };
 
-use super::GuestError;
+use super::{GuestError, MAX_PARTS};
 use crate::GuestMemory;
-
-/// Most parts that one list of buffers may have: what readv and writev take (Linux, `UIO_MAXIOV`).
-pub(crate) const MAX_PARTS: usize = 1024;
 
 /// Buffers of guest memory that the driver handed over, all readable or all writable by the device.
 ///

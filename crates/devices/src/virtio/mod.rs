@@ -8,6 +8,7 @@
 mod buffers;
 mod device;
 mod driver;
+mod error;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod mmio;
@@ -23,8 +24,9 @@ pub use buffers::Buffers;
 pub use device::VirtioDevice;
 pub(crate) use device::read_from;
 pub use driver::Driver;
+pub use error::GuestError;
 pub use mmio::{RestoreError, VirtioMmio};
-pub use queue::{Chain, GuestError, VirtQueue};
+pub use queue::{Chain, VirtQueue};
 pub use registers::RING_FEATURES;
 pub use state::{QueueV1, TransportV1, VirtioV1};
 
@@ -34,6 +36,9 @@ pub const MMIO_WINDOW: u64 = 0x1000;
 
 /// Offset of the QueueNotify register, which the machine attaches to [`VirtioMmio::queue_events`] (spec, 4.2.2).
 pub const QUEUE_NOTIFY: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
+
+/// Most parts that one list of buffers may have: what readv and writev take (Linux, `UIO_MAXIOV`).
+pub(crate) const MAX_PARTS: usize = 1024;
 
 /// The bit of feature number `number`.
 #[must_use]

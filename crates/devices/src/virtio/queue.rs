@@ -4,7 +4,7 @@ use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
-use super::{Buffers, QueueV1};
+use super::{Buffers, GuestError, QueueV1};
 use crate::{GuestMemory, Invalid};
 
 /// A virtqueue: what the driver set in its registers, and once it is ready, where the device stands in its rings.
@@ -32,43 +32,6 @@ pub struct Chain<'m> {
     pub readable: Buffers<'m>,
     /// Where the device answers.
     pub writable: Buffers<'m>,
-}
-
-/// How the driver broke the rules. The device then asks to be reset (spec, 2.1.2 DEVICE_NEEDS_RESET).
-#[derive(Debug, thiserror::Error)]
-pub enum GuestError {
-    /// The rings themselves are wrong.
-    #[error("The guest's driver broke a ring of its virtqueue")]
-    Ring(#[source] virtio_queue::Error),
-    /// The size or an address of the queue is not possible.
-    #[error("The guest's driver set up a virtqueue that is not possible: {0}")]
-    Setup(Invalid),
-    /// A chain of descriptors loops, is empty, or leads out of its table.
-    #[error("The guest's driver made request {head} of descriptors that loop, lead nowhere, or are missing")]
-    BrokenChain {
-        /// Index of the first descriptor.
-        head: u16,
-    },
-    /// A buffer for the device to read follows one for it to write.
-    #[error("The guest's driver mixed readable buffers with writable ones in request {head}")]
-    MixedBuffers {
-        /// Index of the first descriptor.
-        head: u16,
-    },
-    /// A buffer is not in guest memory.
-    #[error("The guest's driver named {bytes} bytes at {address:#x}, which is not memory")]
-    OutsideMemory {
-        /// Guest-physical address.
-        address: u64,
-        /// Length.
-        bytes: usize,
-    },
-    /// A request has more parts than a system call takes.
-    #[error("The guest's driver made a request of more than {} buffers", super::buffers::MAX_PARTS)]
-    TooManyBuffers,
-    /// A request does not follow the device's format.
-    #[error("The guest's driver made a request that is malformed: {0}")]
-    Request(&'static str),
 }
 
 /// Bytes before the entries of the used ring, and of an entry (spec, 2.7.8).

@@ -1,8 +1,12 @@
-use crate::protocol::Event;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+
+use crate::protocol::Event;
 
 /// Events that are kept for a client that does not ask for them. Beyond, the oldest are dropped.
 const MAX_EVENTS: usize = 4096;

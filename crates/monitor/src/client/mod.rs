@@ -3,21 +3,26 @@
 mod events;
 mod reader;
 
-use crate::CommandError;
-use crate::protocol::{Reply, Request};
-use crate::types::{MigrationInfo, StatusInfo, VersionInfo};
+use std::{
+    io::{self, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use events::EventQueue;
 use reader::Replies;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use std::io::{self, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-pub use events::EventQueue;
+use crate::{
+    CommandError,
+    protocol::{Reply, Request},
+    types::{MigrationInfo, StatusInfo, VersionInfo},
+};
 
 /// A connection to a monitor, past its handshake.
 ///

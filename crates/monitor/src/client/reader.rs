@@ -1,10 +1,14 @@
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::unix::net::UnixStream,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
 use super::{ClientError, EventQueue};
 use crate::protocol::{Event, Greeting, Reply};
-use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
 
 /// The longest line that is taken from a server: what `qemu.qmp` takes.
 const MAX_LINE_BYTES: u64 = 10 << 20;

@@ -1,5 +1,6 @@
-use crate::CommandError;
 use serde_json::{Map, Value};
+
+use crate::CommandError;
 
 /// A command's arguments: each is taken out once and checked, and what is left over at the end is an error. The errors are
 /// worded as QEMU words them.

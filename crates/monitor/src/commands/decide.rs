@@ -1,7 +1,6 @@
 //! Two words for people, when it cannot be found out who has a machine. Each says what it risks, and wants to be sure.
 
-use super::arguments::Arguments;
-use super::{Context, Outcome, done};
+use super::{Context, Outcome, arguments::Arguments, done};
 use crate::CommandError;
 
 /// What `whimbrel-take-back` risks.

@@ -1,8 +1,11 @@
-use super::arguments::{Arguments, not_accepted};
-use super::{Context, Outcome, done};
-use crate::CommandError;
-use crate::types::KeyCode;
 use std::time::Duration;
+
+use super::{
+    Context, Outcome,
+    arguments::{Arguments, not_accepted},
+    done,
+};
+use crate::{CommandError, types::KeyCode};
 
 /// How long keys are held when the client does not say: QEMU's default.
 const DEFAULT_HOLD_MS: u64 = 100;

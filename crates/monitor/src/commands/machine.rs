@@ -1,7 +1,5 @@
-use super::arguments::Arguments;
-use super::{Context, Outcome, done};
-use crate::CommandError;
-use crate::types::AnnounceParameters;
+use super::{Context, Outcome, arguments::Arguments, done};
+use crate::{CommandError, types::AnnounceParameters};
 
 pub(super) fn balloon(context: Context<'_>, mut arguments: Arguments) -> Outcome {
     let value = arguments.i64("value")?;

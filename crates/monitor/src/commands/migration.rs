@@ -1,9 +1,14 @@
-use super::arguments::{Arguments, not_accepted};
-use super::{Context, Outcome, done};
 use address::{Address, AddressError};
 
-use crate::types::{MigrationCapability, MigrationCapabilityStatus, MigrationStatus};
-use crate::{CommandError, Handler};
+use super::{
+    Context, Outcome,
+    arguments::{Arguments, not_accepted},
+    done,
+};
+use crate::{
+    CommandError, Handler,
+    types::{MigrationCapability, MigrationCapabilityStatus, MigrationStatus},
+};
 
 pub(super) fn migrate(context: Context<'_>, mut arguments: Arguments) -> Outcome {
     let destination = address(&mut arguments)?;

@@ -7,17 +7,15 @@ mod machine;
 mod migration;
 mod parameters;
 
-use crate::protocol::Request;
-use crate::types::VersionInfo;
-use crate::{CommandError, Events, Handler, human};
 use arguments::Arguments;
-use serde::Serialize;
-use serde_json::{Value, json};
-
 pub(crate) use decide::{LET_GO_RISK, TAKE_BACK_RISK};
 pub(crate) use keys::parse_combination;
 pub(crate) use migration::{capability_states, set_capabilities};
 pub(crate) use parameters::{parse_size, parse_text as parse_parameter};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{CommandError, Events, Handler, human, protocol::Request, types::VersionInfo};
 
 /// What a command works on.
 #[derive(Clone, Copy)]

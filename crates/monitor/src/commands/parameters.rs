@@ -1,8 +1,10 @@
-use super::arguments::Arguments;
-use super::{Context, Outcome, done};
-use crate::CommandError;
-use crate::types::{AnnounceParameters, Digest, MAX_CHANNELS, ParameterChange};
 use std::ops::RangeInclusive;
+
+use super::{Context, Outcome, arguments::Arguments, done};
+use crate::{
+    CommandError,
+    types::{AnnounceParameters, Digest, MAX_CHANNELS, ParameterChange},
+};
 
 /// The parameters that can be set, as `migrate-set-parameters` and `migrate_set_parameter` name them.
 pub(crate) const PARAMETER_NAMES: [&str; 12] = [

@@ -1,7 +1,9 @@
 use super::info_migrate;
-use crate::CommandError;
-use crate::commands::{self, Context};
-use crate::types::{RunState, VersionInfo};
+use crate::{
+    CommandError,
+    commands::{self, Context},
+    types::{RunState, VersionInfo},
+};
 
 /// Makes the text of one `info` command.
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;

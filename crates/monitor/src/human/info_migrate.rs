@@ -1,8 +1,9 @@
+use std::fmt::{self, Display};
+
 use crate::types::{
     CertificateInfo, DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats, MigrationStatus,
     RoundInfo, SecurityInfo, SocketAddress, WhimbrelInfo,
 };
-use std::fmt::{self, Display};
 
 /// The text of `info migrate`: QEMU's lines with QEMU's labels and units, then Whimbrel's own.
 ///
@@ -159,9 +160,6 @@ fn own_figures(
     }
     if let Some(seconds) = own.cpu_seconds {
         writeln!(f, "cpu time: {seconds:.2} s")?;
-    }
-    if let Some(digest) = &own.digest {
-        writeln!(f, "digest: {digest}")?;
     }
     // The status has told why it failed.
     let told = |reason: &&String| error.is_some_and(|error| reason.ends_with(error));

@@ -3,11 +3,13 @@
 mod info;
 mod info_migrate;
 
-use crate::CommandError;
-use crate::commands::{self, Context};
-use crate::types::{MigrationCapability, MigrationCapabilityStatus, MigrationStatus};
-
 pub use info_migrate::info_migrate;
+
+use crate::{
+    CommandError,
+    commands::{self, Context},
+    types::{MigrationCapability, MigrationCapabilityStatus, MigrationStatus},
+};
 
 /// A command of the human monitor.
 struct Command {

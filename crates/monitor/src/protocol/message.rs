@@ -1,8 +1,9 @@
-use crate::types::VersionInfo;
-use crate::{CommandError, ErrorClass};
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::time::{Duration, SystemTime};
+
+use crate::{CommandError, ErrorClass, types::VersionInfo};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Serialize)]

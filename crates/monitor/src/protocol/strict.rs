@@ -1,6 +1,7 @@
+use std::fmt;
+
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use std::fmt;
 
 /// A JSON value in which no object has a key twice. Which of the two was meant nobody knows, so that neither is taken.
 struct Strict(Value);

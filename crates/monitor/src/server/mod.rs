@@ -8,22 +8,28 @@ mod outbox;
 mod session;
 mod socket;
 
-use crate::{CommandError, Events, Handler, protocol::Reply};
+use std::{
+    io::{self, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
 use outbox::{Outbox, Wake};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use session::Session;
+pub use socket::BindError;
 use socket::Socket;
-use std::io::{self, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
-pub use socket::BindError;
+use crate::{CommandError, Events, Handler, protocol::Reply};
 
 /// The most clients at a time. Each costs a thread and a bounded outbox; QEMU's monitor takes one.
 pub const MAX_CLIENTS: usize = 16;

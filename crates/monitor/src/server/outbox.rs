@@ -1,10 +1,14 @@
-use crate::events::Listener;
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
-use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+
+use crate::events::Listener;
 
 /// Bytes that may wait for a client. With more, an event drops it: at some 100 bytes an event that is 10 000 of them.
 const MAX_BYTES: usize = 1 << 20;

@@ -1,13 +1,19 @@
-use super::outbox::{Condition, Outbox};
-use crate::commands::{self, Context};
-use crate::events::Listener;
-use crate::protocol::{FrameError, Greeting, GreetingBody, Reply, Request, Splitter, parse_json};
-use crate::{CommandError, Events, Handler};
+use std::{
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+
+use super::outbox::{Condition, Outbox};
+use crate::{
+    CommandError, Events, Handler,
+    commands::{self, Context},
+    events::Listener,
+    protocol::{FrameError, Greeting, GreetingBody, Reply, Request, Splitter, parse_json},
+};
 
 /// How long a client that closed its side, or whose server ends, may take to read what waits for it.
 const FAREWELL: Duration = Duration::from_secs(1);

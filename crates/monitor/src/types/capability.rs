@@ -1,5 +1,6 @@
-use serde::{Deserialize, Serialize};
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// A feature of migration that can be switched on: QEMU's `MigrationCapability`. Which of them a machine can switch on is
 /// its own business; it refuses the others.

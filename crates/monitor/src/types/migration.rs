@@ -1,6 +1,8 @@
-use super::{SocketAddress, WhimbrelInfo};
-use serde::{Deserialize, Serialize};
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{SocketAddress, WhimbrelInfo};
 
 /// What `query-migrate` returns. All members are absent (`{}`) when no migration was ever asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -39,9 +39,6 @@ pub struct WhimbrelInfo {
     /// CPU time that this process spent on the migration, user and system, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
-    /// Digest of all guest memory at the switchover, in hex; if it was asked for. Equal on both sides.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
     /// How the connections are protected; once there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityInfo>,
@@ -159,12 +156,9 @@ pub struct DowntimePhases {
     /// Fetching the last dirty pages and sending them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_pages_ms: Option<f64>,
-    /// Saving device and vCPU states; goes on beside the last pages.
+    /// Saving device and vCPU states and sending them; goes on beside the last pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_ms: Option<f64>,
-    /// Sending the saved states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub transfer_ms: Option<f64>,
     /// Loading and checking the states on the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<f64>,
@@ -184,7 +178,6 @@ impl DowntimePhases {
             ("waiting", self.waiting_ms),
             ("last pages", self.last_pages_ms),
             ("save", self.save_ms),
-            ("transfer", self.transfer_ms),
             ("load", self.load_ms),
             ("hand-over", self.hand_over_ms),
             ("start", self.start_ms),
@@ -206,20 +199,21 @@ pub struct MigrationGlobals {
     pub send_configuration: bool,
     /// Whether the end of every section is marked and checked.
     pub send_section_footer: bool,
-    /// Dirty bits are cleared in the kernel in chunks of 2 to the power of this many pages.
+    /// Dirty bits are cleared in the kernel in chunks of 2 to the power of this many pages at most.
     pub clear_bitmap_shift: u32,
 }
 
 impl Default for MigrationGlobals {
     /// What holds for every Whimbrel stream: the run state travels, there is no device that cannot be migrated, the
-    /// machine is compared in the handshake, and every state is framed. The chunk is QEMU's default, 2^18 pages (1 GiB).
+    /// machine is compared in the handshake, and every state is framed. The largest chunk is 2^13 pages (32 MiB); what a round
+    /// has to send makes it smaller.
     fn default() -> Self {
         Self {
             store_global_state: true,
             only_migratable: true,
             send_configuration: true,
             send_section_footer: true,
-            clear_bitmap_shift: 18,
+            clear_bitmap_shift: 13,
         }
     }
 }

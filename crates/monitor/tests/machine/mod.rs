@@ -1,16 +1,22 @@
 //! A machine that exists in memory only: enough state to answer every command the way a real one does.
 
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
 use address::Address;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
-use whimbrel_monitor::types::{
-    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
-    MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
-    RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+use whimbrel_monitor::{
+    CommandError, Events, Handler,
+    types::{
+        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability,
+        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus,
+        NameInfo, ParameterChange, RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
+        WhimbrelInfo,
+    },
 };
-use whimbrel_monitor::{CommandError, Events, Handler};
 
 /// Bytes of memory that the machine pretends to have.
 pub(crate) const MEMORY: u64 = 1 << 30;

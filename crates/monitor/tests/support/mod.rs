@@ -1,14 +1,18 @@
 //! A server with a machine behind it, on a socket in a folder of its own, and a client that sends any bytes.
 
-use crate::machine::Machine;
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use whimbrel_monitor::{Client, Events, Server};
+
+use crate::machine::Machine;
 
 /// No step of a test takes longer, on the slowest machine, unless something is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,34 +1,23 @@
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{Arc, LazyLock},
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 use rustls::{
-    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::{Resumption, WebPkiServerVerifier, danger::HandshakeSignatureValid},
-    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
     version::TLS13,
 };
 
 use super::{
-    Authz, Certificate, Credentials, FileError, Side, TlsError, credentials::Shown, exporter::SecretSink,
+    Authz, Certificate, Credentials, FileError, Side, TlsError, algorithms::provider, credentials::Shown,
+    exporter::SecretSink,
 };
 use crate::Address;
 
 /// After how many bytes a side renews the keys that it sends with: 64 GiB, far below the about 360 GiB that AES-GCM may encrypt with
 /// one key in records of 16 KiB (RFC 8446, 5.5).
 const REKEY_AFTER: u64 = 64 << 30;
-
-/// Cipher suites in the order in which they are wanted. AES-128 before AES-256: it is enough, and takes a seventh less time.
-const SUITES: [CipherSuite; 3] = [
-    CipherSuite::TLS13_AES_128_GCM_SHA256,
-    CipherSuite::TLS13_AES_256_GCM_SHA384,
-    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-];
 
 /// How connections are encrypted: where the certificates are, and who is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,16 +228,4 @@ impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission").field("authz", &self.authz).finish_non_exhaustive()
     }
-}
-
-/// The algorithms of ring, and of its cipher suites those of TLS 1.3 in our order.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        let mut provider = rustls::crypto::ring::default_provider();
-        let rank = |suite: &rustls::SupportedCipherSuite| SUITES.iter().position(|one| *one == suite.suite());
-        provider.cipher_suites.retain(|suite| rank(suite).is_some());
-        provider.cipher_suites.sort_by_key(rank);
-        Arc::new(provider)
-    });
-    PROVIDER.clone()
 }

@@ -16,7 +16,7 @@ use rustls::{
 
 use super::{
     Certificate, FileError, Purpose, Side,
-    config::provider,
+    algorithms::provider,
     error,
     files::{self, Files, Stamp},
 };

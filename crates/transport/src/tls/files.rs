@@ -7,49 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{FileError, Purpose};
+use super::{FileError, Side};
 
 /// Most that is read of a file; a thousand CAs are about 1.5 MB.
 const MOST_BYTES: u64 = 8 << 20;
 /// Most pairs with a number in their names.
 const MOST_PAIRS: u32 = 16;
-
-/// Which side of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The one that dials: a TLS client.
-    Source,
-    /// The one that is dialled: a TLS server.
-    Destination,
-}
-
-impl Side {
-    /// Its name in messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-        }
-    }
-
-    /// What its certificate must be for.
-    #[must_use]
-    pub fn purpose(self) -> Purpose {
-        match self {
-            Self::Source => Purpose::Client,
-            Self::Destination => Purpose::Server,
-        }
-    }
-
-    /// What it is called in names of files, and by TLS.
-    pub(super) fn in_tls(self) -> &'static str {
-        match self {
-            Self::Source => "client",
-            Self::Destination => "server",
-        }
-    }
-}
 
 /// The files of one side.
 #[derive(Clone, Debug, PartialEq, Eq)]

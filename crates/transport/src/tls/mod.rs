@@ -4,6 +4,7 @@
 //! are ([`Credentials`]), who may come ([`Authz`]), moving records over a socket ([`stream`]), and the value that ties connections
 //! of a migration to each other ([`exporter`]).
 
+mod algorithms;
 mod authz;
 mod certificate;
 mod config;
@@ -13,6 +14,7 @@ mod exporter;
 mod files;
 mod handshake;
 mod session;
+mod side;
 mod stream;
 
 pub use self::{
@@ -21,7 +23,7 @@ pub use self::{
     config::Tls,
     credentials::Credentials,
     error::{FileError, TlsError},
-    files::Side,
+    side::Side,
 };
 pub(crate) use self::{
     config::{TlsDestination, TlsSource},

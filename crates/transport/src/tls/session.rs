@@ -256,7 +256,7 @@ fn encode<Data>(
                 return Ok(());
             }
             Err(EncodeError::InsufficientSize(short)) if short.required_size > room => {
-                room = short.required_size
+                room = short.required_size;
             }
             Err(error) => {
                 queued.truncate(before);

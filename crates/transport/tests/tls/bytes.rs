@@ -188,7 +188,8 @@ fn a_flipped_bit_anywhere_ends_the_connection() {
 fn records_that_are_repeated_left_out_or_exchanged_end_the_connection() {
     /// The record with this number, counted from the source's first, is past the handshake.
     const LATE: usize = 20;
-    let harms: [fn(usize, &[u8], &mut Vec<Vec<u8>>); 4] = [
+    type Harm = fn(usize, &[u8], &mut Vec<Vec<u8>>);
+    let harms: [Harm; 4] = [
         |_, record, out| out.push(record.to_vec()),
         |number, record, out| out.extend(vec![record.to_vec(); 1 + usize::from(number == LATE)]),
         |number, record, out| out.extend((number != LATE).then(|| record.to_vec())),
@@ -257,7 +258,7 @@ fn an_end_without_a_farewell_is_the_end_of_the_link() {
             scope.spawn(move || {
                 pass_on(from_too, to_too, |from, to| {
                     let _ = std::io::copy(from, to);
-                })
+                });
             });
             cut.wait();
             let _ = from.shutdown(std::net::Shutdown::Both);

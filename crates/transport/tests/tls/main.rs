@@ -1,5 +1,7 @@
 //! Encrypted connections over real sockets, with certificates that are right and that are not.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
+
 mod bytes;
 mod files;
 mod peers;

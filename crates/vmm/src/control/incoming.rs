@@ -15,10 +15,11 @@ use wire::{DeviceInfo, Hello};
 use super::{
     Control, announce,
     filling::Filling,
+    moves::Arrival,
     offer::{self, Offer},
     one_line, query, security, story,
 };
-use crate::{BuildError, Events, Incoming, Keep, Machine, MachineDescription, launcher::Launcher};
+use crate::{BuildError, Events, Incoming, Keep, Machine, launcher::Launcher};
 
 /// Why no machine is taken in.
 const ENDING: &str = "this process is ending";
@@ -39,16 +40,6 @@ impl Awaited {
         let keep = Keep::open(config)?;
         Ok(Self { vacant: Incoming::prepare(config, &keep, events)?, keep })
     }
-}
-
-/// A migration that may come, comes, or came.
-#[derive(Clone, Debug)]
-pub(super) struct Arrival {
-    pub(super) handle: Arc<destination::Handle>,
-    pub(super) address: SocketAddress,
-    /// The same, as it is written.
-    pub(super) listens_at: String,
-    pub(super) total_bytes: u64,
 }
 
 impl Control {
@@ -92,7 +83,7 @@ impl Control {
             keep: keep.clone(),
             filling: filling.clone(),
             ram: incoming.ram().clone(),
-            devices: devices(incoming.description()),
+            devices: offer::devices(incoming.description()),
             incoming: Some(incoming),
             machine: None,
         };
@@ -141,14 +132,6 @@ impl Control {
         }
         Ok(())
     }
-}
-
-/// The devices of a machine, as the handshake names them.
-pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
-    let info = |device: &crate::DeviceDescription| {
-        DeviceInfo::new(device.id.as_str(), device.kind.as_str(), device.oldest..=device.version)
-    };
-    description.devices.iter().map(info).collect()
 }
 
 /// The place for a machine, as the engine's destination sees it.

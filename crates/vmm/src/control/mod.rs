@@ -5,7 +5,7 @@
 //!
 //! * `handler`: the commands of the monitor; `keys` is what takes longer than a command.
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
-//!   of it to the other, and whether it is taken in.
+//!   of it to the other, and whether it is taken in. `moves` is what is known of either.
 //! * `filling`: has memory ready before the pages of a machine come.
 //! * `threads`: the threads of the process, for whoever pins them.
 //! * `query`: the engine's figures in the monitor's words; `wording` has what it advises.
@@ -17,6 +17,7 @@ mod filling;
 mod handler;
 mod incoming;
 mod keys;
+mod moves;
 mod offer;
 mod outgoing;
 mod query;
@@ -50,9 +51,8 @@ use crate::{Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher:
 pub use handler::Commands;
 pub use incoming::Awaited;
 
-use incoming::Arrival;
 use keys::HeldKeys;
-use outgoing::Departure;
+use moves::{Arrival, Departure};
 use reports::Reports;
 use settings::Settings;
 use story::Here;
@@ -265,8 +265,8 @@ impl Control {
         }
         let machine = self.machine()?;
         // It builds a good part of the machine anew, which is more than most threads may do.
-        let theirs = machine.clone();
-        let half_done = match self.launcher.run(move || theirs.reset()) {
+        let (theirs, launcher) = (machine.clone(), self.launcher.clone());
+        let half_done = match self.launcher.run(move || theirs.reset(&launcher)) {
             Ok(Ok(())) => None,
             Ok(Err(error)) if error.is_untouched() => {
                 let reason = one_line(&error);

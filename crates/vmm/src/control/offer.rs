@@ -1,8 +1,9 @@
 use config::Identity;
 use serde::{Deserialize, Serialize};
 use state::{Schema, Value, not_read};
+use wire::DeviceInfo;
 
-use crate::{Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
+use crate::{DeviceDescription, Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
 
 /// What a source says of its machine in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,14 @@ impl Schema for Offer {
     }
 }
 
+/// The devices of a machine, as the handshake names them.
+pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
+    let info = |device: &DeviceDescription| {
+        DeviceInfo::new(device.id.as_str(), device.kind.as_str(), device.oldest..=device.version)
+    };
+    description.devices.iter().map(info).collect()
+}
+
 /// Every reason why the machine is not taken in here. None: it is, and what is `permitted` to differ is told in the log.
 pub(super) fn refusals(
     incoming: &Incoming,
@@ -28,7 +37,7 @@ pub(super) fn refusals(
     launcher: &Launcher,
 ) -> Vec<String> {
     let differences = incoming.differences(&offer.machine);
-    let images = incoming.image_differences(&offer.machine, &offer.images, launcher);
+    let (changed, images) = incoming.look(&offer.machine, &offer.images, launcher);
     let images = images.into_iter().map(|difference| (Identity::Image, difference));
     let identity = differences.identity.into_iter().chain(images);
     let (permitted, refused): (Vec<_>, Vec<_>) =
@@ -37,7 +46,7 @@ pub(super) fn refusals(
         let (flag, alike) = (flag(identity), alike(identity));
         format!("{difference}: {alike}, or permit it with --may-differ {flag}")
     });
-    let reasons: Vec<_> = differences.unfit.into_iter().chain(refused).collect();
+    let reasons: Vec<_> = differences.unfit.into_iter().chain(changed).chain(refused).collect();
     if reasons.is_empty() {
         for (identity, difference) in permitted {
             let (flag, risk) = (flag(identity), risk(identity));

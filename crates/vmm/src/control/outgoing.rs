@@ -11,20 +11,13 @@ use state::DeviceState;
 use transport::{Address, Dialler, Trust};
 use wire::{DeviceInfo, SessionId};
 
-use super::{Control, offer::Offer, one_line, query, security, story};
-use crate::{Machine, machine::ImageClues, vcpu::Spent};
-
-/// A migration that leaves, or left.
-#[derive(Clone, Debug)]
-pub(super) struct Departure {
-    pub(super) handle: Arc<source::Handle>,
-    pub(super) session: String,
-    /// Where it goes.
-    pub(super) address: String,
-    /// When it began.
-    pub(super) began: SystemTime,
-    pub(super) total_bytes: u64,
-}
+use super::{
+    Control,
+    moves::Departure,
+    offer::{self, Offer},
+    one_line, query, security, story,
+};
+use crate::{Machine, vcpu::Spent};
 
 impl Control {
     /// What a switchover of this machine may cost, before there was one.
@@ -40,15 +33,13 @@ impl Control {
         if self.departure.lock().as_ref().is_some_and(under_way) {
             return Err(CommandError::generic("There's a migration process in progress"));
         }
-        let trust = self.trust()?;
-        security::check_to_leave(&trust)?;
-        // Without the other lock, as storage takes its time: whoever asks about migrations does not wait for it.
-        let (machine, images) = self.to_offer()?;
-        let mut departure = self.departure.lock();
+        let machine = self.machine()?;
         match self.state() {
             RunState::Running | RunState::Paused | RunState::Prelaunch => {}
             state => return Err(CommandError::generic(super::why_it_may_not_run(state))),
         }
+        let trust = self.trust()?;
+        security::check_to_leave(&trust)?;
         let total_bytes = machine.ram().bytes();
         let session = uuid::Uuid::new_v4();
         let (params, fixed_costs) = {
@@ -67,25 +58,26 @@ impl Control {
         let dialler = Dialler::new(address, trust);
         let mut target = source::Target::new(dialler, SessionId(*session.as_bytes()), offer);
         target.fixed_costs = fixed_costs;
-        let leaving = Arc::new(Leaving { control: self.clone(), machine, images });
+        let leaving = Arc::new(Leaving { control: self.clone(), machine });
         let observer = Arc::new(Watch { control: Arc::downgrade(self) });
+        // Without the lock of the departure: the machine describes itself, for which storage may take its time, and whoever asks
+        // about migrations does not wait for that.
         let handle = source::start_on(&self.threads(), leaving, params, target, observer)
             .map_err(|error| CommandError::generic(one_line(error.as_ref())))?;
-        *departure = Some(Departure {
-            handle: Arc::new(handle),
-            session: session.to_string(),
-            address: goes_to,
-            began,
-            total_bytes,
-        });
+        let session = session.to_string();
+        self.register(Departure { handle: Arc::new(handle), session, address: goes_to, began, total_bytes });
         Ok(())
     }
 
-    /// The machine, and by what its images are known.
-    pub(super) fn to_offer(&self) -> Result<(Arc<Machine>, ImageClues), CommandError> {
-        let machine = self.machine()?;
-        let images = machine.image_clues(&self.launcher);
-        Ok((machine, images))
+    /// From here on the migration is the one that commands are about. What they have changed since it began holds for it too.
+    fn register(&self, departing: Departure) {
+        let mut departure = self.departure.lock();
+        let params = self.settings.lock().params();
+        departing.handle.set_live(params.max_bandwidth, params.downtime_limit, params.switchover_bandwidth);
+        if self.ending.load(Ordering::SeqCst) {
+            departing.handle.cancel();
+        }
+        *departure = Some(departing);
     }
 
     /// People say who has the machine, where the destination cannot.
@@ -150,7 +142,6 @@ impl Control {
 pub(super) struct Leaving {
     pub(super) control: Arc<Control>,
     pub(super) machine: Arc<Machine>,
-    pub(super) images: ImageClues,
 }
 
 impl SourceMachine for Leaving {
@@ -170,11 +161,13 @@ impl SourceMachine for Leaving {
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {
-        super::incoming::devices(self.machine.description())
+        offer::devices(self.machine.description())
     }
 
     fn description(&self) -> Result<DeviceState, MachineError> {
-        let offer = Offer { machine: self.machine.description().clone(), images: self.images.clone() };
+        // As late as this: the guest may rewrite its disks before the other side looks at them.
+        let images = self.machine.image_clues(&self.control.launcher);
+        let offer = Offer { machine: self.machine.description().clone(), images };
         Ok(DeviceState::encode("machine", &offer)?)
     }
 
@@ -254,6 +247,8 @@ impl Observer for Watch {
         } else {
             control.stays();
         }
+        // A migration may end before it is registered.
+        drop(control.departing.lock());
         let departure = control.departure.lock().clone();
         if let Some(departure) = departure {
             let measured = departure.handle.snapshot().fixed_costs;
@@ -269,33 +264,68 @@ impl Observer for Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::FileExt as _, sync::mpsc::Receiver};
+
     use config::{Config, RawConfig};
+    use tempfile::NamedTempFile;
 
     use super::*;
-    use crate::testing::{guest, kvm_is_usable};
+    use crate::{
+        Ending, Events, MachineEvent,
+        testing::{guest, kvm_is_usable},
+    };
 
-    #[test]
-    fn a_machine_that_cannot_have_its_disks_back_is_paused_until_it_can() {
-        if !kvm_is_usable("a_machine_that_cannot_have_its_disks_back_is_paused_until_it_can") {
-            return;
-        }
-        let (kernel, image) = (guest(&[0xf4]), tempfile::NamedTempFile::new().unwrap());
-        image.as_file().set_len(1 << 20).unwrap();
+    struct Running {
+        control: Arc<Control>,
+        config: Config,
+        events: Events,
+        _kept: (NamedTempFile, Receiver<MachineEvent>, Receiver<Ending>),
+    }
+
+    /// A machine that runs, with one disk.
+    fn running(image: &NamedTempFile) -> Running {
+        let kernel = guest(&[0xf4]);
         let yaml = format!(
             "kernel: {}\nserial: none\ndisks:\n - path: {}",
             kernel.path().display(),
             image.path().display()
         );
         let config = Config::new(RawConfig::from_yaml(&yaml, "test").unwrap()).unwrap();
-        let (events, _heard) = crate::Events::channel();
-        let boot = || Machine::boot(&config, events.clone());
-        let machine = boot().unwrap();
-        let (control, _end) =
+        let (events, heard) = Events::channel();
+        let machine = Machine::boot(&config, events.clone()).unwrap();
+        let (control, end) =
             Control::new(config.clone(), machine.into(), events.clone(), monitor::Events::new()).unwrap();
         control.resume().unwrap();
+        Running { control, config, events, _kept: (kernel, heard, end) }
+    }
 
-        let (machine, images) = control.to_offer().unwrap();
-        let leaving = Leaving { control: control.clone(), machine, images };
+    #[test]
+    fn what_is_said_of_an_image_is_as_new_as_the_description_of_the_machine() {
+        if !kvm_is_usable("what_is_said_of_an_image_is_as_new_as_the_description_of_the_machine") {
+            return;
+        }
+        let image = NamedTempFile::new().unwrap();
+        image.as_file().write_all_at(&[1; 1 << 20], 0).unwrap();
+        let Running { control, _kept, .. } = running(&image);
+        let leaving = Leaving { control: control.clone(), machine: control.machine().unwrap() };
+        let said = || leaving.description().unwrap().decode::<Offer>().unwrap().images;
+        let before = said();
+        assert_eq!(said(), before);
+        image.as_file().write_all_at(&[2; 1 << 20], 0).unwrap();
+        assert_ne!(said(), before);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_have_its_disks_back_is_paused_until_it_can() {
+        if !kvm_is_usable("a_machine_that_cannot_have_its_disks_back_is_paused_until_it_can") {
+            return;
+        }
+        let image = NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let Running { control, config, events, _kept } = running(&image);
+        let boot = || Machine::boot(&config, events.clone());
+
+        let leaving = Leaving { control: control.clone(), machine: control.machine().unwrap() };
         assert!(leaving.stop().unwrap());
         leaving.release_disks().unwrap();
         let other = boot().unwrap();

@@ -164,7 +164,6 @@ pub(super) fn phases(snapshot: &source::Snapshot) -> Option<DowntimePhases> {
         waiting_ms: measured(downtime.waiting),
         last_pages_ms: measured(downtime.last_fetch + downtime.last_pass),
         save_ms: measured(downtime.save),
-        transfer_ms: None,
         load_ms: measured(downtime.load),
         hand_over_ms: measured(network),
         start_ms: measured(downtime.start),

@@ -15,7 +15,10 @@ use report::{
 use uuid::Uuid;
 use wire::SessionId;
 
-use super::{incoming::Arrival, outgoing::Departure, query, security};
+use super::{
+    moves::{Arrival, Departure},
+    query, security,
+};
 
 /// What this process knows of itself and its machine.
 #[derive(Clone, Debug)]

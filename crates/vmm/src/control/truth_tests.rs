@@ -29,8 +29,7 @@ fn machine(break_it: impl FnOnce(&mut Machine)) -> Option<(Arc<Control>, Receive
 
 /// The machine as the engine has it.
 fn leaving(control: &Arc<Control>) -> Leaving {
-    let (machine, images) = control.to_offer().unwrap();
-    Leaving { control: control.clone(), machine, images }
+    Leaving { control: control.clone(), machine: control.machine().unwrap() }
 }
 
 /// Asserts that the machine is in this state, and does accordingly.

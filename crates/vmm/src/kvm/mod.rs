@@ -18,8 +18,6 @@ pub(crate) use dirty_log::KvmDirtyLog;
 pub(crate) use ioctl::stats_fd;
 pub(crate) use slots::MemorySlots;
 
-use crate::arch::layout;
-
 /// Where KVM lives.
 const KVM_DEVICE: &str = "/dev/kvm";
 
@@ -80,13 +78,13 @@ pub(crate) struct Hypervisor {
 }
 
 impl Hypervisor {
-    /// Opens KVM and makes a VM.
-    pub(crate) fn open() -> Result<Self, KvmError> {
+    /// Opens KVM and makes a VM. KVM needs a page at `identity_map` and three at `tss` on Intel processors.
+    pub(crate) fn open(identity_map: u64, tss: usize) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|source| KvmError::Open { advice: advice(source), source })?;
         check(&kvm)?;
         let vm = kvm.create_vm().trying("create a virtual machine")?;
-        vm.set_identity_map_address(layout::IDENTITY_MAP).trying("place the identity map page")?;
-        vm.set_tss_address(layout::KVM_TSS).trying("place the task state segment")?;
+        vm.set_identity_map_address(identity_map).trying("place the identity map page")?;
+        vm.set_tss_address(tss).trying("place the task state segment")?;
         vm.create_irq_chip().trying("create the interrupt controllers")?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).trying("create the interval timer")?;

@@ -114,7 +114,7 @@ impl Board {
         threads: &VcpuThreads,
     ) -> Result<Self, BoardError> {
         check_host_memory(bytes)?;
-        let hypervisor = Hypervisor::open()?;
+        let hypervisor = Hypervisor::open(layout::IDENTITY_MAP, layout::KVM_TSS)?;
         let limit = hypervisor.kvm.get_max_vcpus();
         if usize::from(cpus) > limit {
             return Err(BoardError::TooManyCpus { cpus, limit });

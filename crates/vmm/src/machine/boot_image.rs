@@ -4,20 +4,38 @@
 //! machine is stopped, and would make the downtime several times as long. So the destination has the same files already, and
 //! shows it by their digests before a page moves. After the move the machine reboots as it did at the source.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
 use config::Config;
 use devices::GuestMemory;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::build::BuildError;
-use crate::arch::{BootFile, BootFiles, Entry, KernelError, layout, write_acpi_tables};
+use super::look::{Blind, Look, PATIENCE, Sight};
+use crate::{
+    arch::{BootFile, BootFiles, Entry, KernelError, layout, write_acpi_tables},
+    launcher::Launcher,
+};
 
 /// What a machine boots, now and after each reset.
 #[derive(Debug)]
 pub(crate) struct BootImage {
     files: Mutex<BootFiles>,
-    command_line: String,
+    /// What was in the files when they were opened.
+    description: BootDescription,
+    sight: Sight,
+    /// Which of the files is being looked at, or was last.
+    looks_at: AtomicUsize,
 }
+
+/// A look at it that goes on.
+pub(super) type Verifying = Result<Look<Result<(), KernelError>>, Blind>;
 
 /// What a machine boots, as both sides of a migration compare it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,22 +65,53 @@ impl BootImage {
         let Some(boot) = config.boot() else { return Ok(None) };
         let initrd = boot.initrd().map(config::FilePath::as_path);
         let files = BootFiles::open(boot.kernel().as_path(), initrd)?;
-        Ok(Some(Self { files: Mutex::new(files), command_line: boot.cmdline().as_str().to_owned() }))
+        let description = BootDescription {
+            kernel: FileDescription::from(&files.kernel),
+            initrd: files.initrd.as_ref().map(FileDescription::from),
+            command_line: boot.cmdline().as_str().to_owned(),
+        };
+        Ok(Some(Self {
+            files: Mutex::new(files),
+            description,
+            sight: Sight::default(),
+            looks_at: AtomicUsize::new(0),
+        }))
     }
 
     /// For the other side of a migration.
     pub(super) fn describe(&self) -> BootDescription {
-        let files = self.files.lock();
-        BootDescription {
-            kernel: FileDescription::from(&files.kernel),
-            initrd: files.initrd.as_ref().map(FileDescription::from),
-            command_line: self.command_line.clone(),
-        }
+        self.description.clone()
     }
 
-    /// Whether it can be loaded, and is what it was. The machine is not touched.
-    pub(super) fn verify(&self) -> Result<(), KernelError> {
-        self.files.lock().verify()
+    /// Whether it can be loaded, and is what it was. The machine is not touched. Takes five seconds at most.
+    pub(super) fn verify(self: &Arc<Self>, launcher: &Launcher) -> Result<(), KernelError> {
+        self.seen(self.begin(launcher), Instant::now() + PATIENCE)
+    }
+
+    /// Begins to find that out.
+    pub(super) fn begin(self: &Arc<Self>, launcher: &Launcher) -> Verifying {
+        let own = self.clone();
+        self.sight.look(launcher, "boot", move || own.look())
+    }
+
+    /// Waits until that is found out, but no longer than until `deadline`.
+    pub(super) fn seen(&self, look: Verifying, deadline: Instant) -> Result<(), KernelError> {
+        let seen = look.and_then(|look| look.until(deadline));
+        seen.unwrap_or_else(|blind| Err(self.unseen(blind)))
+    }
+
+    fn look(&self) -> Result<(), KernelError> {
+        let files = self.files.lock();
+        files.all().enumerate().try_for_each(|(index, file)| {
+            self.looks_at.store(index, Ordering::SeqCst);
+            file.verify()
+        })
+    }
+
+    fn unseen(&self, blind: Blind) -> KernelError {
+        let initrd = self.description.initrd.as_ref().filter(|_| self.looks_at.load(Ordering::SeqCst) > 0);
+        let (what, file) = initrd.map_or(("kernel", &self.description.kernel), |initrd| ("initrd", initrd));
+        KernelError::Unseen { what, path: file.path.clone().into(), why: blind.why() }
     }
 
     /// Puts kernel, initrd, command line and ACPI tables into memory that is all zero.
@@ -71,10 +120,10 @@ impl BootImage {
         memory: &GuestMemory,
         cpus: u8,
         virtio_slots: usize,
-    ) -> Result<Entry, BuildError> {
-        let command_line = with_virtio_devices(&self.command_line, virtio_slots);
+    ) -> Result<Entry, KernelError> {
+        let command_line = with_virtio_devices(&self.description.command_line, virtio_slots);
         let entry = self.files.lock().load(memory, &command_line)?;
-        write_acpi_tables(memory, cpus, virtio_slots).map_err(BuildError::Acpi)?;
+        write_acpi_tables(memory, cpus, virtio_slots).map_err(KernelError::BootData)?;
         Ok(entry)
     }
 }
@@ -175,6 +224,25 @@ mod tests {
         assert_eq!(with_virtio_devices("", 1), "virtio_mmio.device=512@0xfeb00000:5");
         let own = "virtio_mmio.device=4K@0x1000:7";
         assert_eq!(with_virtio_devices(own, 2), own);
+    }
+
+    #[test]
+    fn a_kernel_whose_storage_hangs_is_an_error_that_names_it_and_has_one_thread() {
+        let kernel = crate::testing::guest(&[0xf4]);
+        let yaml = format!("kernel: {}", kernel.path().display());
+        let config = Config::new(config::RawConfig::from_yaml(&yaml, "test").unwrap()).unwrap();
+        let image = Arc::new(BootImage::open(&config).unwrap().unwrap());
+        let launcher = Launcher::start().unwrap();
+        image.verify(&launcher).unwrap();
+        // Whoever looks waits for this.
+        let hangs = image.files.lock();
+        for why in ["does not answer in time", "has not answered since"] {
+            let error = image.verify(&launcher).unwrap_err().to_string();
+            let path = kernel.path().display().to_string();
+            assert!(error.contains(why) && error.contains(&path), "{error}");
+        }
+        assert_eq!(image.describe().kernel.bytes, kernel.as_file().metadata().unwrap().len());
+        drop(hangs);
     }
 
     fn boots(kernel: &str, initrd: Option<&str>, command_line: &str) -> BootDescription {

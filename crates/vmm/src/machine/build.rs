@@ -5,7 +5,6 @@ use std::{
 
 use config::Config;
 use parking_lot::Mutex;
-use vm_memory::GuestMemoryError;
 
 use super::{
     Machine,
@@ -49,9 +48,6 @@ pub enum BuildError {
     /// The kernel, the initrd or the command line.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The ACPI tables do not fit: only with less memory than the smallest machine has.
-    #[error("Cannot write the ACPI tables into guest memory")]
-    Acpi(#[source] GuestMemoryError),
     /// The threads for I/O could not be started.
     #[error("Cannot start the I/O threads")]
     Threads(#[source] io::Error),
@@ -69,7 +65,7 @@ impl Machine {
         resources.disks.iter().try_for_each(|disk| disk.lock.lock())?;
         let board = board(config, &events, &VcpuThreads::default())?;
         let description = MachineDescription::of(config, &board, &resources, extras(config), Some(&boot));
-        let images = Images::of(&resources);
+        let images = Images::of(&resources, &[]);
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),

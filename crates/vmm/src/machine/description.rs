@@ -20,8 +20,8 @@ use uuid::Uuid;
 use super::{
     board::Board,
     boot_image::{self, BootDescription, BootImage},
+    ids,
     resources::{HostResources, OpenDisk, OpenNet},
-    save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     workshop::Extras,
 };
 use crate::{
@@ -152,7 +152,8 @@ impl MachineDescription {
         unfit.extend(disks().flat_map(|(index, (theirs, ours))| disk_reasons(index, theirs, ours)));
         // Which may only be read, and which may be written, offer other features: that was said.
         let otherwise = |id: &str| {
-            disks().any(|(index, (theirs, ours))| theirs.read_only != ours.read_only && id == disk_id(index))
+            disks()
+                .any(|(index, (theirs, ours))| theirs.read_only != ours.read_only && id == ids::disk(index))
         };
         unfit.extend(self.devices.iter().filter(|ours| !otherwise(&ours.id)).filter_map(|ours| {
             let theirs = offered.devices.iter().find(|theirs| theirs.id == ours.id)?;
@@ -213,33 +214,28 @@ fn short(name: &str) -> String {
     name.chars().take(63).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Id of disk number `index`.
-fn disk_id(index: usize) -> String {
-    format!("disk{index}")
-}
-
 /// All devices of such a machine, in the order of their states.
 fn devices(cpus: u8, resources: &HostResources, extras: Extras) -> Vec<DeviceDescription> {
-    let mut devices: Vec<_> = (0..cpus).map(|vcpu| device::<VcpuV1>(&vcpu_id(vcpu))).collect();
+    let mut devices: Vec<_> = (0..cpus).map(|vcpu| device::<VcpuV1>(&ids::vcpu(vcpu))).collect();
     devices.extend([
-        device::<IrqchipV1>(IRQCHIP),
-        device::<PitV1>(PIT),
-        device::<ClockV1>(CLOCK),
-        device::<RequestsV1>(REQUESTS),
-        device::<SerialV1>("serial0"),
-        device::<RtcV1>("rtc0"),
-        device::<I8042V1>("i8042"),
-        device::<PowerV1>("power0"),
+        device::<IrqchipV1>(ids::IRQCHIP),
+        device::<PitV1>(ids::PIT),
+        device::<ClockV1>(ids::CLOCK),
+        device::<RequestsV1>(ids::REQUESTS),
+        device::<SerialV1>(ids::SERIAL),
+        device::<RtcV1>(ids::RTC),
+        device::<I8042V1>(ids::I8042),
+        device::<PowerV1>(ids::POWER),
     ]);
     let disk = |open: &OpenDisk| Blk::features_of(open.disk.is_read_only());
     let disks = resources.disks.iter().enumerate();
-    devices.extend(disks.map(|(index, open)| virtio::<Blk>(&disk_id(index), disk(open))));
+    devices.extend(disks.map(|(index, open)| virtio::<Blk>(&ids::disk(index), disk(open))));
     let nets = resources.nets.iter().enumerate();
     let net = |open: &OpenNet| Net::features_on(&open.tap);
-    devices.extend(nets.map(|(index, open)| virtio::<Net>(&format!("net{index}"), net(open))));
-    devices.extend(extras.rng.then(|| virtio::<Rng>("rng0", Rng::FEATURES)));
-    devices.extend(extras.balloon.then(|| virtio::<Balloon>("balloon0", Balloon::FEATURES)));
-    devices.extend(extras.keyboard.then(|| virtio::<Keyboard>("keyboard0", Keyboard::FEATURES)));
+    devices.extend(nets.map(|(index, open)| virtio::<Net>(&ids::net(index), net(open))));
+    devices.extend(extras.rng.then(|| virtio::<Rng>(ids::RNG, Rng::FEATURES)));
+    devices.extend(extras.balloon.then(|| virtio::<Balloon>(ids::BALLOON, Balloon::FEATURES)));
+    devices.extend(extras.keyboard.then(|| virtio::<Keyboard>(ids::KEYBOARD, Keyboard::FEATURES)));
     devices
 }
 
@@ -267,17 +263,17 @@ fn virtio<D: VirtioDevice>(id: &str, features: u64) -> DeviceDescription {
 
 /// Why a disk cannot go on as this one: what [`Blk::restore`] would refuse.
 fn disk_reasons(index: usize, theirs: &DiskDescription, ours: &DiskDescription) -> Vec<String> {
-    let mut reasons = Vec::new();
+    let (mut reasons, id) = (Vec::new(), ids::disk(index));
     if theirs.serial != ours.serial {
         reasons.push(format!(
-            "The serial of disk 'disk{index}' is '{}' on the source and '{}' here: give both sides the same serial",
+            "The serial of disk '{id}' is '{}' on the source and '{}' here: give both sides the same serial",
             short(&theirs.serial),
             ours.serial
         ));
     }
     if theirs.capacity_sectors != ours.capacity_sectors {
         reasons.push(format!(
-            "Disk 'disk{index}' has {} sectors on the source and {} here: give both sides the same image, with the size \
+            "Disk '{id}' has {} sectors on the source and {} here: give both sides the same image, with the size \
              that the guest knows",
             theirs.capacity_sectors, ours.capacity_sectors
         ));
@@ -285,12 +281,12 @@ fn disk_reasons(index: usize, theirs: &DiskDescription, ours: &DiskDescription) 
     if theirs.read_only != ours.read_only {
         let which = if theirs.read_only { "on the source" } else { "here" };
         reasons.push(format!(
-            "Disk 'disk{index}' is read-only {which} and not on the other side: give both sides the same option"
+            "Disk '{id}' is read-only {which} and not on the other side: give both sides the same option"
         ));
     }
     if !takes_blocks_of(ours.block_bytes, theirs.block_bytes) {
         reasons.push(format!(
-            "The guest uses blocks of {} bytes on disk 'disk{index}', the image here needs {}: leave the direct option out",
+            "The guest uses blocks of {} bytes on disk '{id}', the image here needs {}: leave the direct option out",
             theirs.block_bytes, ours.block_bytes
         ));
     }

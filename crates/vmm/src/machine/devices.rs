@@ -18,7 +18,8 @@ use devices::{
 use parking_lot::Mutex;
 use state::{DeviceState, StateError};
 
-use crate::{disk_lock::DiskLock, events::Events, io_loop::IoThread, seccomp::Role};
+use super::ids;
+use crate::{disk_lock::DiskLocks, events::Events, io_loop::IoThread, seccomp::Role};
 
 /// All devices of a machine. The order of ids, slots and interrupt lines follows from the configuration alone, so that
 /// both sides of a migration agree.
@@ -34,7 +35,7 @@ pub(crate) struct Devices {
     pub(super) balloon: Option<VirtioMmio<Balloon>>,
     pub(super) keyboard: Option<VirtioMmio<Keyboard>>,
     /// The locks of the disks' images.
-    pub(super) locks: Vec<Arc<DiskLock>>,
+    pub(super) locks: DiskLocks,
     /// How many virtio slots are in use, from the first on.
     pub(super) virtio_slots: usize,
 }
@@ -61,8 +62,7 @@ impl Devices {
         common.extend(self.keyboard.iter().map(|keyboard| Box::new(keyboard.clone()) as _));
         let disks = self.disks.iter().enumerate();
         let disks = disks.map(|(index, disk)| {
-            let name = format!("disk{index}");
-            IoThread::spawn(&name, Role::Disk, vec![Box::new(disk.clone())], events.clone())
+            IoThread::spawn(&ids::disk(index), Role::Disk, vec![Box::new(disk.clone())], events.clone())
         });
         std::iter::once(IoThread::spawn("io", Role::Io, common, events.clone())).chain(disks).collect()
     }
@@ -70,26 +70,26 @@ impl Devices {
     /// All devices with their ids.
     fn all(&self) -> Vec<(String, Box<dyn Lifecycle + '_>)> {
         let mut all: Vec<(String, Box<dyn Lifecycle + '_>)> = vec![
-            ("serial0".into(), Box::new(Locked(self.serial.clone()))),
-            ("rtc0".into(), Box::new(Locked(self.rtc.clone()))),
-            ("i8042".into(), Box::new(Locked(self.i8042.clone()))),
-            ("power0".into(), Box::new(Locked(self.power.clone()))),
+            (ids::SERIAL.into(), Box::new(Locked(self.serial.clone()))),
+            (ids::RTC.into(), Box::new(Locked(self.rtc.clone()))),
+            (ids::I8042.into(), Box::new(Locked(self.i8042.clone()))),
+            (ids::POWER.into(), Box::new(Locked(self.power.clone()))),
         ];
-        all.extend(numbered("disk", &self.disks));
-        all.extend(numbered("net", &self.nets));
-        all.extend(numbered("rng", &self.rng));
-        all.extend(numbered("balloon", &self.balloon));
-        all.extend(numbered("keyboard", &self.keyboard));
+        all.extend(numbered(ids::disk, &self.disks));
+        all.extend(numbered(ids::net, &self.nets));
+        all.extend(numbered(|_| ids::RNG.into(), &self.rng));
+        all.extend(numbered(|_| ids::BALLOON.into(), &self.balloon));
+        all.extend(numbered(|_| ids::KEYBOARD.into(), &self.keyboard));
         all
     }
 }
 
 fn numbered<'a, D: VirtioDevice>(
-    name: &'a str,
+    id: impl Fn(usize) -> String + 'a,
     devices: impl IntoIterator<Item = &'a VirtioMmio<D>>,
 ) -> impl Iterator<Item = (String, Box<dyn Lifecycle + 'a>)> {
     let devices = devices.into_iter().enumerate();
-    devices.map(move |(index, device)| (format!("{name}{index}"), Box::new(device.clone()) as _))
+    devices.map(move |(index, device)| (id(index), Box::new(device.clone()) as _))
 }
 
 /// A device that is not a handle by itself, shared between the bus, its thread and the machine.

@@ -7,30 +7,26 @@
 //! * Where it is not seen, locks may not reach from host to host, or it is another image. On one host locks of files do
 //!   reach. Else [samples](devices::blk::is_another_image) of the contents decide.
 //!
-//! Looking waits for the storage, and storage can be gone. So each image is looked at by a thread of its own, for which
-//! nobody waits longer than a few seconds; a thread that hangs is not joined by a second one.
+//! Looking waits for the storage, and storage can be gone. So each image is a [`Sight`], which stays the same from attempt to
+//! attempt.
 
 use std::{
     fs, io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use devices::blk::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};
 use serde::{Deserialize, Serialize};
 
-use super::resources::{HostResources, OpenDisk};
-use crate::{disk_lock::DiskLock, launcher::Launcher, seccomp::Role};
+use super::{
+    look::{Blind, Look, PATIENCE, Sight},
+    resources::{HostResources, OpenDisk},
+};
+use crate::{disk_lock::DiskLock, launcher::Launcher};
 
 /// How long either side reads an image: storage that is slow shows fewer blocks.
 const READING: Duration = Duration::from_secs(1);
-/// How long either side waits for storage that does not answer at all. The source waits for the destination's answer for
-/// twice as long.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a source tells of the images of its machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +47,7 @@ pub(crate) struct ImageClue {
 }
 
 /// The images of a machine's disks, in their order. Looking at them disturbs nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Images {
     host: Option<String>,
     images: Vec<Image>,
@@ -64,12 +60,15 @@ struct Image {
     read_only: bool,
     /// A file, not a device: its locks are its own, whatever path leads to it.
     is_file: bool,
-    busy: Arc<AtomicBool>,
+    sight: Sight,
 }
+
+/// A look at an image that goes on.
+pub(super) type Comparing = Result<Look<Found>, Blind>;
 
 /// What this side finds out about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     Same,
     AnotherFile,
     OtherContents,
@@ -78,79 +77,79 @@ enum Found {
 }
 
 impl Images {
-    pub(crate) fn of(resources: &HostResources) -> Self {
-        let image = |open: &OpenDisk| Image {
+    /// Those that were opened; `sights` are the same for each disk whenever its image is opened.
+    pub(crate) fn of(resources: &HostResources, sights: &[Sight]) -> Self {
+        let sights = sights.iter().cloned().chain(std::iter::repeat_with(Sight::default));
+        let image = |(open, sight): (&OpenDisk, Sight)| Image {
             lock: open.lock.clone(),
             reader: open.disk.reader(),
             read_only: open.disk.is_read_only(),
             is_file: open.disk.file().metadata().is_ok_and(|metadata| metadata.is_file()),
-            busy: Arc::default(),
+            sight,
         };
         let host = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
         Self {
             host: host.map(|host| host.trim().to_owned()),
-            images: resources.disks.iter().map(image).collect(),
+            images: resources.disks.iter().zip(sights).map(image).collect(),
         }
     }
 
     /// What a destination needs to know of them. Takes five seconds at most.
     pub(crate) fn clues(&self, launcher: &Launcher) -> ImageClues {
-        let samples = self.ask(launcher, |_| |image: &Image| image.reader.samples(READING));
-        let clue = |(image, samples): (&Image, Option<io::Result<_>>)| {
+        let looks = self.ask(launcher, |_| |image: &Image| image.reader.samples(READING));
+        let deadline = Instant::now() + PATIENCE;
+        let samples = looks.into_iter().map(|look| look?.until(deadline));
+        let clue = |(image, samples): (&Image, Result<io::Result<_>, Blind>)| {
+            let path = image.lock.path().display();
             let samples = match samples {
-                Some(Ok(samples)) => Some(samples),
-                Some(Err(error)) => {
-                    tracing::warn!(image = %image.lock.path().display(), %error, "a disk image cannot be read");
+                Ok(Ok(samples)) => Some(samples),
+                Ok(Err(error)) => {
+                    tracing::warn!(image = %path, %error, "a disk image cannot be read");
                     None
                 }
-                None => None,
+                Err(blind) => {
+                    tracing::warn!(image = %path, "a disk image cannot be read: {}", blind.why());
+                    None
+                }
             };
             ImageClue { mark: image.lock.mark(), samples }
         };
         ImageClues { host: self.host.clone(), images: self.images.iter().zip(samples).map(clue).collect() }
     }
 
-    /// For each image here: why it seems not to be the source's, as the end of a sentence about it. Takes five seconds at
-    /// most.
-    pub(crate) fn differences(&self, launcher: &Launcher, clues: &ImageClues) -> Vec<Option<String>> {
+    /// Begins to look whether they are the source's.
+    pub(super) fn begin(&self, launcher: &Launcher, clues: &ImageClues) -> Vec<Comparing> {
         let same_host = self.host.is_some() && self.host == clues.host;
-        let found = self.ask(launcher, |index| {
+        self.ask(launcher, |index| {
             let clue = clues.images.get(index).cloned();
             move |image: &Image| clue.map_or(Found::NotTold, |clue| image.compare(&clue, same_host))
-        });
-        found.into_iter().map(why).collect()
+        })
     }
 
-    /// Has each image looked at on a thread of its own. `None` where it did not answer in time.
-    fn ask<T, Q>(&self, launcher: &Launcher, question: impl Fn(usize) -> Q) -> Vec<Option<T>>
+    /// Has each image looked at on a thread of its own.
+    fn ask<T, Q>(&self, launcher: &Launcher, question: impl Fn(usize) -> Q) -> Vec<Result<Look<T>, Blind>>
     where
         T: Send + 'static,
         Q: FnOnce(&Image) -> T + Send + 'static,
     {
-        let deadline = Instant::now() + PATIENCE;
         let ask = |(index, image): (usize, &Image)| {
-            let busy = Busy::begin(&image.busy)?;
-            let (answer, answers) = mpsc::channel();
-            let (image, question) = (image.clone(), question(index));
-            let look = move || {
-                let found = question(&image);
-                drop(busy);
-                // Nobody waits for it any more only when it took too long.
-                let _ = answer.send(found);
-            };
-            launcher.spawn(Role::Image, &format!("image{index}"), look).ok()?;
-            Some(answers)
+            let (own, question) = (image.clone(), question(index));
+            image.sight.look(launcher, &format!("image{index}"), move || question(&own))
         };
-        let asked: Vec<_> = self.images.iter().enumerate().map(ask).collect();
-        let wait = |answers: Option<mpsc::Receiver<T>>| {
-            answers?.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
-        };
-        asked.into_iter().map(wait).collect()
+        self.images.iter().enumerate().map(ask).collect()
     }
+}
+
+/// For each image: why it seems not to be the source's, as the end of a sentence about it; what is not seen by `deadline` is
+/// said so.
+pub(super) fn differences(looks: Vec<Comparing>, deadline: Instant) -> Vec<Option<String>> {
+    looks.into_iter().map(|look| why(look.and_then(|look| look.until(deadline)))).collect()
 }
 
 impl Image {
     fn compare(&self, clue: &ImageClue, same_host: bool) -> Found {
+        // For when this side gets the image; if it cannot be set now, it is then.
+        let _ = self.lock.set_mark();
         match clue.mark.map(|mark| self.lock.shows(mark)) {
             Some(Ok(true)) => return Found::Same,
             // A copy of what nobody writes is as good.
@@ -174,35 +173,18 @@ impl Image {
     }
 }
 
-fn why(found: Option<Found>) -> Option<String> {
+fn why(found: Result<Found, Blind>) -> Option<String> {
     let why = match found {
-        Some(Found::Same) => return None,
-        Some(Found::AnotherFile) => {
-            "is another file than the one that the source has locked on this same host"
-        }
-        Some(Found::OtherContents) => {
+        Ok(Found::Same) => return None,
+        Ok(Found::AnotherFile) => "is another file than the one that the source has locked on this same host",
+        Ok(Found::OtherContents) => {
             "has other contents than the source's (if its guest is just rewriting all of it, try again)"
         }
-        Some(Found::NotTold) => "cannot be compared, as the source could not read its own in time",
-        Some(Found::Unreadable) => "cannot be compared, as it cannot be read here",
-        None => "cannot be compared, as it does not answer in time here",
+        Ok(Found::NotTold) => "cannot be compared, as the source could not read its own in time",
+        Ok(Found::Unreadable) => "cannot be compared, as it cannot be read here",
+        Err(blind) => return Some(format!("cannot be compared, as {} here", blind.why())),
     };
     Some(why.into())
-}
-
-/// An image is being looked at.
-struct Busy(Arc<AtomicBool>);
-
-impl Busy {
-    fn begin(busy: &Arc<AtomicBool>) -> Option<Self> {
-        (!busy.swap(true, Ordering::SeqCst)).then(|| Self(busy.clone()))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
 }
 
 #[cfg(test)]
@@ -226,17 +208,17 @@ mod tests {
     fn disk(file: &NamedTempFile, read_only: bool, host: &str) -> Images {
         let disk = Disk::open(file.path(), DiskOptions { read_only, direct: false }).unwrap();
         let lock = Arc::new(DiskLock::new(disk.file(), file.path().to_owned(), read_only).unwrap());
-        let (reader, busy) = (disk.reader(), Arc::default());
+        let (reader, sight) = (disk.reader(), Sight::default());
         Images {
             host: Some(host.into()),
-            images: vec![Image { lock, reader, read_only, is_file: true, busy }],
+            images: vec![Image { lock, reader, read_only, is_file: true, sight }],
         }
     }
 
     /// What a destination says to clues of a source.
     fn said(destination: &Images, clues: &ImageClues) -> String {
         let launcher = Launcher::start().unwrap();
-        let said = destination.differences(&launcher, clues);
+        let said = differences(destination.begin(&launcher, clues), Instant::now() + PATIENCE);
         assert_eq!(said.len(), 1);
         said[0].clone().unwrap_or_default()
     }
@@ -296,13 +278,21 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_hangs_is_not_joined_by_another() {
+    fn storage_that_hangs_is_said_to_in_every_attempt_and_gets_one_thread() {
         let image = file(1);
-        let (source, destination) = (disk(&image, false, "one"), disk(&image, false, "two"));
+        let source = disk(&image, false, "one");
         let clues = clues(&source);
-        let hangs = Busy::begin(&destination.images[0].busy).unwrap();
-        assert!(said(&destination, &clues).contains("does not answer in time here"));
-        drop(hangs);
-        assert_eq!(said(&destination, &clues), "");
+        let (launcher, sight) = (Launcher::start().unwrap(), Sight::default());
+        let (go, goes) = std::sync::mpsc::channel::<()>();
+        let hangs = sight.look(&launcher, "hangs", move || goes.recv()).unwrap();
+        for _ in 0..2 {
+            // Each attempt opens the image anew.
+            let mut destination = disk(&image, false, "two");
+            destination.images[0].sight = sight.clone();
+            assert!(said(&destination, &clues).contains("has not answered since it was looked at before"));
+        }
+        drop(go);
+        let _ = hangs.until(Instant::now() + PATIENCE);
+        assert_eq!(said(&disk(&image, false, "two"), &clues), "");
     }
 }

@@ -8,7 +8,9 @@ mod boot_image;
 mod build;
 mod description;
 mod devices;
+mod ids;
 mod image;
+mod look;
 mod plug;
 mod reset;
 mod resources;
@@ -163,16 +165,12 @@ impl Machine {
     /// # Errors
     /// An image is in use elsewhere. None is locked then.
     pub fn lock_disks(&self) -> Result<(), DiskLockError> {
-        let result = self.devices.locks.iter().try_for_each(|lock| lock.lock());
-        if result.is_err() {
-            self.unlock_disks();
-        }
-        result
+        self.devices.locks.lock()
     }
 
     /// Gives the locks of all disks up, for another machine to take them. This one must not run until it has them again.
     pub fn unlock_disks(&self) {
-        self.devices.locks.iter().for_each(|lock| lock.unlock());
+        self.devices.locks.unlock();
     }
 }
 

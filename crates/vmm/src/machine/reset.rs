@@ -1,10 +1,11 @@
 use devices::balloon::Discard;
 use vm_memory::GuestAddress;
 
-use super::{Machine, board::VcpuError, build::BuildError, restore::restore_vcpus};
+use super::{Machine, board::VcpuError, restore::restore_vcpus};
 use crate::{
     arch::{KernelError, Time},
     kvm::KvmError,
+    launcher::Launcher,
 };
 
 /// Why a machine could not be reset.
@@ -24,7 +25,7 @@ pub enum ResetError {
     Vcpu(#[from] VcpuError),
     /// The kernel could not be loaded again.
     #[error(transparent)]
-    Boot(#[from] BuildError),
+    Boot(#[from] KernelError),
 }
 
 impl ResetError {
@@ -41,9 +42,9 @@ impl Machine {
     ///
     /// # Errors
     /// See [`ResetError`], and [`ResetError::is_untouched`] for what has become of the machine.
-    pub fn reset(&self) -> Result<(), ResetError> {
+    pub(crate) fn reset(&self, launcher: &Launcher) -> Result<(), ResetError> {
         // What can be found out beforehand is: from the next step on there is no way back.
-        self.boot.verify().map_err(ResetError::Image)?;
+        self.boot.verify(launcher).map_err(ResetError::Image)?;
         let _transition = self.transition.lock();
         let ran = self.is_running();
         if let Err(error) = self.stop() {

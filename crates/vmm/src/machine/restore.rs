@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use config::Config;
 use devices::virtio::VirtioMmio;
@@ -12,9 +12,10 @@ use super::{
     boot_image::{self, BootImage},
     build::{self, BuildError},
     description::{Differences, MachineDescription},
-    image::{ImageClues, Images},
+    ids,
+    image::{self, ImageClues, Images},
+    look::{PATIENCE, Sight},
     resources::HostResources,
-    save::{CLOCK, IRQCHIP, PIT, REQUESTS, vcpu_id},
     states::{States, StatesError},
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
@@ -45,6 +46,8 @@ pub struct Incoming {
 pub struct Keep {
     boot: Option<Arc<BootImage>>,
     threads: VcpuThreads,
+    /// Of the disks: a look that hangs may outlast an attempt.
+    sights: Vec<Sight>,
 }
 
 impl Keep {
@@ -53,7 +56,9 @@ impl Keep {
     /// # Errors
     /// A file cannot be read.
     pub fn open(config: &Config) -> Result<Self, BuildError> {
-        Ok(Self { boot: BootImage::open(config)?.map(Arc::new), threads: VcpuThreads::default() })
+        let boot = BootImage::open(config)?.map(Arc::new);
+        let sights = config.disks().iter().map(|_| Sight::default()).collect();
+        Ok(Self { boot, threads: VcpuThreads::default(), sights })
     }
 
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.
@@ -97,35 +102,45 @@ impl Incoming {
         let board = build::board(config, &events, &keep.threads)?;
         let extras = build::extras(config);
         let description = MachineDescription::of(config, &board, &resources, extras, keep.boot.as_deref());
-        let images = Images::of(&resources);
+        let images = Images::of(&resources, &keep.sights);
         Ok(Self { board, resources, extras, keep: keep.clone(), description, images, events })
     }
 
     /// How the machine described by `offered` differs from the one that is awaited here.
     #[must_use]
     pub fn differences(&self, offered: &MachineDescription) -> Differences {
-        let mut differences = self.description.differences(offered, self.can_scale_tsc());
-        // A file may have been overwritten while this side waited.
-        let unfit = self.keep.boot.as_ref().and_then(|boot| boot.verify().err());
-        differences.unfit.extend(unfit.map(|error| engine::chain(&error)));
-        differences
+        self.description.differences(offered, self.can_scale_tsc())
     }
 
-    /// How the images of the machine described by `offered` differ from those here, as far as that is not among
-    /// [`Self::differences`]. Takes five seconds at most, where the storage does not answer.
-    pub(crate) fn image_differences(
+    /// Looks at the files and images of this side: whether what a reboot would start is what it was, and how the images of the
+    /// machine described by `offered` differ from those here, as far as that is not among [`Self::differences`]. Takes five
+    /// seconds at most, where storage does not answer.
+    pub(crate) fn look(
         &self,
         offered: &MachineDescription,
         clues: &ImageClues,
         launcher: &Launcher,
-    ) -> Vec<String> {
-        let found = self.images.differences(launcher, clues).into_iter().enumerate();
+    ) -> (Option<String>, Vec<String>) {
+        let (boot, images, own, clues) =
+            (self.keep.boot.clone(), self.images.clone(), launcher.clone(), clues.clone());
+        // All at once: the source waits for each turn that a thread has to wait for on a busy host.
+        let begun =
+            launcher.run(move || (boot.map(|boot| (boot.begin(&own), boot)), images.begin(&own, &clues)));
+        let (verifying, comparing) = match begun {
+            Ok(looks) => looks,
+            Err(defect) => return (Some(defect.to_string()), Vec::new()),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        // A file may have been overwritten while this side waited.
+        let changed = verifying.and_then(|(look, boot)| boot.seen(look, deadline).err());
+        let found = image::differences(comparing, deadline).into_iter().enumerate();
         let disks = found.zip(offered.disks.iter().zip(&self.description.disks));
         // An image of another size is another one, and that was said.
         let disks = disks.filter(|(_, (theirs, ours))| theirs.capacity_sectors == ours.capacity_sectors);
-        disks
-            .filter_map(|((index, why), _)| Some(format!("The image of disk 'disk{index}' {}", why?)))
-            .collect()
+        let other = disks.filter_map(|((index, why), _)| {
+            Some(format!("The image of disk '{}' {}", ids::disk(index), why?))
+        });
+        (changed.map(|error| engine::chain(&error)), other.collect())
     }
 
     /// What this machine would be if it booted here.
@@ -161,7 +176,7 @@ impl Incoming {
         let mut states = States::new(states)?;
         self.become_like(source)?;
         let tsc = self.restore_chips(&mut states)?;
-        let requests: RequestsV1 = states.decode(REQUESTS)?;
+        let requests: RequestsV1 = states.decode(ids::REQUESTS)?;
         let vcpus = decode_vcpus(&mut states, source)?;
         let Self { board, resources, extras, description, images, events, .. } = self;
         let workshop = Workshop {
@@ -218,9 +233,9 @@ impl Incoming {
     /// Restores what the vCPUs share, the clock first; returns the time-stamp counter for the vCPUs.
     fn restore_chips(&self, states: &mut States) -> Result<u64, RestoreError> {
         let vm = &self.board.hypervisor.vm;
-        let tsc = states.decode::<ClockV1>(CLOCK)?.restore(vm, self.board.processor.tsc_khz)?;
-        states.decode::<IrqchipV1>(IRQCHIP)?.restore(vm)?;
-        states.decode::<PitV1>(PIT)?.restore(vm)?;
+        let tsc = states.decode::<ClockV1>(ids::CLOCK)?.restore(vm, self.board.processor.tsc_khz)?;
+        states.decode::<IrqchipV1>(ids::IRQCHIP)?.restore(vm)?;
+        states.decode::<PitV1>(ids::PIT)?.restore(vm)?;
         Ok(tsc)
     }
 
@@ -232,7 +247,7 @@ impl Incoming {
 /// The states of all vCPUs, each with the model-specific registers that the source said it saves.
 fn decode_vcpus(states: &mut States, source: &MachineDescription) -> Result<Vec<VcpuV1>, StatesError> {
     let decode = |index| {
-        let id = vcpu_id(index);
+        let id = ids::vcpu(index);
         let vcpu: VcpuV1 = states.decode(&id)?;
         if vcpu.has_msrs(&source.msrs) {
             return Ok(vcpu);

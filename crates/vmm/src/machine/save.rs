@@ -1,21 +1,11 @@
 use state::{DeviceState, Schema, StateError};
 
-use super::{Machine, board::VcpuError};
+use super::{Machine, board::VcpuError, ids};
 use crate::{
     arch::{ClockV1, IrqchipV1, PitV1, save_vcpu},
     events::RequestsV1,
     kvm::KvmError,
 };
-
-/// Id of vCPU number `index`.
-pub(super) fn vcpu_id(index: u8) -> String {
-    format!("vcpu{index}")
-}
-
-pub(super) const IRQCHIP: &str = "irqchip";
-pub(super) const PIT: &str = "pit";
-pub(super) const CLOCK: &str = "clock";
-pub(super) const REQUESTS: &str = "requests";
 
 /// Why a machine could not be saved. It can go on as if nothing had happened.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +44,12 @@ impl Machine {
         })?;
         let mut states = Vec::new();
         for (index, vcpu) in (0u8..).zip(&vcpus) {
-            states.push(DeviceState::encode(vcpu_id(index), vcpu)?);
+            states.push(DeviceState::encode(ids::vcpu(index), vcpu)?);
         }
-        states.push(encode(IRQCHIP, &IrqchipV1::save(vm)?)?);
-        states.push(encode(PIT, &PitV1::save(vm)?)?);
-        states.push(encode(CLOCK, &ClockV1::save(vm, self.board.tsc()?)?)?);
-        states.push(encode(REQUESTS, &RequestsV1::from(&self.events))?);
+        states.push(encode(ids::IRQCHIP, &IrqchipV1::save(vm)?)?);
+        states.push(encode(ids::PIT, &PitV1::save(vm)?)?);
+        states.push(encode(ids::CLOCK, &ClockV1::save(vm, self.board.tsc()?)?)?);
+        states.push(encode(ids::REQUESTS, &RequestsV1::from(&self.events))?);
         states.extend(self.devices.save()?);
         Ok(states)
     }

@@ -321,12 +321,13 @@ fn a_reset_guest_starts_anew_in_empty_memory() {
         0xeb, 0xfe,
     ];
     let bench = Bench::new(&code, "cpus: 2");
+    let launcher = Launcher::start().unwrap();
     let (machine, events) = bench.boot();
     machine.resume();
     for round in 1..=3 {
         assert_eq!(events.recv_timeout(testing::PATIENCE), Ok(MachineEvent::Reset));
         assert_eq!(wait_for(&bench.serial(), |written| written.len() >= round), vec![0; round]);
-        machine.reset().unwrap();
+        machine.reset(&launcher).unwrap();
         assert!(machine.is_running());
     }
 }

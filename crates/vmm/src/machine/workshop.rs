@@ -21,11 +21,12 @@ use state::{DeviceState, StateError};
 
 use super::{
     devices::Devices,
+    ids,
     plug::{Plug, PlugError},
     resources::{HostResources, OpenDisk, OpenNet},
     states::{States, StatesError},
 };
-use crate::{arch::layout, bus::Buses, disk_lock::DiskLock};
+use crate::{arch::layout, bus::Buses, disk_lock::DiskLocks};
 
 /// What devices are made with.
 pub(crate) struct Workshop<'a> {
@@ -44,7 +45,7 @@ pub(crate) enum Origin<'a> {
 }
 
 /// All disks, and the locks of their images.
-type Disks = (Vec<VirtioMmio<Blk>>, Vec<Arc<DiskLock>>);
+type Disks = (Vec<VirtioMmio<Blk>>, DiskLocks);
 
 /// Which devices a machine has besides those that its host resources imply.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +120,7 @@ impl Workshop<'_> {
         backend: Box<dyn serial::Backend>,
     ) -> Result<Arc<Mutex<Serial>>, DeviceError> {
         let interrupt = plug.interrupt(layout::GSI_SERIAL)?;
-        let serial = match self.state("serial0")? {
+        let serial = match self.state(ids::SERIAL)? {
             None => Serial::new(backend, interrupt),
             Some(state) => Serial::restore(backend, interrupt, &state)?,
         };
@@ -129,7 +130,7 @@ impl Workshop<'_> {
     }
 
     fn rtc(&mut self, plug: &mut Plug<'_>) -> Result<Arc<Mutex<Rtc>>, DeviceError> {
-        let rtc = match self.state("rtc0")? {
+        let rtc = match self.state(ids::RTC)? {
             None => Rtc::new(),
             Some(state) => Rtc::restore(&state)?,
         };
@@ -140,7 +141,7 @@ impl Workshop<'_> {
 
     fn i8042(&mut self, plug: &mut Plug<'_>) -> Result<Arc<Mutex<I8042>>, DeviceError> {
         let requests = self.requests.clone();
-        let i8042 = match self.state("i8042")? {
+        let i8042 = match self.state(ids::I8042)? {
             None => I8042::new(requests),
             Some(state) => I8042::restore(requests, &state)?,
         };
@@ -151,7 +152,7 @@ impl Workshop<'_> {
 
     fn power(&mut self, plug: &mut Plug<'_>) -> Result<Arc<Mutex<Power>>, DeviceError> {
         let (requests, interrupt) = (self.requests.clone(), plug.interrupt(layout::GSI_ACPI)?);
-        let power = match self.state("power0")? {
+        let power = match self.state(ids::POWER)? {
             None => Power::new(requests, interrupt),
             Some(state) => Power::restore(requests, interrupt, &state)?,
         };
@@ -166,9 +167,11 @@ impl Workshop<'_> {
                 None => Blk::new(disk, &serial),
                 Some(state) => Blk::restore(disk, &serial, state),
             };
-            Ok((self.virtio(plug, &format!("disk{index}"), new)?, lock))
+            Ok((self.virtio(plug, &ids::disk(index), new)?, lock))
         };
-        open.into_iter().enumerate().map(disk).collect()
+        let made: Result<(Vec<_>, Vec<_>), DeviceError> = open.into_iter().enumerate().map(disk).collect();
+        let (disks, locks) = made?;
+        Ok((disks, DiskLocks::new(locks)))
     }
 
     fn nets(&mut self, plug: &mut Plug<'_>, open: Vec<OpenNet>) -> Result<Vec<VirtioMmio<Net>>, DeviceError> {
@@ -177,18 +180,18 @@ impl Workshop<'_> {
                 None => Net::new(tap, mac),
                 Some(state) => Net::restore(tap, state),
             };
-            self.virtio(plug, &format!("net{index}"), new)
+            self.virtio(plug, &ids::net(index), new)
         };
         open.into_iter().enumerate().map(net).collect()
     }
 
     fn rng(&mut self, plug: &mut Plug<'_>) -> Result<VirtioMmio<Rng>, DeviceError> {
-        self.virtio(plug, "rng0", |state| Ok(state.map_or_else(Rng::new, Rng::restore)))
+        self.virtio(plug, ids::RNG, |state| Ok(state.map_or_else(Rng::new, Rng::restore)))
     }
 
     fn balloon(&mut self, plug: &mut Plug<'_>) -> Result<VirtioMmio<Balloon>, DeviceError> {
         let discard = Discard::new(self.memory.clone()).map_err(DeviceError::Balloon)?;
-        self.virtio(plug, "balloon0", |state| {
+        self.virtio(plug, ids::BALLOON, |state| {
             Ok(match state {
                 None => Balloon::new(discard),
                 Some(state) => Balloon::restore(discard, state),
@@ -197,7 +200,7 @@ impl Workshop<'_> {
     }
 
     fn keyboard(&mut self, plug: &mut Plug<'_>) -> Result<VirtioMmio<Keyboard>, DeviceError> {
-        self.virtio(plug, "keyboard0", |state| state.map_or_else(|| Ok(Keyboard::new()), Keyboard::restore))
+        self.virtio(plug, ids::KEYBOARD, |state| state.map_or_else(|| Ok(Keyboard::new()), Keyboard::restore))
     }
 
     fn virtio<D: VirtioDevice>(

@@ -22,7 +22,7 @@ pub(super) const ANY: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_munmap,
     libc::SYS_nanosleep,
-    // A line of the log waits for room, but not for ever.
+    // The log waits for room where standard error was made non-blocking by those who share it.
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_read,
@@ -40,9 +40,9 @@ pub(super) const ANY: &[c_long] = &[
     libc::SYS_writev,
 ];
 
-/// Dropping a machine. It is dropped by whoever held it last.
+/// Dropping a machine, with the locks of its disks. It is dropped by whoever held it last.
 pub(super) const DROP: &[c_long] =
-    &[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_unlink];
+    &[libc::SYS_fcntl, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_unlink];
 
 /// Pausing a machine flushes its disks.
 pub(super) const FLUSH: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];

@@ -42,8 +42,10 @@ pub(crate) enum Role {
     Errand,
     /// Writes reports of migrations.
     Report,
-    /// Finds out which image is behind a disk.
-    Image,
+    /// Looks at files in storage that may not answer: which image is behind a disk, whether a kernel is what it was.
+    Look,
+    /// Writes lines of the log.
+    Log,
 }
 
 /// What a kind of thread may do.
@@ -68,7 +70,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -85,7 +87,8 @@ impl Role {
         Self::Populate,
         Self::Errand,
         Self::Report,
-        Self::Image,
+        Self::Look,
+        Self::Log,
     ];
 
     /// A word for messages.
@@ -131,8 +134,9 @@ impl Role {
             Self::Errand => vec![DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
-            // Locks are fcntl.
-            Self::Image => vec![HOLES, &[libc::SYS_fcntl]],
+            // It may hold a lock last.
+            Self::Look => vec![HOLES, DROP],
+            Self::Log => Vec::new(),
         }
     }
 
@@ -158,7 +162,8 @@ impl Role {
             | Self::Populate
             | Self::Errand
             | Self::Report
-            | Self::Image => Vec::new(),
+            | Self::Look
+            | Self::Log => Vec::new(),
         }
     }
 }

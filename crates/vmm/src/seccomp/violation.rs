@@ -23,6 +23,9 @@ pub(super) fn install_handler() -> io::Result<()> {
     register_signal_handler(libc::SIGSYS, handle).map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
+/// How long the message waits for a reader that does not read, in milliseconds.
+const LAST_LINE_MS: c_int = 200;
+
 /// The start of `siginfo_t` for SIGSYS (Linux, include/uapi/asm-generic/siginfo.h, `_sigsys`, on 64 bits).
 #[repr(C)]
 struct Trapped {
@@ -98,6 +101,12 @@ impl Message {
     }
 
     fn print(&self) {
+        let mut room = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one descriptor to look at, which is live. Where its reader does not read, the process ends all the same.
+        let has_room = unsafe { libc::poll(&raw mut room, 1, LAST_LINE_MS) } != 0;
+        if !has_room {
+            return;
+        }
         // SAFETY: the buffer is live and that long. Where standard error is closed there is nobody to tell.
         unsafe { libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.used) };
     }

@@ -15,15 +15,16 @@ use std::{
     },
 };
 
+use devices::MachineRequests as _;
 use kvm_ioctls::VcpuFd;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-pub(crate) use run::End;
 pub(crate) use threads::VcpuThreads;
 pub(crate) use times::Spent;
 
 use crate::{bus::Buses, events::Events, panics};
 use kick::ImmediateExit;
+use run::End;
 use threads::Worker;
 use times::Meter;
 
@@ -179,7 +180,7 @@ fn serve(
                 let buses = surroundings.buses.read().clone();
                 let end = panics::catch(|| run::run(fd, shared, &buses));
                 let end = end.unwrap_or_else(|panic| End::Failed(format!("it panicked: {panic}")));
-                surroundings.events.vcpu_left(index, end);
+                tell(&surroundings.events, index, end);
                 shared.park();
             }
         }
@@ -198,5 +199,21 @@ struct ParkOnDrop<'a>(&'a Shared);
 impl Drop for ParkOnDrop<'_> {
     fn drop(&mut self) {
         self.0.park();
+    }
+}
+
+/// Tells the program why a vCPU has left the guest.
+fn tell(events: &Events, vcpu: u8, end: End) {
+    match end {
+        End::Asked => {}
+        End::Shutdown(place) => {
+            tracing::warn!(
+                vcpu,
+                place,
+                "A processor has shut down (triple fault): the guest has crashed, or resets itself so"
+            );
+            events.reset();
+        }
+        End::Failed(reason) => events.failed(format!("vcpu{vcpu}"), reason),
     }
 }

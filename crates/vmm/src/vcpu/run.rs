@@ -7,7 +7,7 @@ use crate::bus::Buses;
 
 /// Why a vCPU left the guest for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(super) enum End {
     /// It was asked to.
     Asked,
     /// The guest shut the processor down (triple fault), which resets a PC. Says where.

@@ -21,10 +21,12 @@ fn vcpu_time(vmm: &Vmm) -> u64 {
 /// Asserts that the state is this one, and that the vCPUs do accordingly. A guest that runs is busy.
 fn is_truly(vmm: &Vmm, state: RunState) {
     assert_eq!(vmm.run_state(), state);
-    let before = vcpu_time(vmm);
+    let mut before = vcpu_time(vmm);
     if state == RunState::Running {
         holds("the vCPUs run", || vcpu_time(vmm) > before);
     } else {
+        // A thread that has said that it is parked still has to go to sleep.
+        holds("the vCPUs sleep", || std::mem::replace(&mut before, vcpu_time(vmm)) == before);
         (0..50).for_each(|_| assert_eq!(vmm.run_state(), state));
         assert_eq!(vcpu_time(vmm), before, "it is {state}, and the vCPUs run");
     }

@@ -1,7 +1,9 @@
+use std::path::PathBuf;
+
+use config::{CpuCount, MemorySize};
+
 use super::case::{Case, HeadStart};
 use crate::rig::ByteRate;
-use config::{CpuCount, MemorySize};
-use std::path::PathBuf;
 
 /// Measure migration side by side with QEMU.
 ///

@@ -1,12 +1,15 @@
-use super::cpu::process_time;
-use super::huge_memory::HugeMemory;
-use crate::rig::{ByteRate, Span};
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
 use serde::Serialize;
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread;
-use std::time::{Duration, Instant};
+
+use super::{cpu::process_time, huge_memory::HugeMemory};
+use crate::rig::{ByteRate, Span};
 
 /// What it takes to copy as many bytes as a guest has over loopback and do nothing else: the limit that the host sets.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

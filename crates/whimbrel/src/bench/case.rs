@@ -1,7 +1,6 @@
+use std::{fmt, str::FromStr, time::Duration};
+
 use serde::Serialize;
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
 
 /// What is moved how: each case is measured and summed up by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

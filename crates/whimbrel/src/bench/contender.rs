@@ -1,10 +1,14 @@
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Serialize;
+
 use super::Bench;
 use crate::rig::Files;
-use serde::Serialize;
-use std::ffi::OsString;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

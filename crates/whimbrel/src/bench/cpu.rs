@@ -3,11 +3,12 @@
 //! Threads of a migration end with it, so the kernel's sum for the process is taken, which keeps the time of threads that
 //! have ended. It counts in ticks (10 ms). The vCPUs' own time has nanoseconds.
 
-use crate::rig::{Machine, MachineError};
+use std::{fs, time::Duration};
+
 use monitor::types::CpuInfoFast;
 use serde_json::Value;
-use std::fs;
-use std::time::Duration;
+
+use crate::rig::{Machine, MachineError};
 
 /// What one process had spent at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

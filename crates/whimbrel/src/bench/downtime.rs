@@ -1,18 +1,21 @@
 //! The downtime and its parts: busy, with nothing dirty, and with more and more vCPUs.
 
-use super::contender::Contender;
-use super::host::Host;
-use super::summary::{Unit, shown, spread, verdict};
-use super::trial::Sample;
-use super::{Bench, BenchError, order};
-use crate::rig::ByteRate;
+use std::{fs, io, path::Path};
+
 use comfy_table::{CellAlignment, Table, presets};
 use config::CpuCount;
 use monitor::types::DowntimePhases;
 use serde::Serialize;
-use std::fs;
-use std::io;
-use std::path::Path;
+
+use super::{
+    Bench, BenchError,
+    contender::Contender,
+    host::Host,
+    order,
+    summary::{Unit, shown, spread, verdict},
+    trial::Sample,
+};
+use crate::rig::ByteRate;
 
 /// vCPUs of which all but one sleep.
 const CPUS: [&str; 3] = ["2", "8", "32"];
@@ -42,11 +45,10 @@ struct Pair {
 }
 
 type Phase = (&'static str, fn(&DowntimePhases) -> Option<f64>);
-const PHASES: [Phase; 7] = [
+const PHASES: [Phase; 6] = [
     ("  stop", |phases| phases.stop_ms),
     ("  last pages", |phases| phases.last_pages_ms),
     ("  save (beside the last pages)", |phases| phases.save_ms),
-    ("  transfer", |phases| phases.transfer_ms),
     ("  load", |phases| phases.load_ms),
     ("  hand-over", |phases| phases.hand_over_ms),
     ("  start", |phases| phases.start_ms),

@@ -1,7 +1,6 @@
+use std::{fmt, fs, thread};
+
 use serde::Serialize;
-use std::fmt;
-use std::fs;
-use std::thread;
 
 /// Where it was measured: figures of two hosts, or of a busy and a quiet one, do not compare.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,9 +1,8 @@
 //! Memory of huge pages, as guests have it.
 
+use std::{io, ptr, slice};
+
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use std::io;
-use std::ptr;
-use std::slice;
 
 /// Memory of this process alone, in huge pages of 2 MiB that are taken from the host's pool.
 #[derive(Debug)]

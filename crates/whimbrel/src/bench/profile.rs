@@ -1,12 +1,16 @@
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::contender::Contender;
 use crate::rig::Machine;
-use rustix::process::{Pid, Signal, kill_process};
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 /// Records with perf where both processes of a move spend their time.
 #[derive(Debug)]

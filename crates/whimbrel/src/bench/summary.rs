@@ -1,18 +1,20 @@
 //! Medians, ratios, and which goals they meet.
 
-use super::arguments::Arguments;
-use super::bare_copy::{BareCopy, Copied};
-use super::case::Case;
-use super::contender::Contender;
-use super::host::Host;
-use super::trial::Sample;
-use crate::rig::{ByteRate, Memory};
+use std::{fs, io, path::Path};
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::json;
-use std::fs;
-use std::io;
-use std::path::Path;
+
+use super::{
+    arguments::Arguments,
+    bare_copy::{BareCopy, Copied},
+    case::Case,
+    contender::Contender,
+    host::Host,
+    trial::Sample,
+};
+use crate::rig::{ByteRate, Memory};
 
 /// All that was measured of one case.
 #[derive(Debug, Serialize)]

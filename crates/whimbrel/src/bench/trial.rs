@@ -1,16 +1,22 @@
-use super::Bench;
-use super::case::Case;
-use super::contender::{Contender, End};
-use super::cpu::Vcpus;
-use super::profile::Recorder;
-use crate::rig::{
-    Felt, Files, Interrupted, Machine, MachineError, Witness, WitnessError, checked_since_arrival,
+use std::{
+    fmt,
+    time::{Duration, Instant},
 };
+
 use monitor::types::{DowntimePhases, MigrationInfo, SocketAddress};
 use serde::Serialize;
 use serde_json::json;
-use std::fmt;
-use std::time::{Duration, Instant};
+
+use super::{
+    Bench,
+    case::Case,
+    contender::{Contender, End},
+    cpu::Vcpus,
+    profile::Recorder,
+};
+use crate::rig::{
+    Felt, Files, Interrupted, Machine, MachineError, Witness, WitnessError, checked_since_arrival,
+};
 
 /// One move, measured. Times in milliseconds unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,8 +1,12 @@
-use crate::rig::ByteRate;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
 use clap::ValueEnum;
 use config::{CpuCount, MemorySize};
-use std::fmt;
-use std::path::{Path, PathBuf};
+
+use crate::rig::ByteRate;
 
 /// Watch a busy machine move between two processes and back.
 ///

@@ -1,11 +1,12 @@
-use super::plan::Plan;
-use super::screen::Screen;
+use std::time::{Duration, Instant};
+
+use monitor::types::{MigrationInfo, MigrationStatus, RoundInfo, RunState, SocketAddress, WhimbrelInfo};
+use serde_json::json;
+
+use super::{plan::Plan, screen::Screen};
 use crate::rig::{
     ByteRate, Bytes, Interrupt, Interrupted, Machine, MachineError, Span, Witness, WitnessError,
 };
-use monitor::types::{MigrationInfo, MigrationStatus, RoundInfo, RunState, SocketAddress, WhimbrelInfo};
-use serde_json::json;
-use std::time::{Duration, Instant};
 
 /// One move, as it went.
 #[derive(Debug)]

@@ -1,19 +1,25 @@
-use super::DemoError;
-use super::hop::{Hop, HopError, hop};
-use super::plan::Plan;
-use super::screen::Screen;
-use super::settle::settle;
-use crate::rig::{
-    ByteRate, Bytes, Count, Felt, Files, Interrupt, Machine, Memory, Span, Witness, held_rate, longest_gap,
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
 };
+
 use authority::{Authority, Request};
 use guests::Report;
 use monitor::types::DowntimePhases;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+use super::{
+    DemoError,
+    hop::{Hop, HopError, hop},
+    plan::Plan,
+    screen::Screen,
+    settle::settle,
+};
+use crate::rig::{
+    ByteRate, Bytes, Count, Felt, Files, Interrupt, Machine, Memory, Span, Witness, held_rate, longest_gap,
+};
 
 /// A machine on its way, and all that is needed for it. Whatever ends it, nothing of it stays.
 #[derive(Debug)]
@@ -242,7 +248,7 @@ fn certificates(folder: &Path) -> Result<PathBuf, DemoError> {
         .and_then(|authority| authority.issue(&directory, &Request::new([HOST])));
     issued.map_err(|error| DemoError::Prepare {
         what: "certificates".to_owned(),
-        source: std::io::Error::other(error),
+        source: io::Error::other(error),
     })?;
     Ok(directory)
 }

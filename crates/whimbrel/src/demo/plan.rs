@@ -1,10 +1,13 @@
-use super::DemoError;
-use super::arguments::{Arguments, Fill};
-use super::screen::Screen;
-use crate::rig::{ByteRate, HUGE_PAGE, HugePages, Memory, available_memory, find_vmm};
+use std::{path::PathBuf, time::Duration};
+
 use config::{CpuCount, MemorySize};
-use std::path::PathBuf;
-use std::time::Duration;
+
+use super::{
+    DemoError,
+    arguments::{Arguments, Fill},
+    screen::Screen,
+};
+use crate::rig::{ByteRate, HUGE_PAGE, HugePages, Memory, available_memory, find_vmm};
 
 /// What will be done: possible, as far as can be known before it is tried.
 #[derive(Debug)]

@@ -1,13 +1,11 @@
 //! What is said at the end.
 
-use super::hop::Hop;
-use super::journey::Outcome;
-use super::plan::Plan;
-use super::screen::Screen;
-use super::verdict::Verdict;
-use crate::rig::{Bytes, Felt, Span, bare_cipher_per_gib};
-use comfy_table::{CellAlignment, Table, presets};
 use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{hop::Hop, journey::Outcome, plan::Plan, screen::Screen, verdict::Verdict};
+use crate::rig::{Bytes, Felt, Span, bare_cipher_per_gib};
 
 /// The last move as the monitor tells it, all moves side by side, and the verdict.
 pub(super) fn print(plan: &Plan, outcome: &Outcome, verdict: &Verdict, screen: &Screen) {

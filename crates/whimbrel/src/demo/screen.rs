@@ -1,9 +1,12 @@
+use std::{
+    cell::RefCell,
+    env,
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
 use console::{Style, Term};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::cell::RefCell;
-use std::env;
-use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
 
 /// What the user sees: on a terminal colours and a bar that moves, elsewhere plain lines that a log can keep.
 #[derive(Debug)]

@@ -1,9 +1,13 @@
-use super::hop::{Hop, HopError};
-use super::plan::Plan;
-use super::screen::Screen;
-use crate::rig::{ByteRate, Felt, Interrupt, Witness, checked_since_arrival};
-use guests::Report;
 use std::time::{Duration, Instant};
+
+use guests::Report;
+
+use super::{
+    hop::{Hop, HopError},
+    plan::Plan,
+    screen::Screen,
+};
+use crate::rig::{ByteRate, Felt, Interrupt, Witness, checked_since_arrival};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

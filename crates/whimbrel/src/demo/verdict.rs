@@ -1,7 +1,7 @@
-use super::hop::Hop;
-use super::journey::Outcome;
-use crate::rig::{Bytes, Count, Span};
 use std::time::Duration;
+
+use super::{hop::Hop, journey::Outcome};
+use crate::rig::{Bytes, Count, Span};
 
 /// What had to hold, and whether it did.
 #[derive(Debug)]
@@ -91,10 +91,11 @@ fn story(outcome: &Outcome) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::rig::{ByteRate, Felt};
     use guests::parse_report;
     use monitor::types::MigrationInfo;
+
+    use super::*;
+    use crate::rig::{ByteRate, Felt};
 
     fn outcome(downtime_ms: u64, errors: u64, complaints: &[&str]) -> Outcome {
         let line = format!(

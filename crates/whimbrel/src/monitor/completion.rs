@@ -1,10 +1,14 @@
-use super::vocabulary::Vocabulary;
-use rustyline::completion::{Completer, Pair};
-use rustyline::highlight::Highlighter;
-use rustyline::hint::{Hinter, HistoryHinter};
-use rustyline::validate::Validator;
-use rustyline::{Context, Helper};
 use std::borrow::Cow;
+
+use rustyline::{
+    Context, Helper,
+    completion::{Completer, Pair},
+    highlight::Highlighter,
+    hint::{Hinter, HistoryHinter},
+    validate::Validator,
+};
+
+use super::vocabulary::Vocabulary;
 
 /// What helps at the prompt: completion from the monitor's words, and hints from the history.
 pub(super) struct Assistant {

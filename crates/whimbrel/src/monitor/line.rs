@@ -1,5 +1,6 @@
-use super::vocabulary::Vocabulary;
 use serde_json::{Map, Value};
+
+use super::vocabulary::Vocabulary;
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,8 +84,9 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, OpenQuote> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn vocabulary() -> Vocabulary {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

@@ -1,17 +1,22 @@
-use super::Session;
-use super::completion::Assistant;
-use ::monitor::protocol::{Event, Timestamp};
-use ::monitor::{ClientError, EventQueue};
-use rustyline::error::ReadlineError;
-use rustyline::history::FileHistory;
-use rustyline::{CompletionType, Config, Editor, ExternalPrinter};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use ::monitor::{
+    ClientError, EventQueue,
+    protocol::{Event, Timestamp},
+};
+use rustyline::{
+    CompletionType, Config, Editor, ExternalPrinter, error::ReadlineError, history::FileHistory,
+};
 use serde_json::Value;
-use std::error::Error;
-use std::io::{self, IsTerminal};
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::thread;
-use std::time::Duration;
+
+use super::{Session, completion::Assistant};
 
 type Prompt = Editor<Assistant, FileHistory>;
 
@@ -181,8 +186,9 @@ fn save(editor: &mut Prompt, path: &std::path::Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn an_event_is_one_line_with_its_time_and_data() {

@@ -1,5 +1,7 @@
-use ::monitor::types::{MigrationCapability, qcode_names};
-use ::monitor::{Client, ClientError};
+use ::monitor::{
+    Client, ClientError,
+    types::{MigrationCapability, qcode_names},
+};
 use serde_json::Value;
 
 /// The words that a monitor understands, as it says itself: for telling QMP from the human monitor, and for completion.

@@ -1,13 +1,19 @@
-use ::monitor::types::{MigrationInfo, MigrationStatus};
-use ::monitor::{Client, ClientError};
+use std::{
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use ::monitor::{
+    Client, ClientError,
+    types::{MigrationInfo, MigrationStatus},
+};
 use console::Term;
-use signal_hook::consts::SIGINT;
-use signal_hook::{SigId, flag, low_level};
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::Duration;
+use signal_hook::{SigId, consts::SIGINT, flag, low_level};
 
 /// Between two looks at a migration.
 const LOOK: Duration = Duration::from_millis(100);

@@ -1,6 +1,8 @@
-use super::ByteRate;
-use guests::Report;
 use std::time::Duration;
+
+use guests::Report;
+
+use super::ByteRate;
 
 /// What a guest made of a move, by its own reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +64,9 @@ pub(crate) fn checked_since_arrival(since: &[Report]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use guests::parse_report;
+
+    use super::*;
 
     fn report(tsc_ms: u64, dirtied: u64, passes: u64, gap_us: u64, clock_gap_us: u64) -> Report {
         let line = format!(

@@ -1,6 +1,6 @@
+use std::{fs, io};
+
 use super::procfs::{available_memory, free_huge_pages, huge_page_bytes};
-use std::fs;
-use std::io;
 
 /// Bytes of the huge pages that back guest memory.
 pub(crate) const HUGE_PAGE: u64 = 2 << 20;

@@ -1,5 +1,7 @@
-use std::fs::OpenOptions;
-use std::io::{self, ErrorKind};
+use std::{
+    fs::OpenOptions,
+    io::{self, ErrorKind},
+};
 
 /// Why no virtual machine can run here. The messages say what to do.
 #[derive(Debug, thiserror::Error)]

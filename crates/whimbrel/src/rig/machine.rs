@@ -1,14 +1,19 @@
-use super::procfs;
-use super::{Interrupt, Interrupted};
-use monitor::types::{MigrationInfo, RunState};
-use monitor::{Client, ClientError, EventQueue};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use monitor::{
+    Client, ClientError, EventQueue,
+    types::{MigrationInfo, RunState},
+};
 use serde_json::{Value, json};
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+
+use super::{Interrupt, Interrupted, procfs};
 
 /// A virtual machine monitor in a process of its own, and a connection to it. Dropping it ends the process.
 #[derive(Debug)]

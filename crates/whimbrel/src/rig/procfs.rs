@@ -1,7 +1,6 @@
 //! Figures that the kernel has as text.
 
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 /// Bytes of memory that a new process can have without pushing others out.
 pub(crate) fn available_memory() -> io::Result<u64> {

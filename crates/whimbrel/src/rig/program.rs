@@ -1,6 +1,7 @@
-use std::env;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+};
 
 /// Why there is no `whimbrel-vmm` to run.
 #[derive(Debug, thiserror::Error)]

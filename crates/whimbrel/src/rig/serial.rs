@@ -1,6 +1,8 @@
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read},
+    path::{Path, PathBuf},
+};
 
 /// The lines that a guest writes to its serial port, wherever the guest goes: each VMM writes a file of its own, and what the
 /// guest said at one place is continued at the next in the middle of a line. Put together, the files are what the
@@ -66,8 +68,9 @@ impl Serial {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
+    use super::*;
 
     #[test]
     fn a_line_that_was_cut_by_a_move_is_put_together() {

@@ -1,8 +1,10 @@
 //! Quantities as people read and type them.
 
-use std::fmt::{self, Display};
-use std::str::FromStr;
-use std::time::Duration;
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
+    time::Duration,
+};
 
 /// Bytes with a decimal unit, as networks and rates are thought of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,12 @@
-use super::serial::Serial;
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
 use guests::{Report, parse_report};
-use std::io;
-use std::path::Path;
-use std::time::{Duration, Instant};
+
+use super::serial::Serial;
 
 /// What the workload guest says of itself, and whether its story holds together: it checks its own memory and clocks, and
 /// numbers its lines, so nobody else needs to know what it was doing.
@@ -154,8 +158,9 @@ impl Witness {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
+    use super::*;
 
     fn report(sequence: u64, wall: u64, errors: u64, lost: u64) -> String {
         format!(

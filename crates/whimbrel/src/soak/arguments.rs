@@ -1,6 +1,7 @@
+use std::path::{Path, PathBuf};
+
 use clap::ValueEnum;
 use faults::Fault;
-use std::path::{Path, PathBuf};
 
 /// Migrate a busy machine over and over while something goes wrong each time, and count what came of it.
 ///

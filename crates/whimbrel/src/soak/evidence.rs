@@ -6,10 +6,9 @@
 //! * What the guest writes to its serial port: who never had the guest has written nothing, and who lost it writes no more. That
 //!   its numbers go on without a gap or a repetition is for [`Witness`](crate::rig::Witness) to see.
 
+use std::{fs, path::Path, time::Duration};
+
 use crate::rig::Machine;
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
 
 /// When a process ran the guest, by its own events, in microseconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

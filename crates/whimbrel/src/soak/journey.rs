@@ -1,17 +1,26 @@
 //! One migration through a proxy, followed until nothing changes any more.
 
-use super::SoakError;
-use super::judge::{Destination, Facts, Source};
-use super::pair::{Guest, wait};
-use super::scenario::Scenario;
-use super::yard::Place;
-use crate::rig::{Interrupt, Machine, MachineError};
-use faults::{Address, FrameName, Passed, Processes, Proxy, Struck};
-use monitor::ClientError;
-use monitor::types::{MigrationInfo, MigrationStatus, RunState};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use faults::{Address, FrameName, Processes, Proxy};
+use monitor::{
+    ClientError,
+    types::{MigrationInfo, MigrationStatus, RunState},
+};
 use serde_json::json;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+
+use super::{
+    SoakError,
+    guest::{Guest, wait},
+    judge::{Destination, Facts, Source},
+    record::Journeyed,
+    scenario::Scenario,
+    yard::Place,
+};
+use crate::rig::{Interrupt, Machine, MachineError};
 
 /// A migration to be made.
 pub(super) struct Journey<'a> {
@@ -21,18 +30,6 @@ pub(super) struct Journey<'a> {
     pub(super) harmed: bool,
     /// For a proxy on a unix socket.
     pub(super) socket: PathBuf,
-}
-
-/// What was seen of it.
-#[derive(Debug)]
-pub(super) struct Journeyed {
-    pub(super) facts: Facts,
-    pub(super) passed: Vec<Passed>,
-    pub(super) struck: Vec<Struck>,
-    /// What the source says of it.
-    pub(super) source_reason: String,
-    /// What the destination says of it.
-    pub(super) destination_reason: String,
 }
 
 /// How long a source may take to come to an end. The longest time-out of a migration is half a minute, and there can be two of

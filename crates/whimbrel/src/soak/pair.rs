@@ -1,15 +1,18 @@
 //! One guest and the two processes between which it is moved: attempt after attempt, from fault to recovery.
 
-use super::SoakError;
-use super::evidence::{Footprint, Runs};
-use super::journey::{Journey, Journeyed};
-use super::judge::{Destination, Facts, Outcome, Source, judge};
-use super::record::{Problem, Record};
-use super::scenario::Scenario;
-use super::yard::{Place, Yard};
-use crate::rig::{Interrupt, Machine, MachineError, Witness, WitnessError};
-use monitor::ClientError;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use super::{
+    SoakError,
+    evidence::Footprint,
+    guest::{GUEST_PATIENCE, Guest, wait},
+    journey::Journey,
+    judge::{Destination, Facts, Outcome, Source, judge},
+    record::{Journeyed, Problem, Record},
+    scenario::Scenario,
+    yard::{Place, Yard},
+};
+use crate::rig::{Interrupt, Witness};
 
 /// Whatever there is of the guest and of the place to which it goes next.
 #[derive(Debug)]
@@ -20,18 +23,6 @@ pub(super) struct Pair<'a> {
     vacancy: Option<Place>,
 }
 
-/// A guest, where it is, and where it was.
-#[derive(Debug)]
-pub(super) struct Guest {
-    pub(super) place: Place,
-    pub(super) witness: Witness,
-    /// When processes that it has left ran it.
-    past: Vec<Runs>,
-}
-
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// A guest of a few MiB fills and checks its memory in less than a second, if it gets a CPU.
-const GUEST_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a destination may take to give memory back.
 const FREEING: Duration = Duration::from_secs(5);
 /// Memory that a destination may keep beyond what it had at first: buffers, threads, what its allocator holds on to. An eighth of
@@ -39,10 +30,6 @@ const FREEING: Duration = Duration::from_secs(5);
 const MAY_KEEP: u64 = 4 << 20;
 /// CPU time that a vCPU thread may get while its guest is elsewhere: for waking up and going back to sleep.
 const IDLE_CPU: Duration = Duration::from_millis(1);
-/// Milliseconds that the guest's clock may be ahead of the host's: less than between two of its reports.
-const AHEAD_MS: u64 = 50;
-/// How long a process may be frozen.
-const THAW_PATIENCE: Duration = Duration::from_secs(60);
 /// Reports that are kept of a guest.
 const REPORTS: usize = 64;
 
@@ -241,116 +228,5 @@ impl<'a> Pair<'a> {
         for place in self.guest.take().map(|guest| guest.place).into_iter().chain(self.vacancy.take()) {
             record.keep_log(&place.machine);
         }
-    }
-}
-
-impl Guest {
-    /// Waits until the guest has said enough. Returns whether it did in time.
-    fn wait(&mut self, interrupt: &Interrupt, enough: impl Fn(&Witness) -> bool) -> Result<bool, SoakError> {
-        let deadline = Instant::now() + GUEST_PATIENCE;
-        loop {
-            match self.witness.listen() {
-                Ok(()) => {}
-                Err(WitnessError::Silent { .. }) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-            if enough(&self.witness) {
-                return Ok(true);
-            }
-            if Instant::now() > deadline || self.place.machine.has_ended() {
-                return Ok(false);
-            }
-            interrupt.sleep(LOOK_EVERY)?;
-        }
-    }
-
-    /// The guest must go on where it is, and be whole: it has to check all its memory from now on.
-    fn goes_on(&mut self, interrupt: &Interrupt, record: &mut Record) -> Result<(), SoakError> {
-        // By the guest's clock, since a report may be written long after it was made.
-        let now = wall_ms();
-        let whole = |witness: &Witness| {
-            let mut since = witness.reports().iter().filter(|report| report.wall_ms > now);
-            let first = since.next();
-            // One pass alone may have begun before.
-            first.zip(since.next_back()).is_some_and(|(first, last)| last.passes >= first.passes + 2)
-        };
-        if !self.wait(interrupt, whole)? {
-            let last = self.witness.reports().last().map(|report| report.sequence);
-            record.problem(Problem::Guest, format!("The guest does not go on after its report {last:?}"));
-        }
-        if self.witness.reports().last().is_some_and(|last| last.wall_ms > wall_ms() + AHEAD_MS) {
-            record.problem(Problem::Guest, "The guest's clock is ahead of the host's".into());
-        }
-        for complaint in self.witness.complaints() {
-            record.problem(Problem::Guest, complaint.clone());
-        }
-        let errors = self.witness.reports().last().and_then(|report| report.count("disk_errors"));
-        if errors.is_some_and(|errors| errors > 0) {
-            record.problem(Problem::Guest, format!("{} faulty sectors", errors.unwrap_or(0)));
-        }
-        Ok(())
-    }
-
-    fn hear_events(&mut self, other: &mut Place, other_ended: bool) {
-        self.place.runs.listen(&self.place.machine);
-        other.runs.listen(&other.machine);
-        if other_ended {
-            other.runs.forget_open_end();
-        }
-    }
-
-    /// Whether the guest ran in two places at some moment of its life.
-    fn runs_twice(&self, other: &Runs) -> bool {
-        let all: Vec<_> = self.past.iter().chain([&self.place.runs, other]).collect();
-        all.iter().enumerate().any(|(index, one)| all[..index].iter().any(|another| one.overlap(another)))
-    }
-}
-
-/// Milliseconds since 1970 by the host's clock, as the guest has it by kvmclock.
-fn wall_ms() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Waits for a condition. Returns whether it came about in time.
-pub(super) fn wait(
-    interrupt: &Interrupt,
-    time: Duration,
-    mut condition: impl FnMut() -> bool,
-) -> Result<bool, SoakError> {
-    let deadline = Instant::now() + time;
-    loop {
-        if condition() {
-            return Ok(true);
-        }
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-        interrupt.sleep(LOOK_EVERY)?;
-    }
-}
-
-impl Place {
-    /// Whether its process has ended, as a side of a migration that may have been killed.
-    pub(super) fn is_dead(&mut self) -> bool {
-        self.machine.has_ended()
-    }
-
-    /// An answer of its monitor; `None` if the process has ended. One that is frozen answers when it goes on.
-    pub(super) fn ask<T>(
-        &mut self,
-        question: impl Fn(&mut Machine) -> Result<T, MachineError>,
-    ) -> Result<Option<T>, SoakError> {
-        let deadline = Instant::now() + THAW_PATIENCE;
-        while !self.is_dead() {
-            match question(&mut self.machine) {
-                Ok(answer) => return Ok(Some(answer)),
-                Err(MachineError::Died { .. }) => break,
-                Err(MachineError::Monitor { source: ClientError::Timeout { .. }, .. })
-                    if Instant::now() < deadline => {}
-                Err(_) if self.is_dead() => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(None)
     }
 }

@@ -1,10 +1,13 @@
-use super::journey::Journeyed;
-use super::judge::Outcome;
-use super::scenario::Scenario;
-use crate::rig::Machine;
+use std::{fs, time::Duration};
+
+use faults::{Passed, Struck};
 use serde::Serialize;
-use std::fs;
-use std::time::Duration;
+
+use super::{
+    judge::{Facts, Outcome},
+    scenario::Scenario,
+};
+use crate::rig::Machine;
 
 /// One attempt, as it went.
 #[derive(Clone, Debug)]
@@ -24,6 +27,18 @@ pub(super) struct Record {
     pub(super) trace: Vec<String>,
     /// The last lines of the logs, if something went wrong.
     pub(super) logs: Vec<String>,
+}
+
+/// What was seen of a migration.
+#[derive(Debug)]
+pub(super) struct Journeyed {
+    pub(super) facts: Facts,
+    pub(super) passed: Vec<Passed>,
+    pub(super) struck: Vec<Struck>,
+    /// What the source says of it.
+    pub(super) source_reason: String,
+    /// What the destination says of it.
+    pub(super) destination_reason: String,
 }
 
 /// What must not be.

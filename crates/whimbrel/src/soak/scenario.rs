@@ -1,5 +1,6 @@
-use super::arguments::{Arguments, Digest};
 use faults::{Draw, Fault, Random, What};
+
+use super::arguments::{Arguments, Digest};
 
 /// What one attempt is made of. The same seed and arguments make the same scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]

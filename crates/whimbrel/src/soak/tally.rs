@@ -1,12 +1,15 @@
 //! Counting, and what is said at the end.
 
-use super::judge::Outcome;
-use super::record::{Problem, Record};
+use std::{collections::BTreeMap, time::Duration};
+
 use comfy_table::{CellAlignment, Table, presets};
 use faults::Phase;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::time::Duration;
+
+use super::{
+    judge::Outcome,
+    record::{Problem, Record},
+};
 
 /// Everything that is counted.
 #[derive(Debug, Default)]

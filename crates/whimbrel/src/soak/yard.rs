@@ -1,13 +1,17 @@
-use super::evidence::Runs;
-use crate::rig::{Files, Interrupt, Machine, MachineError};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
 use faults::Address;
-use monitor::types::SocketAddress;
+use monitor::{ClientError, types::SocketAddress};
 use serde_json::json;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use super::{SoakError, evidence::Runs};
+use crate::rig::{Files, Interrupt, Machine, MachineError};
 
 /// Where the machines of one guest are made: they share its disk.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(super) struct Place {
     pub(super) empty_bytes: u64,
 }
 
+/// How long a process may be frozen.
+const THAW_PATIENCE: Duration = Duration::from_secs(60);
 /// Guest memory in MiB. Most of it is never touched, so that a round takes milliseconds.
 const MEMORY_MIB: u32 = 32;
 /// Of it, what the guest fills, dirties and checks. It writes 16 bytes to its serial port with each turn of its loop, of which an
@@ -119,6 +125,32 @@ impl Yard {
         command.arg("--disk").arg(prefixed("path=", &self.disk));
         command.args(more);
         Machine::start(&name, command, files, interrupt)
+    }
+}
+
+impl Place {
+    /// Whether its process has ended, as a side of a migration that may have been killed.
+    pub(super) fn is_dead(&mut self) -> bool {
+        self.machine.has_ended()
+    }
+
+    /// An answer of its monitor; `None` if the process has ended. One that is frozen answers when it goes on.
+    pub(super) fn ask<T>(
+        &mut self,
+        question: impl Fn(&mut Machine) -> Result<T, MachineError>,
+    ) -> Result<Option<T>, SoakError> {
+        let deadline = Instant::now() + THAW_PATIENCE;
+        while !self.is_dead() {
+            match question(&mut self.machine) {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(MachineError::Died { .. }) => break,
+                Err(MachineError::Monitor { source: ClientError::Timeout { .. }, .. })
+                    if Instant::now() < deadline => {}
+                Err(_) if self.is_dead() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 }
 

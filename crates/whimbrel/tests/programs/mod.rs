@@ -1,7 +1,9 @@
 //! Programs of other packages that tests run.
 
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+};
 
 /// The VMM beside the program under test, which is built if it is not there. `None`, loudly, without KVM.
 pub(crate) fn vmm() -> Option<PathBuf> {

@@ -4,18 +4,21 @@
 //! Pages go from the end of what is owned. Every CPU must have seen the new limit before a page behind it is
 //! given away, or it would find the page gone while it checks it. A page that comes back is filled anew.
 
-use core::fmt;
-use core::sync::atomic::Ordering;
+use core::{fmt, sync::atomic::Ordering};
 
 use workload::page::BYTES;
 
-use crate::console::{Text, say};
-use crate::memory::{Ram, Regions};
-use crate::report::field;
-use crate::shared::{self, ORDERS, Setup};
-use crate::virtio::queue::{Buffer, Part, Queue};
-use crate::virtio::transport::{Kind, Transport};
-use crate::worker::{fill_page, owned_page};
+use crate::{
+    console::{Text, say},
+    memory::{Ram, Regions},
+    report::field,
+    shared::{self, ORDERS, Setup},
+    virtio::{
+        queue::{Buffer, Part, Queue},
+        transport::{Kind, Transport},
+    },
+    worker::{fill_page, owned_page},
+};
 
 const FEATURE_STATS: u32 = 1;
 const FEATURE_FREE_PAGE_HINT: u32 = 3;

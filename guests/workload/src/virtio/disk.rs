@@ -2,15 +2,21 @@
 
 use core::fmt;
 
-use workload::content::Random;
-use workload::page::next_generation;
-use workload::sector::{self, GROUP_SECTORS};
+use workload::{
+    content::Random,
+    page::next_generation,
+    sector::{self, GROUP_SECTORS},
+};
 
-use crate::console::{Text, say};
-use crate::memory::Ram;
-use crate::report::field;
-use crate::virtio::queue::{Buffer, Part, Queue};
-use crate::virtio::transport::{Kind, Transport};
+use crate::{
+    console::{Text, say},
+    memory::Ram,
+    report::field,
+    virtio::{
+        queue::{Buffer, Part, Queue},
+        transport::{Kind, Transport},
+    },
+};
 
 const FEATURE_READ_ONLY: u32 = 5;
 const FEATURE_FLUSH: u32 = 9;

@@ -2,11 +2,15 @@
 
 use core::fmt;
 
-use crate::console::Text;
-use crate::memory::Ram;
-use crate::report::field;
-use crate::virtio::queue::{Buffer, Queue};
-use crate::virtio::transport::{Kind, Transport};
+use crate::{
+    console::Text,
+    memory::Ram,
+    report::field,
+    virtio::{
+        queue::{Buffer, Queue},
+        transport::{Kind, Transport},
+    },
+};
 
 const BYTES: usize = 64;
 

@@ -2,11 +2,15 @@
 
 use core::fmt;
 
-use crate::console::{Text, say};
-use crate::memory::Ram;
-use crate::report::field;
-use crate::virtio::queue::{Buffer, Queue};
-use crate::virtio::transport::{Kind, Transport};
+use crate::{
+    console::{Text, say},
+    memory::Ram,
+    report::field,
+    virtio::{
+        queue::{Buffer, Queue},
+        transport::{Kind, Transport},
+    },
+};
 
 const EVENTS: u32 = 0;
 /// Buffers for events; what finds none is lost.

@@ -15,9 +15,11 @@ use core::fmt;
 
 use workload::params::Params;
 
-use crate::console::Text;
-use crate::memory::{Ram, Regions};
-use crate::shared::Setup;
+use crate::{
+    console::Text,
+    memory::{Ram, Regions},
+    shared::Setup,
+};
 use balloon::Balloon;
 use disk::Disk;
 use entropy::Entropy;

@@ -2,14 +2,20 @@
 
 use core::fmt;
 
-use workload::content::mix;
-use workload::packet::{MAX_FRAME, Station};
+use workload::{
+    content::mix,
+    packet::{MAX_FRAME, Station},
+};
 
-use crate::console::{Text, say};
-use crate::memory::Ram;
-use crate::report::field;
-use crate::virtio::queue::{Buffer, Queue};
-use crate::virtio::transport::{Kind, Transport};
+use crate::{
+    console::{Text, say},
+    memory::Ram,
+    report::field,
+    virtio::{
+        queue::{Buffer, Queue},
+        transport::{Kind, Transport},
+    },
+};
 
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;

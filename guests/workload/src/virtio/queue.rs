@@ -3,11 +3,12 @@
 //! Request slot `s` always uses the descriptors from `s * chain` on, so there is no free list to keep, and
 //! what the device hands back is easily checked.
 
-use core::ptr;
-use core::sync::atomic::{Ordering, fence};
+use core::{
+    ptr,
+    sync::atomic::{Ordering, fence},
+};
 
-use crate::memory::Ram;
-use crate::virtio::transport::Transport;
+use crate::{memory::Ram, virtio::transport::Transport};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;

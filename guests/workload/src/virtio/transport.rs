@@ -1,9 +1,6 @@
 //! The registers of a device (virtio 1.2, 4.2.2), and finding the devices.
 
-use crate::console::say;
-use crate::cpu::Mmio;
-use crate::memory::Ram;
-use crate::virtio::queue::Queue;
+use crate::{console::say, cpu::Mmio, memory::Ram, virtio::queue::Queue};
 
 /// Where QEMU's microvm and Whimbrel have their devices.
 const FIRST_SLOT: u64 = 0xfeb0_0000;

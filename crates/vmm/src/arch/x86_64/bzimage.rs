@@ -11,7 +11,7 @@ use linux_loader::{
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};
 
 use super::{
-    kernel::{BootFile, KernelError, Loaded, low_memory},
+    boot_file::{BootFile, KernelError, Loaded, low_memory},
     layout,
 };
 

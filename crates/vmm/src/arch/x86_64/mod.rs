@@ -1,4 +1,5 @@
 mod acpi;
+mod boot_file;
 mod boot_registers;
 mod bzimage;
 mod cpu_check;
@@ -16,12 +17,13 @@ mod vm_state;
 mod xsave;
 
 pub(crate) use acpi::write as write_acpi_tables;
+pub(crate) use boot_file::BootFile;
+pub use boot_file::KernelError;
 pub(crate) use boot_registers::boot_registers;
 pub(crate) use cpu_check::reasons as cpu_reasons;
 pub use cpuid::CpuidEntry;
 pub(crate) use cpuid::{for_guest, for_vcpu, supported, to_kvm, without_arch_capabilities};
-pub use kernel::KernelError;
-pub(crate) use kernel::{BootFile, BootFiles, Entry};
+pub(crate) use kernel::{BootFiles, Entry};
 pub use msr::MsrError;
 pub(crate) use msr::{migratable, takes_arch_capabilities};
 pub(crate) use trap::trapped_arguments;

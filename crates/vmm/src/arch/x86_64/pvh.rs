@@ -4,7 +4,7 @@ use devices::GuestMemory;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};
 
-use super::{kernel::Loaded, layout};
+use super::{boot_file::Loaded, layout};
 
 /// `XEN_HVM_START_MAGIC_VALUE`.
 const MAGIC: u32 = 0x336e_c578;

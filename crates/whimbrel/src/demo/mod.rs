@@ -12,16 +12,16 @@ mod screen;
 mod settle;
 mod verdict;
 
-use crate::rig::{Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, check_kvm};
+use std::{io, process::ExitCode};
+
+pub(crate) use arguments::Arguments;
 use hop::HopError;
 use journey::Journey;
 use plan::{Plan, PlanError};
 use screen::Screen;
-use std::io;
-use std::process::ExitCode;
 use verdict::Verdict;
 
-pub(crate) use arguments::Arguments;
+use crate::rig::{Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, check_kvm};
 
 /// Why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]

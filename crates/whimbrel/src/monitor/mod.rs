@@ -6,15 +6,12 @@ mod prompt;
 mod vocabulary;
 mod wait;
 
+use std::{error::Error, io, path::PathBuf, process::ExitCode, time::Duration};
+
 use ::monitor::{Client, ClientError};
 use line::Input;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use std::error::Error;
-use std::io;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
 use vocabulary::Vocabulary;
 
 /// Talk to a machine's monitor: a prompt, or one command.

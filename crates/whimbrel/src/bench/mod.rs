@@ -15,19 +15,22 @@ mod profile;
 mod summary;
 mod trial;
 
-use crate::rig::{HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, check_kvm, find_vmm};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+pub(crate) use arguments::Arguments;
 use bare_copy::BareCopy;
 use case::Case;
 use contender::{Contender, ContenderError, Contenders};
 use host::Host;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use summary::{Summary, write};
 use tempfile::TempDir;
 use trial::{Sample, TrialError, trial};
 
-pub(crate) use arguments::Arguments;
+use crate::rig::{HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, check_kvm, find_vmm};
 
 /// Why there is nothing to compare.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,14 @@
 //! `whimbrel soak`: migrations by the thousand, each with something that goes wrong.
 //!
-//! * `scenario`: what one attempt is made of, drawn from its seed. `pair`: one guest, moved from attempt to attempt.
+//! * `scenario`: what one attempt is made of, drawn from its seed. `pair`: one guest, moved from attempt to attempt;
+//!   `guest`: where it is, and whether it is whole.
 //! * `journey`: one migration through the proxy, until nothing changes any more. `judge`: what it came to.
 //! * `evidence`: who ran the guest, by other signs than what the VMMs say. `yard`: starts processes.
 //! * `record`, `tally`: what is remembered of an attempt and of all.
 
 mod arguments;
 mod evidence;
+mod guest;
 mod journey;
 mod judge;
 mod pair;
@@ -15,24 +17,27 @@ mod scenario;
 mod tally;
 mod yard;
 
-use crate::rig::{
-    Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, check_kvm, find_vmm,
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime},
 };
+
+pub(crate) use arguments::Arguments;
 use faults::ProxyError;
 use pair::Pair;
 use parking_lot::Mutex;
 use record::Record;
 use scenario::{Scenario, seed_of};
-use std::fs;
-use std::io::{self, IsTerminal as _};
-use std::path::Path;
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
 use tally::Tally;
 use yard::Yard;
 
-pub(crate) use arguments::Arguments;
+use crate::rig::{
+    Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, check_kvm, find_vmm,
+};
 
 /// Why a soak cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
