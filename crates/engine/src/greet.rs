@@ -133,11 +133,11 @@ fn receive(
     deadline: Instant,
 ) -> Result<(Greeting, [u8; GREETING_BYTES]), GreetError> {
     let mut bytes = [0; GREETING_BYTES];
-    let (magic, rest) = bytes.split_at_mut(greeting::MAGIC.len());
-    connection.receive_by(magic, deadline)?;
+    let (first, rest) = bytes.split_at_mut(2);
+    connection.receive_by(first, deadline)?;
     // Who speaks otherwise may not have so much to say.
-    if magic != greeting::MAGIC {
-        let found = u16::from_be_bytes([magic[0], magic[1]]);
+    if first != &greeting::MAGIC[..2] {
+        let found = u16::from_be_bytes([first[0], first[1]]);
         let is_tls = TLS_RECORDS.contains(&found) && connection.security().is_none();
         return Err(if is_tls { GreetError::Tls } else { WireError::NotWhimbrel { found }.into() });
     }

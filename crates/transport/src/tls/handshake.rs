@@ -16,6 +16,9 @@ use crate::vectored;
 /// Types of TLS records: change_cipher_spec to application_data (RFC 8446, 5.1).
 const RECORD_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 
+/// The record that a side gets which does not speak TLS: a fatal alert, `unexpected_message` (RFC 8446, 6).
+const UNEXPECTED: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
+
 /// At the source: proves who this is, and that the destination is who it should be. The destination may still turn this side away,
 /// which is heard when something is received.
 pub(crate) fn as_source(fd: BorrowedFd<'_>, tls: &TlsSource, until: Instant) -> Result<Stream, TlsError> {
@@ -73,9 +76,8 @@ fn shake_hands(
         }
         incoming.read(fd, Some(until)).map_err(broken)?;
         if is_first && incoming.raw().first().is_some_and(|byte| !RECORD_TYPES.contains(byte)) {
-            // An alert tells it as well, if it knows what that is.
-            let _ = session.open(incoming.raw(), &mut |_| {});
-            let _ = vectored::send_all_until(fd, &session.take_queued(), until);
+            // It may know what that is, or not hear it.
+            let _ = vectored::send_all_until(fd, &UNEXPECTED, until);
             return Err(TlsError::Plain { peer });
         }
         is_first = false;
