@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use config::{CpuCount, MemorySize};
 
-use super::case::{Case, HeadStart};
+use super::case::{Case, Encryption, HeadStart};
 use crate::rig::ByteRate;
 
 /// Measure migration side by side with QEMU.
@@ -45,6 +45,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS,…", default_value = "0,1", value_delimiter = ',')]
     head_start: Vec<HeadStart>,
 
+    /// Whether connections are encrypted: off, on, or both in one run (off,on), which also says what it costs
+    #[arg(long, value_name = "WHICH,…", default_value = "off", value_delimiter = ',')]
+    tls: Vec<Encryption>,
+
     /// Longest downtime that both are asked for, in milliseconds [default: 300, with --downtime 30]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=2_000_000))]
     pub(super) downtime_limit: Option<u64>,
@@ -75,14 +79,22 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// What is measured, one after the other.
     pub(super) fn cases(&self) -> Vec<Case> {
-        let with = |&channels| self.head_start.iter().map(move |&head_start| Case { channels, head_start });
-        self.channels.iter().flat_map(with).collect()
+        let mut cases = Vec::new();
+        for &channels in &self.channels {
+            for &head_start in &self.head_start {
+                cases.extend(self.tls.iter().map(|&encryption| Case { channels, head_start, encryption }));
+            }
+        }
+        cases
     }
 
     /// Where only one is measured.
     pub(super) fn first_case(&self) -> Case {
-        let (channels, head_start) = (self.channels.first(), self.head_start.first());
-        Case { channels: channels.copied().unwrap_or(1), head_start: head_start.copied().unwrap_or_default() }
+        Case {
+            channels: self.channels.first().copied().unwrap_or(1),
+            head_start: self.head_start.first().copied().unwrap_or_default(),
+            encryption: self.tls.first().copied().unwrap_or_default(),
+        }
     }
 
     /// Longest downtime that both are asked for, in milliseconds.

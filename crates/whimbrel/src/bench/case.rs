@@ -1,5 +1,6 @@
 use std::{fmt, str::FromStr, time::Duration};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 /// What is moved how: each case is measured and summed up by itself.
@@ -10,6 +11,20 @@ pub(super) struct Case {
     /// How long the destination has listened when the migration begins.
     #[serde(rename = "head_start_seconds")]
     pub(super) head_start: HeadStart,
+    /// Whether connections are encrypted.
+    #[serde(rename = "tls")]
+    pub(super) encryption: Encryption,
+}
+
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Encryption {
+    /// They are not.
+    #[default]
+    Off,
+    /// With TLS.
+    On,
 }
 
 /// Seconds from 0 to 60: what a destination has to prepare it may have done by then.
@@ -22,7 +37,24 @@ const LONGEST: f64 = 60.0;
 impl Case {
     /// The most that Whimbrel's total time may be of QEMU's.
     pub(super) fn total_goal(self) -> f64 {
-        if self.head_start.is_none() { 0.8 } else { 0.6 }
+        match self.encryption {
+            Encryption::On => 0.6,
+            Encryption::Off if self.head_start.is_none() => 0.8,
+            Encryption::Off => 0.6,
+        }
+    }
+
+    /// The most that Whimbrel's CPU time may be of QEMU's.
+    pub(super) fn cpu_goal(self) -> f64 {
+        match self.encryption {
+            Encryption::On => 0.6,
+            Encryption::Off => 0.75,
+        }
+    }
+
+    /// Whether `other` is the same but for encryption, which this one has.
+    pub(super) fn is_encrypted(self, other: Self) -> bool {
+        self == Self { encryption: Encryption::On, ..other } && other.encryption == Encryption::Off
     }
 }
 
@@ -54,7 +86,8 @@ impl fmt::Display for Case {
         match self.head_start {
             none if none.is_none() => write!(f, "just started"),
             HeadStart(seconds) => write!(f, "up for {seconds} s"),
-        }
+        }?;
+        if self.encryption == Encryption::On { write!(f, ", encrypted") } else { Ok(()) }
     }
 }
 
@@ -74,7 +107,10 @@ mod tests {
 
     #[test]
     fn a_case_says_what_is_measured() {
-        let case = |channels, head_start| Case { channels, head_start: HeadStart(head_start) }.to_string();
+        let encryption = Encryption::Off;
+        let case = |channels, head_start| {
+            Case { channels, head_start: HeadStart(head_start), encryption }.to_string()
+        };
         assert_eq!(case(4, 0.0), "4 channels, destination just started");
         assert_eq!(case(1, 1.0), "1 channel, destination up for 1 s");
     }

@@ -22,6 +22,7 @@ use std::{
 };
 
 pub(crate) use arguments::Arguments;
+use authority::{Authority, Request};
 use bare_copy::BareCopy;
 use case::Case;
 use contender::{Contender, ContenderError, Contenders};
@@ -30,7 +31,10 @@ use summary::{Summary, write};
 use tempfile::TempDir;
 use trial::{Sample, TrialError, trial};
 
-use crate::rig::{HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, check_kvm, find_vmm};
+use crate::rig::{
+    HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, bare_cipher_per_gib, check_kvm,
+    find_vmm,
+};
 
 /// Why there is nothing to compare.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +112,14 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         .tempdir()
         .map_err(prepare("a temporary folder"))?;
     let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
+    let certificates = folder.path().join("tls");
+    Authority::init(&folder.path().join("ca"), "Whimbrel bench")
+        .and_then(|authority| authority.issue(&certificates, &Request::new([HOST])))
+        .map_err(|error| prepare("certificates")(io::Error::other(error)))?;
+    let arguments_of_all = arguments.clone();
+    let host = Host::now();
     let mut bench =
-        Bench { arguments: arguments.clone(), contenders, host: Host::now(), folder, kernel, interrupt };
+        Bench { arguments: arguments_of_all, contenders, host, folder, kernel, certificates, interrupt };
     bench.introduce();
     if let Some(folder) = &arguments.profile {
         return bench.profile(folder).map(|()| true);
@@ -126,6 +136,8 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         Ok(summary)
     });
     let summaries = summaries.collect::<Result<Vec<_>, BenchError>>()?;
+    let bare_cipher = bare_cipher_per_gib();
+    summaries.iter().for_each(|summary| summary.print_encryption(&summaries, bare_cipher));
     keep(arguments, |path| write(&summaries, path))?;
     Ok(summaries.iter().all(Summary::is_intact))
 }
@@ -155,8 +167,13 @@ struct Bench {
     host: Host,
     folder: TempDir,
     kernel: PathBuf,
+    /// Certificates for this host.
+    certificates: PathBuf,
     interrupt: Interrupt,
 }
+
+/// Where machines move, and who the certificates are for.
+const HOST: &str = "127.0.0.1";
 
 impl Bench {
     fn introduce(&self) {

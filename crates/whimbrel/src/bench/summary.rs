@@ -1,6 +1,6 @@
 //! Medians, ratios, and which goals they meet.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -63,7 +63,7 @@ const FIGURES: &[Figure] = &[
         name: "CPU time, both sides",
         unit: Unit::Seconds,
         of: |sample| Some(sample.source_cpu + sample.destination_cpu),
-        goal: Some(|_| 0.75),
+        goal: Some(Case::cpu_goal),
     },
     Figure { name: "  source", unit: Unit::Seconds, of: |sample| Some(sample.source_cpu), goal: None },
     Figure {
@@ -129,6 +129,11 @@ const SETUP_MS: f64 = 10.0;
 const LOAD_MS: f64 = 5.0;
 /// What the total time may be of that of a bare copy into memory that is as fresh.
 const OF_BARE_COPY: f64 = 1.2;
+
+/// What CPU time with encryption may be of that in clear and of the bare cipher together.
+const OF_CLEAR_AND_CIPHER: f64 = 1.2;
+/// How much longer the downtime may be with encryption, in milliseconds.
+const DOWNTIME_MORE_MS: f64 = 2.0;
 
 /// Memory of the VMM beyond the guest's: this, and 2 bits for each guest page.
 const OVERHEAD: u64 = 30 << 20;
@@ -263,6 +268,34 @@ impl Summary {
             "The downtime was foretold within a factor of 2 in {right} of {all} moves; the goal is 19 of 20: {}",
             verdict(right * 20 >= all * 19)
         );
+    }
+
+    /// What encryption costs, where this run has measured the same in clear.
+    pub(super) fn print_encryption(&self, others: &[Self], bare_cipher_per_gib: Duration) {
+        let Some(clear) = others.iter().find(|other| self.case.is_encrypted(other.case)) else { return };
+        let cpu = |sample: &Sample| Some(sample.source_cpu + sample.destination_cpu);
+        let gib = |sample: &Sample| Some(mebibytes(sample.transferred) / 1024.0);
+        let per_gib = |summary: &Self| {
+            Some(spread(&summary.whimbrel, cpu)?.median / spread(&summary.whimbrel, gib)?.median)
+        };
+        let downtime =
+            |summary: &Self| Some(spread(&summary.whimbrel, |sample| sample.stop_to_resume_ms)?.median);
+        let Some((encrypted, in_clear)) = per_gib(self).zip(per_gib(clear)) else { return };
+        let cipher = bare_cipher_per_gib.as_secs_f64();
+        let limit = (in_clear + cipher) * OF_CLEAR_AND_CIPHER;
+        output::say!(
+            "\n{}: {encrypted:.2} s of CPU time for a GiB, both sides, where it is {in_clear:.2} in clear and {cipher:.2} for the bare \
+             cipher both ways; the goal is {limit:.2} at most: {}",
+            self.case,
+            verdict(encrypted <= limit)
+        );
+        if let Some((encrypted, in_clear)) = downtime(self).zip(downtime(clear)) {
+            output::say!(
+                "Downtime (STOP → RESUME) is {encrypted:.1} ms, and {in_clear:.1} in clear; the goal is {DOWNTIME_MORE_MS} ms more at \
+                 most: {}",
+                verdict(encrypted - in_clear <= DOWNTIME_MORE_MS)
+            );
+        }
     }
 
     /// The medians of each figure, and every sample.

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Bench,
-    case::Case,
+    Bench, HOST,
+    case::{Case, Encryption},
     contender::{Contender, End},
     cpu::Vcpus,
     profile::Recorder,
@@ -127,9 +127,8 @@ pub(super) fn trial(
     let rested = witness.reports().len() + REPORTS_AT_REST;
     wait_until(bench, &mut witness, "reports", |witness| witness.reports().len() >= rested)?;
     let mut destination = start(bench, contender, End::Destination)?;
-    for machine in [&mut source, &mut destination] {
-        set_up(bench, case, machine)?;
-    }
+    set_up(bench, contender, case, End::Source, &mut source)?;
+    set_up(bench, contender, case, End::Destination, &mut destination)?;
     witness.listen()?;
     let begun_at = witness.reports().len();
     let recording = recorder.map(|recorder| recorder.start(&[&source, &destination])).transpose();
@@ -164,7 +163,13 @@ fn start(bench: &Bench, contender: Contender, end: End) -> Result<Machine, Trial
     Ok(Machine::start(name, command, files, &bench.interrupt)?)
 }
 
-fn set_up(bench: &Bench, case: Case, machine: &mut Machine) -> Result<(), TrialError> {
+fn set_up(
+    bench: &Bench,
+    contender: Contender,
+    case: Case,
+    end: End,
+    machine: &mut Machine,
+) -> Result<(), TrialError> {
     let capabilities = ["events", "multifd"].map(|name| json!({ "capability": name, "state": true }));
     machine.execute("migrate-set-capabilities", json!({ "capabilities": capabilities }))?;
     let parameters = json!({
@@ -173,11 +178,38 @@ fn set_up(bench: &Bench, case: Case, machine: &mut Machine) -> Result<(), TrialE
         "multifd-channels": case.channels,
     });
     machine.execute("migrate-set-parameters", parameters)?;
+    match case.encryption {
+        Encryption::Off => Ok(()),
+        Encryption::On => encrypt(bench, contender, end, machine),
+    }
+}
+
+/// Gives a machine its certificates: both contenders the same, and both check the other side's.
+fn encrypt(bench: &Bench, contender: Contender, end: End, machine: &mut Machine) -> Result<(), TrialError> {
+    let directory = &bench.certificates;
+    let parameters = match contender {
+        Contender::Whimbrel => json!({ "tls-creds": directory, "tls-authz": format!("ip:{HOST}") }),
+        Contender::Qemu => {
+            let endpoint = if end == End::Source { "client" } else { "server" };
+            machine.execute(
+                "object-add",
+                json!({
+                    "qom-type": "tls-creds-x509",
+                    "id": "tls",
+                    "dir": directory,
+                    "endpoint": endpoint,
+                    "verify-peer": true,
+                }),
+            )?;
+            json!({ "tls-creds": "tls", "tls-hostname": HOST })
+        }
+    };
+    machine.execute("migrate-set-parameters", parameters)?;
     Ok(())
 }
 
 fn listen(destination: &mut Machine) -> Result<String, TrialError> {
-    destination.execute("migrate-incoming", json!({ "uri": "tcp:127.0.0.1:0" }))?;
+    destination.execute("migrate-incoming", json!({ "uri": format!("tcp:{HOST}:0") }))?;
     let addresses = destination.query_migrate()?.socket_address.unwrap_or_default();
     let port = addresses.into_iter().find_map(|address| match address {
         SocketAddress::Inet { port, .. } => Some(port),
@@ -208,7 +240,7 @@ fn run(
     let destination_before = Vcpus::of(destination)?.spent();
     let port = listen(destination)?;
     bench.interrupt.sleep(case.head_start.duration())?;
-    source.execute("migrate", json!({ "uri": format!("tcp:127.0.0.1:{port}") }))?;
+    source.execute("migrate", json!({ "uri": format!("tcp:{HOST}:{port}") }))?;
     let stopped = watch(bench, source, &mut source_vcpus)?;
     let resumed = destination.events().wait_for("RESUME", PATIENCE).map(|event| micros(&event));
     bench.interrupt.sleep(AFTERMATH)?;
