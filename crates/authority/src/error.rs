@@ -37,6 +37,12 @@ pub enum AuthorityError {
     /// A host has no name.
     #[error("A certificate needs a name: give the host's name or address")]
     NoName,
+    /// There is nothing to take back.
+    #[error("{} has neither server-cert.pem nor client-cert.pem: give the directory that was issued to a host", .path.display())]
+    Nothing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// What is to be revoked was issued by another authority.
     #[error("{} was issued by '{issuer}', not by this authority", .path.display())]
     OfAnother {

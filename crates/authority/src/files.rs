@@ -9,6 +9,8 @@ use crate::AuthorityError;
 
 pub(crate) const CA_CERTIFICATE: &str = "ca-cert.pem";
 pub(crate) const CA_KEY: &str = "ca-key.pem";
+/// Which certificate was issued to which key: a line for each, its number and the public key.
+pub(crate) const ISSUED: &str = "issued.txt";
 pub(crate) const CA_REVOKED: &str = "ca-crl.pem";
 
 /// Most that is read of a file.
@@ -38,6 +40,16 @@ pub(crate) fn keep_public(path: &Path, text: &str) -> Result<(), AuthorityError>
 /// Writes what only its owner may read.
 pub(crate) fn keep_private(path: &Path, text: &str) -> Result<(), AuthorityError> {
     keep(path, text, 0o600)
+}
+
+/// Adds a line to a file, which is made if it is missing.
+pub(crate) fn append(path: &Path, line: &str) -> Result<(), AuthorityError> {
+    let write = || {
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| failed(path, "written", source))
 }
 
 fn keep(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {

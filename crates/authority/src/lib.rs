@@ -104,7 +104,7 @@ impl Authority {
     }
 
     /// Makes the directory that a host needs: the authority's certificate, what it revoked, and a certificate and key for each side of
-    /// a migration. Where a key is there already it is kept, and the certificate alone replaced, at once: that renews it, and
+    /// a migration. Where a key is there already, and was not taken back, it is kept, and the certificate alone replaced, at once: that renews it, and
     /// may be done while it is used.
     ///
     /// # Errors
@@ -122,20 +122,31 @@ impl Authority {
                 continue;
             }
             params.extended_key_usages = vec![usage];
-            params.serial_number = Some(serial());
+            let serial = serial();
+            params.serial_number = Some(serial.clone());
             let key_path = directory.join(format!("{side}-key.pem"));
-            let key = if key_path.exists() {
-                KeyPair::from_pem(&read(&key_path)?)
-                    .map_err(|error| AuthorityError::Foreign { path: key_path, reason: error.to_string() })?
-            } else {
-                let key = KeyPair::generate()?;
-                keep_private(&key_path, &key.serialize_pem())?;
-                key
-            };
+            let key = self.key_at(key_path)?;
             let certificate = params.signed_by(&key, &self.issuer)?.pem();
+            // Before it can be used: what is not noted cannot be taken back.
+            self.note(&serial.to_bytes(), key.public_key_raw())?;
             keep_public(&directory.join(format!("{side}-cert.pem")), &certificate)?;
         }
         Ok(())
+    }
+
+    /// The key that is there, unless it must not be used any more; a new one otherwise.
+    fn key_at(&self, path: PathBuf) -> Result<KeyPair, AuthorityError> {
+        if path.exists() {
+            let key = KeyPair::from_pem(&read(&path)?);
+            let key = key
+                .map_err(|error| AuthorityError::Foreign { path: path.clone(), reason: error.to_string() })?;
+            if !self.is_taken_back(key.public_key_raw())? {
+                return Ok(key);
+            }
+        }
+        let key = KeyPair::generate()?;
+        keep_private(&path, &key.serialize_pem())?;
+        Ok(key)
     }
 }
 

@@ -14,7 +14,7 @@ use x509_cert::{
 
 use crate::{
     Authority, AuthorityError,
-    files::{CA_REVOKED, keep_public, read},
+    files::{CA_REVOKED, ISSUED, append, keep_public, read},
     serial,
 };
 
@@ -22,28 +22,36 @@ use crate::{
 const LIST_DAYS: i64 = 3653;
 
 impl Authority {
-    /// Takes back the certificates of a host, those in the directory that was issued to it. Every host needs the new `ca-crl.pem`, which is
+    /// Takes back the certificates of a host: those in the directory that was issued to it, and all earlier ones of the same keys. Every host needs the new `ca-crl.pem`, which is
     /// in the authority's directory.
     ///
     /// # Errors
     /// There is no certificate, it is of another authority, or the list cannot be written.
     pub fn revoke(&self, directory: &Path) -> Result<(), AuthorityError> {
         let mut serials = self.revoked()?;
+        let mut found = false;
         for side in ["server", "client"] {
             let path = directory.join(format!("{side}-cert.pem"));
-            if !path.exists() && side == "client" {
+            if !path.exists() {
                 continue;
             }
+            found = true;
             let foreign = |reason: String| AuthorityError::Foreign { path: path.clone(), reason };
             let certificate =
                 Certificate::from_pem(read(&path)?).map_err(|error| foreign(error.to_string()))?;
             let ours =
                 Certificate::from_pem(&self.certificate).map_err(|error| foreign(error.to_string()))?;
-            let issuer = &certificate.tbs_certificate.issuer;
-            if *issuer != ours.tbs_certificate.subject {
-                return Err(AuthorityError::OfAnother { path, issuer: issuer.to_string() });
+            let certificate = certificate.tbs_certificate;
+            if certificate.issuer != ours.tbs_certificate.subject {
+                return Err(AuthorityError::OfAnother { path, issuer: certificate.issuer.to_string() });
             }
-            serials.push(certificate.tbs_certificate.serial_number.as_bytes().to_vec());
+            serials.push(certificate.serial_number.as_bytes().to_vec());
+            // Whoever has the key may have certificates of it from before it was renewed.
+            let key = certificate.subject_public_key_info.subject_public_key;
+            serials.extend(self.issued_to(key.raw_bytes())?);
+        }
+        if !found {
+            return Err(AuthorityError::Nothing { path: directory.into() });
         }
         serials.sort();
         serials.dedup();
@@ -79,9 +87,40 @@ impl Authority {
         Ok(revoked.iter().map(|one| one.serial_number.as_bytes().to_vec()).collect())
     }
 
+    /// Keeps which certificate was issued to which key.
+    pub(crate) fn note(&self, serial: &[u8], key: &[u8]) -> Result<(), AuthorityError> {
+        append(&self.directory.join(ISSUED), &format!("{} {}\n", hex(serial), hex(key)))
+    }
+
+    /// Serial numbers of all certificates that were issued to a key.
+    fn issued_to(&self, key: &[u8]) -> Result<Vec<Vec<u8>>, AuthorityError> {
+        let path = self.directory.join(ISSUED);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let (text, key) = (read(&path)?, hex(key));
+        let of_key = text.lines().filter_map(|line| line.split_once(' ')).filter(|(_, of)| *of == key);
+        Ok(of_key.filter_map(|(serial, _)| unhex(serial)).collect())
+    }
+
+    /// Whether a certificate of this key was taken back.
+    pub(crate) fn is_taken_back(&self, key: &[u8]) -> Result<bool, AuthorityError> {
+        let revoked = self.revoked()?;
+        Ok(self.issued_to(key)?.iter().any(|serial| revoked.contains(serial)))
+    }
+
     /// A host that is new, or renewed, gets the list with it.
     pub(crate) fn copy_revoked_to(&self, directory: &Path) -> Result<(), AuthorityError> {
         let path = self.directory.join(CA_REVOKED);
         if path.exists() { keep_public(&directory.join(CA_REVOKED), &read(&path)?) } else { Ok(()) }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<_>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    Some(digits?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit as u8)).collect())
 }

@@ -76,12 +76,21 @@ impl Connection {
     /// The address is of another host and nothing protects what is sent there, does not resolve, or nobody answers; or one side
     /// does not trust the other.
     pub fn dial(address: &Address, trust: &Trust, timeout: Duration) -> Result<Self, TransportError> {
-        let deadline = Instant::now() + timeout;
-        let failed = |source| TransportError::Connect { address: address.to_string(), source };
         let tls = match trust {
             Trust::Certified(tls) => Some(Arc::new(TlsSource::load(tls, address)?)),
             Trust::ThisHost | Trust::Anyone => None,
         };
+        Self::dial_with(address, trust, tls, Instant::now() + timeout)
+    }
+
+    /// Connects to `address` with certificates that were read before.
+    pub(crate) fn dial_with(
+        address: &Address,
+        trust: &Trust,
+        tls: Option<Arc<TlsSource>>,
+        deadline: Instant,
+    ) -> Result<Self, TransportError> {
+        let failed = |source| TransportError::Connect { address: address.to_string(), source };
         match address {
             Address::Unix(path) => Remote { place: Place::Unix(path.clone()), tls }
                 .dial(deadline)
@@ -356,13 +365,20 @@ impl Connection {
 
     /// Ends the connection in both directions, and every call that waits on it. May be called many times.
     pub fn shutdown(&self) {
+        /// Whatever becomes of a farewell, the connection ends.
+        struct End<'a>(&'a OwnedFd);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                // Fails only if the other side was faster.
+                let _ = net::shutdown(self.0, net::Shutdown::Both);
+            }
+        }
+        let _end = End(&self.fd);
         if !self.stopped.swap(true, Ordering::Relaxed)
             && let Ok(Some(stream)) = self.stream()
         {
             stream.say_farewell(self.fd.as_fd());
         }
-        // Fails only if the other side was faster.
-        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
     }
 
     fn explain_stream(&self, error: StreamError) -> TransportError {

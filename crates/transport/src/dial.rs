@@ -1,8 +1,13 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use address::Address;
+use parking_lot::Mutex;
 
-use crate::{Connection, TransportError, Trust};
+use crate::{Connection, TransportError, Trust, tls::TlsSource};
 
 /// Makes the connections of a source. [`Dialler`] is the one for addresses.
 ///
@@ -26,19 +31,38 @@ pub trait Dial: fmt::Debug + Send + Sync {
 pub struct Dialler {
     address: Address,
     trust: Trust,
+    /// What was read of certificates when the first connection was made.
+    tls: Arc<Mutex<Option<Arc<TlsSource>>>>,
 }
 
 impl Dialler {
-    /// For a destination that listens at `address`, with connections as `trust` says. Certificates are read when it is dialled.
+    /// For a destination that listens at `address`, with connections as `trust` says. Certificates are read when it
+    /// is first dialled, and kept from then on: a source that lost its link must be able to ask what became of its machine, whatever
+    /// has happened to its files meanwhile.
     #[must_use]
     pub fn new(address: Address, trust: Trust) -> Self {
-        Self { address, trust }
+        Self { address, trust, tls: Arc::default() }
     }
 }
 
 impl Dial for Dialler {
     fn dial(&self, timeout: Duration) -> Result<Connection, TransportError> {
-        Connection::dial(&self.address, &self.trust, timeout)
+        let Trust::Certified(tls) = &self.trust else {
+            return Connection::dial(&self.address, &self.trust, timeout);
+        };
+        let deadline = Instant::now() + timeout;
+        let kept = self.tls.lock().clone();
+        if let Some(kept) = kept {
+            match Connection::dial_with(&self.address, &self.trust, Some(kept), deadline) {
+                // They may have been renewed because they are not accepted any more.
+                Err(TransportError::Tls(_)) => {}
+                dialled => return dialled,
+            }
+        }
+        let read = Arc::new(TlsSource::load(tls, &self.address)?);
+        let connection = Connection::dial_with(&self.address, &self.trust, Some(read.clone()), deadline)?;
+        *self.tls.lock() = Some(read);
+        Ok(connection)
     }
 
     fn dial_again(&self, control: &Connection, timeout: Duration) -> Result<Connection, TransportError> {

@@ -142,10 +142,11 @@ impl Server {
 
     /// Closes all connections of the attempt and waits for their threads: none writes guest memory afterwards.
     pub(super) fn close(&mut self) {
-        self.close_link();
+        // First what can write guest memory.
         if let Some(arriving) = self.arriving.take() {
             arriving.channels.close();
         }
+        self.close_link();
     }
 
     pub(super) fn close_link(&mut self) {

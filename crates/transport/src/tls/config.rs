@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use rustls::{
@@ -10,7 +10,7 @@ use rustls::{
 };
 
 use super::{
-    Authz, Certificate, Credentials, FileError, Side, TlsError, algorithms::provider, credentials::Shown,
+    Authz, Certificate, Credentials, Side, TlsError, algorithms::provider, credentials::Shown,
     exporter::SecretSink,
 };
 use crate::Address;
@@ -56,6 +56,8 @@ pub(crate) struct TlsDestination {
     tls: Tls,
     authz: Authz,
     read: Mutex<Arc<Read>>,
+    /// Held by the one thread that looks at the files.
+    looking: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -114,11 +116,12 @@ impl TlsDestination {
     pub(crate) fn load(tls: &Tls) -> Result<Self, TlsError> {
         let authz = tls.authz.clone().ok_or(TlsError::NoAuthz)?;
         let read = Mutex::new(Arc::new(Read::new(tls)?));
-        Ok(Self { tls: tls.clone(), authz, read })
+        Ok(Self { tls: tls.clone(), authz, read, looking: Mutex::default() })
     }
 
-    pub(super) fn connection(&self) -> Result<(Arc<ServerConfig>, OfConnection), TlsError> {
-        let read = self.fresh()?;
+    /// Gives up at `until`, if another connection waits for the files as long.
+    pub(super) fn connection(&self, until: Instant) -> Result<(Arc<ServerConfig>, OfConnection), TlsError> {
+        let read = self.fresh(until)?;
         let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
         let builder = builder.map_err(|error| TlsError::Protocol(error.to_string()))?;
         let (secret, shown) = (SecretSink::new(), read.credentials.shown());
@@ -140,20 +143,14 @@ impl TlsDestination {
         Ok((Arc::new(config), of_connection))
     }
 
-    /// What the files hold now. They are looked at without a lock: storage may hang.
-    fn fresh(&self) -> Result<Arc<Read>, FileError> {
+    /// What the files hold now. One connection looks at them: the others are not to hang as well if storage does.
+    fn fresh(&self, until: Instant) -> Result<Arc<Read>, TlsError> {
+        let _looking = self.looking.try_lock_until(until).ok_or(TlsError::FilesHang)?;
         let read = self.read.lock().clone();
         if read.credentials.are_fresh(&self.tls.directory, Side::Destination) {
             return Ok(read);
         }
-        let read = Arc::new(Read::new(&self.tls).map_err(|error| match error {
-            TlsError::File(error) => error,
-            error => FileError::Format {
-                path: self.tls.directory.clone(),
-                wanted: "usable certificates",
-                reason: error.to_string(),
-            },
-        })?);
+        let read = Arc::new(Read::new(&self.tls)?);
         *self.read.lock() = read.clone();
         Ok(read)
     }

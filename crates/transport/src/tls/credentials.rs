@@ -14,6 +14,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use x509_cert::{crl::CertificateList, der::Decode};
+
 use super::{
     Certificate, FileError, Purpose, Side,
     algorithms::provider,
@@ -49,9 +51,12 @@ impl Credentials {
         // First: what is replaced from here on is found to have changed.
         let stamp = files.stamp()?;
         let roots = Arc::new(load_roots(&files.ca)?);
-        let crls = files.crl.as_deref().map(load_crls).transpose()?.unwrap_or_default();
         let now = SystemTime::now();
         let (mut pairs, mut certificates, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let crls = match &files.crl {
+            Some(path) => load_crls(path, now, &mut warnings)?,
+            None => Vec::new(),
+        };
         for (certificate, key) in &files.pairs {
             let (pair, facts) = load_pair(certificate, key)?;
             check_facts(certificate, &facts, side.purpose(), now)?;
@@ -89,14 +94,22 @@ impl Credentials {
         let builder = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
         // Names of CAs are hints only, and those of a thousand do not fit into a message.
         let builder = builder.clear_root_hint_subjects().with_crls(self.crls.clone());
-        let builder = if self.crls.is_empty() { builder } else { builder.allow_unknown_revocation_status() };
+        let builder = if self.crls.is_empty() {
+            builder
+        } else {
+            builder.allow_unknown_revocation_status().enforce_revocation_expiration()
+        };
         builder.build().map_err(|error| error.to_string())
     }
 
     pub(super) fn verifier_of_destinations(&self) -> Result<Arc<WebPkiServerVerifier>, String> {
         let builder = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider());
         let builder = builder.with_crls(self.crls.clone());
-        let builder = if self.crls.is_empty() { builder } else { builder.allow_unknown_revocation_status() };
+        let builder = if self.crls.is_empty() {
+            builder
+        } else {
+            builder.allow_unknown_revocation_status().enforce_revocation_expiration()
+        };
         builder.build().map_err(|error| error.to_string())
     }
 }
@@ -112,7 +125,12 @@ fn load_roots(path: &Path) -> Result<RootCertStore, FileError> {
     if roots.is_empty() { Err(format("there is no certificate in it".into())) } else { Ok(roots) }
 }
 
-fn load_crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+/// Lists of what was revoked. One that has ended is of no use: what was revoked since is not in it.
+fn load_crls(
+    path: &Path,
+    now: SystemTime,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
     let (bytes, _) = files::read(path)?;
     let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
     let format = |reason: String| FileError::Format {
@@ -122,7 +140,24 @@ fn load_crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, 
     };
     match lists {
         Ok(lists) if lists.is_empty() => Err(format("there is no list in it".into())),
-        Ok(lists) => Ok(lists),
+        Ok(lists) => {
+            for list in &lists {
+                let list = CertificateList::from_der(list).map_err(|error| format(error.to_string()))?;
+                let Some(end) = list.tbs_cert_list.next_update.map(|end| end.to_system_time()) else {
+                    continue;
+                };
+                let left = end.duration_since(now).map_err(|_| {
+                    format(format!("it ended at {}: fetch a new one from the CA", text_of(end)))
+                })?;
+                if left < WARN_BEFORE {
+                    let (path, end) = (path.display(), text_of(end));
+                    warnings.push(format!(
+                        "The list in {path} ends at {end}: fetch a new one from the CA before"
+                    ));
+                }
+            }
+            Ok(lists)
+        }
         Err(error) => Err(format(error.to_string())),
     }
 }

@@ -32,6 +32,11 @@ pub enum TlsError {
         /// The name as it was given.
         name: String,
     },
+    /// Another connection looks at the files of certificates, and does not come to an end.
+    #[error(
+        "The files of certificates cannot be read in time: see whether the storage that they are on is well"
+    )]
+    FilesHang,
     /// The other side's certificate is not accepted here.
     #[error("The certificate of the {} is not accepted here: {reason}", .peer.name())]
     Peer {

@@ -1,9 +1,9 @@
 //! Where certificates and keys are: the directory that QEMU's users have, or libvirt's.
 
 use std::{
-    fs::{File, Metadata},
+    fs::{Metadata, OpenOptions},
     io::Read,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Files {
 
 /// What tells whether a file is still the one that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(Vec<(u64, u64, i64, i64)>);
+pub(super) struct Stamp(Vec<[i64; 6]>);
 
 impl Files {
     /// Finds them in `directory`: `ca-cert.pem`, `server-cert.pem` and so on as for QEMU, with `-0`, `-1` and so on where there are
@@ -33,8 +33,10 @@ impl Files {
     pub(super) fn find(directory: &Path, side: Side) -> Result<Self, FileError> {
         let missing =
             |wanted: &str| FileError::Missing { directory: directory.into(), wanted: wanted.into() };
-        let one_of =
-            |names: [&str; 2]| names.iter().map(|name| directory.join(name)).find(|path| path.exists());
+        let one_of = |names: [&str; 2]| {
+            // One that is there and cannot be used is an error, not as if it were not there.
+            names.iter().map(|name| directory.join(name)).find(|path| is_there(path))
+        };
         let ca = one_of(["ca-cert.pem", "cacert.pem"]).ok_or_else(|| missing("ca-cert.pem"))?;
         let crl = one_of(["ca-crl.pem", "cacrl.pem"]);
         let name = side.in_tls();
@@ -49,7 +51,7 @@ impl Files {
         let mut pairs = Vec::new();
         for (certificate, key) in names {
             let paths = (directory.join(&certificate), directory.join(&key));
-            match (paths.0.exists(), paths.1.exists()) {
+            match (is_there(&paths.0), is_there(&paths.1)) {
                 (true, true) => pairs.push(paths),
                 (true, false) => return Err(missing(&key)),
                 (false, true) => return Err(missing(&certificate)),
@@ -68,7 +70,8 @@ impl Files {
         let all = [&self.ca].into_iter().chain(&self.crl).chain(pairs);
         all.map(|path| {
             let data = path.metadata().map_err(|source| unreadable(path, source))?;
-            Ok((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
+            let (inode, bytes) = (data.ino().cast_signed(), data.len().cast_signed());
+            Ok([inode, bytes, data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()])
         })
         .collect::<Result<_, _>>()
         .map(Stamp)
@@ -78,7 +81,8 @@ impl Files {
 /// Reads all of a file, and what the file system says of it.
 pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Metadata), FileError> {
     let failed = |source| unreadable(path, source);
-    let file = File::open(path).map_err(failed)?;
+    // A pipe that has no writer is not waited for.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(failed(std::io::Error::other("it is not a regular file")));
@@ -89,6 +93,11 @@ pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Metadata), FileError> {
         return Err(FileError::TooLong { path: path.into(), bytes: metadata.len(), most: MOST_BYTES });
     }
     Ok((bytes, metadata))
+}
+
+/// Whether there is something by that name, be it a link to nowhere.
+fn is_there(path: &Path) -> bool {
+    !path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> FileError {

@@ -35,7 +35,7 @@ pub(crate) fn as_destination(
     tls: &TlsDestination,
     until: Instant,
 ) -> Result<Stream, TlsError> {
-    let (config, of_connection) = tls.connection()?;
+    let (config, of_connection) = tls.connection(until)?;
     let connection = UnbufferedServerConnection::new(config);
     let connection = connection.map_err(|error| TlsError::of(error, Side::Source))?;
     let session = Session::of_destination(connection, of_connection.rekey_after);

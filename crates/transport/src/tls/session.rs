@@ -1,7 +1,7 @@
 //! One TLS session, of either side, as a machine that turns records into bytes and back. It does no I/O.
 
 use rustls::{
-    Error,
+    Error, PeerMisbehaved,
     client::UnbufferedClientConnection,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
@@ -93,10 +93,22 @@ impl Session {
             used += step_used;
             match step {
                 Ok(Step::Again) => {}
+                Ok(Step::Done(Found::Nothing)) if begins_with_a_record(&arrived[used..]) => {
+                    // It was looked into and is still there: the beginning of a message, whose rest is to come in another. rustls
+                    // remembers where it lies, and must not be called with any other buffer, as it is to send something. No peer
+                    // has a reason to cut the few bytes that may come after the handshake into two.
+                    let error = PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into();
+                    return (used, Err(self.end(error)));
+                }
                 Ok(Step::Done(found)) => return (used, Ok(found)),
                 Err(error) => return (used, Err(self.end(error))),
             }
         }
+    }
+
+    /// Has rustls queue all that it has to say by itself. Before something is [sealed](Self::seal).
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        self.open(&mut [], &mut |_| {}).1.map(|_| ())
     }
 
     fn step(&mut self, arrived: &mut [u8], take: &mut dyn FnMut(&[u8])) -> (usize, Result<Step, Error>) {
@@ -135,7 +147,8 @@ impl Session {
     }
 
     /// Encrypts at most [`RECORD_BYTES`] into one record at the front of `record`, which has room for them and
-    /// [`RECORD_OVERHEAD`]. Returns the record's length. The handshake is over, and [`Self::take_queued`] was empty.
+    /// [`RECORD_OVERHEAD`]. Returns the record's length. The handshake is over, the session is
+    /// [settled](Self::settle), and nothing is queued.
     pub(super) fn seal(&mut self, bytes: &[u8], record: &mut [u8]) -> Result<usize, Error> {
         self.check()?;
         let sealed = match &mut self.rustls {
@@ -160,7 +173,7 @@ impl Session {
         renewed.map_err(|error| self.end(error))?;
         (self.sent_bytes, self.sent_records) = (0, 0);
         self.rekeys += 1;
-        self.open(&mut [], &mut |_| {}).1.map(|_| ())
+        self.settle()
     }
 
     /// A record that says that nothing follows; empty where none can be made any more.
@@ -206,6 +219,12 @@ impl Session {
         };
         chain.and_then(|chain| chain.first()).map(AsRef::as_ref)
     }
+}
+
+/// Whether there is a whole record, whatever is behind it.
+fn begins_with_a_record(arrived: &[u8]) -> bool {
+    let length = arrived.get(3..5).map(|length| usize::from(u16::from_be_bytes([length[0], length[1]])));
+    length.is_some_and(|length| arrived.len() >= 5 + length)
 }
 
 fn step<Data>(

@@ -113,6 +113,7 @@ impl Stream {
         until: Option<Instant>,
     ) -> Result<bool, StreamError> {
         let mut session = self.session.lock();
+        session.settle().map_err(|error| self.explain(error))?;
         if session.has_queued() {
             let queued = session.take_queued();
             // Nobody else sends meanwhile, and the session is free for who receives.

@@ -70,9 +70,10 @@ fn what_is_sent_arrives_whatever_the_sizes() {
 }
 
 #[test]
-fn both_directions_are_used_at_once() {
+fn both_directions_are_used_at_once_and_renew_their_keys() {
     let world = World::new();
-    let (source, destination) = world.two_hosts();
+    let (mut source, mut destination) = world.two_hosts();
+    (source.rekey_after, destination.rekey_after) = (700_000, 900_000);
     let listener = listen(&destination);
     let (here, there) = connected(&source, &listener);
     let bytes = 8 << 20;

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod files;
+mod hostile;
 mod peers;
 mod session;
 

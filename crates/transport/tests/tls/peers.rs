@@ -57,6 +57,79 @@ fn a_destination_of_another_authority_is_refused() {
 }
 
 #[test]
+fn sides_that_have_signed_their_own_certificates_do_not_trust_each_other() {
+    let world = World::new();
+    let own = |name: &str, host: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let directory = world.path(name);
+        std::fs::create_dir(&directory).unwrap();
+        for file in ["ca-cert.pem", "server-cert.pem", "client-cert.pem"] {
+            std::fs::write(directory.join(file), &certificate).unwrap();
+        }
+        for file in ["server-key.pem", "client-key.pem"] {
+            std::fs::write(directory.join(file), key.serialize_pem()).unwrap();
+            std::fs::set_permissions(
+                directory.join(file),
+                std::os::unix::fs::PermissionsExt::from_mode(0o600),
+            )
+            .unwrap();
+        }
+        directory
+    };
+    let (a, b) = world.two_hosts();
+    let selfish = Tls::new(own("selfish-a", "host-a.example"));
+    let (dialled, accepted) = connect(&selfish, &listen(&b));
+    assert!(dialled.is_err() && accepted.is_err(), "a source");
+    let (dialled, accepted) = connect(&a, &listen(&destination(&own("selfish-b", "127.0.0.1"), "*")));
+    assert!(dialled.is_err() && accepted.is_err(), "a destination");
+}
+
+#[test]
+fn a_list_of_revoked_certificates_that_cannot_be_read_lets_nobody_in() {
+    let world = World::new();
+    let (a, b) = world.two_hosts();
+    let listener = listen(&b);
+    connected(&a, &listener);
+    std::os::unix::fs::symlink("nowhere", b.directory.join("ca-crl.pem")).unwrap();
+    refused(&a, &listener, &["closed the connection"], &["ca-crl.pem"]);
+}
+
+#[test]
+fn a_revoked_destination_is_refused() {
+    let world = World::new();
+    let (a, b) = world.two_hosts();
+    world.authority.revoke(&b.directory).unwrap();
+    std::fs::copy(world.path("ca/ca-crl.pem"), a.directory.join("ca-crl.pem")).unwrap();
+    refused(
+        &a,
+        &listen(&b),
+        &["certificate of the destination", "Revoked"],
+        &["source does not accept", "revoked"],
+    );
+}
+
+#[test]
+fn a_source_that_lost_its_link_asks_with_the_certificates_that_it_had() {
+    let world = World::new();
+    let (a, b) = world.two_hosts();
+    let listener = listen(&b);
+    let dialler = transport::Dialler::new(listener.address().clone(), Trust::Certified(a.clone()));
+    let dial = || {
+        std::thread::scope(|scope| {
+            let accepted = scope.spawn(|| listener.accept().and_then(|there| there.authenticate(PATIENCE)));
+            let dialled = transport::Dial::dial(&dialler, PATIENCE);
+            accepted.join().unwrap().unwrap();
+            dialled.unwrap()
+        })
+    };
+    dial();
+    std::fs::remove_dir_all(&a.directory).unwrap();
+    dial();
+}
+
+#[test]
 fn a_destination_by_another_name_is_refused() {
     let world = World::new();
     let (mut a, b) = world.two_hosts();

@@ -141,6 +141,14 @@ impl Handler for Commands {
     }
 
     fn migrate_set_parameters(&self, change: &ParameterChange) -> Result<(), CommandError> {
+        let changes_trust =
+            [&change.tls_creds, &change.tls_hostname, &change.tls_authz].iter().any(|value| value.is_some());
+        if changes_trust && self.0.state() == RunState::Inmigrate && self.0.arrival.lock().is_some() {
+            return Err(CommandError::generic(
+                "Parameters of TLS cannot be changed now: a source may come at any time, by those that were in force when this side \
+                 began to listen. Nothing was changed; certificates in the directory can be replaced at any time",
+            ));
+        }
         // Held throughout: a migration that begins meanwhile has all of the change, or what is refused while it runs.
         let departure = self.0.departure.lock();
         let mut settings = self.0.settings.lock();
