@@ -125,7 +125,7 @@ impl Authority {
             let serial = serial();
             params.serial_number = Some(serial.clone());
             let key_path = directory.join(format!("{side}-key.pem"));
-            let key = self.key_at(key_path)?;
+            let key = self.key_at(&key_path)?;
             let certificate = params.signed_by(&key, &self.issuer)?.pem();
             // Before it can be used: what is not noted cannot be taken back.
             self.note(&serial.to_bytes(), key.public_key_raw())?;
@@ -135,17 +135,17 @@ impl Authority {
     }
 
     /// The key that is there, unless it must not be used any more; a new one otherwise.
-    fn key_at(&self, path: PathBuf) -> Result<KeyPair, AuthorityError> {
+    fn key_at(&self, path: &Path) -> Result<KeyPair, AuthorityError> {
         if path.exists() {
-            let key = KeyPair::from_pem(&read(&path)?);
+            let key = KeyPair::from_pem(&read(path)?);
             let key = key
-                .map_err(|error| AuthorityError::Foreign { path: path.clone(), reason: error.to_string() })?;
+                .map_err(|error| AuthorityError::Foreign { path: path.into(), reason: error.to_string() })?;
             if !self.is_taken_back(key.public_key_raw())? {
                 return Ok(key);
             }
         }
         let key = KeyPair::generate()?;
-        keep_private(&path, &key.serialize_pem())?;
+        keep_private(path, &key.serialize_pem())?;
         Ok(key)
     }
 }

@@ -27,6 +27,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/ram/src/place.rs", "addresses within a block, and pages that become zero"),
     ("crates/ram/src/populate.rs", "madvise has the pages of a fresh destination made ahead"),
     ("crates/ram/src/zero.rs", "vector instructions look at guest memory"),
+    ("crates/transport/benches/encryption.rs", "pieces of memory are sent and received to be measured"),
     ("crates/transport/src/connection.rs", "passes on what is promised about pieces"),
     ("crates/transport/tests/tls/bytes.rs", "tests send and receive pieces of memory of their own"),
     (

@@ -14,8 +14,10 @@ use super::{
 };
 use crate::vectored;
 
-/// Records that are read, or sent, with one system call: 128 KiB, which stays in a core's cache between the kernel's copy and the cipher.
-const RECORDS_AT_ONCE: usize = 8;
+/// Records that are read, or sent, with one system call: 1 MiB, as in clear. Smaller buffers would stay in a core's cache between the
+/// kernel's copy and the cipher, but each system call wakes the other side: with 128 KiB a GiB takes a fifth more CPU time. Of both
+/// buffers only what is used takes memory.
+const RECORDS_AT_ONCE: usize = 64;
 const BUFFER_BYTES: usize = RECORDS_AT_ONCE * (RECORD_BYTES + RECORD_OVERHEAD);
 
 /// An encrypted connection, without its socket.
