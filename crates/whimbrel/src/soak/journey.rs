@@ -64,7 +64,7 @@ impl Journey<'_> {
         self.wait_until_settled(&mut guest.place, vacancy, OTHER_PATIENCE)?;
         let (source, source_reason) = look_at_source(&mut guest.place)?;
         let (destination, destination_reason) = look_at_destination(vacancy)?;
-        let whole = |name| passed.iter().any(|passed| passed.name == name && passed.whole);
+        let whole = |name| passed.iter().any(|passed| passed.name == Some(name) && passed.whole);
         let facts = Facts {
             source,
             destination,
