@@ -70,6 +70,7 @@ mod tests {
         ] {
             let length = message.encode(0).unwrap().len() + OVERHEAD;
             assert_eq!(name(Which::Control, way, Some(phase), length), expected, "{message:?}");
+            assert!(expected.is_none_or(FrameName::is_told_encrypted));
         }
         // An alert, as a farewell is one.
         assert_eq!(name(Which::Control, ToDestination, Some(HandOver), 2 + OVERHEAD), None);

@@ -17,7 +17,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{Place, place::number};
+use crate::{Moment, Place, place::number};
 
 /// What happens, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +121,17 @@ impl What {
         match self {
             Self::Kill(side) | Self::Freeze(side, _) => Some(side),
             _ => None,
+        }
+    }
+}
+
+impl Fault {
+    /// Whether it can strike on encrypted connections too, of whose frames few can be told.
+    #[must_use]
+    pub fn strikes_encrypted(&self) -> bool {
+        match self.place.moment {
+            Moment::Frame { name, .. } => name.is_told_encrypted(),
+            Moment::Number(..) | Moment::Byte(..) | Moment::Phase(..) => true,
         }
     }
 }

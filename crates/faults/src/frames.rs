@@ -139,6 +139,12 @@ impl FrameName {
         }
     }
 
+    /// Whether it is told on an encrypted connection too: a message that leads from one phase to the next.
+    #[must_use]
+    pub fn is_told_encrypted(self) -> bool {
+        matches!(self, Self::Switchover | Self::Ready | Self::Go | Self::Running | Self::Bye)
+    }
+
     /// The frame that carries the message of this name, as the crate `wire` has it.
     fn of_message(message: &str) -> Option<Self> {
         Some(match message {
