@@ -3,10 +3,10 @@
 use std::{collections::VecDeque, io, net::Shutdown, sync::Arc, time::Instant};
 
 use crate::{
-    Fault, FrameName, Passed, Struck, Way, What,
+    Fault, FrameName, Passed, Phase, Struck, Way, What, Which, encrypted,
     frames::{self, Chunk},
     link::{Gate, Link},
-    proxy::Shared,
+    proxy::{Passing, Shared},
 };
 
 /// Carries bytes one way until an end closes or the connection is cut.
@@ -18,6 +18,10 @@ pub(crate) struct Carrier {
     position: u64,
     /// Frames that passed.
     number: u64,
+    /// The phase of the migration, and bytes that had passed when it began.
+    phase: Option<(Phase, u64)>,
+    /// What passes is TLS.
+    encrypted: bool,
     /// What is to be turned over in the next byte.
     flip: Option<u8>,
 }
@@ -32,7 +36,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 impl Carrier {
     pub(crate) fn new(shared: Arc<Shared>, link: Arc<Link>, way: Way) -> Self {
-        Self { shared, link, way, position: 0, number: 0, flip: None }
+        Self { shared, link, way, position: 0, number: 0, phase: None, encrypted: false, flip: None }
     }
 
     pub(crate) fn run(mut self) {
@@ -55,9 +59,10 @@ impl Carrier {
                     if let Some(which) = which {
                         link.introduce(which);
                     }
-                    let name = name.map(|name| self.shared.in_context(name));
+                    let name = name.map(|name| self.shared.progress.passes(name));
                     self.pass_frame(name, &mut head, data, &mut buffer)?;
                 }
+                Ok(Chunk::Record { length }) => self.pass_record(&mut head, length)?,
                 Ok(Chunk::Other) => {
                     self.pass_other(&mut head)?;
                     return self.carry_other(&mut buffer);
@@ -69,6 +74,18 @@ impl Carrier {
                 }
             }
         }
+    }
+
+    /// Carries a record of TLS. What is in it shows by its length and turn, or not at all.
+    fn pass_record(&mut self, record: &mut [u8], length: usize) -> Result<(), Over> {
+        let (shared, link) = (self.shared.clone(), self.link.clone());
+        self.encrypted = true;
+        if let Some(which) = link.introduce_encrypted() {
+            shared.progress.begins(which);
+        }
+        let which = link.which();
+        let name = which.and_then(|which| shared.progress.record_passes(which, self.way, length));
+        self.pass_frame(name, record, 0, &mut [])
     }
 
     /// Carries what is no frame.
@@ -100,14 +117,17 @@ impl Carrier {
         let at = self.shared.elapsed();
         let mut due = self.due(name, head.len() as u64 + data);
         self.number += 1;
-        let outcome = if self.link.delay(self.way) {
+        // A full record has more of the same frame behind it, and only the last holds the frame up.
+        let holds_up = !self.encrypted || head.len() < encrypted::FULL;
+        let outcome = if !holds_up || self.link.delay(self.way) {
             self.pass_parts(name, head, data, buffer, &mut due)
         } else {
             Err(Over)
         };
-        if let Some(name) = name {
-            let (which, whole) = (self.link.which(), outcome.is_ok());
-            self.shared.trace.pass(Passed { at, which, way: self.way, name, count: 1, whole });
+        if name.is_some() || self.encrypted {
+            let (which, way, whole) = (self.link.which(), self.way, outcome.is_ok());
+            let phase = self.phase.map(|(phase, _)| phase);
+            self.shared.trace.pass(Passed { at, which, way, name, phase, count: 1, whole });
         }
         outcome?;
         // What comes after a frame must find it noted.
@@ -160,8 +180,13 @@ impl Carrier {
 
     fn strike_due(&mut self, name: Option<FrameName>, at: u64, due: &mut Due) -> Result<(), Over> {
         while let Some((_, fault)) = due.pop_front_if(|(place, _)| *place <= at) {
-            let struck = Struck { at: self.shared.elapsed(), fault, which: self.link.which(), name };
-            self.shared.trace.strike(struck);
+            let (at, which) = (self.shared.elapsed(), self.link.which());
+            let phase = match which {
+                Some(Which::Ask) => Some(Phase::Asking),
+                _ if self.encrypted => self.phase.map(|(phase, _)| phase),
+                _ => name.map(FrameName::phase),
+            };
+            self.shared.trace.strike(Struck { at, fault, which, name, phase });
             self.strike(fault.what)?;
         }
         Ok(())
@@ -195,8 +220,14 @@ impl Carrier {
         if ends.contains(&what) || matches!(what, What::Outage(_)) { Err(Over) } else { Ok(()) }
     }
 
-    fn due(&self, name: Option<FrameName>, length: u64) -> Due {
-        self.shared.due(self.link.which(), self.way, name, self.number, self.position, length)
+    fn due(&mut self, name: Option<FrameName>, length: u64) -> Due {
+        let (which, way, number, position) = (self.link.which(), self.way, self.number, self.position);
+        let phase = self.shared.progress.phase(which);
+        if phase != self.phase.map(|(phase, _)| phase) {
+            self.phase = phase.map(|phase| (phase, position));
+        }
+        let phase = self.phase.map(|(phase, began)| (phase, position - began));
+        self.shared.due(&Passing { which, way, name, number, position, length, phase })
     }
 
     fn read(&self, bytes: &mut [u8]) -> Result<usize, Over> {

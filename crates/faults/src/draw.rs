@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Connections, Edge, Fault, FrameName, Moment, Place, Side, Way, What};
+use crate::{Connections, Edge, Fault, FrameName, Moment, Phase, Place, Side, Way, What};
 
 /// Numbers that look random, the same for the same seed (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
 /// generators", 2014).
@@ -53,11 +53,14 @@ pub struct Draw {
     /// Weight of harm that nobody notices for half a minute, such as a connection that is dead and does not say so; other kinds
     /// have weights of 20 to 140.
     pub slow: u32,
+    /// Whether the connections are encrypted. Places are bytes and phases then, and the few frames that are known by their turn and
+    /// length.
+    pub encrypted: bool,
 }
 
 impl Default for Draw {
     fn default() -> Self {
-        Self { slow: 8 }
+        Self { slow: 8, encrypted: false }
     }
 }
 
@@ -68,10 +71,14 @@ enum Target {
     Frame(Connections, FrameName, u64),
     /// A byte of a connection, up to this one.
     Byte(Connections, Way, u64),
+    /// A byte of those that pass in a phase, up to this one.
+    Phase(Connections, Way, Phase, u64),
 }
 
 use Connections::{Any, Ask, Channels, Control};
 use FrameName as F;
+use Phase as P;
+use Way::{ToDestination, ToSource};
 
 /// How likely each place is. The hand-over, which takes a thousandth of a migration's time, has a third of it.
 const TARGETS: &[(u32, Target)] = &[
@@ -92,9 +99,9 @@ const TARGETS: &[(u32, Target)] = &[
     (110, Target::Frame(Control, F::Running, 1)),
     (35, Target::Frame(Control, F::Bye, 1)),
     (10, Target::Frame(Any, F::Ping, 1)),
-    (20, Target::Byte(Control, Way::ToDestination, 16_000)),
-    (20, Target::Byte(Control, Way::ToSource, 300)),
-    (40, Target::Byte(Channels, Way::ToDestination, 6 << 20)),
+    (20, Target::Byte(Control, ToDestination, 16_000)),
+    (20, Target::Byte(Control, ToSource, 300)),
+    (40, Target::Byte(Channels, ToDestination, 6 << 20)),
 ];
 
 /// Places that only a source which has to ask comes to.
@@ -106,17 +113,52 @@ const ASKING: &[(u32, Target)] = &[
     (20, Target::Frame(Ask, F::Bye, 1)),
 ];
 
+/// The same on encrypted connections.
+const ENCRYPTED: &[(u32, Target)] = &[
+    (50, Target::Phase(Control, ToDestination, P::Handshake, 3000)),
+    (50, Target::Phase(Control, ToSource, P::Handshake, 2000)),
+    (40, Target::Phase(Channels, ToDestination, P::Handshake, 1600)),
+    (30, Target::Phase(Channels, ToSource, P::Handshake, 1200)),
+    (130, Target::Phase(Channels, ToDestination, P::Rounds, 4 << 20)),
+    (10, Target::Phase(Control, ToDestination, P::Rounds, 60)),
+    (10, Target::Phase(Control, ToSource, P::Rounds, 60)),
+    (40, Target::Frame(Control, F::Switchover, 1)),
+    (80, Target::Phase(Channels, ToDestination, P::Switchover, 40_000)),
+    (120, Target::Phase(Control, ToDestination, P::Switchover, 8000)),
+    (80, Target::Frame(Control, F::Ready, 1)),
+    (90, Target::Frame(Control, F::Go, 1)),
+    (90, Target::Frame(Control, F::Running, 1)),
+    (30, Target::Phase(Control, ToDestination, P::HandOver, 60)),
+    (30, Target::Phase(Control, ToSource, P::HandOver, 120)),
+    (35, Target::Frame(Control, F::Bye, 1)),
+    (20, Target::Byte(Control, ToDestination, 12_000)),
+    (20, Target::Byte(Control, ToSource, 2500)),
+    (40, Target::Byte(Channels, ToDestination, 6 << 20)),
+];
+
+/// Places on encrypted connections that only a source which has to ask comes to.
+const ENCRYPTED_ASKING: &[(u32, Target)] = &[
+    (40, Target::Phase(Ask, ToDestination, P::Asking, 2000)),
+    (40, Target::Phase(Ask, ToSource, P::Asking, 1600)),
+    (20, Target::Frame(Ask, F::Bye, 1)),
+];
+
 impl Draw {
     /// One fault, or two: a second one where the first leaves something to be harmed.
     pub fn faults(&self, random: &mut Random) -> Vec<Fault> {
-        let first = self.fault(random, TARGETS);
+        let (targets, asking) =
+            if self.encrypted { (ENCRYPTED, ENCRYPTED_ASKING) } else { (TARGETS, ASKING) };
+        let first = self.fault(random, targets);
         let mut faults = vec![first];
-        let is_hand_over =
-            matches!(first.place.moment, Moment::Frame { name: F::Ready | F::Go | F::Running | F::Bye, .. });
+        let is_hand_over = matches!(
+            first.place.moment,
+            Moment::Frame { name: F::Ready | F::Go | F::Running | F::Bye, .. }
+                | Moment::Phase(_, P::HandOver, _)
+        );
         if is_hand_over && random.below(100) < 30 {
-            faults.push(self.fault(random, ASKING));
+            faults.push(self.fault(random, asking));
         } else if random.below(100) < 8 {
-            faults.push(self.fault(random, TARGETS));
+            faults.push(self.fault(random, targets));
         }
         faults
     }
@@ -128,6 +170,9 @@ impl Draw {
         let place = match target {
             Target::Byte(connections, way, most) => {
                 Place { connections, moment: Moment::Byte(way, random.below(most)) }
+            }
+            Target::Phase(connections, way, phase, most) => {
+                Place { connections, moment: Moment::Phase(way, phase, random.below(most)) }
             }
             Target::Frame(connections, name, most) => {
                 // Small numbers are the likelier to come.
@@ -177,7 +222,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::Phase;
 
     #[test]
     fn the_same_seed_draws_the_same_faults() {
@@ -188,14 +232,18 @@ mod tests {
 
     #[test]
     fn every_kind_of_harm_comes_to_every_phase() {
-        let mut seen = HashSet::new();
-        for seed in 0..40_000 {
-            for fault in Draw::default().faults(&mut Random::new(seed)) {
-                if let Moment::Frame { name, .. } = fault.place.moment {
-                    seen.insert((name.phase(), fault.what.kind()));
+        for encrypted in [false, true] {
+            let mut seen = HashSet::new();
+            for seed in 0..40_000 {
+                for fault in (Draw { encrypted, ..Draw::default() }).faults(&mut Random::new(seed)) {
+                    match fault.place.moment {
+                        Moment::Frame { name, .. } => seen.insert((name.phase(), fault.what.kind())),
+                        Moment::Phase(_, phase, _) => seen.insert((phase, fault.what.kind())),
+                        _ => false,
+                    };
                 }
             }
+            assert_eq!(seen.len(), Phase::ALL.len() * 16, "{seen:?}");
         }
-        assert_eq!(seen.len(), Phase::ALL.len() * 16, "{seen:?}");
     }
 }

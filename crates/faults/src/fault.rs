@@ -8,15 +8,16 @@
 //!             | "kill=" SIDE | "freeze=" SIDE ":" TIME | "outage=" TIME
 //! CONNECTION := "control" | "ask" | "channel" N | "channels" | "any"
 //! MOMENT     := ("before" | "after") ":" FRAME | "in:" FRAME "+" BYTE
-//!             | ("to-destination" | "to-source") ":" ("frame" | "byte") ":" N
+//!             | ("to-destination" | "to-source") ":" ("frame" | "byte" | PHASE) ":" N
 //! FRAME      := NAME ["#" N]        the Nth of that name, the first if nothing is said
+//! PHASE      := "handshake" | "rounds" | "switchover" | "hand-over" | "release" | "asking"
 //! SIDE       := "source" | "destination"
 //! TIME       := N ("ms" | "s")
 //! ```
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{Place, place::number};
+use crate::{Moment, Place, place::number};
 
 /// What happens, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +121,17 @@ impl What {
         match self {
             Self::Kill(side) | Self::Freeze(side, _) => Some(side),
             _ => None,
+        }
+    }
+}
+
+impl Fault {
+    /// Whether it can strike on encrypted connections too, of whose frames few can be told.
+    #[must_use]
+    pub fn strikes_encrypted(&self) -> bool {
+        match self.place.moment {
+            Moment::Frame { name, .. } => name.is_told_encrypted(),
+            Moment::Number(..) | Moment::Byte(..) | Moment::Phase(..) => true,
         }
     }
 }
@@ -250,6 +262,8 @@ mod tests {
             "stall=2s@control:in:device#3+40",
             "outage=1500ms@control:after:go",
             "black-hole@channel0:to-destination:frame:7",
+            "flip=2@channels:to-destination:switchover:900",
+            "cut@control:to-source:hand-over:0",
         ] {
             let fault: Fault = text.parse().unwrap();
             assert_eq!(fault.to_string(), text);
@@ -277,6 +291,7 @@ mod tests {
             ("kill=me@control:before:go", "needs a side"),
             ("explode@control:before:go", "nothing that can be done"),
             ("cut@any:to-source:bit:3", "neither frame:N nor byte:N"),
+            ("cut@any:to-source:rounds:x", "nor PHASE:N"),
         ] {
             let error = text.parse::<Fault>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
@@ -286,8 +301,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_fault_that_can_be_drawn_survives_its_text(seed: u64) {
-            for fault in Draw::default().faults(&mut Random::new(seed)) {
-                prop_assert_eq!(fault.to_string().parse(), Ok(fault));
+            for encrypted in [false, true] {
+                let draw = Draw { encrypted, ..Draw::default() };
+                for fault in draw.faults(&mut Random::new(seed)) {
+                    prop_assert_eq!(fault.to_string().parse(), Ok(fault));
+                }
             }
         }
 

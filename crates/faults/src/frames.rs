@@ -1,6 +1,9 @@
 //! What passes: frames, by name, as they come off a connection.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    ops::RangeInclusive,
+};
 
 use wire::{Batch, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Role, RoundEnd};
 
@@ -136,6 +139,12 @@ impl FrameName {
         }
     }
 
+    /// Whether it is told on an encrypted connection too: a message that leads from one phase to the next.
+    #[must_use]
+    pub fn is_told_encrypted(self) -> bool {
+        matches!(self, Self::Switchover | Self::Ready | Self::Go | Self::Running | Self::Bye)
+    }
+
     /// The frame that carries the message of this name, as the crate `wire` has it.
     fn of_message(message: &str) -> Option<Self> {
         Some(match message {
@@ -166,7 +175,13 @@ impl Phase {
     pub const ALL: [Self; 6] =
         [Self::Handshake, Self::Rounds, Self::Switchover, Self::HandOver, Self::Release, Self::Asking];
 
-    /// As it is printed.
+    /// The phase of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.name() == name)
+    }
+
+    /// As it is typed and printed.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -186,12 +201,16 @@ pub(crate) enum Chunk {
     /// Header and structured part of a frame, which this many bytes of page data follow. One that this version does not know
     /// has no name.
     Frame { name: Option<FrameName>, which: Option<Which>, data: u64 },
+    /// A record of TLS, with so many bytes behind its header.
+    Record { length: usize },
     /// Bytes that are no frame, or only the beginning of one. All that follows is carried as it comes.
     Other,
     /// The end of the stream.
     End,
 }
 
+/// Bytes before what a record of TLS carries.
+const RECORD_HEADER_BYTES: usize = 5;
 /// Memory taken at once for a structured part; a longer one grows as its bytes really arrive.
 const STEP_BYTES: usize = 64 << 10;
 
@@ -201,8 +220,14 @@ const STEP_BYTES: usize = 64 << 10;
 /// The connection broke. What was read before is in `bytes`.
 pub(crate) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Chunk> {
     bytes.clear();
-    if !fill(from, bytes, HEADER_BYTES)? {
+    if !fill(from, bytes, RECORD_HEADER_BYTES)? {
         return Ok(if bytes.is_empty() { Chunk::End } else { Chunk::Other });
+    }
+    if let Some(length) = record_length(bytes) {
+        return Ok(if fill(from, bytes, length)? { Chunk::Record { length } } else { Chunk::Other });
+    }
+    if !fill(from, bytes, HEADER_BYTES - RECORD_HEADER_BYTES)? {
+        return Ok(Chunk::Other);
     }
     if bytes.starts_with(&wire::greeting::MAGIC) {
         fill(from, bytes, GREETING_BYTES - HEADER_BYTES)?;
@@ -215,6 +240,15 @@ pub(crate) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Chun
         return Ok(Chunk::Other);
     }
     Ok(describe(header.kind, &bytes[HEADER_BYTES..]))
+}
+
+/// Bytes that follow the header of a record of TLS (RFC 8446, 5.1 and 5.2); `None` if it is none. No frame begins like one.
+fn record_length(header: &[u8]) -> Option<usize> {
+    const KINDS: RangeInclusive<u8> = 20..=23;
+    const MOST: usize = (16 << 10) + 256;
+    let &[kind, 3, 0..=4, high, low] = header else { return None };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    (KINDS.contains(&kind) && (1..=MOST).contains(&length)).then_some(length)
 }
 
 fn greeting(bytes: &[u8]) -> Chunk {

@@ -10,6 +10,9 @@
 //! structured parts, page data), so it knows by name what it is about to pass on. It checks nothing: bytes that are no frames
 //! are carried all the same.
 //!
+//! Encrypted connections are carried as they are. Their order says what they are for, and the few messages that lead from one phase to
+//! the next are told by their way, turn and length. All other places on them are bytes: of a connection, or of a connection in a phase.
+//!
 //! A [`Fault`] is *what* happens and *where*: `cut@control:before:go`, `flip=3@channel1:in:pages#5+4100`,
 //! `kill=destination@control:after:ready`, `freeze=source:2s@any:to-source:byte:900`. The place is a position in the stream of
 //! bytes of one connection: before a frame, after it, or at one of its bytes. What happens, happens there exactly: what comes
@@ -23,17 +26,20 @@
 //! What the harm is good for is the business of others: this crate knows the protocol's frames, sockets and processes, and
 //! nothing of how a migration goes.
 //!
-//! * `fault`, `place`: what and where, and their text. `frames`: what passes.
+//! * `fault`, `place`: what and where, and their text. `frames`: what passes. `encrypted`: what can be known of it without keys.
+//!   `progress`: how far the migration is, and what encrypted connections are for.
 //! * `proxy`: takes connections. `link`: one connection. `carrier`: one way of a connection, where faults strike.
 //! * `processes`: kill and freeze. `draw`: chance.
 
 mod carrier;
 mod draw;
+mod encrypted;
 pub mod fault;
 mod frames;
 mod link;
 mod place;
 mod processes;
+mod progress;
 mod proxy;
 mod stream;
 mod trace;

@@ -14,6 +14,8 @@ pub(crate) struct Link {
     source: Stream,
     destination: Stream,
     which: OnceLock<Which>,
+    /// What it is for if it turns out to be encrypted.
+    expected: OnceLock<Which>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -41,6 +43,7 @@ impl Link {
             source,
             destination,
             which: OnceLock::new(),
+            expected: OnceLock::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -67,6 +70,22 @@ impl Link {
     /// Its first frame says what it is for; others change nothing.
     pub(crate) fn introduce(&self, which: Which) {
         let _ = self.which.set(which);
+    }
+
+    /// What it is for if it turns out to be encrypted.
+    pub(crate) fn expect(&self, which: Which) {
+        let _ = self.expected.set(which);
+    }
+
+    /// It is encrypted, and will not say what it is for. Returns that when it was not known before.
+    pub(crate) fn introduce_encrypted(&self) -> Option<Which> {
+        let expected = self.expected.get().copied()?;
+        self.which.set(expected).ok().map(|()| expected)
+    }
+
+    /// Whether the source has left it, or it was ended from here.
+    pub(crate) fn is_over_at_source(&self) -> bool {
+        self.is_closed() || self.source.is_hung_up()
     }
 
     /// Whether it was ended from here.

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{FaultError, FrameName};
+use crate::{FaultError, FrameName, Phase};
 
 /// A position in the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,10 +49,12 @@ pub enum Moment {
         /// Which one.
         nth: u32,
     },
-    /// Before the frame of this number, from 0, of either kind.
+    /// Before the frame of this number, from 0, of either kind; on an encrypted connection, before the record.
     Number(Way, u64),
     /// Before the byte of this number, from 0.
     Byte(Way, u64),
+    /// Before the byte of this number, from 0, of those that pass on a connection while the migration is in this phase.
+    Phase(Way, Phase, u64),
 }
 
 /// Where at a frame.
@@ -103,6 +105,7 @@ impl fmt::Display for Moment {
         match *self {
             Self::Number(way, number) => write!(f, "{way}:frame:{number}"),
             Self::Byte(way, number) => write!(f, "{way}:byte:{number}"),
+            Self::Phase(way, phase, number) => write!(f, "{way}:{}:{number}", phase.name()),
             Self::Frame { edge, name, nth } => {
                 let word = match edge {
                     Edge::Before => "before",
@@ -159,13 +162,13 @@ impl FromStr for Place {
 }
 
 fn by_number(way: Way, typed: &str) -> Result<Moment, &'static str> {
-    let problem = "has a moment that is neither frame:N nor byte:N";
+    let problem = "has a moment that is neither frame:N nor byte:N nor PHASE:N";
     let (unit, typed) = typed.split_once(':').ok_or(problem)?;
     let number = number(typed).ok_or(problem)?;
     match unit {
         "frame" => Ok(Moment::Number(way, number)),
         "byte" => Ok(Moment::Byte(way, number)),
-        _ => Err(problem),
+        _ => Phase::from_name(unit).map(|phase| Moment::Phase(way, phase, number)).ok_or(problem),
     }
 }
 

@@ -15,9 +15,10 @@ use address::Address;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Edge, Fault, FrameName, Moment, Passed, Processes, Struck, Way, Which,
+    Edge, Fault, FrameName, Moment, Passed, Phase, Processes, Struck, Way, Which,
     carrier::Carrier,
     link::Link,
+    progress::Progress,
     stream::{Listener, Stream},
     trace::Trace,
 };
@@ -54,7 +55,7 @@ pub(crate) struct Shared {
     faults: Mutex<Vec<Armed>>,
     links: Mutex<Vec<Weak<Link>>>,
     refuse_until: Mutex<Option<Instant>>,
-    switchover: AtomicBool,
+    pub(crate) progress: Progress,
     closed: AtomicBool,
     /// Carriers at work.
     carriers: Mutex<usize>,
@@ -69,6 +70,21 @@ struct Armed {
     fault: Fault,
     /// Frames of its name that passed where it watches.
     seen: u32,
+}
+
+/// A frame that is about to pass, a record, or bytes that are neither.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    pub(crate) which: Option<Which>,
+    pub(crate) way: Way,
+    pub(crate) name: Option<FrameName>,
+    /// Frames that passed before on this way of the connection.
+    pub(crate) number: u64,
+    /// Bytes that passed before.
+    pub(crate) position: u64,
+    pub(crate) length: u64,
+    /// The phase of the migration, and bytes that passed before in it.
+    pub(crate) phase: Option<(Phase, u64)>,
 }
 
 impl Proxy {
@@ -91,7 +107,7 @@ impl Proxy {
             faults: Mutex::new(faults.iter().map(|&fault| Armed { fault, seen: 0 }).collect()),
             links: Mutex::default(),
             refuse_until: Mutex::default(),
-            switchover: AtomicBool::new(false),
+            progress: Progress::default(),
             closed: AtomicBool::new(false),
             carriers: Mutex::default(),
             idle: Condvar::new(),
@@ -166,28 +182,9 @@ impl Shared {
         self.began.elapsed()
     }
 
-    /// Pages are the last ones once the switchover was announced.
-    pub(crate) fn in_context(&self, name: FrameName) -> FrameName {
-        match name {
-            FrameName::Switchover => self.switchover.store(true, Ordering::SeqCst),
-            FrameName::Hello => self.switchover.store(false, Ordering::SeqCst),
-            FrameName::Pages if self.switchover.load(Ordering::SeqCst) => return FrameName::LastPages,
-            _ => {}
-        }
-        name
-    }
-
-    /// The faults that strike at a frame, or at bytes that are none, each with its place from the first byte on. They are not
-    /// armed any more.
-    pub(crate) fn due(
-        &self,
-        which: Option<Which>,
-        way: Way,
-        name: Option<FrameName>,
-        number: u64,
-        position: u64,
-        length: u64,
-    ) -> VecDeque<(u64, Fault)> {
+    /// The faults that strike at what is about to pass, each with its place from the first byte on. They are not armed any more.
+    pub(crate) fn due(&self, passing: &Passing) -> VecDeque<(u64, Fault)> {
+        let &Passing { which, way, name, number, position, length, phase } = passing;
         let mut due = Vec::new();
         if self.closed.load(Ordering::SeqCst) {
             return due.into();
@@ -202,6 +199,11 @@ impl Shared {
                 Moment::Byte(of, byte) => {
                     (of == way && (position..position + length).contains(&byte)).then(|| byte - position)
                 }
+                Moment::Phase(of, wanted, byte) => phase
+                    .filter(|(phase, from)| {
+                        of == way && *phase == wanted && (*from..*from + length).contains(&byte)
+                    })
+                    .map(|(_, from)| byte - from),
                 Moment::Frame { edge, name: wanted, nth } if name == Some(wanted) => {
                     armed.seen += 1;
                     (armed.seen == nth).then_some(match edge {
@@ -242,6 +244,7 @@ impl Shared {
         let destination = if refused { None } else { Stream::dial(&self.destination).ok() };
         let Some(destination) = destination else { return source.reset_on_close() };
         let link = Arc::new(Link::new(source, destination));
+        link.expect(self.progress.expect(&link));
         let mut links = self.links.lock();
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(&link));

@@ -1,11 +1,15 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     time::Duration,
 };
 
 use address::Address;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A stream socket, TCP or unix.
 #[derive(Debug)]
@@ -69,6 +73,17 @@ impl Stream {
             // It fails for no socket that is one.
             let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
+    }
+
+    /// Whether the peer sends no more, even if not all that it sent was read.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let fd = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        let mut polled = [PollFd::new(&fd, PollFlags::RDHUP)];
+        // HUP and ERR are told without being asked for.
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|_| !polled[0].revents().is_empty())
     }
 
     /// Reads some bytes; 0 at the end.

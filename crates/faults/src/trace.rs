@@ -26,8 +26,10 @@ pub struct Passed {
     pub which: Option<Which>,
     /// Which way.
     pub way: Way,
-    /// What.
-    pub name: FrameName,
+    /// What; `None` for a record of TLS that is taken for no message in particular.
+    pub name: Option<FrameName>,
+    /// In which phase of the migration, if one has begun.
+    pub phase: Option<Phase>,
     /// How many in a row.
     pub count: u32,
     /// Whether all of it was passed on.
@@ -43,23 +45,16 @@ pub struct Struck {
     pub fault: Fault,
     /// On which connection it did.
     pub which: Option<Which>,
-    /// At which frame; `None` among bytes that are no frame.
+    /// At which frame; `None` among bytes that are no frame, and at a record of TLS that is taken for no message in particular.
     pub name: Option<FrameName>,
-}
-
-impl Struck {
-    /// The phase of the migration in which it struck.
-    #[must_use]
-    pub fn phase(&self) -> Option<Phase> {
-        match self.which {
-            Some(Which::Ask) => Some(Phase::Asking),
-            _ => self.name.map(FrameName::phase),
-        }
-    }
+    /// The phase of the migration in which it struck; `None` among bytes that are no frame.
+    pub phase: Option<Phase>,
 }
 
 /// Entries that are kept: the last tell what happened.
 const MAX_PASSED: usize = 1000;
+/// Entries among which one is looked for that a record of TLS can be counted with.
+const RECORDS_TOGETHER: usize = 24;
 
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
@@ -70,11 +65,11 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) fn pass(&self, new: Passed) {
         let mut passed = self.passed.lock();
-        let alike = |old: &&mut Passed| {
-            (old.which, old.way, old.name, old.whole) == (new.which, new.way, new.name, new.whole)
-        };
-        if let Some(last) = passed.last_mut().filter(alike) {
-            last.count += 1;
+        let key = |passed: &Passed| (passed.which, passed.way, passed.name, passed.whole, passed.phase);
+        // Records of several channels take turns, by the thousand.
+        let mut latest = passed.iter_mut().rev().take(if new.name.is_none() { RECORDS_TOGETHER } else { 1 });
+        if let Some(alike) = latest.find(|old| key(old) == key(&new)) {
+            alike.count += 1;
             return;
         }
         if passed.len() == MAX_PASSED {
@@ -124,7 +119,12 @@ impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let which = self.which.map_or_else(|| "?".to_owned(), |which| which.to_string());
         let arrow = if self.way == Way::ToDestination { "->" } else { "<-" };
-        write!(f, "{:>9.1} ms  {which:<9} {arrow} {}", self.at.as_secs_f64() * 1e3, self.name.name())?;
+        write!(f, "{:>9.1} ms  {which:<9} {arrow} ", self.at.as_secs_f64() * 1e3)?;
+        match (self.name, self.phase) {
+            (Some(name), _) => f.write_str(name.name())?,
+            (None, Some(phase)) => write!(f, "encrypted, {}", phase.name())?,
+            (None, None) => f.write_str("encrypted")?,
+        }
         if self.count > 1 {
             write!(f, " x{}", self.count)?;
         }
@@ -135,7 +135,11 @@ impl fmt::Display for Passed {
 impl fmt::Display for Struck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let which = self.which.map_or_else(|| "?".to_owned(), |which| which.to_string());
-        let name = self.name.map_or("bytes that are no frame", FrameName::name);
-        write!(f, "{:>9.1} ms  {which:<9} !! {} (at {name})", self.at.as_secs_f64() * 1e3, self.fault)
+        write!(f, "{:>9.1} ms  {which:<9} !! {} ", self.at.as_secs_f64() * 1e3, self.fault)?;
+        match (self.name, self.phase) {
+            (Some(name), _) => write!(f, "(at {})", name.name()),
+            (None, Some(phase)) => write!(f, "(encrypted, {})", phase.name()),
+            (None, None) => f.write_str("(at bytes that are no frame)"),
+        }
     }
 }

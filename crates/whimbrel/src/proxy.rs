@@ -17,9 +17,13 @@ use crate::rig::{Interrupt, Interrupted};
 ///
 /// CONNECTION: control, ask (a source that asks what became of a session), channel0 and so on, channels, any.
 ///
-/// MOMENT: before:FRAME, after:FRAME, in:FRAME+BYTE, or (to-destination|to-source):(frame|byte):N. FRAME is hello, accept, refuse,
+/// MOMENT: before:FRAME, after:FRAME, in:FRAME+BYTE, or (to-destination|to-source):(frame|byte|PHASE):N. FRAME is hello, accept, refuse,
 /// channels-open, pages, round-end, ping, pong, switchover, last-pages, last-round-end, device, complete, ready, go,
-/// running, not-running, ask, unknown-session, bye or abort; the third of a name is device#3.
+/// running, not-running, ask, unknown-session, bye or abort; the third of a name is device#3. PHASE is handshake, rounds, switchover,
+/// hand-over, release or asking.
+///
+/// Of an encrypted migration these frames are seen: switchover, ready, go, running and bye. All others are hidden, and a fault at
+/// one of them does not strike.
 ///
 /// For example: cut@control:before:go, flip=3@channel0:in:pages#2+4100, kill=destination@control:after:ready.
 #[derive(Debug, clap::Args)]
@@ -42,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PID")]
     destination: Option<u32>,
 
-    /// Use addresses of other hosts too: guest memory is not encrypted on the way
+    /// Use addresses of other hosts too: what the migration does not encrypt can be read on the way
     #[arg(long)]
     insecure: bool,
 }
@@ -51,7 +55,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error(
-        "'{address}' is not on this host, and migrations are not encrypted: guest memory would be readable on the network. \
+        "'{address}' is not on this host, and a migration that is not encrypted would be readable on the network. \
          Use a loopback address or a unix socket, or allow it with --insecure"
     )]
     NotLoopback { address: Address },

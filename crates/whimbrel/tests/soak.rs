@@ -57,8 +57,8 @@ fn an_attempt_can_be_made_again_with_all_that_passes() {
     if vmm().is_none() {
         return;
     }
-    let output =
-        run(&["soak", "--repeat", "1f00c0ffee000003", "--fault", "kill=destination@control:before:ready"]);
+    let again = ["soak", "--repeat", "1f00c0ffee000003", "--fault", "kill=destination@control:before:ready"];
+    let output = run(&[&again[..], &["--tls", "off"]].concat());
     assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
     for expected in [
         "1f00c0ffee000003 kill=destination@control:before:ready",
@@ -66,6 +66,34 @@ fn an_attempt_can_be_made_again_with_all_that_passes() {
         "!! kill=destination@control:before:ready (at ready)",
     ] {
         assert!(output.stdout.contains(expected), "'{expected}' is not in\n{}", output.stdout);
+    }
+    let output = run(&[&again[..], &["--tls", "on"]].concat());
+    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+    for expected in [
+        ", encrypted",
+        "control   -> switchover",
+        "control   -> encrypted, switchover",
+        "!! kill=destination@control:before:ready (at ready)",
+        "1 attempts (1 encrypted)",
+    ] {
+        assert!(output.stdout.contains(expected), "'{expected}' is not in\n{}", output.stdout);
+    }
+    assert!(!output.stdout.contains("-> hello"), "{}", output.stdout);
+}
+
+#[test]
+fn a_bit_that_flips_on_an_encrypted_connection_ends_it_without_a_digest() {
+    if vmm().is_none() {
+        return;
+    }
+    for place in ["channels:to-destination:rounds:300000", "control:to-destination:switchover:700"] {
+        let fault = format!("flip=3@{place}");
+        let mut arguments = vec!["soak", "--pairs", "1", "--attempts", "3", "--seed", "1"];
+        arguments.extend(["--digest", "off", "--tls", "on", "--verbose", "--fault", &fault]);
+        let output = run(&arguments);
+        assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+        assert!(output.stdout.contains("3 attempts (3 encrypted), 3 rolled back,"), "{}", output.stdout);
+        assert!(output.stdout.contains("3 good migrations after faults"), "{}", output.stdout);
     }
 }
 

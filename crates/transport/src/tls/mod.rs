@@ -13,6 +13,7 @@ mod error;
 mod exporter;
 mod files;
 mod handshake;
+mod headers;
 mod session;
 mod side;
 mod stream;

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{
     Certificate, Security, Side, TlsError,
     exporter::{Exported, Exporter},
+    headers::Headers,
     session::{Found, RECORD_BYTES, RECORD_OVERHEAD, Session},
 };
 use crate::vectored;
@@ -51,6 +52,7 @@ pub(super) struct Incoming {
     raw: Box<[u8]>,
     begin: usize,
     end: usize,
+    headers: Headers,
     /// Decrypted; from `given` on not handed over yet.
     plain: Vec<u8>,
     given: usize,
@@ -218,7 +220,8 @@ impl Stream {
 impl Incoming {
     pub(super) fn new() -> Self {
         let raw = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { raw, begin: 0, end: 0, plain: Vec::new(), given: 0, is_over: false }
+        let headers = Headers::default();
+        Self { raw, begin: 0, end: 0, headers, plain: Vec::new(), given: 0, is_over: false }
     }
 
     /// What is not decrypted yet.
@@ -254,6 +257,7 @@ impl Incoming {
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        self.headers.check(&self.raw[self.end..self.end + read])?;
         self.end += read;
         Ok(())
     }

@@ -186,6 +186,27 @@ fn a_flipped_bit_anywhere_ends_the_connection() {
 }
 
 #[test]
+fn a_flipped_bit_in_front_of_an_encrypted_record_ends_the_connection() {
+    // As it is, of another kind that exists, and of another version that does.
+    for (byte, bit) in [(0, 0), (0, 1 << 0), (0, 1 << 1), (2, 1 << 0), (2, 1 << 1)] {
+        let (sent, received) = through(SOON, move |from, to| {
+            let mut number = 0;
+            while let Some(mut record) = read_record(from) {
+                number += 1;
+                // Long after the handshake.
+                if number == 30 {
+                    record[byte] ^= bit;
+                }
+                if to.write_all(&record).is_err() {
+                    break;
+                }
+            }
+        });
+        assert_eq!(received == Ok(true), bit == 0, "{byte} {bit}: {sent}, {received:?}");
+    }
+}
+
+#[test]
 fn records_that_are_repeated_left_out_or_exchanged_end_the_connection() {
     /// The record with this number, counted from the source's first, is past the handshake.
     const LATE: usize = 20;

@@ -1,11 +1,10 @@
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
-use authority::{Authority, Request};
 use guests::Report;
 use monitor::types::DowntimePhases;
 use tempfile::TempDir;
@@ -18,7 +17,8 @@ use super::{
     settle::settle,
 };
 use crate::rig::{
-    ByteRate, Bytes, Count, Felt, Files, Interrupt, Machine, Memory, Span, Witness, held_rate, longest_gap,
+    ByteRate, Bytes, Count, Felt, Files, HOST, Interrupt, Machine, Memory, Span, Witness, certificates,
+    held_rate, longest_gap,
 };
 
 /// A machine on its way, and all that is needed for it. Whatever ends it, nothing of it stays.
@@ -62,8 +62,6 @@ pub(super) struct Outcome {
 
 /// Reports that show how the guest does while nobody moves it.
 const REPORTS_AT_REST: usize = 5;
-/// Where machines move, and who its certificate is for.
-const HOST: &str = "127.0.0.1";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl<'a> Journey<'a> {
@@ -211,7 +209,9 @@ impl Yard {
         let logs = plan.keep_logs.clone().unwrap_or_else(|| folder.path().to_owned());
         fs::create_dir_all(&logs).map_err(failed(format!("the folder {}", logs.display())))?;
         let kernel = guests::write_workload(folder.path()).map_err(failed("the guest's image".to_owned()))?;
-        let tls = if plan.clear { None } else { Some(certificates(folder.path())?) };
+        let certificates = || certificates(folder.path(), "Whimbrel demo");
+        let tls = if plan.clear { None } else { Some(certificates()) };
+        let tls = tls.transpose().map_err(failed("certificates".to_owned()))?;
         Ok(Self { folder, logs, kernel, tls })
     }
 
@@ -239,18 +239,6 @@ impl Yard {
         }
         Ok(Machine::start(name, command, files, interrupt)?)
     }
-}
-
-/// Issues certificates to this host, by an authority that is gone with the folder.
-fn certificates(folder: &Path) -> Result<PathBuf, DemoError> {
-    let directory = folder.join("tls");
-    let issued = Authority::init(&folder.join("ca"), "Whimbrel demo")
-        .and_then(|authority| authority.issue(&directory, &Request::new([HOST])));
-    issued.map_err(|error| DemoError::Prepare {
-        what: "certificates".to_owned(),
-        source: io::Error::other(error),
-    })?;
-    Ok(directory)
 }
 
 fn prefixed(prefix: &str, path: &Path) -> std::ffi::OsString {

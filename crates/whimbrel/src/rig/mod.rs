@@ -1,6 +1,7 @@
 //! What the demo and the benchmarks stand on: a host that is checked, machines in processes of their own, the guest's
 //! word, and an orderly end whenever the user wants one.
 
+mod certificates;
 mod cipher;
 mod felt;
 mod huge_pages;
@@ -13,6 +14,7 @@ mod serial;
 mod units;
 mod witness;
 
+pub(crate) use certificates::{HOST, certificates};
 pub(crate) use cipher::bare_cipher_per_gib;
 pub(crate) use felt::{Felt, checked_since_arrival, held_rate, longest_gap};
 pub(crate) use huge_pages::{HUGE_PAGE, HugePages};

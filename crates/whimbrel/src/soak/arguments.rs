@@ -36,9 +36,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(super) pairs: u8,
 
-    /// Whether the digest of memory is compared. What a flipped bit does to a page, nothing else finds
+    /// Whether the digest of memory is compared. What a flipped bit does to a page that is not encrypted, nothing else finds
     #[arg(long, value_name = "WHEN", default_value_t = Digest::Needed)]
     pub(super) digest: Digest,
+
+    /// Which migrations are encrypted. By chance: a third of those whose faults can be told on encrypted connections
+    #[arg(long, value_name = "WHEN", default_value_t = Encrypted::Chance)]
+    pub(super) tls: Encrypted,
 
     /// Weight of harm that takes half a minute to be noticed; that of others is 20 to 140
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -64,12 +68,33 @@ pub(crate) struct Arguments {
 /// When a digest of memory is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Digest {
-    /// If bits are flipped, and else by chance.
+    /// If bits are flipped in clear, and else by chance.
     Needed,
     /// Always.
     On,
     /// Never.
     Off,
+}
+
+/// When a migration is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Encrypted {
+    /// By chance, a third of them.
+    Chance,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl std::fmt::Display for Encrypted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Chance => "chance",
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
 }
 
 impl std::fmt::Display for Digest {

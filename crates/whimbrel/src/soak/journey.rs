@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faults::{Address, FrameName, Processes, Proxy};
+use faults::{Address, Edge, FrameName, Moment, Phase, Processes, Proxy, Struck, What};
 use monitor::{
     ClientError,
     types::{MigrationInfo, MigrationStatus, RunState},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     SoakError,
@@ -30,6 +30,8 @@ pub(super) struct Journey<'a> {
     pub(super) harmed: bool,
     /// For a proxy on a unix socket.
     pub(super) socket: PathBuf,
+    /// Parameters that encrypt it, or leave it in clear.
+    pub(super) security: Value,
 }
 
 /// How long a source may take to come to an end. The longest time-out of a migration is half a minute, and there can be two of
@@ -64,7 +66,8 @@ impl Journey<'_> {
         self.wait_until_settled(&mut guest.place, vacancy, OTHER_PATIENCE)?;
         let (source, source_reason) = look_at_source(&mut guest.place)?;
         let (destination, destination_reason) = look_at_destination(vacancy)?;
-        let whole = |name| passed.iter().any(|passed| passed.name == name && passed.whole);
+        let seen = |name| passed.iter().any(|passed| passed.name == Some(name));
+        let whole = |name| passed.iter().any(|passed| passed.name == Some(name) && passed.whole);
         let facts = Facts {
             source,
             destination,
@@ -72,6 +75,8 @@ impl Journey<'_> {
             ready_passed: whole(FrameName::Ready),
             go_passed: whole(FrameName::Go),
             was_unknown,
+            damaged: self.scenario.encrypted && struck.iter().any(damages_guest),
+            in_clear: self.scenario.encrypted && seen(FrameName::Hello),
         };
         Ok(Journeyed { facts, passed, struck, source_reason, destination_reason })
     }
@@ -82,7 +87,9 @@ impl Journey<'_> {
             "multifd-channels": self.scenario.channels,
             "whimbrel-digest": self.scenario.digest,
         });
-        source.machine.execute("migrate-set-parameters", parameters)?;
+        for parameters in [parameters, self.security.clone()] {
+            source.machine.execute("migrate-set-parameters", parameters)?;
+        }
         Ok(())
     }
 
@@ -154,6 +161,15 @@ impl Journey<'_> {
         let info = destination.ask(Machine::query_migrate)?;
         Ok(info.is_none_or(|info| info.status.is_none_or(|status| status == MigrationStatus::Setup)))
     }
+}
+
+/// Whether a fault has changed something of the guest, or of what it cannot move without. In handshakes there are bits that mean nothing,
+/// and a farewell may get lost.
+fn damages_guest(struck: &Struck) -> bool {
+    let flips = matches!(struck.fault.what, What::Flip(_));
+    // What comes after a frame may not come.
+    let comes = !matches!(struck.fault.place.moment, Moment::Frame { edge: Edge::After, .. });
+    flips && comes && matches!(struck.phase, Some(Phase::Rounds | Phase::Switchover))
 }
 
 /// Where the destination was told to run the machine, or all is over, it is too late to cancel, and the source says so: an answer like

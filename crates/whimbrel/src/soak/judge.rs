@@ -17,6 +17,10 @@ pub(super) struct Facts {
     pub(super) go_passed: bool,
     /// The source did not know for a while who had the machine.
     pub(super) was_unknown: bool,
+    /// It was encrypted, and something was changed that the guest needs.
+    pub(super) damaged: bool,
+    /// It was to be encrypted, and was not.
+    pub(super) in_clear: bool,
 }
 
 /// What became of the source.
@@ -103,6 +107,14 @@ pub(super) fn judge(facts: &Facts) -> Result<Outcome, String> {
     if facts.destination == Destination::Dead && !killed(Side::Destination) {
         return Err("The destination's process ended by itself".into());
     }
+    if facts.in_clear {
+        return Err("It was to be encrypted, and passed in clear".into());
+    }
+    if facts.damaged && facts.destination == (Destination::Alive { runs: true }) {
+        return Err(
+            "A bit was flipped on an encrypted connection, and the machine runs at the destination".into()
+        );
+    }
     let Source::Alive { status, unknown, runs } = facts.source else {
         return match facts.destination {
             Destination::Dead => Ok(Outcome::Lost),
@@ -147,7 +159,16 @@ mod tests {
 
     fn facts(source: Source, destination: Destination, struck: &[&str], go: bool) -> Facts {
         let struck = struck.iter().map(|fault| fault.parse().unwrap()).collect();
-        Facts { source, destination, struck, ready_passed: go, go_passed: go, was_unknown: false }
+        Facts {
+            source,
+            destination,
+            struck,
+            ready_passed: go,
+            go_passed: go,
+            was_unknown: false,
+            damaged: false,
+            in_clear: false,
+        }
     }
 
     fn alive(status: MigrationStatus, unknown: bool, runs: bool) -> Source {
@@ -208,5 +229,14 @@ mod tests {
             let reached = judge(&facts).unwrap_err();
             assert!(reached.contains(reason), "{facts:?}: {reached}");
         }
+    }
+
+    #[test]
+    fn a_flipped_bit_that_an_encrypted_connection_survives_is_told() {
+        let facts = facts(alive(MigrationStatus::Completed, false, false), RUNS, &[], true);
+        let damaged = judge(&Facts { damaged: true, ..facts.clone() }).unwrap_err();
+        assert!(damaged.contains("A bit was flipped"), "{damaged}");
+        let in_clear = judge(&Facts { in_clear: true, ..facts }).unwrap_err();
+        assert!(in_clear.contains("in clear"), "{in_clear}");
     }
 }

@@ -36,7 +36,8 @@ use tally::Tally;
 use yard::Yard;
 
 use crate::rig::{
-    Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, check_kvm, find_vmm,
+    Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, certificates, check_kvm,
+    find_vmm,
 };
 
 /// Why a soak cannot begin or go on.
@@ -131,6 +132,7 @@ fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
     let folder = tempfile::Builder::new().prefix("whimbrel-soak-").tempdir();
     let folder = folder.map_err(prepare("a temporary folder"))?;
     let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
+    let tls = certificates(folder.path(), "Whimbrel soak").map_err(prepare("certificates"))?;
     let by_time = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
     let minutes = arguments.minutes.unwrap_or(DEFAULT_MINUTES);
     let timed = arguments.attempts.is_none() && arguments.repeat.is_none();
@@ -147,7 +149,7 @@ fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
     let pairs = u64::from(arguments.pairs).min(soak.attempts) as u8;
     output::say!("Seed {}; {pairs} guests at a time", soak.seed);
     let yards = (1..=pairs)
-        .map(|number| Yard::new(folder.path(), arguments.keep_logs.as_deref(), &kernel, &vmm, number))
+        .map(|number| Yard::new(folder.path(), arguments.keep_logs.as_deref(), &kernel, &vmm, &tls, number))
         .collect::<io::Result<Vec<_>>>()
         .map_err(prepare("folders for machines: are there logs of an earlier soak?"))?;
     let outcome = std::thread::scope(|scope| {

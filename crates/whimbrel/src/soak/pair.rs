@@ -40,7 +40,7 @@ impl<'a> Pair<'a> {
 
     /// Does one attempt and what follows from it. What must not be is in the record; an error means that the soak cannot go on.
     pub(super) fn attempt(&mut self, scenario: &Scenario) -> Result<Record, SoakError> {
-        self.prepare(scenario.unix)?;
+        self.prepare(scenario.unix, scenario.encrypted)?;
         let began = Instant::now();
         let journeyed = self.travel(scenario, true)?;
         let facts = journeyed.facts.clone();
@@ -72,7 +72,7 @@ impl<'a> Pair<'a> {
     }
 
     /// A guest that runs and has filled its memory, and a place for it.
-    fn prepare(&mut self, unix: bool) -> Result<(), SoakError> {
+    fn prepare(&mut self, unix: bool, encrypted: bool) -> Result<(), SoakError> {
         if self.guest.is_none() {
             let place = self.yard.boot(self.interrupt)?;
             let witness = Witness::tolerant(place.machine.serial());
@@ -83,8 +83,13 @@ impl<'a> Pair<'a> {
             }
             self.guest = Some(guest);
         }
+        if let Some(misfit) = self.vacancy.take_if(|vacancy| vacancy.encrypted != encrypted) {
+            let files = misfit.machine.files().clone();
+            misfit.machine.quit()?;
+            self.yard.forget(&files);
+        }
         if self.vacancy.is_none() {
-            self.vacancy = Some(self.yard.vacancy(unix, self.interrupt)?);
+            self.vacancy = Some(self.yard.vacancy(unix, encrypted, self.interrupt)?);
         }
         Ok(())
     }
@@ -93,8 +98,8 @@ impl<'a> Pair<'a> {
         let (Some(guest), Some(vacancy)) = (&mut self.guest, &mut self.vacancy) else {
             return Err(SoakError::NoPlace);
         };
-        let socket = self.yard.proxy_socket();
-        Journey { interrupt: self.interrupt, scenario, harmed, socket }.travel(guest, vacancy)
+        let (socket, security) = (self.yard.proxy_socket(), self.yard.security(scenario.encrypted));
+        Journey { interrupt: self.interrupt, scenario, harmed, socket, security }.travel(guest, vacancy)
     }
 
     /// Looks for everything that must hold after an attempt, and arranges guest and places as they now are.
@@ -209,8 +214,8 @@ impl<'a> Pair<'a> {
             return Ok(());
         }
         let began = Instant::now();
-        self.prepare(false)?;
         let scenario = record.scenario.without_harm();
+        self.prepare(scenario.unix, scenario.encrypted)?;
         let journeyed = self.travel(&scenario, false)?;
         match judge(&journeyed.facts) {
             Ok(Outcome::Completed) => self.verify(Outcome::Completed, &journeyed.facts, record)?,

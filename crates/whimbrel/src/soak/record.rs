@@ -62,7 +62,7 @@ const LOG_LINES: usize = 25;
 
 impl Record {
     pub(super) fn new(scenario: &Scenario, journeyed: &Journeyed) -> Self {
-        let phase = |struck: &faults::Struck| struck.phase().map_or("no frame", faults::Phase::name);
+        let phase = |struck: &faults::Struck| struck.phase.map_or("no frame", faults::Phase::name);
         let mut lines: Vec<_> =
             journeyed.passed.iter().map(|passed| (passed.at, passed.to_string())).collect();
         lines.extend(journeyed.struck.iter().map(|struck| (struck.at, struck.to_string())));

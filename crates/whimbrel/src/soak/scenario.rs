@@ -1,6 +1,6 @@
 use faults::{Draw, Fault, Random, What};
 
-use super::arguments::{Arguments, Digest};
+use super::arguments::{Arguments, Digest, Encrypted};
 
 /// What one attempt is made of. The same seed and arguments make the same scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Scenario {
     pub(super) digest: &'static str,
     /// Bytes each second, 0 for no limit. A limit makes more rounds.
     pub(super) bandwidth: u64,
+    /// By TLS.
+    pub(super) encrypted: bool,
     /// Over a unix socket instead of TCP.
     pub(super) unix: bool,
     /// Milliseconds after which the operator cancels.
@@ -24,7 +26,15 @@ pub(super) struct Scenario {
 impl Scenario {
     pub(super) fn new(seed: u64, arguments: &Arguments) -> Self {
         let mut random = Random::new(seed);
-        let drawn = Draw { slow: arguments.slow }.faults(&mut random);
+        let encrypted = match arguments.tls {
+            // Numbers of its own: what else is drawn is the same in clear and encrypted.
+            Encrypted::Chance => {
+                Random::new(!seed).below(3) == 0 && arguments.faults.iter().all(Fault::strikes_encrypted)
+            }
+            Encrypted::On => true,
+            Encrypted::Off => false,
+        };
+        let drawn = Draw { slow: arguments.slow, encrypted }.faults(&mut random);
         let faults = if arguments.faults.is_empty() { drawn } else { arguments.faults.clone() };
         let flips = faults.iter().any(|fault| matches!(fault.what, What::Flip(_)));
         let some = [(2, "transfer"), (1, "full")];
@@ -33,12 +43,13 @@ impl Scenario {
             seed,
             channels: random.between(1, 4) as u8,
             digest: match arguments.digest {
-                Digest::Needed if flips => found.unwrap_or("full"),
+                Digest::Needed if flips && !encrypted => found.unwrap_or("full"),
                 Digest::Needed => by_chance.unwrap_or("full"),
                 Digest::On => found.unwrap_or("full"),
                 Digest::Off => "off",
             },
             bandwidth: if random.below(5) == 0 { random.between(40, 200) * 1_000_000 } else { 0 },
+            encrypted,
             unix: random.below(8) == 0,
             cancel_after: (random.below(25) == 0).then(|| random.below(150)),
             patient: random.below(4) == 0,
@@ -59,6 +70,9 @@ impl Scenario {
         }
         if self.bandwidth > 0 {
             text += &format!(", {} MB/s", self.bandwidth / 1_000_000);
+        }
+        if self.encrypted {
+            text += ", encrypted";
         }
         if self.unix {
             text += ", unix socket";

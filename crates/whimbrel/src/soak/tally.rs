@@ -15,6 +15,8 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) attempts: u64,
+    /// Attempts that were encrypted.
+    encrypted: u64,
     outcomes: BTreeMap<Outcome, u64>,
     problems: BTreeMap<Problem, u64>,
     recoveries: u64,
@@ -31,6 +33,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn add(&mut self, record: &Record) {
         self.attempts += 1;
+        self.encrypted += u64::from(record.scenario.encrypted);
         *self.outcomes.entry(record.outcome).or_default() += 1;
         for (kind, _) in &record.problems {
             *self.problems.entry(*kind).or_default() += 1;
@@ -58,7 +61,7 @@ impl Tally {
             let count = self.outcomes.get(outcome)?;
             Some(format!("{count} {}", outcome.name()))
         });
-        let mut parts = vec![format!("{} attempts", self.attempts)];
+        let mut parts = vec![format!("{} attempts ({} encrypted)", self.attempts, self.encrypted)];
         parts.extend(outcomes);
         parts.push(format!("{} guest errors", self.count(Problem::Guest)));
         parts.push(format!("{} double runs", self.count(Problem::DoubleRun)));
@@ -122,10 +125,11 @@ impl Tally {
     pub(super) fn summary(&self, took: Duration) -> String {
         let each = self.attempts as f64 / took.as_secs_f64().max(0.001);
         format!(
-            "{} attempts in {:.0} s ({each:.1} each second; the longest took {:.0} s). {} came through unharmed. {} good migrations \
-             after faults. Guest errors: {}. Double runs: {}. Unresolved: {}. Failed recoveries: {}. Else broken: {}.",
+            "{} attempts in {:.0} s, {} of them encrypted ({each:.1} each second; the longest took {:.0} s). {} came through \
+             unharmed. {} good migrations after faults. Guest errors: {}. Double runs: {}. Unresolved: {}. Failed recoveries: {}. Else broken: {}.",
             self.attempts,
             took.as_secs_f64(),
+            self.encrypted,
             self.slowest.as_secs_f64(),
             self.unharmed,
             self.recoveries,
@@ -154,6 +158,7 @@ impl Tally {
             "seed": seed,
             "seconds": took.as_secs_f64(),
             "attempts": self.attempts,
+            "encrypted": self.encrypted,
             "unharmed": self.unharmed,
             "recoveries": self.recoveries,
             "outcomes": by_name,
@@ -179,6 +184,7 @@ fn to_json(record: &Record) -> Value {
         "seed": format!("{:016x}", record.scenario.seed),
         "scenario": record.scenario.describe(),
         "outcome": record.outcome.name(),
+        "encrypted": record.scenario.encrypted,
         "struck": record.struck,
         "ms": record.took.as_millis() as u64,
         "source-reason": record.source_reason,

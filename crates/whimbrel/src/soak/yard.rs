@@ -8,10 +8,10 @@ use std::{
 
 use faults::Address;
 use monitor::{ClientError, types::SocketAddress};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{SoakError, evidence::Runs};
-use crate::rig::{Files, Interrupt, Machine, MachineError};
+use crate::rig::{Files, HOST, Interrupt, Machine, MachineError};
 
 /// Where the machines of one guest are made: they share its disk.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Yard {
     kernel: PathBuf,
     vmm: PathBuf,
     disk: PathBuf,
+    /// Certificates.
+    tls: PathBuf,
     /// Machines that were made.
     count: u32,
     keep: bool,
@@ -33,6 +35,8 @@ pub(super) struct Place {
     pub(super) runs: Runs,
     /// Where it listens, if it waits for the guest.
     pub(super) address: Option<Address>,
+    /// Whether it lets in encrypted connections, and no others.
+    pub(super) encrypted: bool,
     /// Bytes of memory that it had when nothing had come.
     pub(super) empty_bytes: u64,
 }
@@ -53,6 +57,7 @@ impl Yard {
         logs: Option<&Path>,
         kernel: &Path,
         vmm: &Path,
+        tls: &Path,
         number: u8,
     ) -> io::Result<Self> {
         let folder = folder.join(number.to_string());
@@ -66,18 +71,25 @@ impl Yard {
         let disk = folder.join("disk.img");
         fs::File::create(&disk)?.set_len(DISK_BYTES)?;
         let keep = logs.is_some();
-        Ok(Self { folder, logs: logs_here, kernel: kernel.into(), vmm: vmm.into(), disk, count: 0, keep })
+        let (kernel, vmm, tls) = (kernel.into(), vmm.into(), tls.into());
+        Ok(Self { folder, logs: logs_here, kernel, vmm, disk, tls, count: 0, keep })
     }
 
     /// Starts a process in which a fresh guest boots.
     pub(super) fn boot(&mut self, interrupt: &Interrupt) -> Result<Place, MachineError> {
         let machine = self.start(&[], interrupt)?;
-        Ok(Place { machine, runs: Runs::from_start(), address: None, empty_bytes: 0 })
+        Ok(Place { machine, runs: Runs::from_start(), address: None, encrypted: false, empty_bytes: 0 })
     }
 
     /// Starts a process that waits for the guest.
-    pub(super) fn vacancy(&mut self, unix: bool, interrupt: &Interrupt) -> Result<Place, MachineError> {
+    pub(super) fn vacancy(
+        &mut self,
+        unix: bool,
+        encrypted: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Place, MachineError> {
         let mut machine = self.start(&["--incoming", "defer"].map(OsString::from), interrupt)?;
+        machine.execute("migrate-set-parameters", self.security(encrypted))?;
         let uri = if unix {
             format!("unix:{}", self.folder.join(format!("{}.in", self.count)).display())
         } else {
@@ -91,7 +103,13 @@ impl Yard {
             _ => None,
         });
         let empty_bytes = machine.resident_bytes();
-        Ok(Place { machine, runs: Runs::default(), address, empty_bytes })
+        Ok(Place { machine, runs: Runs::default(), address, encrypted, empty_bytes })
+    }
+
+    /// The parameters of both sides that encrypt migrations, or leave them in clear.
+    pub(super) fn security(&self, encrypted: bool) -> Value {
+        let directory = if encrypted { self.tls.display().to_string() } else { String::new() };
+        json!({ "tls-creds": directory, "tls-hostname": HOST, "tls-authz": format!("ip:{HOST}") })
     }
 
     /// A path for a proxy's socket.
