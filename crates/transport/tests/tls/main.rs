@@ -5,6 +5,7 @@
 mod bytes;
 mod files;
 mod hostile;
+mod others;
 mod peers;
 mod session;
 
