@@ -26,9 +26,19 @@ pub(crate) fn destination(address: &Address, machine: &Machine) -> Destination {
 
 /// The same, of a release that offers this.
 pub(crate) fn destination_as(offer: &Offer, address: &Address, machine: &Machine) -> Destination {
+    destination_trusting(&Trust::ThisHost, offer, address, machine)
+}
+
+/// The same, with connections of this kind.
+pub(crate) fn destination_trusting(
+    trust: &Trust,
+    offer: &Offer,
+    address: &Address,
+    machine: &Machine,
+) -> Destination {
     let (arrival, notes) = (Arc::new(Arrival::default()), Arc::new(Notes::default()));
     let vacancy = Vacancy::new(pages_of(&machine.ram), machine.disk.clone(), arrival.clone());
-    let listener = Listener::bind(address, &Trust::ThisHost).unwrap();
+    let listener = Listener::bind(address, trust).unwrap();
     let address = listener.address().clone();
     let handle = destination::listen(Box::new(vacancy), listener, offer.clone(), notes.clone()).unwrap();
     Destination { address, handle, arrival, notes }
@@ -66,9 +76,21 @@ pub(crate) fn migrate_as(
     to: &Address,
     params: Params,
 ) -> (source::Handle, Arc<Notes>) {
+    migrate_session(new_session(), Trust::ThisHost, offer, machine, to, params)
+}
+
+/// The same, as this session, with connections of this kind.
+pub(crate) fn migrate_session(
+    session: SessionId,
+    trust: Trust,
+    offer: &Offer,
+    machine: Arc<dyn SourceMachine>,
+    to: &Address,
+    params: Params,
+) -> (source::Handle, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
-    let dialler = Dialler::new(to.clone(), Trust::ThisHost);
-    let target = source::Target::new(dialler, new_session(), offer.clone());
+    let dialler = Dialler::new(to.clone(), trust);
+    let target = source::Target::new(dialler, session, offer.clone());
     (source::start(machine, params, target, notes.clone()).unwrap(), notes)
 }
 

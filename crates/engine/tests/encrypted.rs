@@ -1,0 +1,109 @@
+//! Encrypted migrations, and others who have a certificate as well.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod machine;
+
+use std::{path::Path, time::Duration};
+
+use authority::{Authority, Request};
+use migration::{Params, Status};
+use transport::{Address, Connection, PROOF_BYTES, Tls, Trust};
+use wire::{Greeting, Message, Offer, Role, SessionId};
+
+use machine::{
+    Machine, PAGES, ram,
+    travel::{assert_arrived_whole, destination_trusting, loopback, migrate_session, new_session},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Credentials of a source, and of a destination that lets it and an intruder in.
+fn trusts(folder: &Path) -> (Tls, Tls, Tls) {
+    let authority = Authority::init(&folder.join("ca"), "Example").unwrap();
+    let issue = |name: &str, names: &[&str]| {
+        let directory = folder.join(name);
+        authority.issue(&directory, &Request::new(names.iter().copied())).unwrap();
+        Tls::new(directory)
+    };
+    let (source, intruder) = (issue("a", &["host-a"]), issue("i", &["host-i"]));
+    let mut destination = issue("b", &["127.0.0.1"]);
+    destination.authz = Some("host-a;host-i".parse().unwrap());
+    (source, destination, intruder)
+}
+
+#[test]
+fn a_busy_machine_arrives_whole_over_many_encrypted_channels_that_renew_their_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut source, destination, _) = trusts(folder.path());
+    source.rekey_after = 100_000;
+    let offer = Offer::of("test");
+    for channels in [1, 4, 16] {
+        let machine = Machine::new(ram(), 0);
+        machine.fill();
+        machine.run(PAGES);
+        let trust = Trust::Certified(destination.clone());
+        let destination = destination_trusting(&trust, &offer, &loopback(), &machine);
+        let params = Params::default().channels(channels).digest(wire::Digest::Full);
+        let trust = Trust::Certified(source.clone());
+        let (handle, notes) =
+            migrate_session(new_session(), trust, &offer, machine.clone(), destination.address(), params);
+        assert_arrived_whole(&machine, &destination, &notes);
+        let security = handle.snapshot().security.unwrap();
+        assert_eq!(security.peer.names, ["ip:127.0.0.1"]);
+        assert!(security.rekeys > 0, "{security:?}");
+        let there = destination.handle.snapshot().attempt.unwrap().security.unwrap();
+        assert_eq!(there.peer.names, ["dns:host-a"]);
+    }
+}
+
+/// Says on a connection of its own what belongs to somebody else's session. Returns whether that was answered.
+fn intrude(
+    address: &Address,
+    tls: &Tls,
+    session: SessionId,
+    role: Role,
+    proof: Option<[u8; PROOF_BYTES]>,
+) -> bool {
+    let connection = Connection::dial(address, &Trust::Certified(tls.clone()), PATIENCE).unwrap();
+    let greeting = Greeting { offer: Offer::of("test"), role, index: 0, session };
+    connection.send(&greeting.encode()).unwrap();
+    if let Some(proof) = proof {
+        connection.send(&proof).unwrap();
+    }
+    if role == Role::Ask {
+        // It greets whoever it trusts; what it knows of sessions it keeps.
+        connection.receive(&mut [0; wire::GREETING_BYTES]).unwrap();
+        let _ = connection.send(&Message::Ask { session }.encode(0).unwrap());
+    }
+    connection.receive(&mut [0]).is_ok()
+}
+
+#[test]
+fn who_has_a_certificate_too_can_neither_join_anothers_migration_nor_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, destination, intruder) = trusts(folder.path());
+    let offer = Offer::of("test");
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(PAGES);
+    let destination = destination_trusting(&Trust::Certified(destination), &offer, &loopback(), &machine);
+    let (session, address) = (new_session(), destination.address().clone());
+    let params = Params::default().channels(2).pause_before_switchover(true);
+    let trust = Trust::Certified(source.clone());
+    let (handle, notes) = migrate_session(session, trust, &offer, machine.clone(), &address, params);
+    while handle.snapshot().status != Status::PreSwitchover {
+        assert!(handle.snapshot().status.is_under_way());
+        std::thread::yield_now();
+    }
+    // A question would have the destination give the machine up, which it has not got yet.
+    for tls in [&intruder, &source] {
+        assert!(!intrude(&address, tls, session, Role::Ask, Some([7; PROOF_BYTES])));
+        assert!(!intrude(&address, tls, session, Role::Pages, Some([7; PROOF_BYTES])));
+    }
+    // As does one of a session that it has never heard of.
+    assert!(intrude(&address, &intruder, SessionId([9; 16]), Role::Ask, Some([7; PROOF_BYTES])));
+    assert!(handle.snapshot().status.is_under_way());
+    handle.proceed();
+    assert_arrived_whole(&machine, &destination, &notes);
+}
