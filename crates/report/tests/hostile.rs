@@ -29,6 +29,9 @@ fn whole() -> Value {
                                  { "name": "save", "ms": 1.5, "beside": true }] },
         "cpu-seconds": 0.8,
         "stalls": { "measure": "m", "total": { "faults": 7000, "kernel-ms": 31.5, "waiting-for-cpu-ms": 4.0 } },
+        "security": { "encrypted": true, "protocol": "TLS 1.3", "cipher": "TLS_AES_128_GCM_SHA256", "resumed": false, "rekeys": 3,
+                      "own": { "subject": "CN=a", "names": [], "not-after": "2027-01-01T00:00:00Z" },
+                      "peer": { "subject": "CN=b", "names": ["dns:b.example"], "not-after": "2027-01-01T00:00:00Z" } },
         "integrity": { "level": "full", "equal": false, "differences": ["ram.low 0x0–0x1fffff"] },
         "arrived": { "messages": 9, "last-message": "Complete", "device-states": 8, "error": "cut",
                      "channels": [{ "index": 0, "frames": 3, "bytes": 70_000, "raw-pages": 16, "zero-pages": 1, "rounds": 1,
@@ -151,4 +154,26 @@ proptest! {
         let page = html::render(&report);
         prop_assert!(!page.contains("NaN") && !page.contains("inf\""));
     }
+}
+
+#[test]
+fn who_the_other_side_was_and_who_could_listen_is_said() {
+    let (text, page) = {
+        let report = read(&whole()).unwrap();
+        (text::render(&report), html::render(&report))
+    };
+    for word in [
+        "TLS 1.3",
+        "TLS_AES_128_GCM_SHA256",
+        "CN=b (dns:b.example)",
+        "valid until 2027-01-01",
+        "renewed 3 times",
+    ] {
+        assert!(text.contains(word) && page.contains(word), "{word}");
+    }
+    let mut clear = whole();
+    clear["security"] = json!({ "encrypted": false, "note": "Whoever can read <the network>\u{202e} reads" });
+    let report = read(&clear).unwrap();
+    assert!(text::render(&report).contains("not encrypted. Whoever can read <the network>\u{fffd} reads"));
+    assert!(html::render(&report).contains("Whoever can read &lt;the network&gt;"));
 }

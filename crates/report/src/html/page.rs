@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Arrived, Downtime, Integrity, Outcome, Report, Stalls,
     quantity::{Bytes, Count, Millis, Rate},
-    text::party,
+    text::{party, protection},
 };
 
 /// The whole page.
@@ -306,6 +306,7 @@ fn facts(page: &mut String, report: &Report) {
     ];
     facts.extend(report.session.clone().map(|session| ("session", session)));
     facts.extend(machine.uuid.clone().map(|uuid| ("UUID", uuid)));
+    facts.extend(report.security.as_ref().map(|security| ("protection", protection(security))));
     if let Some(parameters) = &report.parameters {
         facts.extend([
             ("channels", parameters.channels.to_string()),

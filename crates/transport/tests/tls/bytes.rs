@@ -207,6 +207,22 @@ fn a_flipped_bit_in_front_of_an_encrypted_record_ends_the_connection() {
 }
 
 #[test]
+fn a_handshake_that_stalls_anywhere_ends_for_both_sides() {
+    // In the middle of records, at their ends, and behind the handshake, where what is sent is waited for.
+    for bytes in [1_usize, 4, 5, 6, 100, 250, 300, 600, 900, 1200, 2000] {
+        let (sent, received) = through(SOON, move |from, to| {
+            let mut passed = from.take(bytes as u64);
+            let _ = std::io::copy(&mut passed, to);
+            // Open, and nothing comes any more, until one of them has had enough.
+            let _ = std::io::copy(passed.get_mut(), &mut std::io::sink());
+        });
+        let error = received.unwrap_err();
+        let expected = ["did not finish the TLS handshake", "stuck for too long", "closed"];
+        assert!(expected.iter().any(|words| error.contains(words)), "{bytes}: {error}; {sent}");
+    }
+}
+
+#[test]
 fn records_that_are_repeated_left_out_or_exchanged_end_the_connection() {
     /// The record with this number, counted from the source's first, is past the handshake.
     const LATE: usize = 20;

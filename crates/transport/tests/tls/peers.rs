@@ -282,6 +282,82 @@ fn with_openssl(listener: &Listener, arguments: &[&str]) -> String {
 }
 
 #[test]
+fn a_destination_with_an_older_version_of_tls_is_refused() {
+    let world = World::new();
+    let (a, b) = world.two_hosts();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let file = |name: &str| b.directory.join(name);
+    let mut server = std::process::Command::new("openssl")
+        .args(["s_server", "-quiet", "-tls1_2", "-accept", &format!("127.0.0.1:{port}")])
+        .arg("-cert")
+        .arg(file("server-cert.pem"))
+        .arg("-key")
+        .arg(file("server-key.pem"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = format!("tcp:127.0.0.1:{port}").parse().unwrap();
+    // Until it listens.
+    let error = loop {
+        match dial(&address, &a).unwrap_err() {
+            TransportError::Connect { .. } => std::thread::yield_now(),
+            error => break chain(&error),
+        }
+    };
+    let _ = server.kill();
+    server.wait().unwrap();
+    assert!(error.contains("destination cannot do TLS 1.3"), "{error}");
+}
+
+#[test]
+fn a_source_whose_certificate_has_ended_or_is_of_tomorrow_is_refused_by_the_clock_of_the_destination() {
+    let world = World::new();
+    let (a, b) = world.two_hosts();
+    for (name, from_day, days, expected) in [("old", 0, -2, "Expired"), ("early", 2, 30, "NotValidYet")] {
+        let mut request = Request::new(["host-a.example"]);
+        (request.from_day, request.days) = (from_day, days);
+        let directory = world.issue(name, &request);
+        let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+        let (cert, key) = (path("client-cert.pem"), path("client-key.pem"));
+        let ca = a.directory.join("ca-cert.pem");
+        let own = ["-cert", &cert, "-key", &key, "-CAfile", ca.to_str().unwrap()];
+        let error = with_openssl(&listen(&b), &own);
+        assert!(
+            error.contains("certificate of the source") && error.contains("both clocks"),
+            "{expected}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_destination_whose_certificate_is_replaced_between_connections_must_still_have_the_name() {
+    let world = World::new();
+    let (mut a, b) = world.two_hosts();
+    a.hostname = Some("host-b.example".into());
+    let listener = listen(&b);
+    let (control, _there) = connected(&a, &listener);
+    let again = || {
+        std::thread::scope(|scope| {
+            let accepted = scope.spawn(|| listener.accept().and_then(|there| there.authenticate(PATIENCE)));
+            let dialled = control.dial_again(PATIENCE);
+            (dialled.map(|_| ()), accepted.join().unwrap())
+        })
+    };
+    world.issue("b", &Request::new(["host-c.example"]));
+    let (dialled, accepted) = again();
+    assert!(chain(&dialled.unwrap_err()).contains("host-b.example"));
+    accepted.unwrap_err();
+    world.issue("b", &Request::new(["host-b.example", "host-c.example"]));
+    let (dialled, accepted) = again();
+    dialled.unwrap();
+    accepted.unwrap();
+}
+
+#[test]
 fn a_handshake_that_stalls_is_given_up_on_both_sides() {
     let world = World::new();
     let (a, b) = world.two_hosts();
