@@ -52,9 +52,7 @@ pub enum TransportError {
         source: io::Error,
     },
     /// Nobody answers there.
-    #[error(
-        "Cannot connect to {address}: check that the destination was started with --incoming at this address"
-    )]
+    #[error("Cannot connect to {address}: check that a destination listens there")]
     Connect {
         /// The address as it was given.
         address: String,
