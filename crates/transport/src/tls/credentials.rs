@@ -180,13 +180,31 @@ fn load_pair(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Certificat
     }
     let private = PrivateKeyDer::from_pem_slice(&bytes)
         .map_err(|error| format(key, "unencrypted private key", error.to_string()))?;
-    let private = provider().key_provider.load_private_key(private);
+    let private = provider().key_provider.load_private_key(without_leading_zero(private));
     let private = private.map_err(|error| format(key, "private key that is supported", error.to_string()))?;
     let pair = CertifiedKey::new(chain, private);
     match pair.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok((pair, facts)),
         Err(_) => Err(FileError::Mismatch { key: key.into(), certificate: certificate.into() }),
     }
+}
+
+/// GnuTLS (3.7) writes the number in keys of elliptic curves with a zero before it where its first bit is set, as if it were an
+/// INTEGER. It is an OCTET STRING of a fixed length (RFC 5915, 3), and nobody else reads it so: half of all keys.
+fn without_leading_zero(key: PrivateKeyDer<'static>) -> PrivateKeyDer<'static> {
+    let PrivateKeyDer::Sec1(sec1) = &key else { return key };
+    // A SEQUENCE of less than 256 bytes, version 1, and the number.
+    let (length_at, body) = match sec1.secret_sec1_der() {
+        [0x30, 0x81, _, body @ ..] => (2, body),
+        [0x30, length, body @ ..] if *length < 0x80 => (1, body),
+        _ => return key,
+    };
+    let [2, 1, 1, 4, length @ (33 | 49), 0, rest @ ..] = body else { return key };
+    let mut shorter = sec1.secret_sec1_der()[..=length_at].to_vec();
+    shorter[length_at] -= 1;
+    shorter.extend([2, 1, 1, 4, length - 1]);
+    shorter.extend(rest);
+    PrivateKeyDer::Sec1(shorter.into())
 }
 
 fn check_facts(path: &Path, facts: &Certificate, purpose: Purpose, now: SystemTime) -> Result<(), FileError> {

@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use authority::{Authority, Request};
+use rustls::pki_types::pem::PemObject;
 use transport::{Credentials, Listener, Side, Tls, Trust};
 
 use crate::{World, chain, connected, destination, listen};
@@ -164,6 +165,33 @@ fn names_of_libvirt_and_names_with_numbers_are_found_too() {
     let (here, _) = connected(&a, &listen(&b));
     assert_eq!(here.security().unwrap().peer.subject, "CN=127.0.0.1");
     assert_eq!(Credentials::load(&b.directory, Side::Destination).unwrap().certificates().len(), 2);
+}
+
+/// As GnuTLS 3.7 writes half of its keys.
+#[test]
+fn a_key_whose_number_has_a_zero_before_it_is_read() {
+    const LINE: &str = "-----";
+    let world = World::new();
+    let (a, b) = world.two_hosts();
+    let path = b.directory.join("server-key.pem");
+    // From PKCS#8 to the key alone, by another program.
+    let converted = std::process::Command::new("openssl").arg("ec").arg("-in").arg(&path).output().unwrap();
+    let pem = String::from_utf8(converted.stdout).unwrap();
+    let der = rustls::pki_types::PrivateSec1KeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let der = der.secret_sec1_der();
+    assert_eq!((der[0], &der[2..7]), (0x30, &[2, 1, 1, 4, 32][..]));
+    let longer = [&[0x30, der[1] + 1, 2, 1, 1, 4, 33, 0][..], &der[7..]].concat();
+    let base64 = std::process::Command::new("openssl")
+        .args(["base64"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut base64 = base64.unwrap();
+    std::io::Write::write_all(&mut base64.stdin.take().unwrap(), &longer).unwrap();
+    let text = String::from_utf8(base64.wait_with_output().unwrap().stdout).unwrap();
+    fs::write(&path, format!("{LINE}BEGIN EC PRIVATE KEY{LINE}\n{text}{LINE}END EC PRIVATE KEY{LINE}\n"))
+        .unwrap();
+    connected(&a, &listen(&b));
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl Control {
         }
         let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
         let trust = self.trust()?;
+        security::check_address(&trust, address)?;
         if trust == Trust::Anyone && !address.is_loopback() {
             tracing::warn!(
                 "Migrations to {address} are not encrypted: {}",

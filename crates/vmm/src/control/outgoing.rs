@@ -39,6 +39,7 @@ impl Control {
             state => return Err(CommandError::generic(super::why_it_may_not_run(state))),
         }
         let trust = self.trust()?;
+        security::check_address(&trust, &address)?;
         security::check_to_leave(&trust)?;
         let total_bytes = machine.ram().bytes();
         let session = uuid::Uuid::new_v4();

@@ -45,6 +45,25 @@ pub(super) fn check_to_leave(trust: &Trust) -> Result<(), CommandError> {
     }
 }
 
+/// Whether a migration may go to, or come at, an address, as far as it can be seen from how it is written. Names are looked up when
+/// it is dialled.
+///
+/// # Errors
+/// It is open to other hosts, and nothing protects what is sent there.
+pub(super) fn check_address(trust: &Trust, address: &Address) -> Result<(), CommandError> {
+    let is_of_others = match address {
+        Address::Tcp { host, .. } => host.parse::<std::net::IpAddr>().is_ok() && !address.is_loopback(),
+        Address::Unix(_) => false,
+    };
+    if *trust == Trust::ThisHost && is_of_others {
+        return Err(CommandError::generic(format!(
+            "'{address}' is not on this host, and migrations are not encrypted: set tls-creds to a directory of certificates \
+             (`whimbrel ca` makes one; --tls at start), use a loopback address or a unix socket, or start with --insecure"
+        )));
+    }
+    Ok(())
+}
+
 /// What is known of a connection between this side and one at, or to, `address`.
 pub(super) fn info(security: Option<&Security>, address: &str) -> SecurityInfo {
     let Some(security) = security else {
