@@ -134,19 +134,11 @@ fn show(directory: &Path) -> ExitCode {
 }
 
 fn show_certificate(certificate: &Certificate) {
-    let date = |time: SystemTime| {
-        let time = jiff::Timestamp::try_from(time).and_then(|time| time.round(jiff::Unit::Second));
-        time.map_or_else(|_| "?".to_owned(), |time| time.to_string())
-    };
     let days = certificate.remaining(SystemTime::now()).map_or(0, |left| left.as_secs() / (24 * 3600));
     output::say!("  whose    {}", certificate.subject);
     output::say!("  names    {}", certificate.names.join(", "));
     output::say!("  issuer   {}", certificate.issuer);
-    output::say!(
-        "  valid    {} to {} ({days} days left)",
-        date(certificate.not_before),
-        date(certificate.not_after)
-    );
+    output::say!("  valid    {} to {} ({days} days left)", certificate.begins(), certificate.ends());
     let allows: Vec<_> = [(Purpose::Server, "to receive"), (Purpose::Client, "to send")]
         .iter()
         .filter_map(|(purpose, text)| certificate.allows(*purpose).then_some(*text))

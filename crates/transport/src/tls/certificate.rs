@@ -81,6 +81,18 @@ impl Certificate {
         self.purposes.as_ref().is_none_or(|allowed| allowed.iter().any(|one| *one == wanted || *one == ANY))
     }
 
+    /// When it begins to be valid, as RFC 3339 has it.
+    #[must_use]
+    pub fn begins(&self) -> String {
+        text_of(self.not_before)
+    }
+
+    /// When it is not valid any more, as RFC 3339 has it.
+    #[must_use]
+    pub fn ends(&self) -> String {
+        text_of(self.not_after)
+    }
+
     /// How long it is still valid at `now`; `None` when it is not any more.
     #[must_use]
     pub fn remaining(&self, now: SystemTime) -> Option<Duration> {
@@ -113,4 +125,10 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
     v4.or(v6).ok()
+}
+
+/// A time as RFC 3339 has it, to the second.
+pub(super) fn text_of(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).and_then(|time| time.round(jiff::Unit::Second));
+    time.map_or_else(|_| "a time that no calendar has".into(), |time| time.to_string())
 }

@@ -13,20 +13,20 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
-
 use x509_cert::{crl::CertificateList, der::Decode};
 
 use super::{
     Certificate, FileError, Purpose, Side,
     algorithms::provider,
+    certificate::text_of,
     error,
     files::{self, Files, Stamp},
 };
 
 /// How long before the end of a certificate a warning is due.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// Permissions that the file of a key must not have: all of every user, and those of the group to change it.
-const EXPOSED: u32 = 0o027 & !0o040;
+/// Permissions that the file of a key must not have: all of every user, and that of the group to change it.
+const EXPOSED: u32 = 0o027;
 
 /// The certificates and keys of one side, as they are in its directory.
 #[derive(Clone, Debug)]
@@ -94,22 +94,14 @@ impl Credentials {
         let builder = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
         // Names of CAs are hints only, and those of a thousand do not fit into a message.
         let builder = builder.clear_root_hint_subjects().with_crls(self.crls.clone());
-        let builder = if self.crls.is_empty() {
-            builder
-        } else {
-            builder.allow_unknown_revocation_status().enforce_revocation_expiration()
-        };
+        let builder = builder.allow_unknown_revocation_status().enforce_revocation_expiration();
         builder.build().map_err(|error| error.to_string())
     }
 
     pub(super) fn verifier_of_destinations(&self) -> Result<Arc<WebPkiServerVerifier>, String> {
         let builder = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider());
         let builder = builder.with_crls(self.crls.clone());
-        let builder = if self.crls.is_empty() {
-            builder
-        } else {
-            builder.allow_unknown_revocation_status().enforce_revocation_expiration()
-        };
+        let builder = builder.allow_unknown_revocation_status().enforce_revocation_expiration();
         builder.build().map_err(|error| error.to_string())
     }
 }
@@ -271,12 +263,6 @@ fn ends_soon(path: &Path, facts: &Certificate, now: SystemTime) -> Option<String
     let (path, until) = (path.display(), text_of(facts.not_after));
     let days = left.as_secs() / (24 * 3600);
     Some(format!("The certificate in {path} ends in {days} days, at {until}: issue another before"))
-}
-
-/// A time as RFC 3339 has it, to the second.
-pub(super) fn text_of(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).and_then(|time| time.round(jiff::Unit::Second));
-    time.map_or_else(|_| "a time that no calendar has".into(), |time| time.to_string())
 }
 
 /// The pairs as one connection uses them: it is kept which was shown.

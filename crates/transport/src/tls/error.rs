@@ -195,7 +195,7 @@ pub enum FileError {
 }
 
 impl TlsError {
-    /// What `error` of a connection with `peer` means. `peer_name` is what the peer's certificate says of it.
+    /// What `error` of a connection with `peer` means.
     pub(super) fn of(error: Error, peer: Side) -> Self {
         match error {
             Error::AlertReceived(alert) => Self::of_alert(alert, peer),

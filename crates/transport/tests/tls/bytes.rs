@@ -237,7 +237,7 @@ fn records_that_are_repeated_left_out_or_exchanged_end_the_connection() {
         },
     ];
     for (index, harm) in harms.into_iter().enumerate() {
-        let (_, received) = through(if index == 0 { crate::PATIENCE } else { SOON }, move |from, to| {
+        let (_, received) = through(crate::PATIENCE, move |from, to| {
             let (mut number, mut kept) = (0, None);
             while let Some(record) = read_record(from) {
                 let mut out = Vec::new();

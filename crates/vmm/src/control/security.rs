@@ -1,7 +1,5 @@
 //! How migrations are protected: from the monitor's parameters to the engine, and from there to who asks.
 
-use std::time::SystemTime;
-
 use monitor::{
     CommandError,
     types::{CertificateInfo, MigrationParameters, SecurityInfo},
@@ -112,12 +110,6 @@ fn certificate(certificate: &Certificate) -> CertificateInfo {
     CertificateInfo {
         subject: certificate.subject.clone(),
         names: certificate.names.clone(),
-        not_after: text_of(certificate.not_after),
+        not_after: certificate.ends(),
     }
-}
-
-/// RFC 3339, to the second.
-fn text_of(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).and_then(|time| time.round(jiff::Unit::Second));
-    time.map_or_else(|_| "a time that no calendar has".into(), |time| time.to_string())
 }
