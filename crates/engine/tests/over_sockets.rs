@@ -68,6 +68,8 @@ fn after_a_cancel_the_machine_runs_on_and_the_next_attempt_succeeds() {
     }
     handle.cancel();
     assert_eq!(notes.outcome(), Outcome::Cancelled);
+    // The outcome is told before the status.
+    handle.join();
     assert_eq!(handle.snapshot().status, Status::Cancelled);
     assert!(machine.running.load(std::sync::atomic::Ordering::SeqCst), "the machine must run at the source");
     // The destination notices on its own time; until then it is busy.
