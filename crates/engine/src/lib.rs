@@ -40,7 +40,7 @@ pub use transport::{
 pub use wire::{BlockInfo, DeviceInfo, Digest, FrameKind, Hello, Offer, PageCounts, SessionId};
 
 pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
-pub use threads::{PlainThreads, ThreadRole, Threads, catch_panic};
+pub use threads::{NewThread, PlainThreads, ThreadRole, Threads, catch_panic};
 
 /// An error and everything that caused it, in one line. Errors of other crates may repeat what caused them: that is told once.
 #[must_use]

@@ -24,6 +24,9 @@ pub enum ThreadRole {
     Greet,
 }
 
+/// A thread that is to be started: its name, and what it does.
+pub type NewThread = (String, Box<dyn FnOnce() + Send>);
+
 /// How threads are started, and what each does before anything else. For programs that confine their threads; a filter of
 /// system calls, which holds for a thread and all that it starts, is the example. Others take [`PlainThreads`].
 pub trait Threads: Send + Sync {
@@ -32,6 +35,15 @@ pub trait Threads: Send + Sync {
     /// # Errors
     /// There are no more threads to be had.
     fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+
+    /// Starts several threads, with their names. Programs that have threads started elsewhere save the way there for each; by
+    /// default they are started one after the other.
+    ///
+    /// # Errors
+    /// There are no more threads to be had. Those that were started run.
+    fn spawn_all(&self, threads: Vec<NewThread>) -> io::Result<Vec<JoinHandle<()>>> {
+        threads.into_iter().map(|(name, body)| self.spawn(name, body)).collect()
+    }
 
     /// Called first thing on each thread.
     ///
@@ -65,8 +77,7 @@ pub fn catch_panic<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Starts a thread. `failed` is called on it, with a reason, if `body` panics or is not even begun: a caller waits for what it
-/// was to do.
+/// Starts a thread. See [`new`] for `failed`.
 pub(crate) fn spawn(
     threads: &Arc<dyn Threads>,
     role: ThreadRole,
@@ -74,6 +85,19 @@ pub(crate) fn spawn(
     body: impl FnOnce() + Send + 'static,
     failed: impl FnOnce(String) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    let (name, body) = new(threads, role, name, body, failed);
+    threads.spawn(name, body)
+}
+
+/// A thread for [`Threads::spawn_all`]. `failed` is called on it, with a reason, if `body` panics or is not even begun: a caller
+/// waits for what it was to do.
+pub(crate) fn new(
+    threads: &Arc<dyn Threads>,
+    role: ThreadRole,
+    name: impl Into<String>,
+    body: impl FnOnce() + Send + 'static,
+    failed: impl FnOnce(String) + Send + 'static,
+) -> NewThread {
     let name = name.into();
     let (theirs, called) = (threads.clone(), name.clone());
     let body = move || match theirs.enter(role) {
@@ -84,7 +108,7 @@ pub(crate) fn spawn(
         }
         Err(error) => failed(format!("Thread '{called}' cannot be used: {}", crate::chain(&error))),
     };
-    threads.spawn(name, Box::new(body))
+    (name, Box::new(body))
 }
 
 #[cfg(test)]

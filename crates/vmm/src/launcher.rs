@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle, ThreadId},
 };
 
-use engine::{ThreadRole, Threads};
+use engine::{NewThread, ThreadRole, Threads};
 
 use crate::{
     panics,
@@ -80,7 +80,14 @@ impl Launcher {
 
 impl Threads for Launcher {
     fn spawn(&self, name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-        let spawned = self.run(move || thread::Builder::new().name(name).spawn(body));
+        self.spawn_all(vec![(name, body)])?.pop().ok_or_else(|| io::Error::other("no thread was started"))
+    }
+
+    /// In one job: the way to the launcher and back takes longer than a thread.
+    fn spawn_all(&self, threads: Vec<NewThread>) -> io::Result<Vec<JoinHandle<()>>> {
+        let spawned = self.run(move || {
+            threads.into_iter().map(|(name, body)| thread::Builder::new().name(name).spawn(body)).collect()
+        });
         spawned.unwrap_or_else(|defect| Err(io::Error::other(defect)))
     }
 
@@ -116,6 +123,22 @@ mod tests {
             (name(), inner.run(name).unwrap())
         });
         assert_eq!(names.unwrap(), (Some("launcher".into()), Some("launcher".into())));
+    }
+
+    #[test]
+    fn threads_that_are_asked_for_at_once_all_run_under_their_names() {
+        let launcher = Launcher::start().unwrap();
+        let (sender, names) = channel();
+        let thread = |index| -> NewThread {
+            let sender = sender.clone();
+            let body = move || sender.send(thread::current().name().map(str::to_owned)).unwrap();
+            (format!("mig-recv-{index}"), Box::new(body))
+        };
+        let threads = launcher.spawn_all((0..3).map(thread).collect()).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let mut names: Vec<_> = names.try_iter().flatten().collect();
+        names.sort();
+        assert_eq!(names, ["mig-recv-0", "mig-recv-1", "mig-recv-2"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::{Receiver, Sender as Queue, bounded};
 use transport::{Accept, Connection, TransportError};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
 
@@ -23,6 +24,8 @@ use crate::{
 
 /// How long a connection may take to say who and what it is: the TLS handshake, greetings both ways, and a first message.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a thread that has found out what a connection is waits for another one.
+const IDLE: Duration = Duration::from_secs(1);
 /// Pause after an error of the listener itself, such as having no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,10 +50,10 @@ pub(super) fn accept_all(
     ours: &Arc<Offer>,
     deliver: &Deliver,
 ) {
-    let backlog = Arc::new(Backlog::default());
+    let greeters = Greeters::new(threads, ours, deliver);
     loop {
         match listener.accept() {
-            Ok(connection) => greet(connection, threads, ours.clone(), deliver.clone(), &backlog),
+            Ok(connection) => greeters.greet(connection),
             Err(TransportError::Stopped) => return,
             Err(error) => {
                 tracing::warn!("Accepting on {} failed: {}", listener.place(), chain(&error));
@@ -60,25 +63,50 @@ pub(super) fn accept_all(
     }
 }
 
-fn greet(
-    connection: Connection,
-    threads: &Arc<dyn Threads>,
-    ours: Arc<Offer>,
-    deliver: Deliver,
-    backlog: &Arc<Backlog>,
-) {
-    let pending = backlog.add(connection);
-    let theirs = backlog.clone();
-    let greet = move || match identify(pending, &ours, Instant::now() + GREETING_TIMEOUT) {
-        Ok(incoming) => match theirs.slot() {
+/// The threads that find out what connections are: one for each at a time. One that is done with its connection takes the next,
+/// as the channels of a source come one after the other, and a thread takes longer to start than to greet.
+struct Greeters<'a> {
+    threads: &'a Arc<dyn Threads>,
+    ours: &'a Arc<Offer>,
+    deliver: &'a Deliver,
+    backlog: Arc<Backlog>,
+    /// Taken only by a thread that waits for it.
+    next: (Queue<Pending>, Receiver<Pending>),
+}
+
+impl<'a> Greeters<'a> {
+    fn new(threads: &'a Arc<dyn Threads>, ours: &'a Arc<Offer>, deliver: &'a Deliver) -> Self {
+        Self { threads, ours, deliver, backlog: Arc::default(), next: bounded(0) }
+    }
+
+    fn greet(&self, connection: Connection) {
+        let Err(unheard) = self.next.0.try_send(self.backlog.add(connection)) else { return };
+        let (ours, deliver, backlog) = (self.ours.clone(), self.deliver.clone(), self.backlog.clone());
+        let next = self.next.1.clone();
+        let greet = move || {
+            let mut pending = unheard.into_inner();
+            loop {
+                greet(pending, &ours, &deliver, &backlog);
+                match next.recv_timeout(IDLE) {
+                    Ok(another) => pending = another,
+                    Err(_) => return,
+                }
+            }
+        };
+        let failed = |reason| tracing::error!("A connection was closed: {reason}");
+        if let Err(error) = threads::spawn(self.threads, ThreadRole::Greet, "mig-greet", greet, failed) {
+            tracing::warn!("No thread for a connection: {error}");
+        }
+    }
+}
+
+fn greet(pending: Pending, ours: &Offer, deliver: &Deliver, backlog: &Backlog) {
+    match identify(pending, ours, Instant::now() + GREETING_TIMEOUT) {
+        Ok(incoming) => match backlog.slot() {
             Some(slot) => deliver(incoming, slot),
             None => tracing::warn!("A connection was closed: too many others are waiting"),
         },
         Err(error) => tracing::warn!("A connection was closed: {}", chain(&error)),
-    };
-    let failed = |reason| tracing::error!("A connection was closed: {reason}");
-    if let Err(error) = threads::spawn(threads, ThreadRole::Greet, "mig-greet", greet, failed) {
-        tracing::warn!("No thread for a connection: {error}");
     }
 }
 

@@ -52,7 +52,7 @@ impl Server {
             // Those that come are served from here on, since there is a machine that arrives.
             Action::OpenChannels { .. } => {
                 self.read_link();
-                None
+                self.start_channels().err().map(Event::LinkLost)
             }
             Action::Load { states, digest } => {
                 self.tell(Status::Device);
@@ -100,6 +100,19 @@ impl Server {
         self.shared.view.lock().arrived = arrived.clone();
         let channels = Channels::new(hello.channels, hello.digest, self.machine.ram(), arrived);
         Arriving { description: hello.machine, channels }
+    }
+
+    /// Starts the threads of the channels that are to come.
+    fn start_channels(&mut self) -> Result<(), String> {
+        let counts = self.shared.view.lock().counts.clone();
+        let (Some(arriving), Some(counts)) = (&mut self.arriving, counts) else { return Ok(()) };
+        let (number, queue) = (self.number, self.queue.clone());
+        let done = move |done| {
+            // Nobody listens when the destination is done.
+            let _ = queue.send(Input::ChannelDone(number, done));
+        };
+        let started = arriving.channels.start(&self.threads, &counts, &self.shared.cpu, &done);
+        started.map_err(|error| format!("No threads for page channels: {error}"))
     }
 
     /// Starts the thread that reads the control connection.

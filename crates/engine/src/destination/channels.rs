@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
+use crossbeam_channel::{Sender as Queue, bounded};
 use ram::{PageSums, Placer, Ram};
 use transport::Connection;
 use wire::{Digest, PageCounts};
@@ -23,7 +24,8 @@ use crate::{
 pub(super) struct Channels {
     expected: u16,
     connections: Vec<Arc<Connection>>,
-    indices: Vec<u16>,
+    /// Where the threads of channels wait that are still to come.
+    places: Vec<Option<Queue<Arc<Connection>>>>,
     done: u16,
     placer: Arc<Placer>,
     /// Kept where there is a digest.
@@ -40,7 +42,7 @@ impl Channels {
         Self {
             expected,
             connections: Vec::new(),
-            indices: Vec::new(),
+            places: Vec::new(),
             done: 0,
             placer: Arc::new(Placer::new(ram.clone())),
             scan: (digest == Digest::Full).then(|| Arc::new(Scan::new(ram.clone()))),
@@ -53,53 +55,73 @@ impl Channels {
 
     /// Whether a channel of that number is still to come.
     pub(super) fn wants(&self, index: u16) -> bool {
-        index < self.expected && !self.indices.contains(&index)
+        self.places.get(usize::from(index)).is_some_and(Option::is_some)
     }
 
     /// Whether all channels have come.
     pub(super) fn are_open(&self) -> bool {
-        self.indices.len() == usize::from(self.expected)
+        self.connections.len() == usize::from(self.expected)
     }
 
     pub(super) fn sums(&self) -> Option<&PageSums> {
         self.sums.as_deref()
     }
 
-    /// Serves a channel that has come, on a thread of its own. `done` is called there when its last round is over, or with a
-    /// reason when it cannot go on; not if [`Self::close`] ends it.
-    pub(super) fn open(
+    /// Starts the threads that serve the channels to come: at once, while the source makes ready. `done` is called on one when its
+    /// last round is over, or with a reason when it cannot go on; not if [`Self::close`] ends it.
+    pub(super) fn start(
         &mut self,
         threads: &Arc<dyn Threads>,
-        index: u16,
-        connection: Arc<Connection>,
-        counts: Arc<Counts>,
-        cpu: Arc<CpuTime>,
-        done: impl Fn(Result<(), String>) + Clone + Send + 'static,
+        counts: &Arc<Counts>,
+        cpu: &Arc<CpuTime>,
+        done: &(impl Fn(Result<(), String>) + Clone + Send + 'static),
     ) -> io::Result<()> {
-        let receiver = Receiver {
-            counts: counts.channel(index),
-            all: counts,
-            index,
-            connection: connection.clone(),
-            reader: FrameReader::new(),
-            placer: self.placer.clone(),
-            barrier: self.barrier.clone(),
-            arrived: self.arrived.clone(),
-            sums: self.sums.clone(),
-            scan: self.scan.clone(),
-        };
-        let lost = done.clone();
-        let serve = move || {
-            if let Some(received) = serve(receiver, &cpu) {
-                done(received);
-            }
-        };
-        let failed = move |reason| lost(Err(reason));
-        let name = format!("mig-recv-{index}");
-        self.threads.push(threads::spawn(threads, ThreadRole::Channel, name, serve, failed)?);
-        self.connections.push(connection);
-        self.indices.push(index);
+        let mut all = Vec::new();
+        for index in 0..self.expected {
+            let (place, connected) = bounded(1);
+            let (receiver, cpu) = (self.receiver(index, counts), cpu.clone());
+            let (done, lost) = (done.clone(), done.clone());
+            let serve = move || {
+                if let Ok(connection) = connected.recv()
+                    && let Some(received) = serve(receiver(connection), &cpu)
+                {
+                    done(received);
+                }
+            };
+            let failed = move |reason| lost(Err(reason));
+            all.push(threads::new(threads, ThreadRole::Channel, format!("mig-recv-{index}"), serve, failed));
+            self.places.push(Some(place));
+        }
+        self.threads = threads.spawn_all(all)?;
         Ok(())
+    }
+
+    /// Makes the receiver of a channel when there is a connection.
+    fn receiver(&self, index: u16, counts: &Arc<Counts>) -> impl FnOnce(Arc<Connection>) -> Receiver + use<> {
+        let all = counts.clone();
+        let (placer, barrier, arrived) = (self.placer.clone(), self.barrier.clone(), self.arrived.clone());
+        let (sums, scan) = (self.sums.clone(), self.scan.clone());
+        move |connection| Receiver {
+            counts: all.channel(index),
+            all,
+            index,
+            connection,
+            reader: FrameReader::new(),
+            placer,
+            barrier,
+            arrived,
+            sums,
+            scan,
+        }
+    }
+
+    /// Has a channel served that has come, and was [wanted](Self::wants).
+    pub(super) fn open(&mut self, index: u16, connection: Arc<Connection>) {
+        if let Some(place) = self.places.get_mut(usize::from(index)).and_then(Option::take) {
+            self.connections.push(connection.clone());
+            // A thread that is gone has said why.
+            let _ = place.send(connection);
+        }
     }
 
     /// Another channel has come to the end of its last round. Returns what all of them brought if it was the last.
@@ -110,6 +132,7 @@ impl Channels {
 
     /// Closes all channels and waits for their threads: none writes guest memory afterwards.
     pub(super) fn close(self) {
+        drop(self.places);
         self.barrier.shatter();
         for connection in &self.connections {
             connection.shutdown();

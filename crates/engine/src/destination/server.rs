@@ -224,17 +224,7 @@ impl Server {
             tracing::warn!("A page channel was closed: it does not belong to the migration under way");
             return Vec::new();
         }
-        let Some(counts) = self.shared.view.lock().counts.clone() else { return Vec::new() };
-        let (number, queue, cpu) = (self.number, self.queue.clone(), self.shared.cpu.clone());
-        let done = move |done| {
-            // Nobody listens when the destination is done.
-            let _ = queue.send(Input::ChannelDone(number, done));
-        };
-        let opened = arriving.channels.open(&self.threads, greeting.index, connection, counts, cpu, done);
-        if let Err(error) = opened {
-            let reason = format!("No thread for a channel: {error}");
-            return self.destination.handle(self.now(), Event::LinkLost(reason));
-        }
+        arriving.channels.open(greeting.index, connection);
         if arriving.channels.are_open() {
             self.tell(Status::Active);
             return self.destination.handle(self.now(), Event::ChannelsOpen);

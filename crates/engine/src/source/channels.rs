@@ -1,12 +1,13 @@
 //! The page channels of one attempt: their threads, and counting them together.
 
 use std::{
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::source::Event;
 use ram::PageSums;
 use transport::{Connection, Dial, Pacer, SessionSecret};
@@ -78,39 +79,55 @@ impl Channels {
         }
     }
 
-    /// Dials all channels, says hello on each, and starts their threads.
+    /// Starts the threads of all channels, dials them, and says hello on each.
     ///
     /// # Errors
     /// Why one of them cannot be opened. Those before it stay open: if the destination has given up, it may have said why, and it must
     /// not take the end of these for the cause.
     pub(super) fn open(&mut self, resources: &Resources) -> Result<(), String> {
-        for index in 0..self.tally.channels {
-            self.add(index, resources)
+        // At once, and before there is anything for them: starting one after the other takes longer than dialling.
+        let places =
+            self.start(resources).map_err(|error| format!("No threads for page channels: {error}"))?;
+        for (index, place) in (0..).zip(places) {
+            let connection = Self::connect(index, resources)
                 .map_err(|reason| format!("Page channel {index} cannot be opened: {reason}"))?;
+            self.connections.push(connection.clone());
+            // A thread that is gone has reported why.
+            let _ = place.send(connection);
         }
         Ok(())
     }
 
-    fn add(&mut self, index: u16, resources: &Resources) -> Result<(), String> {
+    /// Starts all threads, and returns where each waits for its connection. One whose place is dropped ends.
+    fn start(&mut self, resources: &Resources) -> io::Result<Vec<Queue<Arc<Connection>>>> {
+        let (mut places, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..self.tally.channels {
+            let (place, connected) = bounded::<Arc<Connection>>(1);
+            let (queue, work) = unbounded();
+            let (tally, cpu, pages) = (self.tally.clone(), resources.cpu.clone(), resources.pages.clone());
+            let serve = move || {
+                if let Ok(connection) = connected.recv() {
+                    serve(Sender::new(index, connection, pages), &work, &tally, &cpu);
+                }
+            };
+            let report = self.tally.report.clone();
+            let failed = move |reason| report(Event::LinkLost(reason));
+            let name = format!("mig-send-{index}");
+            threads.push(threads::new(&resources.threads, ThreadRole::Channel, name, serve, failed));
+            places.push(place);
+            self.work.push(queue);
+        }
+        self.threads = resources.threads.spawn_all(threads)?;
+        Ok(places)
+    }
+
+    fn connect(index: u16, resources: &Resources) -> Result<Arc<Connection>, String> {
         let dialled = resources.dial.dial_again(&resources.control, DIAL_TIMEOUT);
         let connection = dialled.map_err(|error| chain(&error))?;
-        let connection = Arc::new(connection);
         let Resources { agreed, release, session, secret, .. } = resources;
         let greeted = greet::on_channel(&connection, *agreed, release, index, *session, secret.as_ref());
         greeted.map_err(|error| chain(&error))?;
-        let sender = Sender::new(index, connection.clone(), resources.pages.clone());
-        let (queue, work) = unbounded();
-        let (tally, cpu) = (self.tally.clone(), resources.cpu.clone());
-        let serve = move || serve(sender, &work, &tally, &cpu);
-        let report = self.tally.report.clone();
-        let failed = move |reason| report(Event::LinkLost(reason));
-        let name = format!("mig-send-{index}");
-        let thread = threads::spawn(&resources.threads, ThreadRole::Channel, name, serve, failed)
-            .map_err(|error| error.to_string())?;
-        self.connections.push(connection);
-        self.work.push(queue);
-        self.threads.push(thread);
-        Ok(())
+        Ok(Arc::new(connection))
     }
 
     /// Has all channels send a round. The end is reported as an event.
