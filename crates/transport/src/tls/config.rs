@@ -102,6 +102,8 @@ impl TlsSource {
             builder.with_webpki_verifier(self.verifier.clone()).with_client_cert_resolver(shown.clone());
         config.key_log = secret.clone();
         config.resumption = Resumption::disabled();
+        // For records that are made here.
+        config.enable_secret_extraction = true;
         let certificates = self.credentials.certificates().to_vec();
         let rekey_after = self.rekey_after;
         Ok((Arc::new(config), OfConnection { secret, shown, certificates, turned_away: None, rekey_after }))
@@ -136,6 +138,8 @@ impl TlsDestination {
         config.key_log = secret.clone();
         // Nothing is resumed.
         config.send_tls13_tickets = 0;
+        // For records that are made here.
+        config.enable_secret_extraction = true;
         let certificates = read.credentials.certificates().to_vec();
         let rekey_after = self.tls.rekey_after;
         let of_connection =

@@ -8,8 +8,10 @@ use super::{
     Certificate, Side, TlsError,
     config::{OfConnection, TlsDestination, TlsSource},
     exporter::Exporter,
+    headers::Headers,
+    incoming::Incoming,
     session::{Found, Session},
-    stream::{Facts, Incoming, Stream},
+    stream::{Facts, Stream},
 };
 use crate::vectored;
 
@@ -25,7 +27,7 @@ pub(crate) fn as_source(fd: BorrowedFd<'_>, tls: &TlsSource, until: Instant) -> 
     let (config, of_connection) = tls.connection()?;
     let connection = UnbufferedClientConnection::new(config, tls.name.clone());
     let connection = connection.map_err(|error| TlsError::of(error, Side::Destination))?;
-    let session = Session::of_source(connection, of_connection.rekey_after);
+    let session = Session::of_source(connection);
     shake_hands(fd, session, Side::Destination, &of_connection, until)
 }
 
@@ -38,7 +40,7 @@ pub(crate) fn as_destination(
     let (config, of_connection) = tls.connection(until)?;
     let connection = UnbufferedServerConnection::new(config);
     let connection = connection.map_err(|error| TlsError::of(error, Side::Source))?;
-    let session = Session::of_destination(connection, of_connection.rekey_after);
+    let session = Session::of_destination(connection);
     shake_hands(fd, session, Side::Source, &of_connection, until)
 }
 
@@ -57,24 +59,24 @@ fn shake_hands(
         }
         _ => TlsError::Socket(error),
     };
+    let mut headers = Headers::default();
     let mut is_first = true;
     loop {
-        let mut early = Vec::new();
-        let (used, found) = session.open(incoming.raw(), &mut |bytes| early.extend_from_slice(bytes));
+        let (used, found) = session.open(incoming.raw());
         incoming.used(used);
-        incoming.keep(&early);
         let sent = vectored::send_all_until(fd, &session.take_queued(), until);
         match found {
-            Ok(Found::Bytes | Found::Nothing) => {
+            Ok(Found::Over) => {
                 sent.map_err(broken)?;
                 return established(session, incoming, peer, of_connection);
             }
-            Ok(Found::HandshakeWaits) => sent.map_err(broken)?,
+            Ok(Found::Waits) => sent.map_err(broken)?,
             Ok(Found::End) => return Err(TlsError::Closed { peer }),
             // Whether the other side hears of it or not.
             Err(error) => return Err(of_connection.explain(error, peer)),
         }
-        incoming.read(fd, Some(until)).map_err(broken)?;
+        let arrived = incoming.read(fd, Some(until)).map_err(broken)?;
+        headers.check(arrived).map_err(TlsError::Socket)?;
         if is_first && incoming.raw().first().is_some_and(|byte| !RECORD_TYPES.contains(byte)) {
             // It may know what that is, or not hear it.
             let _ = vectored::send_all_until(fd, &UNEXPECTED, until);
@@ -98,7 +100,9 @@ fn established(
     let ours = of_connection.certificates.get(of_connection.shown.chosen()).cloned();
     let ours = ours.ok_or_else(|| missing("certificate of this side"))?;
     let cipher = suite.as_str().map_or("unknown", |name| strip(name));
-    Ok(Stream::new(session, incoming, exporter, Facts { cipher, ours, theirs, peer }))
+    let agreed = session.finish().map_err(|error| TlsError::of(error, peer))?;
+    let facts = Facts { cipher, ours, theirs, peer };
+    Ok(Stream::new(agreed, of_connection.rekey_after, incoming, exporter, facts))
 }
 
 /// rustls calls suites of TLS 1.3 `TLS13_…`, the IANA registry `TLS_…`.

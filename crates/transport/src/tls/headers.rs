@@ -1,6 +1,7 @@
-//! Headers of records as they arrive. A cipher covers what a record carries and how long that is. Kind and version in front of it are
-//! covered by TLS too (RFC 8446, 5.2), but rustls takes them for what they have to be, and decrypts whatever is there. Nothing
-//! could be gained by changing them; still, what was changed on the way is to end the connection.
+//! Headers of records of the handshake. A cipher covers what a record carries and how long that is. Kind and version in front of it
+//! are covered by TLS too (RFC 8446, 5.2), but rustls takes them for what they have to be, and decrypts whatever is there. Nothing
+//! could be gained by changing them; still, what was changed on the way is to end the connection. Records after the handshake are
+//! opened with their headers as they arrived.
 
 use std::io;
 

@@ -1,8 +1,8 @@
 //! TLS 1.3 with certificates on both sides.
 //!
-//! rustls does the handshake, the certificates and the records. What is here is what it leaves to its user: where the files
-//! are ([`Credentials`]), who may come ([`Authz`]), moving records over a socket ([`stream`]), and the value that ties connections
-//! of a migration to each other ([`exporter`]).
+//! rustls does the handshake, the certificates, and the keys. What is here is what it leaves to its user: where the files
+//! are ([`Credentials`]), who may come ([`Authz`]), and the value that ties connections of a migration to each other
+//! ([`exporter`]); and the records after the handshake ([`records`]), so that pages are encrypted where they lie.
 
 mod algorithms;
 mod authz;
@@ -14,6 +14,11 @@ mod exporter;
 mod files;
 mod handshake;
 mod headers;
+mod incoming;
+mod messages;
+mod outgoing;
+mod records;
+mod secrets;
 mod session;
 mod side;
 mod stream;

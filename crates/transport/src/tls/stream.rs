@@ -1,31 +1,44 @@
-//! Records over a socket.
+//! An encrypted connection after its handshake.
 //!
-//! Each direction has a buffer of its own, made once, and a lock that only those wait for who use the same direction. The session's
-//! own lock, which both directions need, is held while a record is encrypted or decrypted, never while a peer is waited for.
+//! Each direction has keys and a buffer of its own, made once, and a lock that only those wait for who use the same direction. What
+//! both need is the [secrets](Secrets), when keys are renewed.
 
-use std::{io, os::fd::BorrowedFd, time::Instant};
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use parking_lot::{Mutex, MutexGuard};
+use rustls::Error;
 
 use super::{
     Certificate, Security, Side, TlsError,
     exporter::{Exported, Exporter},
-    headers::Headers,
-    session::{Found, RECORD_BYTES, RECORD_OVERHEAD, Session},
+    incoming::Incoming,
+    messages::{self, FAREWELL, Message},
+    outgoing::Outgoing,
+    records::{Keys, Kind},
+    secrets::Secrets,
+    session::Agreed,
 };
 use crate::vectored;
 
-/// Records that are read, or sent, with one system call: 1 MiB, as in clear. Smaller buffers would stay in a core's cache between the
-/// kernel's copy and the cipher, but each system call wakes the other side: with 128 KiB a GiB takes a fifth more CPU time. Of both
-/// buffers only what is used takes memory.
-const RECORDS_AT_ONCE: usize = 64;
-const BUFFER_BYTES: usize = RECORDS_AT_ONCE * (RECORD_BYTES + RECORD_OVERHEAD);
-
 /// An encrypted connection, without its socket.
 pub(crate) struct Stream {
-    session: Mutex<Session>,
-    incoming: Mutex<Incoming>,
+    incoming: Mutex<Receiver>,
     outgoing: Mutex<Outgoing>,
+    secrets: Secrets,
+    /// The other side has asked that this side's keys be renewed.
+    are_keys_unwanted: AtomicBool,
+    /// How often this side's keys were renewed.
+    rekeys: AtomicU64,
+    /// Why nothing can be sent or received any more.
+    over: OnceLock<Error>,
     exporter: Exporter,
     facts: Facts,
 }
@@ -46,42 +59,35 @@ pub(super) struct Facts {
     pub(super) peer: Side,
 }
 
-/// What has arrived and was not asked for yet.
-pub(super) struct Incoming {
-    /// From the socket; `begin..end` is not decrypted yet.
-    raw: Box<[u8]>,
-    begin: usize,
-    end: usize,
-    headers: Headers,
-    /// Decrypted; from `given` on not handed over yet.
-    plain: Vec<u8>,
-    given: usize,
+struct Receiver {
+    arrived: Incoming,
+    keys: Keys,
     /// The other side has said that nothing follows.
     is_over: bool,
 }
 
-struct Outgoing {
-    plain: Box<[u8]>,
-    records: Box<[u8]>,
-}
-
 impl Stream {
-    /// After the handshake.
-    pub(super) fn new(session: Session, incoming: Incoming, exporter: Exporter, facts: Facts) -> Self {
-        let outgoing = Outgoing {
-            plain: vec![0; RECORD_BYTES].into_boxed_slice(),
-            records: vec![0; BUFFER_BYTES].into_boxed_slice(),
-        };
+    /// After the handshake. `arrived` has what came behind it.
+    pub(super) fn new(
+        agreed: Agreed,
+        rekey_after: u64,
+        arrived: Incoming,
+        exporter: Exporter,
+        facts: Facts,
+    ) -> Self {
         Self {
-            session: Mutex::new(session),
-            incoming: Mutex::new(incoming),
-            outgoing: Mutex::new(outgoing),
+            incoming: Mutex::new(Receiver { arrived, keys: agreed.to_receive_with, is_over: false }),
+            outgoing: Mutex::new(Outgoing::new(agreed.to_send_with, rekey_after)),
+            secrets: agreed.secrets,
+            are_keys_unwanted: AtomicBool::new(false),
+            rekeys: AtomicU64::new(0),
+            over: OnceLock::new(),
             exporter,
             facts,
         }
     }
 
-    /// Sends what `fill` puts into the buffers that it is given, until it puts nothing there. Gives up at `until`.
+    /// Sends what `fill` puts into the buffers that it is given, until it leaves one that is not full. Gives up at `until`.
     pub(crate) fn send_from(
         &self,
         fd: BorrowedFd<'_>,
@@ -89,47 +95,34 @@ impl Stream {
         mut fill: impl FnMut(&mut [u8]) -> usize,
     ) -> Result<(), StreamError> {
         let mut outgoing = lock(&self.outgoing, until)?;
-        let Outgoing { plain, records } = &mut *outgoing;
         loop {
-            let mut used = 0;
+            self.check()?;
             let mut is_last = false;
-            while !is_last && records.len() - used >= RECORD_BYTES + RECORD_OVERHEAD {
-                let bytes = fill(plain);
-                is_last = bytes < plain.len();
-                if bytes > 0 && !self.seal(&plain[..bytes], records, &mut used, fd, until)? {
-                    break;
+            while !is_last {
+                self.renew_keys(&mut outgoing).map_err(|error| self.end(error))?;
+                let Some(room) = outgoing.room() else { break };
+                let room_bytes = room.len();
+                let bytes = fill(room);
+                is_last = bytes < room_bytes;
+                if bytes > 0 {
+                    outgoing.seal(Kind::Data, bytes).map_err(|error| self.end(error))?;
                 }
             }
-            send(fd, &records[..used], until)?;
+            send(fd, outgoing.take(), until)?;
             if is_last {
                 return Ok(());
             }
         }
     }
 
-    /// Encrypts a record behind the `used` bytes of `records`. What the session itself has to say goes first.
-    fn seal(
-        &self,
-        bytes: &[u8],
-        records: &mut [u8],
-        used: &mut usize,
-        fd: BorrowedFd<'_>,
-        until: Option<Instant>,
-    ) -> Result<bool, StreamError> {
-        let mut session = self.session.lock();
-        session.settle().map_err(|error| self.explain(error))?;
-        if session.has_queued() {
-            let queued = session.take_queued();
-            // Nobody else sends meanwhile, and the session is free for who receives.
-            drop(session);
-            send(fd, &records[..*used], until)?;
-            send(fd, &queued, until)?;
-            *used = 0;
-            session = self.session.lock();
+    /// If they were used for long enough, or the other side has asked for it.
+    fn renew_keys(&self, outgoing: &mut Outgoing) -> Result<(), Error> {
+        let are_unwanted = self.are_keys_unwanted.swap(false, Ordering::Relaxed);
+        if are_unwanted || outgoing.are_keys_worn() {
+            outgoing.renew_keys(&self.secrets)?;
+            self.rekeys.fetch_add(1, Ordering::Relaxed);
         }
-        let sealed = session.seal(bytes, &mut records[*used..]).map_err(|error| self.explain(error))?;
-        *used += sealed;
-        Ok(!session.has_queued())
+        Ok(())
     }
 
     /// Receives exactly `wanted` bytes, and hands them to `place` in pieces. Gives up at `until`.
@@ -141,57 +134,55 @@ impl Stream {
         mut place: impl FnMut(&[u8]),
     ) -> Result<(), StreamError> {
         let mut incoming = lock(&self.incoming, until)?;
+        let Receiver { arrived, keys, is_over } = &mut *incoming;
         loop {
-            wanted -= incoming.give(wanted, &mut place);
+            wanted -= arrived.give(wanted, &mut place);
             if wanted == 0 {
                 return Ok(());
             }
-            if incoming.is_over {
+            if *is_over {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-            let Incoming { raw, begin, end, plain, given, .. } = &mut *incoming;
-            let mut session = self.session.lock();
-            let (used, found) = session.open(&mut raw[*begin..*end], &mut |bytes| {
-                let now = wanted.min(bytes.len());
-                place(&bytes[..now]);
-                wanted -= now;
-                if now < bytes.len() {
-                    plain.clear();
-                    plain.extend_from_slice(&bytes[now..]);
-                    *given = 0;
+            self.check()?;
+            let message = arrived.open(keys, self.facts.peer).and_then(|message| {
+                if let Some(Message::KeysAreRenewed { yours_too }) = message {
+                    *keys = self.secrets.next_to_receive_with()?;
+                    self.are_keys_unwanted.fetch_or(yours_too, Ordering::Relaxed);
                 }
+                Ok(message)
             });
-            drop(session);
-            *begin += used;
-            match found {
-                Ok(Found::Bytes) => {}
-                Ok(Found::End) => incoming.is_over = true,
-                Ok(Found::Nothing | Found::HandshakeWaits) => incoming.read(fd, until)?,
+            match message {
+                Ok(Some(Message::End)) => *is_over = true,
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    arrived.read(fd, until)?;
+                }
                 Err(error) => {
-                    self.say_why(fd);
-                    return Err(self.explain(error));
+                    self.say_why(fd, &error);
+                    return Err(self.end(error));
                 }
             }
         }
     }
 
-    /// Sends the alert that the session may have queued, if there is room for it at once.
-    fn say_why(&self, fd: BorrowedFd<'_>) {
+    /// Sends an alert, if there is room for it at once.
+    fn say_why(&self, fd: BorrowedFd<'_>, error: &Error) {
         // Whoever sends at this moment fails soon, and without it.
-        let Some(_outgoing) = self.outgoing.try_lock() else { return };
-        let queued = self.session.lock().take_queued();
-        // The other side sees the end of the connection otherwise.
-        let _ = send(fd, &queued, Some(Instant::now()));
+        let Some(mut outgoing) = self.outgoing.try_lock() else { return };
+        if let Some(alert) = messages::alert(error)
+            && outgoing.say(Kind::Alert, &alert).is_ok()
+        {
+            // The other side sees the end of the connection otherwise.
+            let _ = send(fd, outgoing.take(), Some(Instant::now()));
+        }
     }
 
     /// Tells the other side that nothing follows, if that can be done at once.
     pub(crate) fn say_farewell(&self, fd: BorrowedFd<'_>) {
-        let Some(_outgoing) = self.outgoing.try_lock() else { return };
-        let Some(mut session) = self.session.try_lock() else { return };
-        let mut words = session.take_queued();
-        words.extend(session.farewell());
-        drop(session);
-        let _ = send(fd, &words, Some(Instant::now()));
+        let Some(mut outgoing) = self.outgoing.try_lock() else { return };
+        if self.over.get().is_none() && outgoing.say(Kind::Alert, &FAREWELL).is_ok() {
+            let _ = send(fd, outgoing.take(), Some(Instant::now()));
+        }
     }
 
     /// A value that only the ends of this connection can compute.
@@ -208,68 +199,22 @@ impl Stream {
             ours: ours.clone(),
             peer: theirs.clone(),
             resumed: false,
-            rekeys: self.session.lock().rekeys(),
+            rekeys: self.rekeys.load(Ordering::Relaxed),
         }
     }
 
-    fn explain(&self, error: rustls::Error) -> StreamError {
+    /// The session is over for both directions.
+    fn end(&self, error: Error) -> StreamError {
+        let _ = self.over.set(error.clone());
+        self.explain(error)
+    }
+
+    fn check(&self) -> Result<(), StreamError> {
+        self.over.get().map_or(Ok(()), |error| Err(self.explain(error.clone())))
+    }
+
+    fn explain(&self, error: Error) -> StreamError {
         StreamError::Tls(TlsError::of(error, self.facts.peer))
-    }
-}
-
-impl Incoming {
-    pub(super) fn new() -> Self {
-        let raw = vec![0; BUFFER_BYTES].into_boxed_slice();
-        let headers = Headers::default();
-        Self { raw, begin: 0, end: 0, headers, plain: Vec::new(), given: 0, is_over: false }
-    }
-
-    /// What is not decrypted yet.
-    pub(super) fn raw(&mut self) -> &mut [u8] {
-        &mut self.raw[self.begin..self.end]
-    }
-
-    /// The first bytes of what is not decrypted yet are used up.
-    pub(super) fn used(&mut self, bytes: usize) {
-        self.begin += bytes;
-    }
-
-    /// Keeps what was decrypted before anyone asked for it.
-    pub(super) fn keep(&mut self, bytes: &[u8]) {
-        self.plain.extend_from_slice(bytes);
-    }
-
-    /// Reads more from the socket, at least a byte. Gives up at `until`.
-    pub(super) fn read(&mut self, fd: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<()> {
-        if self.begin > 0 {
-            self.raw.copy_within(self.begin..self.end, 0);
-            (self.begin, self.end) = (0, self.end - self.begin);
-        }
-        if self.end == self.raw.len() {
-            return Err(io::Error::other(
-                "more arrived than a record or a message of the handshake may have",
-            ));
-        }
-        let read = match until {
-            None => vectored::receive_some(fd, &mut self.raw[self.end..])?,
-            Some(until) => vectored::receive_some_until(fd, &mut self.raw[self.end..], until)?,
-        };
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.headers.check(&self.raw[self.end..self.end + read])?;
-        self.end += read;
-        Ok(())
-    }
-
-    /// Hands over at most `wanted` bytes that are decrypted already.
-    fn give(&mut self, wanted: usize, place: &mut impl FnMut(&[u8])) -> usize {
-        let bytes = wanted.min(self.plain.len() - self.given);
-        if bytes > 0 {
-            place(&self.plain[self.given..self.given + bytes]);
-            self.given += bytes;
-        }
-        bytes
     }
 }
 

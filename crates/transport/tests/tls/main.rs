@@ -7,6 +7,7 @@ mod files;
 mod hostile;
 mod others;
 mod peers;
+mod records;
 mod session;
 
 extern crate whimbrel_transport as transport;
