@@ -72,17 +72,34 @@ fn pem(tls: &Tls, side: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'s
     (vec![certificate], PrivateKeyDer::from_pem_file(file("key")).unwrap())
 }
 
-/// Our source, and rustls at the destination.
-fn rustls_at_the_destination(world: &World, suite: SupportedCipherSuite) -> (Connection, Rustls) {
-    let (mut source, destination) = world.two_hosts();
-    source.rekey_after = 50_000;
-    let (chain, key) = pem(&destination, "server");
-    let config = ServerConfig::builder_with_provider(provider(suite))
+fn server(tls: &Tls, suite: SupportedCipherSuite) -> ServerConfig {
+    let (chain, key) = pem(tls, "server");
+    ServerConfig::builder_with_provider(provider(suite))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
+        .unwrap()
+}
+
+fn client(tls: &Tls, suite: SupportedCipherSuite) -> ClientConnection {
+    let (chain, key) = pem(tls, "client");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(tls.directory.join("ca-cert.pem")).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider(suite))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
         .unwrap();
+    ClientConnection::new(config.into(), "127.0.0.1".try_into().unwrap()).unwrap()
+}
+
+/// Our source, and rustls at the destination.
+fn rustls_at_the_destination(world: &World, suite: SupportedCipherSuite) -> (Connection, Rustls) {
+    let (mut source, destination) = world.two_hosts();
+    source.rekey_after = 50_000;
+    let config = server(&destination, suite);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
     std::thread::scope(|scope| {
@@ -99,15 +116,6 @@ fn rustls_at_the_destination(world: &World, suite: SupportedCipherSuite) -> (Con
 fn rustls_at_the_source(world: &World, suite: SupportedCipherSuite) -> (Connection, Rustls) {
     let (source, mut destination) = world.two_hosts();
     destination.rekey_after = 50_000;
-    let (chain, key) = pem(&source, "client");
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(source.directory.join("ca-cert.pem")).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(provider(suite))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
     let listener = listen(&destination);
     let transport::Address::Tcp { port, .. } = *listener.address() else { unreachable!() };
     std::thread::scope(|scope| {
@@ -116,8 +124,7 @@ fn rustls_at_the_source(world: &World, suite: SupportedCipherSuite) -> (Connecti
             here.authenticate(PATIENCE).unwrap();
             here
         });
-        let there = ClientConnection::new(config.into(), "127.0.0.1".try_into().unwrap()).unwrap();
-        let there = Rustls::new(there, TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let there = Rustls::new(client(&source, suite), TcpStream::connect(("127.0.0.1", port)).unwrap());
         (here.join().unwrap(), there)
     })
 }
@@ -210,4 +217,129 @@ fn who_harms_a_record_is_told_and_an_alert_ends_the_connection() {
         assert!(error.contains("BadRecordMac"), "{error}");
         assert!(matches!(here.send(b"more"), Err(TransportError::Tls(_))));
     }
+}
+
+#[test]
+fn what_is_sent_right_behind_a_handshake_arrives() {
+    let world = World::new();
+    let suite = suites().next().unwrap();
+    // By a source, together with the last message of its handshake: the destination reads both at once.
+    let (source, destination) = world.two_hosts();
+    let listener = listen(&destination);
+    let transport::Address::Tcp { port, .. } = *listener.address() else { unreachable!() };
+    std::thread::scope(|scope| {
+        let here = scope.spawn(|| {
+            let here = listener.accept().unwrap();
+            here.authenticate(PATIENCE).unwrap();
+            let mut arrived = [0; 12];
+            here.receive(&mut arrived).unwrap();
+            arrived
+        });
+        let mut there = client(&source, suite);
+        there.writer().write_all(b"right behind").unwrap();
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        while there.is_handshaking() {
+            let mut flight = Vec::new();
+            while there.wants_write() {
+                there.write_tls(&mut flight).unwrap();
+            }
+            socket.write_all(&flight).unwrap();
+            there.read_tls(&mut socket).unwrap();
+            there.process_new_packets().unwrap();
+        }
+        let mut flight = Vec::new();
+        while there.wants_write() {
+            there.write_tls(&mut flight).unwrap();
+        }
+        socket.write_all(&flight).unwrap();
+        assert_eq!(here.join().unwrap(), *b"right behind");
+    });
+    // By a destination, before the source has finished the handshake.
+    let mut config = server(&destination, suite);
+    config.send_half_rtt_data = true;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut there = ServerConnection::new(config.into()).unwrap();
+            let mut socket = listener.accept().unwrap().0;
+            there.writer().write_all(b"at once").unwrap();
+            there.read_tls(&mut socket).unwrap();
+            there.process_new_packets().unwrap();
+            let mut flight = Vec::new();
+            while there.wants_write() {
+                there.write_tls(&mut flight).unwrap();
+            }
+            assert!(there.is_handshaking());
+            socket.write_all(&flight).unwrap();
+            let mut there = Rustls::new(there, socket);
+            there.send(b" and later");
+        });
+        let here = dial(&address, &source).unwrap();
+        let mut arrived = [0; 17];
+        here.receive(&mut arrived).unwrap();
+        assert_eq!(arrived, *b"at once and later");
+    });
+}
+
+#[test]
+fn a_recorded_connection_is_of_no_use_to_who_plays_it_again() {
+    let world = World::new();
+    let (source, destination) = world.two_hosts();
+    let listener = listen(&destination);
+    let transport::Address::Tcp { port, .. } = *listener.address() else { unreachable!() };
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", between.local_addr().unwrap()).parse().unwrap();
+    let accept = || {
+        let here = listener.accept()?;
+        here.authenticate(PATIENCE)?;
+        let mut arrived = [0; 10];
+        here.receive(&mut arrived)?;
+        here.send(b"understood")?;
+        // Nothing follows, and it is its turn to end the connection.
+        let _ = here.receive(&mut [0]);
+        Ok::<_, TransportError>(arrived)
+    };
+    let recorded = std::thread::scope(|scope| {
+        let recorder = scope.spawn(|| {
+            let (from, to) = (between.accept().unwrap().0, TcpStream::connect(("127.0.0.1", port)).unwrap());
+            let record = |mut from: TcpStream, mut to: TcpStream| {
+                let (mut recorded, mut buffer) = (Vec::new(), [0; 4096]);
+                while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+                    recorded.extend_from_slice(&buffer[..bytes]);
+                    to.write_all(&buffer[..bytes]).unwrap();
+                }
+                let _ = to.shutdown(std::net::Shutdown::Write);
+                recorded
+            };
+            let (from_too, to_too) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            let answers = scope.spawn(move || record(to_too, from_too));
+            (record(from, to), answers.join().unwrap())
+        });
+        let accepted = scope.spawn(accept);
+        let here = dial(&address, &source).unwrap();
+        here.send(b"a greeting").unwrap();
+        here.receive(&mut [0; 10]).unwrap();
+        here.shutdown();
+        assert_eq!(accepted.join().unwrap().unwrap(), *b"a greeting");
+        recorder.join().unwrap()
+    });
+    let (said, answers) = recorded;
+    // To the destination, as if it were the source.
+    std::thread::scope(|scope| {
+        let accepted = scope.spawn(accept);
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.write_all(&said).unwrap();
+        let _ = std::io::copy(&mut socket, &mut std::io::sink());
+        assert!(matches!(accepted.join().unwrap(), Err(TransportError::Tls(_))));
+    });
+    // To the source, as if it were the destination.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut socket = between.accept().unwrap().0;
+            socket.write_all(&answers).unwrap();
+            let _ = std::io::copy(&mut socket, &mut std::io::sink());
+        });
+        assert!(matches!(dial(&address, &source), Err(TransportError::Tls(_))));
+    });
 }
