@@ -4,7 +4,12 @@
 
 mod machine;
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::Write,
+    net::{Shutdown, TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
 
 use authority::{Authority, Request};
 use migration::{Params, Status};
@@ -65,8 +70,20 @@ fn intrude(
     role: Role,
     proof: Option<[u8; PROOF_BYTES]>,
 ) -> bool {
+    intrude_as(address, tls, session, role, 0, proof)
+}
+
+/// The same, on a connection with this number.
+fn intrude_as(
+    address: &Address,
+    tls: &Tls,
+    session: SessionId,
+    role: Role,
+    index: u16,
+    proof: Option<[u8; PROOF_BYTES]>,
+) -> bool {
     let connection = Connection::dial(address, &Trust::Certified(tls.clone()), PATIENCE).unwrap();
-    let greeting = Greeting { offer: Offer::of("test"), role, index: 0, session };
+    let greeting = Greeting { offer: Offer::of("test"), role, index, session };
     connection.send(&greeting.encode()).unwrap();
     if let Some(proof) = proof {
         connection.send(&proof).unwrap();
@@ -106,4 +123,87 @@ fn who_has_a_certificate_too_can_neither_join_anothers_migration_nor_end_it() {
     assert!(handle.snapshot().status.is_under_way());
     handle.proceed();
     assert_arrived_whole(&machine, &destination, &notes);
+}
+
+#[test]
+fn a_machine_comes_through_past_ten_thousand_connections_that_never_finish_their_handshake() {
+    const WAVES: usize = 10;
+    const WAVE: usize = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, destination, _) = trusts(folder.path());
+    let offer = Offer::of("test");
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    let destination = destination_trusting(&Trust::Certified(destination), &offer, &loopback(), &machine);
+    let address = destination.address().clone();
+    let Address::Tcp { port, .. } = address else { unreachable!() };
+    let mut crowd = Vec::new();
+    for _ in 0..WAVES {
+        // As many at once as a test may have descriptors for, with the destination's end of each.
+        crowd.clear();
+        for number in 0..WAVE {
+            let mut stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            // Nothing, or the beginning of a first message. It may be closed already.
+            let _ = stranger.write_all(&[22, 3, 1, 2, 0, 1, 0][..number % 8]);
+            crowd.push(stranger);
+        }
+    }
+    let params = Params::default().channels(4);
+    let trust = Trust::Certified(source);
+    let (_, notes) = migrate_session(new_session(), trust, &offer, machine.clone(), &address, params);
+    assert_arrived_whole(&machine, &destination, &notes);
+    drop(crowd);
+}
+
+/// Passes a source's connections on to `port`. Between accepting one and passing it on, `before` is told how many came before it.
+fn pass_on(between: &TcpListener, port: u16, connections: usize, before: impl Fn(usize)) {
+    std::thread::scope(|scope| {
+        for number in 0..connections {
+            let from = between.accept().unwrap().0;
+            before(number);
+            let to = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let ways = [(from.try_clone().unwrap(), to.try_clone().unwrap()), (to, from)];
+            for (mut from, mut to) in ways {
+                scope.spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn who_takes_a_page_channels_place_before_it_comes_is_not_let_in_and_does_not_keep_it_out() {
+    const CHANNELS: u16 = 2;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, destination, intruder) = trusts(folder.path());
+    let offer = Offer::of("test");
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(PAGES);
+    let destination = destination_trusting(&Trust::Certified(destination), &offer, &loopback(), &machine);
+    let (session, address) = (new_session(), destination.address().clone());
+    let Address::Tcp { port, .. } = address else { unreachable!() };
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let passes = format!("tcp:{}", between.local_addr().unwrap()).parse().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pass_on(&between, port, 1 + usize::from(CHANNELS), |number| {
+                // Behind the control connection: the destination waits for page channels, and none has come, or one.
+                if number > 0 {
+                    for tls in [&intruder, &source] {
+                        for index in 0..CHANNELS {
+                            let proof = Some([7; PROOF_BYTES]);
+                            assert!(!intrude_as(&address, tls, session, Role::Pages, index, proof));
+                        }
+                    }
+                }
+            });
+        });
+        let params = Params::default().channels(CHANNELS);
+        let trust = Trust::Certified(source.clone());
+        let (_, notes) = migrate_session(session, trust, &offer, machine.clone(), &passes, params);
+        assert_arrived_whole(&machine, &destination, &notes);
+    });
 }
