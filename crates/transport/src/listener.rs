@@ -15,6 +15,10 @@ use crate::{
     Accept, Address, Connection, Stopper, TransportError, Trust, tls::TlsDestination, trust::resolve,
 };
 
+/// Connections that the kernel keeps until they are accepted, if its own limit (`net.core.somaxconn`) allows as many. Where a crowd
+/// fills the queue, a source's first packet is lost, and it tries again a second later; the standard library asks for 128.
+const QUEUE: i32 = 4096;
+
 /// Accepts connections at an address until it is stopped.
 #[derive(Debug)]
 pub struct Listener {
@@ -64,6 +68,8 @@ impl Listener {
                 Socket::Unix(listener, path.clone())
             }
         };
+        // Again, with more room: that is allowed (listen(2)).
+        rustix::net::listen(&socket, QUEUE).map_err(|error| failed(error.into()))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| failed(error.into()))?;
         let address = socket.address().map_err(failed)?;
