@@ -3,28 +3,35 @@
 //! This crate does not know KVM, sockets or the migration protocol. KVM's dirty log comes in through [`DirtyLog`].
 //!
 //! Start with [`Ram`] (the memory of one machine, allocated here or made of memory that the caller has), then [`DirtySet`] (what is left to send, fed by a [`DirtyLog`] and by the
-//! VMM's own writes) for the source, and [`Placer`] for the destination.
+//! VMM's own writes) for the source, and [`Placer`] for the destination; [`Incomplete`] where the machine runs there before its memory
+//! is complete.
 
 mod adopt;
+mod alias;
 mod allocate;
 mod digest;
 mod dirty_log;
 mod dirty_set;
+mod incomplete;
 mod page_set;
 mod page_sum;
 mod place;
 mod populate;
 mod touched;
+mod userfault;
 mod zero;
 
+pub use alias::Alias;
 pub use allocate::{Backing, Block, BlockLayout, Ram, RamError};
 pub use digest::PageSums;
 pub use dirty_log::DirtyLog;
 pub use dirty_set::DirtySet;
+pub use incomplete::{ArmError, ClaimError, Fault, Incomplete, Landing, MAX_BYTES, MAX_CLAIMS};
 pub use page_set::{PageSet, for_each_run};
 pub use place::{Placer, Segment};
 pub use populate::Populate;
 pub use touched::Touched;
+pub use userfault::{UserfaultError, Userfaultfd};
 pub use zero::is_zero_page;
 
 /// The release of vm-memory whose types this crate takes and returns: two releases of it in one program do not go together.

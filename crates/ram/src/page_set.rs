@@ -20,6 +20,12 @@ impl PageSet {
         Self { words: (0..words).map(|_| AtomicU64::new(0)).collect(), pages }
     }
 
+    /// Another set with the same pages.
+    pub(crate) fn duplicate(&self) -> Self {
+        let copy = |word: &AtomicU64| AtomicU64::new(word.load(Ordering::Acquire));
+        Self { words: self.words.iter().map(copy).collect(), pages: self.pages }
+    }
+
     /// How many pages the block has.
     #[must_use]
     pub fn capacity(&self) -> u64 {
@@ -53,7 +59,7 @@ impl PageSet {
     /// Whether the page is in the set; pages outside of the block are not.
     #[must_use]
     pub fn contains(&self, page: u64) -> bool {
-        self.word_of(page).is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (page % WORD)) != 0)
+        self.word_of(page).is_some_and(|word| word.load(Ordering::Acquire) & (1 << (page % WORD)) != 0)
     }
 
     /// Puts `pages` pages from `first` on into the set, as far as they are in the block.
@@ -63,12 +69,117 @@ impl PageSet {
         while page < end {
             let offset = page % WORD;
             let count = (WORD - offset).min(end - page);
-            let mask = (u64::MAX >> (WORD - count)) << offset;
             if let Some(word) = self.word_of(page) {
-                word.fetch_or(mask, Ordering::Relaxed);
+                word.fetch_or(mask(offset, count), Ordering::AcqRel);
             }
             page += count;
         }
+    }
+
+    /// Puts the page into the set, if it is in the block.
+    pub fn insert(&self, page: u64) {
+        self.insert_range(page, 1);
+    }
+
+    /// Puts the pages of `words` into the set: one bit a page from `first_page` on, which is a multiple of
+    /// 64. Returns how many were not in it before; `None` if a bit is beyond the block or `first_page` is no
+    /// such multiple, and nothing changed then.
+    #[must_use]
+    pub fn add_words(&self, first_page: u64, words: &[u64]) -> Option<u64> {
+        if !first_page.is_multiple_of(WORD) {
+            return None;
+        }
+        let used = words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+        let words = &words[..used];
+        let Some(last) = words.last() else { return Some(0) };
+        let bits = used as u64 * WORD - u64::from(last.leading_zeros());
+        if first_page.checked_add(bits)? > self.pages {
+            return None;
+        }
+        let start = usize::try_from(first_page / WORD).ok()?;
+        let own = self.words.get(start..start + used)?;
+        let add =
+            |(own, &word): (&AtomicU64, &u64)| (word & !own.fetch_or(word, Ordering::AcqRel)).count_ones();
+        Some(own.iter().zip(words).map(|pair| u64::from(add(pair))).sum())
+    }
+
+    /// Takes the page out of the set. Returns whether it was in: true for exactly one of several threads that
+    /// try.
+    #[must_use]
+    pub fn take(&self, page: u64) -> bool {
+        let bit = 1 << (page % WORD);
+        self.word_of(page).is_some_and(|word| word.fetch_and(!bit, Ordering::AcqRel) & bit != 0)
+    }
+
+    /// Takes the pages from `first` on out of the set, as long as each is in it, and at most `max`. Returns
+    /// how many: 0 if `first` is not in the set. Each page is taken by exactly one of several threads that
+    /// try; a page that is not taken is never out of the set meanwhile.
+    #[must_use]
+    pub fn take_run(&self, first: u64, max: u64) -> u64 {
+        let end = first.saturating_add(max).min(self.pages);
+        let mut page = first;
+        while page < end {
+            let (offset, count) = (page % WORD, (WORD - page % WORD).min(end - page));
+            let Some(word) = self.word_of(page) else { break };
+            let ones = |word: u64| u64::from((word >> offset).trailing_ones()).min(count);
+            let taken = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| match ones(word) {
+                0 => None,
+                ones => Some(word & !mask(offset, ones)),
+            });
+            let taken = taken.map_or(0, ones);
+            page += taken;
+            if taken < count {
+                break;
+            }
+        }
+        page.saturating_sub(first)
+    }
+
+    /// Takes `pages` pages from `first` on out of the set, whichever are in it. Returns how many were.
+    pub fn remove_range(&self, first: u64, pages: u64) -> u64 {
+        let end = first.saturating_add(pages).min(self.pages);
+        let (mut page, mut removed) = (first, 0);
+        while page < end {
+            let (offset, count) = (page % WORD, (WORD - page % WORD).min(end - page));
+            let mask = mask(offset, count);
+            if let Some(word) = self.word_of(page) {
+                removed += u64::from((word.fetch_and(!mask, Ordering::AcqRel) & mask).count_ones());
+            }
+            page += count;
+        }
+        removed
+    }
+
+    /// The first page at or after `from` that is in the set.
+    #[must_use]
+    pub fn next(&self, from: u64) -> Option<u64> {
+        self.find(from, self.pages, 0)
+    }
+
+    /// The first page of `from..end` that is in the set.
+    pub(crate) fn next_within(&self, from: u64, end: u64) -> Option<u64> {
+        self.find(from, end, 0)
+    }
+
+    /// The first page of `from..end` that is in the block, but not in the set.
+    pub(crate) fn next_absent_within(&self, from: u64, end: u64) -> Option<u64> {
+        self.find(from, end, u64::MAX)
+    }
+
+    /// The first page of `from..end` whose bit, flipped by `flip`, is set.
+    fn find(&self, from: u64, end: u64, flip: u64) -> Option<u64> {
+        let end = end.min(self.pages);
+        let mut page = from;
+        while page < end {
+            let offset = page % WORD;
+            let word = (self.word_of(page)?.load(Ordering::Acquire) ^ flip) >> offset;
+            if word != 0 {
+                page += u64::from(word.trailing_zeros());
+                return (page < end).then_some(page);
+            }
+            page += WORD - offset;
+        }
+        None
     }
 
     /// The words of the set, for a dirty log to write into.
@@ -89,6 +200,11 @@ impl PageSet {
     fn word_of(&self, page: u64) -> Option<&AtomicU64> {
         if page >= self.pages { None } else { self.words.get(usize::try_from(page / WORD).ok()?) }
     }
+}
+
+/// `count` bits from bit `offset` on: 1 to 64 that are all in the word.
+const fn mask(offset: u64, count: u64) -> u64 {
+    (u64::MAX >> (WORD - count)) << offset
 }
 
 /// Calls `visit(first page, pages)` for every maximal run of set bits, in ascending order. `base` is the page of bit 0.
@@ -214,5 +330,67 @@ mod tests {
         let expected: Vec<u64> = (60..140).chain(198..200).collect();
         assert_eq!((0..200).filter(|&page| set.contains(page)).collect::<Vec<_>>(), expected);
         assert!(!set.contains(u64::MAX));
+    }
+
+    fn of(capacity: u64, pages: impl IntoIterator<Item = u64>) -> PageSet {
+        let set = PageSet::new(capacity);
+        pages.into_iter().for_each(|page| set.insert(page));
+        set
+    }
+
+    #[test]
+    fn a_run_is_taken_up_to_its_end_or_to_the_most_that_was_asked_for() {
+        let set = of(300, (10..150).chain(151..300));
+        assert_eq!(set.take_run(9, 5), 0);
+        assert_eq!(set.take_run(20, 100), 100);
+        assert_eq!(set.take_run(120, u64::MAX), 30);
+        assert_eq!(set.take_run(192, u64::MAX), 108, "to the end of the block");
+        assert_eq!(set.take_run(u64::MAX, 2) + set.take_run(151, 0), 0);
+        let left: Vec<u64> = (10..20).chain(151..192).collect();
+        assert_eq!((0..300).filter(|&page| set.contains(page)).collect::<Vec<_>>(), left);
+        assert!(set.take(15) && !set.take(15) && !set.take(300));
+    }
+
+    #[test]
+    fn pages_are_found_and_removed_across_words() {
+        let set = of(400, [3, 70, 71, 390]);
+        let found: Vec<_> = [0, 3, 4, 71, 72, 391, 500].into_iter().map(|from| set.next(from)).collect();
+        assert_eq!(found, [Some(3), Some(3), Some(70), Some(71), Some(390), None, None]);
+        assert_eq!((set.next_within(4, 70), set.next_within(4, 71)), (None, Some(70)));
+        assert_eq!((set.next_absent_within(70, 72), set.next_absent_within(70, 80)), (None, Some(72)));
+        assert_eq!((set.remove_range(4, 300), set.remove_range(0, u64::MAX), set.count()), (2, 2, 0));
+    }
+
+    #[test]
+    fn words_are_added_unless_a_bit_is_beyond_the_block() {
+        let set = of(130, [64]);
+        assert_eq!(set.add_words(64, &[0b111, 0b10, 0, 0]), Some(3));
+        assert_eq!(set.add_words(64, &[0b1000, 0b100]), None, "page 130");
+        assert_eq!(set.add_words(64, &[0b1000, 0, 1]), None);
+        assert_eq!(set.add_words(1, &[1]), None);
+        assert_eq!(set.add_words(u64::MAX - 63, &[1]), None);
+        assert_eq!((set.count(), set.contains(67)), (4, false));
+    }
+
+    #[test]
+    fn threads_that_take_runs_and_pages_get_every_page_exactly_once() {
+        const PAGES: u64 = 100_000;
+        let set = of(PAGES, 0..PAGES);
+        let take = |thread: u64| {
+            let (mut mine, mut seed) = (Vec::new(), thread + 1);
+            while let Some(page) = set.next(seed % PAGES).or_else(|| set.next(0)) {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1) >> 1;
+                let taken =
+                    if seed & 16 == 0 { u64::from(set.take(page)) } else { set.take_run(page, seed % 200) };
+                mine.extend(page..page + taken);
+            }
+            mine
+        };
+        let mut all: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || take(thread))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..PAGES));
     }
 }
