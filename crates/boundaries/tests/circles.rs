@@ -24,7 +24,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crates/wire/src",
-        &["control", "header", "pages"],
+        &["control", "header", "missing", "pages"],
         "a header bounds its payload by what kind of payload it is",
     ),
 ];

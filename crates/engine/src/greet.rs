@@ -77,16 +77,17 @@ pub(crate) fn exchange(
     Ok(Greeted { agreed, release: answer.offer.release })
 }
 
-/// A source's greeting on a page channel, which is not answered: both sides know each other by then.
+/// A source's greeting on a connection for pages, which is not answered: both sides know each other by then.
 pub(crate) fn on_channel(
     connection: &Connection,
     agreed: Agreed,
     release: &str,
+    role: Role,
     index: u16,
     session: SessionId,
     secret: Option<&SessionSecret>,
 ) -> Result<(), TransportError> {
-    let greeting = Greeting { offer: agreed.offer(release), role: Role::Pages, index, session };
+    let greeting = Greeting { offer: agreed.offer(release), role, index, session };
     send(connection, &greeting, secret)
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn welcome(
         let proof = proof.insert(Proof { greeting: bytes, proof: [0; PROOF_BYTES] });
         connection.receive_by(&mut proof.proof, deadline)?;
     }
-    if greeting.role != Role::Pages {
+    if matches!(greeting.role, Role::Control | Role::Ask) {
         let answer =
             Greeting { offer: ours.clone(), role: greeting.role, index: 0, session: SessionId::NONE };
         let left = deadline.saturating_duration_since(Instant::now());

@@ -18,6 +18,7 @@
 mod cpu_time;
 mod frames;
 mod greet;
+mod lane;
 mod link;
 mod machine;
 mod page_counters;
@@ -27,10 +28,12 @@ pub mod destination;
 pub mod source;
 
 pub use migration::{
-    Advice, Downtime, FixedCosts, Outcome, Params, Progress, RoundStats, Statistics, Status, source::Verdict,
+    Advice, Downtime, FixedCosts, Outcome, Params, Postcopy, Progress, RoundStats, Statistics, Status,
+    source::Verdict,
 };
 pub use ram::{
-    Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, vm_memory,
+    Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, UserfaultError,
+    Userfaultfd, vm_memory,
 };
 pub use state::{DeviceState, Schema, StateError, Value, not_read};
 pub use transport::{

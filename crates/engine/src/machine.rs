@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use migration::{Outcome, Status};
-use ram::{DirtyLog, Ram};
+use ram::{DirtyLog, Ram, Userfaultfd};
 use state::DeviceState;
 use wire::{DeviceInfo, Hello};
 
@@ -67,7 +67,15 @@ pub trait DestinationMachine: Send {
     /// Every reason why the machine that `hello` describes cannot run here, beyond memory blocks and the list of devices,
     /// which the engine compares.
     fn check(&self, hello: &Hello) -> Vec<String>;
-    /// Makes the machine from its states. Memory is complete, and verified where that was asked for.
+    /// What accesses to pages that are missing are made to wait with, for a machine that runs before all of its memory is here.
+    /// Called in the handshake to find out whether there is one, and when the machine is loaded.
+    ///
+    /// # Errors
+    /// This process may not use it, or the kernel lacks something.
+    fn userfault(&self) -> Result<Userfaultfd, MachineError> {
+        Ok(Userfaultfd::open()?)
+    }
+    /// Makes the machine from its states. Memory is complete, or waits for the pages that are missing where it is touched; and verified where that was asked for.
     fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError>;
     /// Takes the disk locks.
     fn lock_disks(&mut self) -> Result<(), MachineError>;

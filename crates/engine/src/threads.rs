@@ -22,6 +22,8 @@ pub enum ThreadRole {
     Accept,
     /// Finds out who has connected.
     Greet,
+    /// Hears a running machine wait for pages, and asks for them.
+    Faults,
 }
 
 /// A thread that is to be started: its name, and what it does.

@@ -243,7 +243,9 @@ mod tests {
                     };
                 }
             }
-            assert_eq!(seen.len(), Phase::ALL.len() * 16, "{seen:?}");
+            // But for pages that follow a machine: what is drawn comes to migrations in which none do.
+            assert!(seen.iter().all(|(phase, _)| *phase != Phase::Postcopy));
+            assert_eq!(seen.len(), (Phase::ALL.len() - 1) * 16, "{seen:?}");
         }
     }
 }

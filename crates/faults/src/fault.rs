@@ -6,11 +6,12 @@
 //!             | "stall=" TIME | "stall-all=" TIME | "black-hole" | "black-hole-all"
 //!             | "delay=" TIME | "flip=" BIT
 //!             | "kill=" SIDE | "freeze=" SIDE ":" TIME | "outage=" TIME
-//! CONNECTION := "control" | "ask" | "channel" N | "channels" | "any"
+//! CONNECTION := "control" | "ask" | "channel" N | "channels" | "urgent" | "any"
 //! MOMENT     := ("before" | "after") ":" FRAME | "in:" FRAME "+" BYTE
 //!             | ("to-destination" | "to-source") ":" ("frame" | "byte" | PHASE) ":" N
 //! FRAME      := NAME ["#" N]        the Nth of that name, the first if nothing is said
-//! PHASE      := "handshake" | "rounds" | "switchover" | "hand-over" | "release" | "asking"
+//! PHASE      := "handshake" | "rounds" | "switchover" | "hand-over" | "postcopy" | "release"
+//!             | "asking"
 //! SIDE       := "source" | "destination"
 //! TIME       := N ("ms" | "s")
 //! ```

@@ -32,11 +32,20 @@ pub enum FrameName {
     /// The end of the last round.
     LastRoundEnd,
     Device,
+    /// Pages that will follow the machine, or, in a recovery, that have not come.
+    Missing,
     Complete,
     Ready,
     Go,
     Running,
     NotRunning,
+    /// Pages that follow the machine.
+    Pushed,
+    /// The machine waits for pages.
+    Request,
+    Whole,
+    Recover,
+    Recovering,
     Ask,
     UnknownSession,
     Bye,
@@ -56,13 +65,15 @@ pub enum Phase {
     HandOver,
     /// It is over, and both sides may forget it.
     Release,
+    /// The machine runs, and its memory follows.
+    Postcopy,
     /// What became of it?
     Asking,
 }
 
 impl FrameName {
     /// All of them, in the order in which a migration has them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::Greeting,
         Self::Hello,
         Self::Accept,
@@ -76,11 +87,17 @@ impl FrameName {
         Self::LastPages,
         Self::LastRoundEnd,
         Self::Device,
+        Self::Missing,
         Self::Complete,
         Self::Ready,
         Self::Go,
         Self::Running,
         Self::NotRunning,
+        Self::Pushed,
+        Self::Request,
+        Self::Whole,
+        Self::Recover,
+        Self::Recovering,
         Self::Ask,
         Self::UnknownSession,
         Self::Bye,
@@ -109,6 +126,12 @@ impl FrameName {
             Self::Go => "go",
             Self::Running => "running",
             Self::NotRunning => "not-running",
+            Self::Missing => "missing",
+            Self::Pushed => "pushed",
+            Self::Request => "request",
+            Self::Whole => "whole",
+            Self::Recover => "recover",
+            Self::Recovering => "recovering",
             Self::Ask => "ask",
             Self::UnknownSession => "unknown-session",
             Self::Bye => "bye",
@@ -130,11 +153,15 @@ impl FrameName {
                 Phase::Handshake
             }
             Self::Pages | Self::RoundEnd | Self::Ping | Self::Pong => Phase::Rounds,
-            Self::Switchover | Self::LastPages | Self::LastRoundEnd | Self::Device | Self::Complete => {
-                Phase::Switchover
-            }
+            Self::Switchover
+            | Self::LastPages
+            | Self::LastRoundEnd
+            | Self::Device
+            | Self::Missing
+            | Self::Complete => Phase::Switchover,
             Self::Ready | Self::Go | Self::Running | Self::NotRunning => Phase::HandOver,
             Self::Bye | Self::Abort => Phase::Release,
+            Self::Pushed | Self::Request | Self::Whole | Self::Recover | Self::Recovering => Phase::Postcopy,
             Self::Ask | Self::UnknownSession => Phase::Asking,
         }
     }
@@ -156,7 +183,11 @@ impl FrameName {
             "Pong" => Self::Pong,
             "Switchover" => Self::Switchover,
             "Device" => Self::Device,
+            "Missing" => Self::Missing,
             "Complete" => Self::Complete,
+            "Whole" => Self::Whole,
+            "Recover" => Self::Recover,
+            "Recovering" => Self::Recovering,
             "Ready" => Self::Ready,
             "Go" => Self::Go,
             "Running" => Self::Running,
@@ -172,8 +203,15 @@ impl FrameName {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Handshake, Self::Rounds, Self::Switchover, Self::HandOver, Self::Release, Self::Asking];
+    pub const ALL: [Self; 7] = [
+        Self::Handshake,
+        Self::Rounds,
+        Self::Switchover,
+        Self::HandOver,
+        Self::Postcopy,
+        Self::Release,
+        Self::Asking,
+    ];
 
     /// The phase of that name.
     #[must_use]
@@ -189,6 +227,7 @@ impl Phase {
             Self::Rounds => "rounds",
             Self::Switchover => "switchover",
             Self::HandOver => "hand-over",
+            Self::Postcopy => "postcopy",
             Self::Release => "release",
             Self::Asking => "asking",
         }
@@ -259,6 +298,7 @@ fn greeting(bytes: &[u8]) -> Chunk {
         Role::Control => Which::Control,
         Role::Pages => Which::Channel(greeting.index),
         Role::Ask => Which::Ask,
+        Role::Urgent => Which::Urgent,
     };
     Chunk::Frame { name: Some(FrameName::Greeting), which: Some(which), data: 0 }
 }
@@ -270,6 +310,7 @@ fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
             let which = if name == Some(FrameName::Ask) { Which::Ask } else { Which::Control };
             (name, Some(which))
         }
+        FrameKind::Request => (Some(FrameName::Request), Some(Which::Urgent)),
         FrameKind::RoundEnd => {
             let last = RoundEnd::decode(body).is_ok_and(|end| end.last);
             (Some(if last { FrameName::LastRoundEnd } else { FrameName::RoundEnd }), None)
@@ -281,7 +322,8 @@ fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
                 return Chunk::Other;
             }
             let data = batch.data_bytes();
-            return Chunk::Frame { name: Some(FrameName::Pages), which: None, data };
+            let name = if batch.round == wire::PUSHED { FrameName::Pushed } else { FrameName::Pages };
+            return Chunk::Frame { name: Some(name), which: None, data };
         }
     };
     Chunk::Frame { name, which, data: 0 }

@@ -24,6 +24,8 @@ pub enum Connections {
     Channel(u16),
     /// Every page channel.
     Channels,
+    /// The connection for pages that a running machine waits for.
+    Urgent,
     /// All.
     Any,
 }
@@ -95,6 +97,7 @@ impl fmt::Display for Connections {
             Self::Ask => f.write_str("ask"),
             Self::Channel(number) => write!(f, "channel{number}"),
             Self::Channels => f.write_str("channels"),
+            Self::Urgent => f.write_str("urgent"),
             Self::Any => f.write_str("any"),
         }
     }
@@ -138,12 +141,13 @@ impl FromStr for Place {
             "control" => Connections::Control,
             "ask" => Connections::Ask,
             "channels" => Connections::Channels,
+            "urgent" => Connections::Urgent,
             "any" => Connections::Any,
             other => {
                 let number = other.strip_prefix("channel").and_then(number);
                 let number = number.and_then(|number| u16::try_from(number).ok());
                 Connections::Channel(number.ok_or_else(|| {
-                    wrong("names no connection: control, ask, channel0 …, channels, or any")
+                    wrong("names no connection: control, ask, channel0 …, channels, urgent, or any")
                 })?)
             }
         };

@@ -56,6 +56,7 @@ impl Progress {
             | FrameName::Ready
             | FrameName::Go
             | FrameName::Running
+            | FrameName::Pushed
             | FrameName::Bye
             | FrameName::Abort => *phase = Some(name.phase()),
             _ => {}

@@ -15,6 +15,8 @@ pub enum Which {
     Ask,
     /// A page channel.
     Channel(u16),
+    /// What a running machine waits for.
+    Urgent,
 }
 
 /// A frame that passed, or some of one name in a row.
@@ -101,6 +103,7 @@ impl Connections {
             Self::Ask => which == Some(Which::Ask),
             Self::Channels => matches!(which, Some(Which::Channel(_))),
             Self::Channel(number) => which == Some(Which::Channel(number)),
+            Self::Urgent => which == Some(Which::Urgent),
         }
     }
 }
@@ -111,6 +114,7 @@ impl fmt::Display for Which {
             Self::Control => f.pad("control"),
             Self::Ask => f.pad("ask"),
             Self::Channel(number) => f.pad(&format!("channel{number}")),
+            Self::Urgent => f.pad("urgent"),
         }
     }
 }

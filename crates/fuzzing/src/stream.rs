@@ -99,6 +99,7 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
             devices: 3,
             run: true,
             digest: Some(vec![1, u64::MAX]),
+            to_come: None,
         }),
         Message::Ready(Ack { nanoseconds: 1 }),
         Message::Go,

@@ -21,13 +21,14 @@
 //!   End         ───────── Bye ────────────────▶  end
 //! ```
 //!
-//! Read [`handover`] for the rule on who may run the machine, [`source`] and [`destination`] for the way of a migration,
+//! Read [`handover`] for the rule on who may run the machine, [`custody`] for who has its pages, [`source`] and [`destination`] for the way of a migration,
 //! [`convergence`] for the decision when to switch, [`fixed_costs`], [`wire_rate`] and [`page_cost`] for what it rests on, [`stats`] for what is
 //! counted and foretold.
 
 mod advice;
 
 pub mod convergence;
+pub mod custody;
 pub mod destination;
 pub mod fixed_costs;
 pub mod handover;
@@ -43,7 +44,7 @@ pub use convergence::{Decision, Next};
 pub use destination::Destination;
 pub use fixed_costs::FixedCosts;
 pub use page_cost::PageCost;
-pub use params::Params;
+pub use params::{Params, Postcopy};
 pub use source::Source;
 pub use stats::{Downtime, Progress, RoundStats, Statistics};
 pub use status::{Outcome, Status};

@@ -21,6 +21,11 @@ pub struct Params {
     pub channels: u16,
     /// Stop before the last pass and wait for the user to let it go on.
     pub pause_before_switchover: bool,
+    /// When the machine may run at the destination before all of its memory is there.
+    pub postcopy: Postcopy,
+    /// Bytes per second over all channels for pages that follow a machine that runs, 0 for no limit. Those that it waits for
+    /// come without a limit. Live.
+    pub max_postcopy_bandwidth: u64,
     /// What to compare before the machine runs at the destination.
     pub digest: wire::Digest,
     /// How long beyond [`Self::downtime_limit`] the machine may be stopped in switchover before the attempt is given up and
@@ -28,6 +33,28 @@ pub struct Params {
     pub switchover_timeout: Duration,
     /// How long the destination may be silent before the attempt is given up.
     pub peer_timeout: Duration,
+}
+
+/// When the machine may run at the destination before all of its memory is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Postcopy {
+    /// Never: all memory comes first.
+    #[default]
+    Off,
+    /// When the user says so ([`crate::source::Event::StartPostcopy`]).
+    OnRequest,
+    /// That, or when rounds do not get anywhere.
+    Auto,
+    /// From the start: no round is sent before.
+    Immediate,
+}
+
+impl Postcopy {
+    /// Whether it can come to that at all.
+    #[must_use]
+    pub fn is_possible(self) -> bool {
+        self != Self::Off
+    }
 }
 
 impl Default for Params {
@@ -38,6 +65,8 @@ impl Default for Params {
             switchover_bandwidth: 0,
             channels: 4,
             pause_before_switchover: false,
+            postcopy: Postcopy::Off,
+            max_postcopy_bandwidth: 0,
             digest: wire::Digest::Off,
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
@@ -71,6 +100,16 @@ impl Params {
     #[must_use]
     pub fn pause_before_switchover(self, pause_before_switchover: bool) -> Self {
         Self { pause_before_switchover, ..self }
+    }
+
+    #[must_use]
+    pub fn postcopy(self, postcopy: Postcopy) -> Self {
+        Self { postcopy, ..self }
+    }
+
+    #[must_use]
+    pub fn max_postcopy_bandwidth(self, max_postcopy_bandwidth: u64) -> Self {
+        Self { max_postcopy_bandwidth, ..self }
     }
 
     #[must_use]

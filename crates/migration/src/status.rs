@@ -20,6 +20,12 @@ pub enum Status {
     Cancelled,
     /// It failed; the machine is at the source.
     Failed,
+    /// The machine runs at the destination, and pages that it lacks are being sent.
+    PostcopyActive,
+    /// The same, and the link is lost: what needs a page that is missing waits, all else runs on.
+    PostcopyPaused,
+    /// The two sides have found each other again, and settle which pages are missing.
+    PostcopyRecover,
     /// *Go* was said, and the destination has not been heard since: nobody runs the machine as far as the source
     /// knows, and the source keeps asking. Whimbrel's own status.
     Unknown,
@@ -48,12 +54,21 @@ impl Status {
             Self::Active => "active",
             Self::PreSwitchover => "pre-switchover",
             Self::Device => "device",
+            Self::PostcopyActive => "postcopy-active",
+            Self::PostcopyPaused => "postcopy-paused",
+            Self::PostcopyRecover => "postcopy-recover",
             Self::Cancelling => "cancelling",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
             Self::Completed => "completed",
         }
+    }
+
+    /// Whether the machine runs at the destination, and lacks pages.
+    #[must_use]
+    pub fn is_postcopy(self) -> bool {
+        matches!(self, Self::PostcopyActive | Self::PostcopyPaused | Self::PostcopyRecover)
     }
 
     /// Whether an attempt is under way.

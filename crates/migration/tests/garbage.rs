@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use state::DeviceState;
 use whimbrel_migration::{
-    Destination, FixedCosts, Outcome, Params, Source, Time,
+    Destination, FixedCosts, Outcome, Params, Postcopy, Source, Time,
     destination::{self, Action as Done},
     source::{self, Action, State},
 };
 use wire::{
-    Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageCounts,
-    Refuse, SessionId, StateVersions,
+    Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageBits,
+    PageCounts, Refuse, SessionId, StateVersions,
 };
 
 /// Random numbers that are the same for the same seed (splitmix64).
@@ -42,6 +42,7 @@ fn hello(session: u8) -> Hello {
         blocks: vec![BlockInfo { name: "ram".into(), guest_address: 0, bytes: 1 << 20 }],
         devices: vec![info("thing0"), info("thing1")],
         machine: device("machine"),
+        postcopy: false,
     }
 }
 
@@ -55,12 +56,19 @@ fn reads() -> Vec<StateVersions> {
 }
 
 fn complete() -> Complete {
-    Complete { rounds: 2, pages: PageCounts { raw: 5, zero: 6 }, devices: 2, run: true, digest: None }
+    Complete {
+        rounds: 2,
+        pages: PageCounts { raw: 5, zero: 6 },
+        devices: 2,
+        run: true,
+        digest: None,
+        to_come: None,
+    }
 }
 
 fn message(rng: &mut Rng) -> Message {
     let session = 1 + rng.below(2) as u8;
-    match rng.below(19) {
+    match rng.below(23) {
         0 => Message::Hello(Hello { channels: rng.below(70) as u16, ..hello(session) }),
         1 => Message::Accept(Accept { channels: rng.below(70) as u16, reads: reads() }),
         2 => Message::Refuse(Refuse { reasons: Vec::new() }),
@@ -79,6 +87,10 @@ fn message(rng: &mut Rng) -> Message {
         15 => Message::UnknownSession,
         16 => Message::Ask { session: SessionId([session; 16]) },
         17 => Message::Bye,
+        18 => Message::Missing(PageBits { block: rng.below(2) as u16, first_page: 0, bits: vec![3] }),
+        19 => Message::Whole,
+        20 => Message::Recover,
+        21 => Message::Recovering { pages: rng.below(3) },
         _ => Message::Abort { reason: "no".into() },
     }
 }
@@ -88,13 +100,20 @@ fn source(params: Params) -> (Source, Vec<Action>) {
 }
 
 /// What a machine and a destination that do as they should answer to an action.
-fn good_answer(action: &Action) -> Option<source::Event> {
+fn good_answers(action: &Action) -> Vec<source::Event> {
     use source::Event::*;
-    Some(match action {
+    let sent = || RoundSent { bytes: 1 << 16, pages: PageCounts { raw: 16, zero: 3 }, digest: None };
+    let answer = match action {
+        Action::Divide { .. } => return vec![Divided { to_come: 2 }, sent()],
+        Action::Send(wire::Message::Recover) => {
+            return vec![Message(missing()), Message(wire::Message::Recovering { pages: 2 })];
+        }
+        Action::Reopen { .. } => return vec![Prepared, Message(wire::Message::ChannelsOpen)],
         Action::Connect(_) => Connected(greeted()),
         Action::Send(wire::Message::Hello(hello)) => {
             Message(wire::Message::Accept(Accept { channels: hello.channels, reads: reads() }))
         }
+        Action::Push => Message(wire::Message::Whole),
         Action::Send(wire::Message::Ping(number)) => Message(wire::Message::Pong(*number)),
         Action::Send(wire::Message::Complete(_)) => {
             Message(wire::Message::Ready(Ack { nanoseconds: 1_000_000 }))
@@ -104,20 +123,25 @@ fn good_answer(action: &Action) -> Option<source::Event> {
             Message(wire::Message::NotRunning { reason: "lost".into() })
         }
         Action::Prepare { .. } => Prepared,
-        Action::SendRound { .. } => {
-            RoundSent { bytes: 1 << 16, pages: PageCounts { raw: 16, zero: 3 }, digest: None }
-        }
+        Action::SendRound { .. } => sent(),
         Action::FetchDirty => DirtyFetched { pages: 3, running: true },
         Action::Stop => Stopped { was_running: true },
         Action::SaveDevices => Saved { devices: 2 },
         Action::Resume { .. } => Resumed(Ok(())),
-        Action::Send(_) | Action::Disconnect | Action::End(_) => return None,
-    })
+        Action::Send(_) | Action::CutRound | Action::Needed(_) | Action::Disconnect | Action::End(_) => {
+            return Vec::new();
+        }
+    };
+    vec![answer]
+}
+
+fn missing() -> Message {
+    Message::Missing(PageBits { block: 0, first_page: 0, bits: vec![3] })
 }
 
 fn any_source_event(rng: &mut Rng) -> source::Event {
     use source::Event::*;
-    match rng.below(24) {
+    match rng.below(28) {
         0 => Connected(greeted()),
         1 => Prepared,
         2 => RoundSent {
@@ -135,6 +159,10 @@ fn any_source_event(rng: &mut Rng) -> source::Event {
         10 => Tick,
         11 => Resumed(Err("in use".into())),
         12 => Resumed(Ok(())),
+        13 => Divided { to_come: rng.below(3) },
+        14 => StartPostcopy,
+        15 => Pause,
+        16 => Recover,
         _ => Message(message(rng)),
     }
 }
@@ -145,6 +173,10 @@ struct SourceLife {
     gone: bool,
     not_running: bool,
     ended: bool,
+    /// Pages follow the machine.
+    lacks: bool,
+    /// The destination said that it has every page.
+    whole: bool,
 }
 
 impl SourceLife {
@@ -159,7 +191,11 @@ impl SourceLife {
                 Action::Resume { .. } => {
                     assert!(!self.gone || self.not_running, "resumed after go");
                 }
-                Action::End(Outcome::Completed) => assert!(self.gone && !source.side().may_run()),
+                Action::Send(Message::Complete(complete)) => self.lacks = complete.to_come.is_some(),
+                Action::End(Outcome::Completed) => {
+                    assert!(self.gone && !source.side().may_run());
+                    assert!(!self.lacks || self.whole, "pages were given up that the destination lacks");
+                }
                 Action::End(_) => assert!(source.side().may_run(), "an end without the machine"),
                 _ => {}
             }
@@ -171,12 +207,13 @@ impl SourceLife {
 
 #[test]
 fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_not() {
-    let (mut gone, mut taken_back) = (0, 0);
+    let (mut gone, mut taken_back, mut followed) = (0, 0, 0);
     for seed in 0..6_000 {
         let mut rng = Rng(seed);
-        let params = Params::default().pause_before_switchover(rng.below(4) == 0);
+        let postcopy = [Postcopy::Off, Postcopy::OnRequest, Postcopy::Immediate][rng.below(3) as usize];
+        let params = Params::default().pause_before_switchover(rng.below(4) == 0).postcopy(postcopy);
         let (mut source, actions) = source(params);
-        let mut answers: Vec<_> = actions.iter().filter_map(good_answer).collect();
+        let mut answers: Vec<_> = actions.iter().flat_map(good_answers).collect();
         let (mut life, mut now) = (SourceLife::default(), Time::ZERO);
         for _ in 0..80 {
             now += Duration::from_millis(rng.below(30) * rng.below(30));
@@ -186,6 +223,7 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
                 1..15 if life.gone => source::Event::LinkLost("lost".into()),
                 15..20 => source::Event::Tick,
                 20..25 if answers.is_empty() => source::Event::Continue,
+                25..27 => source::Event::StartPostcopy,
                 _ if answers.is_empty() => continue,
                 _ => answers.remove(0),
             };
@@ -198,20 +236,23 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
                 _ => false,
             };
             life.not_running |= life.gone && hears_not_running;
+            life.whole |=
+                matches!(event, source::Event::Message(Message::Whole | Message::Recovering { pages: 0 }));
             let open = source::Event::Message(Message::ChannelsOpen);
             let prepared = event == source::Event::Prepared;
             let actions = source.handle(now, event);
             life.watch(&source, &actions);
-            answers.extend(actions.iter().filter_map(good_answer));
+            answers.extend(actions.iter().flat_map(good_answers));
             answers.extend(prepared.then_some(open));
             assert!(life.ended == (source.status() == source_end(&source)), "status and end differ");
         }
         gone += u32::from(life.gone);
         taken_back += u32::from(life.not_running);
+        followed += u32::from(life.lacks && life.ended);
     }
     assert!(
-        gone > 500 && taken_back > 20,
-        "only {gone} came to go, {taken_back} were told that it does not run"
+        gone > 500 && taken_back > 20 && followed > 100,
+        "only {gone} came to go, {taken_back} were told that it does not run, {followed} were followed by pages"
     );
 }
 
@@ -228,7 +269,8 @@ fn source_end(source: &Source) -> whimbrel_migration::Status {
 fn no_source_is_woken_again_and_again_for_nothing() {
     for seed in 0..3_000 {
         let mut rng = Rng(seed);
-        let (mut source, _) = source(Params::default());
+        let postcopy = if seed % 2 == 0 { Postcopy::Off } else { Postcopy::Immediate };
+        let (mut source, _) = source(Params::default().postcopy(postcopy));
         let mut now = Time::ZERO;
         for _ in 0..60 {
             now += Duration::from_millis(rng.below(500));
@@ -276,7 +318,7 @@ impl DestinationLife {
     }
 }
 
-fn good_deed(action: &Done) -> Vec<destination::Event> {
+fn good_deed(action: &Done, to_come: Option<u64>) -> Vec<destination::Event> {
     use destination::Event::*;
     match action {
         Done::Check(_) => vec![Checked(Ok(reads()))],
@@ -285,18 +327,19 @@ fn good_deed(action: &Done) -> Vec<destination::Event> {
             Message(wire::Message::Device(device("thing0"))),
             AllReceived(PageCounts { raw: 5, zero: 6 }),
             Message(wire::Message::Device(device("thing1"))),
-            Message(wire::Message::Complete(complete())),
+            Message(wire::Message::Complete(Complete { to_come, ..complete() })),
         ],
         Done::Load { .. } => vec![Loaded],
         Done::Send(wire::Message::Ready(_)) => vec![Message(wire::Message::Go)],
-        Done::Run { .. } => vec![Started],
-        Done::Send(_) | Done::Discard { .. } | Done::End => Vec::new(),
+        Done::Run { .. } => vec![Started, Message(wire::Message::Recover)],
+        Done::List => vec![Listed { missing: 2 }, ChannelsOpen, Whole],
+        Done::Send(_) | Done::Note(_) | Done::Part | Done::Discard { .. } | Done::End => Vec::new(),
     }
 }
 
 fn any_destination_event(rng: &mut Rng) -> destination::Event {
     use destination::Event::*;
-    match rng.below(16) {
+    match rng.below(20) {
         0 => Checked(Ok(reads())),
         1 => Checked(Err(vec!["another machine".into()])),
         2 => ChannelsOpen,
@@ -305,6 +348,8 @@ fn any_destination_event(rng: &mut Rng) -> destination::Event {
         5 => LinkLost("lost".into()),
         6 => Cancel,
         7 => Tick,
+        8 => Whole,
+        9 => Listed { missing: rng.below(2) },
         _ => Message(message(rng)),
     }
 }
@@ -314,6 +359,7 @@ fn a_destination_runs_the_machine_once_and_only_after_go() {
     let (mut ran, mut answered) = (0, 0);
     for seed in 0..6_000 {
         let mut rng = Rng(seed);
+        let to_come = (seed % 2 == 0).then_some(2);
         let mut destination = Destination::default();
         let (mut life, mut now, mut todo) = (DestinationLife::default(), Time::ZERO, Vec::new());
         for session in 1..4 {
@@ -341,7 +387,7 @@ fn a_destination_runs_the_machine_once_and_only_after_go() {
                 if actions.iter().any(|action| matches!(action, Done::Discard { .. })) {
                     todo.clear();
                 }
-                todo.extend(actions.iter().flat_map(good_deed));
+                todo.extend(actions.iter().flat_map(|action| good_deed(action, to_come)));
             }
             todo.clear();
         }

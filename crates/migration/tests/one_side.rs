@@ -31,6 +31,7 @@ fn hello(devices: usize) -> Hello {
         blocks: vec![BlockInfo { name: "ram".into(), guest_address: 0, bytes: 1 << 40 }],
         devices: (0..devices).map(info).collect(),
         machine: device("machine", 0),
+        postcopy: false,
     }
 }
 
@@ -388,6 +389,7 @@ fn complete(raw_pages: u64) -> Message {
         devices: 1,
         run: true,
         digest: None,
+        to_come: None,
     })
 }
 

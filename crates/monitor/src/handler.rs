@@ -50,6 +50,19 @@ pub trait Handler: Send + Sync {
     /// `migrate-continue`: goes on from the state, which must be the one that the migration is in.
     fn migrate_continue(&self, state: MigrationStatus) -> Result<(), CommandError>;
 
+    /// `migrate-start-postcopy`: the machine is to run at the destination now, its memory to follow.
+    fn migrate_start_postcopy(&self) -> Result<(), CommandError>;
+
+    /// `migrate-pause`: breaks the link of a migration whose machine runs at the destination and lacks pages. It is made again by
+    /// [`migrate_resume`](Self::migrate_resume) alone.
+    fn migrate_pause(&self) -> Result<(), CommandError>;
+
+    /// `migrate` with `resume`, at the source: finds the destination again, at this address, whose machine lacks pages.
+    fn migrate_resume(&self, destination: &Address) -> Result<(), CommandError>;
+
+    /// `migrate-recover`, at the destination whose machine lacks pages: the source will come to this address.
+    fn migrate_recover(&self, listen: &Address) -> Result<(), CommandError>;
+
     /// Whether it is unknown who has the machine, so that [`Self::take_back`] or [`Self::let_go`] may say so.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use devices::{Interest, IoDevice};
@@ -30,6 +31,7 @@ const EVENTS: usize = 32;
 
 /// A thread and the devices it works for. Dropping it ends the thread.
 pub(crate) struct IoThread {
+    name: String,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,7 +80,7 @@ impl IoThread {
             }
         };
         let thread = thread::Builder::new().name(name.into()).spawn(work)?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { name: name.into(), shared, thread: Some(thread) })
     }
 
     /// Lets the thread work, beginning with a look at everything.
@@ -86,17 +88,31 @@ impl IoThread {
         self.want(Wanted::Run);
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Asks the thread to park, without waiting.
     pub(crate) fn ask_to_park(&self) {
         self.want(Wanted::Park);
     }
 
-    /// Waits until the thread, having been asked, does nothing any more.
-    pub(crate) fn wait_until_parked(&self) {
+    /// Waits until the thread, having been asked, does nothing any more. Returns whether it came to that by `deadline`, if there is
+    /// one: a thread that touches memory that is still to come waits in the kernel.
+    pub(crate) fn wait_until_parked(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.shared.state.lock();
         while !state.parked {
-            self.shared.changed.wait(&mut state);
+            match deadline {
+                None => self.shared.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.shared.changed.wait_until(&mut state, deadline).timed_out() {
+                        return state.parked;
+                    }
+                }
+            }
         }
+        true
     }
 
     fn want(&self, wanted: Wanted) {
@@ -279,7 +295,7 @@ mod tests {
         assert_eq!(next(), "ready");
 
         thread.ask_to_park();
-        thread.wait_until_parked();
+        assert!(thread.wait_until_parked(None));
         event.write(1).unwrap();
         assert!(heard.try_recv().is_err());
 
@@ -311,7 +327,7 @@ mod tests {
         let reason = "it panicked: a defect, on purpose".into();
         assert_eq!(event, crate::MachineEvent::Failed { thread: "disk7".into(), reason });
         thread.ask_to_park();
-        thread.wait_until_parked();
+        assert!(thread.wait_until_parked(None));
         thread.run();
         assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), "kick");
     }

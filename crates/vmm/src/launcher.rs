@@ -99,6 +99,7 @@ impl Threads for Launcher {
             ThreadRole::Dial => Role::Dial,
             ThreadRole::Accept => Role::Accept,
             ThreadRole::Greet => Role::Greet,
+            ThreadRole::Faults => Role::Faults,
         };
         Ok(seccomp::enter(role)?)
     }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use state::{DeviceState, MAX_BODY_BYTES};
 
-use crate::{Accept, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Refuse, SessionId, WireError};
+use crate::{
+    Accept, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Refuse, SessionId, WireError,
+    missing::PageBits,
+};
 
 /// Longest encoded message, in bytes: the largest device state and its envelope.
 pub const MAX_CONTROL_BYTES: u32 = MAX_BODY_BYTES as u32 + (64 << 10);
@@ -50,6 +53,19 @@ pub enum Message {
         /// The session.
         session: SessionId,
     },
+    /// Some of the pages that the destination does not have, or has as they were before. The source says so before
+    /// [`Message::Complete`] of those that will follow when the machine runs; the destination, in a recovery, of those that have
+    /// not come. Only with [`Features::POSTCOPY`](crate::Features::POSTCOPY), as all of the following.
+    Missing(PageBits),
+    /// Destination: every page is here, the source is needed no more.
+    Whole,
+    /// Source, after [`Message::Running`] on a new connection: which pages have not come?
+    Recover,
+    /// Destination: that were all that are missing, so many pages. The channels may be opened again, if there are any.
+    Recovering {
+        /// Pages.
+        pages: u64,
+    },
     /// Source: understood, this session is over.
     Bye,
     /// Either side, before [`Message::Go`]: this attempt is over.
@@ -74,6 +90,9 @@ pub struct Complete {
     /// Sums of all pages as they were last sent, in pieces of memory, block after block; if agreed. What a piece and its sum
     /// are, the `ram` crates of both sides know: they are of one protocol version.
     pub digest: Option<Vec<u64>>,
+    /// Pages that follow when the machine runs, as [`Message::Missing`] has named them; `None` where all memory has been sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_come: Option<u64>,
 }
 
 /// The destination's word on a step, with what the step cost.
@@ -142,6 +161,10 @@ impl Message {
             Self::NotRunning { .. } => "NotRunning",
             Self::UnknownSession => "UnknownSession",
             Self::Ask { .. } => "Ask",
+            Self::Missing(_) => "Missing",
+            Self::Whole => "Whole",
+            Self::Recover => "Recover",
+            Self::Recovering { .. } => "Recovering",
             Self::Bye => "Bye",
             Self::Abort { .. } => "Abort",
         }
@@ -160,6 +183,7 @@ mod tests {
             devices: 9,
             run: true,
             digest: Some(vec![1, u64::MAX]),
+            to_come: None,
         });
         let frame = message.encode(5).unwrap();
         let raw: [u8; HEADER_BYTES] = frame[..HEADER_BYTES].try_into().unwrap();

@@ -22,7 +22,7 @@ pub const MAGIC: [u8; 8] = *b"WHIMBREL";
 
 /// What a connection is for.
 ///
-/// Roles 3 (pages that the running machine waits for) and 4 to 255 are reserved.
+/// Roles 4 to 255 are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Role {
@@ -32,6 +32,9 @@ pub enum Role {
     Pages = 1,
     /// A source that lost its link, and asks what became of its session.
     Ask = 2,
+    /// Carries the pages that the running machine waits for, and the requests for them the other way. Only with
+    /// [`Features::POSTCOPY`].
+    Urgent = 3,
 }
 
 /// Abilities beyond those that every release of a protocol version has, one bit each. What only one side has is not used.
@@ -170,7 +173,7 @@ impl Greeting {
 
 impl Role {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Control, Self::Pages, Self::Ask].into_iter().find(|role| *role as u8 == number)
+        [Self::Control, Self::Pages, Self::Ask, Self::Urgent].into_iter().find(|role| *role as u8 == number)
     }
 }
 
@@ -178,8 +181,12 @@ impl Features {
     /// Bits that mean nothing, and never will.
     pub const NEVER: Self = Self(0b11 << 62);
 
-    /// What this release can do beyond the protocol version: nothing so far.
-    pub const OURS: Self = Self(0);
+    /// Pages may follow when the machine runs at the destination already: [`Role::Urgent`], [`Hello::postcopy`](crate::Hello::postcopy)
+    /// and the messages that say which pages those are.
+    pub const POSTCOPY: Self = Self(1);
+
+    /// What this release can do beyond the protocol version.
+    pub const OURS: Self = Self::POSTCOPY;
 
     /// Features by their bits.
     #[must_use]
@@ -305,11 +312,11 @@ mod tests {
     #[test]
     fn a_role_of_a_later_release_is_refused_by_its_number_and_release() {
         let mut bytes = greeting().encode();
-        bytes[12] = 3;
+        bytes[12] = 4;
         let crc = crc32fast::hash(&bytes[..60]).to_le_bytes();
         bytes[60..].copy_from_slice(&crc);
         let refused = Greeting::decode(&bytes).unwrap_err();
-        assert_eq!(refused, WireError::Role { found: 3, release: "1.2.3".into() });
+        assert_eq!(refused, WireError::Role { found: 4, release: "1.2.3".into() });
     }
 
     #[test]

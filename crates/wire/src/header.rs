@@ -1,6 +1,6 @@
 //! The fixed header of every frame.
 
-use crate::{MAX_CONTROL_BYTES, WireError, pages};
+use crate::{MAX_CONTROL_BYTES, WireError, missing, pages};
 
 /// Bytes of an encoded [`FrameHeader`].
 pub const HEADER_BYTES: usize = 16;
@@ -18,6 +18,8 @@ pub enum FrameKind {
     Pages = 3,
     /// A [`RoundEnd`](crate::RoundEnd); the channel has no more pages in this round.
     RoundEnd = 4,
+    /// A [`Request`](crate::Request) for pages that a running machine waits for.
+    Request = 5,
 }
 
 /// Header of a frame.
@@ -49,11 +51,14 @@ impl FrameKind {
             Self::Control => MAX_CONTROL_BYTES,
             Self::Pages => pages::MAX_TABLE_BYTES,
             Self::RoundEnd => pages::ROUND_END_BYTES,
+            Self::Request => missing::REQUEST_BYTES,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Control, Self::Pages, Self::RoundEnd].into_iter().find(|kind| *kind as u8 == number)
+        [Self::Control, Self::Pages, Self::RoundEnd, Self::Request]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
     }
 }
 

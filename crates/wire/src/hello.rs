@@ -31,6 +31,9 @@ pub struct Hello {
     pub devices: Vec<DeviceInfo>,
     /// The machine as its monitor describes it (CPUs, CPUID, MSRs, …). The engine carries it without looking inside.
     pub machine: DeviceState,
+    /// Whether pages may follow when the machine runs; only with [`Features::POSTCOPY`](crate::Features::POSTCOPY).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub postcopy: bool,
 }
 
 /// What the two sides compare before the machine runs at the destination, beyond counts and the checksums of frames.
@@ -281,6 +284,7 @@ mod tests {
             blocks: vec![BlockInfo { name: "ram.low".into(), guest_address: 0, bytes: 1 << 30 }],
             devices: vec![device("vcpu0", "vcpu", 1), device("disk0", "virtio-blk", 1)],
             machine: DeviceState { id: "machine".into(), kind: "machine".into(), version: 1, body: vec![] },
+            postcopy: false,
         }
     }
 

@@ -11,6 +11,7 @@
 //! * [`greeting`]: who speaks which versions, and what a connection is for.
 //! * [`header`]: the fixed header; nothing behind it is read before it was found sound.
 //! * [`control`]: what the two sides say to each other, one [`Message`] a frame, CBOR (so a recorded stream can be printed).
+//! * [`missing`]: which pages the destination lacks, and asking for some of them.
 //! * [`pages`]: page batches on the channels: a table of runs, then the raw pages, ready to be placed without a copy.
 //!
 //! All integers of the fixed parts are little-endian. Every length is capped before anything is allocated for it; nothing
@@ -20,13 +21,15 @@ pub mod control;
 pub mod greeting;
 pub mod header;
 pub mod hello;
+pub mod missing;
 pub mod pages;
 
 pub use control::{Ack, Complete, MAX_CONTROL_BYTES, Message};
 pub use greeting::{Agreed, Features, GREETING_BYTES, Greeted, Greeting, Incompatible, Offer, Role};
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES};
 pub use hello::{Accept, BlockInfo, DeviceInfo, Digest, Hello, Refuse, SessionId, StateVersions, reads};
-pub use pages::{Batch, Encoding, MAX_BATCH_BYTES, MAX_RUNS, PageCounts, RoundEnd, Run};
+pub use missing::{MAX_REQUESTED_PAGES, PageBits, Request};
+pub use pages::{Batch, Encoding, MAX_BATCH_BYTES, MAX_RUNS, PUSHED, PageCounts, RoundEnd, Run};
 
 /// Version of the protocol that this build speaks. Peers settle on the highest version that both speak.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -16,6 +16,9 @@ pub const MAX_RUNS: usize = 512;
 /// Most bytes of page data that follow the table of a batch (8 MiB).
 pub const MAX_BATCH_BYTES: u64 = 8 << 20;
 
+/// The round of pages that follow a machine that runs at the destination: they belong to none.
+pub const PUSHED: u32 = u32::MAX;
+
 const BATCH_HEAD_BYTES: usize = 8;
 /// First page 8, pages 4, bytes of data 4, encoding 1, zeros 3.
 const RUN_BYTES: usize = 20;
@@ -268,7 +271,7 @@ impl RoundEnd {
 }
 
 /// Writes the header into the first bytes of `frame`, for all that follows.
-fn seal(frame: &mut [u8], kind: FrameKind, sequence: u32) {
+pub(crate) fn seal(frame: &mut [u8], kind: FrameKind, sequence: u32) {
     let (header, body) = frame.split_at_mut(HEADER_BYTES);
     header.copy_from_slice(&FrameHeader::encode(kind, sequence, body));
 }

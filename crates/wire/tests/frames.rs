@@ -36,6 +36,7 @@ fn hello() -> Hello {
         ],
         devices: vec![DeviceInfo::new("rtc0", "rtc", 1..=2)],
         machine: device(),
+        postcopy: false,
     }
 }
 
@@ -46,6 +47,7 @@ fn complete() -> Complete {
         devices: 1,
         run: true,
         digest: Some(vec![u64::MAX, 1]),
+        to_come: None,
     }
 }
 

@@ -41,6 +41,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             blocks,
             devices,
             machine,
+            postcopy: false,
         },
     )
 }
@@ -72,6 +73,7 @@ fn complete() -> impl Strategy<Value = Complete> {
             devices,
             run,
             digest,
+            to_come: None,
         },
     )
 }
@@ -326,6 +328,7 @@ fn a_device_that_is_named_twice_is_refused_before_a_page_moves() {
         blocks: Vec::new(),
         devices: vec![info.clone(), info.clone()],
         machine,
+        postcopy: false,
     };
     assert_eq!(hello.mismatches(&[], &[info]).len(), 1);
 }

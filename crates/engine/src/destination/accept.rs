@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum Incoming {
     /// A source that wants to migrate.
     Source { link: Link, hello: Box<Hello>, source: Greeted },
-    /// A page channel of a session.
+    /// A page channel of a session, or its urgent connection.
     Channel { connection: Arc<Connection>, greeting: Greeting, agreed: Agreed, proof: Option<Proof> },
     /// A source that lost its link and wants to know what became of its session.
     Question { link: Link, session: SessionId, proof: Option<Proof> },
@@ -129,7 +129,9 @@ fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Incomin
     let connection = pending.connection().clone();
     let Welcomed { greeting, agreed, proof } = greet::welcome(&connection, ours, deadline)?;
     let incoming = match greeting.role {
-        Role::Pages => Incoming::Channel { connection: connection.clone(), greeting, agreed, proof },
+        Role::Pages | Role::Urgent => {
+            Incoming::Channel { connection: connection.clone(), greeting, agreed, proof }
+        }
         Role::Control | Role::Ask => first_message(&connection, greeting, agreed, proof, deadline)?,
     };
     pending.identified()?;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use migration::{
     Status,
     destination::{Action, Event},
+    handover::DestinationSide,
 };
 use state::DeviceState;
 use wire::{BlockInfo, Hello, StateVersions};
 
 use super::{
     Input,
+    arrived::Arrived,
     channels::Channels,
     figures::Counts,
-    receiver::Arrived,
+    lacking::Lacking,
     server::{Arriving, Server},
 };
 use crate::{MachineError, catch_panic, chain};
@@ -50,14 +52,25 @@ impl Server {
                 })
             }
             // Those that come are served from here on, since there is a machine that arrives.
-            Action::OpenChannels { .. } => {
-                self.read_link();
+            Action::OpenChannels { channels, .. } => {
+                if self.destination.side() == DestinationSide::Owner {
+                    self.open_again(channels);
+                } else {
+                    self.read_link();
+                }
                 self.start_channels().err().map(Event::LinkLost)
             }
-            Action::Load { states, digest } => {
+            Action::Note(bits) => self.note(&bits).err().map(Event::LinkLost),
+            Action::Part => {
+                self.part();
+                self.tell(Status::PostcopyPaused);
+                None
+            }
+            Action::List => Some(self.list()),
+            Action::Load { to_come, states, digest } => {
                 self.tell(Status::Device);
                 let began = self.now();
-                let loaded = self.load(&states, digest.as_deref());
+                let loaded = self.load(to_come, &states, digest.as_deref());
                 let took = self.now().saturating_sub(began);
                 self.count(|counts| counts.loaded(took));
                 Some(
@@ -68,7 +81,7 @@ impl Server {
             Action::Run { run } => Some(match self.machine.run(run) {
                 Ok(()) => {
                     self.count(Counts::end);
-                    self.tell(Status::Completed);
+                    self.tell(if self.lacks_pages() { Status::PostcopyActive } else { Status::Completed });
                     Event::Started
                 }
                 Err(error) => Event::MachineFailed(format!("The machine could not be started: {error}")),
@@ -92,14 +105,27 @@ impl Server {
         let devices = self.machine.devices();
         let mut reasons = hello.mismatches(&blocks.collect::<Vec<_>>(), &devices);
         reasons.extend(self.machine.check(hello));
+        if hello.postcopy
+            && let Err(error) = self.machine.userfault()
+        {
+            reasons.push(format!("Pages cannot follow the machine here: {}", chain(error.as_ref())));
+        }
         if reasons.is_empty() { Ok(wire::reads(&hello.devices, &devices)) } else { Err(reasons) }
     }
 
     fn arriving(&self, hello: Hello) -> Arriving {
         let arrived = Arc::new(Arrived::default());
         self.shared.view.lock().arrived = arrived.clone();
-        let channels = Channels::new(hello.channels, hello.digest, self.machine.ram(), arrived);
-        Arriving { description: hello.machine, channels }
+        let ram = self.machine.ram();
+        let queue = self.queue.clone();
+        let whole = move || {
+            // Nobody listens when the destination is done.
+            let _ = queue.send(Input::Whole);
+        };
+        let lacking = hello.postcopy.then(|| Lacking::new(&ram, whole));
+        let postcopy = lacking.as_ref().map(|lacking| lacking.postcopy.clone());
+        let channels = Channels::new(hello.channels, hello.digest, ram, arrived, postcopy);
+        Arriving { description: hello.machine, channels, lacking }
     }
 
     /// Starts the threads of the channels that are to come.
@@ -123,7 +149,12 @@ impl Server {
         }
     }
 
-    fn load(&mut self, states: &[DeviceState], expected: Option<&[u64]>) -> Result<(), MachineError> {
+    fn load(
+        &mut self,
+        to_come: u64,
+        states: &[DeviceState],
+        expected: Option<&[u64]>,
+    ) -> Result<(), MachineError> {
         let Some(arriving) = &self.arriving else { return Err("There is no attempt".into()) };
         // Before the machine is made of it: a hypervisor may write guest memory while it restores vCPUs.
         match (expected, arriving.channels.sums()) {
@@ -135,8 +166,11 @@ impl Server {
             (None, Some(_)) => return Err("The source was to send a digest of memory, and has not".into()),
             (_, None) => {}
         }
+        self.arm(to_come)?;
+        let Some(arriving) = &self.arriving else { return Err("There is no attempt".into()) };
         self.machine.load(&arriving.description, states)?;
-        self.machine.lock_disks()
+        self.machine.lock_disks()?;
+        self.may_run()
     }
 
     fn discard(&mut self, reason: &str, touched: bool) {
@@ -158,6 +192,10 @@ impl Server {
         // First what can write guest memory.
         if let Some(arriving) = self.arriving.take() {
             arriving.channels.close();
+            if let Some(mut lacking) = arriving.lacking {
+                self.shared.view.lock().memory = None;
+                lacking.abandon();
+            }
         }
         self.close_link();
     }

@@ -5,18 +5,22 @@ use std::{io, sync::Arc, thread::JoinHandle};
 use crossbeam_channel::{Sender as Queue, bounded};
 use ram::{PageSums, Placer, Ram};
 use transport::Connection;
-use wire::{Digest, PageCounts};
+use wire::{Digest, PageCounts, Role};
 
 use super::{
+    arrived::Arrived,
     barrier::Barrier,
     figures::Counts,
-    receiver::{Arrived, ReceiveError, Receiver},
+    follow::Postcopy,
+    pushed::{Pushed, PushedError},
+    receiver::{ReceiveError, Receiver},
     scan::Scan,
 };
 use crate::{
     ThreadRole, Threads, chain,
     cpu_time::{CpuTime, ThreadClock},
     frames::FrameReader,
+    lane::Lane,
     threads,
 };
 
@@ -34,11 +38,23 @@ pub(super) struct Channels {
     scan: Option<Arc<Scan>>,
     barrier: Arc<Barrier>,
     arrived: Arc<Arrived>,
+    /// Where pages may follow the machine.
+    postcopy: Option<Postcopy>,
+    /// Where the thread of the urgent connection waits, if it is still to come.
+    urgent_place: Option<Queue<Arc<Connection>>>,
+    /// Whether the machine runs: there are no rounds any more.
+    is_pushed: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Channels {
-    pub(super) fn new(expected: u16, digest: Digest, ram: Ram, arrived: Arc<Arrived>) -> Self {
+    pub(super) fn new(
+        expected: u16,
+        digest: Digest,
+        ram: Ram,
+        arrived: Arc<Arrived>,
+        postcopy: Option<Postcopy>,
+    ) -> Self {
         Self {
             expected,
             connections: Vec::new(),
@@ -49,18 +65,31 @@ impl Channels {
             sums: digest.is_on().then(|| Arc::new(PageSums::new(ram))),
             barrier: Arc::new(Barrier::new(usize::from(expected))),
             arrived,
+            postcopy,
+            urgent_place: None,
+            is_pushed: false,
             threads: Vec::new(),
         }
     }
 
+    /// Those of a source that was found again, whose machine runs here.
+    pub(super) fn again(expected: u16, ram: Ram, arrived: Arc<Arrived>, postcopy: Postcopy) -> Self {
+        let channels = Self::new(expected, Digest::Off, ram, arrived, Some(postcopy));
+        Self { is_pushed: true, ..channels }
+    }
+
     /// Whether a channel of that number is still to come.
-    pub(super) fn wants(&self, index: u16) -> bool {
-        self.places.get(usize::from(index)).is_some_and(Option::is_some)
+    pub(super) fn wants(&self, role: Role, index: u16) -> bool {
+        match role {
+            Role::Urgent => index == 0 && self.urgent_place.is_some(),
+            _ => self.places.get(usize::from(index)).is_some_and(Option::is_some),
+        }
     }
 
     /// Whether all channels have come.
     pub(super) fn are_open(&self) -> bool {
-        self.connections.len() == usize::from(self.expected)
+        let urgent = usize::from(self.postcopy.is_some());
+        self.connections.len() == usize::from(self.expected) + urgent
     }
 
     pub(super) fn sums(&self) -> Option<&PageSums> {
@@ -81,16 +110,30 @@ impl Channels {
             let (place, connected) = bounded(1);
             let (receiver, cpu) = (self.receiver(index, counts), cpu.clone());
             let (done, lost) = (done.clone(), done.clone());
+            let (postcopy, is_pushed) = (self.postcopy.clone(), self.is_pushed);
             let serve = move || {
-                if let Ok(connection) = connected.recv()
-                    && let Some(received) = serve(receiver(connection), &cpu)
-                {
-                    done(received);
+                if let Ok(connection) = connected.recv() {
+                    serve(receiver(connection), &cpu, postcopy.as_ref(), is_pushed, &done);
                 }
             };
             let failed = move |reason| lost(Err(reason));
             all.push(threads::new(threads, ThreadRole::Channel, format!("mig-recv-{index}"), serve, failed));
             self.places.push(Some(place));
+        }
+        if let Some(postcopy) = self.postcopy.clone() {
+            let (place, connected) = bounded(1);
+            let (arrived, cpu) = (self.arrived.clone(), cpu.clone());
+            let (done, lost) = (done.clone(), done.clone());
+            let serve = move || {
+                if let Ok(connection) = connected.recv()
+                    && let Err(error) = serve_urgent(connection, arrived, &cpu, &postcopy)
+                {
+                    done(Err(chain(&error)));
+                }
+            };
+            let failed = move |reason| lost(Err(reason));
+            all.push(threads::new(threads, ThreadRole::Channel, "mig-urgent", serve, failed));
+            self.urgent_place = Some(place);
         }
         self.threads = threads.spawn_all(all)?;
         Ok(())
@@ -116,8 +159,12 @@ impl Channels {
     }
 
     /// Has a channel served that has come, and was [wanted](Self::wants).
-    pub(super) fn open(&mut self, index: u16, connection: Arc<Connection>) {
-        if let Some(place) = self.places.get_mut(usize::from(index)).and_then(Option::take) {
+    pub(super) fn open(&mut self, role: Role, index: u16, connection: Arc<Connection>) {
+        let place = match role {
+            Role::Urgent => self.urgent_place.take(),
+            _ => self.places.get_mut(usize::from(index)).and_then(Option::take),
+        };
+        if let Some(place) = place {
             self.connections.push(connection.clone());
             // A thread that is gone has said why.
             let _ = place.send(connection);
@@ -132,8 +179,11 @@ impl Channels {
 
     /// Closes all channels and waits for their threads: none writes guest memory afterwards.
     pub(super) fn close(self) {
-        drop(self.places);
+        drop((self.places, self.urgent_place));
         self.barrier.shatter();
+        if let Some(postcopy) = &self.postcopy {
+            postcopy.gate.close(&postcopy.closed);
+        }
         for connection in &self.connections {
             connection.shutdown();
         }
@@ -144,18 +194,56 @@ impl Channels {
     }
 }
 
-/// A channel thread. Returns how it ended, unless it was told to.
-fn serve(mut receiver: Receiver, cpu: &CpuTime) -> Option<Result<(), String>> {
+/// A channel thread: rounds, unless they are over, and then pages that follow the machine, if there are any. `done` hears of the
+/// end of the rounds, and of whatever else ends the thread but being told to.
+fn serve(
+    mut receiver: Receiver,
+    cpu: &CpuTime,
+    postcopy: Option<&Postcopy>,
+    is_pushed: bool,
+    done: &impl Fn(Result<(), String>),
+) {
     let mut clock = ThreadClock::start();
-    let received = receiver.receive_all();
+    let broke = |receiver: &Receiver, reason: String| {
+        receiver.counts.broke(&reason);
+        done(Err(reason));
+    };
+    if !is_pushed {
+        let received = receiver.receive_all();
+        clock.add_to(cpu);
+        match received {
+            Ok(()) => done(Ok(())),
+            Err(ReceiveError::Stopped) => return,
+            Err(error) => return broke(&receiver, chain(&error)),
+        }
+    }
+    let Some(postcopy) = postcopy else { return };
+    let Some(incomplete) = postcopy.gate.wait(&postcopy.closed) else { return };
+    let received = receiver.receive_pushed(&incomplete, postcopy);
     clock.add_to(cpu);
     match received {
-        Ok(()) => Some(Ok(())),
-        Err(ReceiveError::Stopped) => None,
-        Err(error) => {
-            let reason = chain(&error);
-            receiver.counts.broke(&reason);
-            Some(Err(reason))
-        }
+        Ok(()) | Err(PushedError::Stopped) => {}
+        Err(error) => broke(&receiver, chain(&error)),
+    }
+}
+
+/// The thread of the urgent connection: asks for what the machine waits for, and receives it.
+fn serve_urgent(
+    connection: Arc<Connection>,
+    arrived: Arc<Arrived>,
+    cpu: &CpuTime,
+    postcopy: &Postcopy,
+) -> Result<(), PushedError> {
+    let Some(incomplete) = postcopy.gate.wait(&postcopy.closed) else { return Ok(()) };
+    let mut clock = ThreadClock::start();
+    postcopy.faults.ask_on(connection.clone());
+    let received =
+        Pushed::new(Lane::Urgent, connection, FrameReader::new(), arrived).receive(&incomplete, postcopy);
+    // A machine that is being loaded must not wait for pages that do not come.
+    postcopy.faults.hang_up();
+    clock.add_to(cpu);
+    match received {
+        Err(PushedError::Stopped) => Ok(()),
+        received => received,
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use transport::Stopper;
 use wire::PageCounts;
 
-use super::{Input, Shared, figures::AttemptFigures};
+use super::{Input, Latencies, Shared, figures::AttemptFigures};
 
 /// A destination that listens, receives, or is done.
 #[derive(Debug)]
@@ -36,6 +36,10 @@ pub struct Snapshot {
     pub cpu: Duration,
     /// Why the last attempt came to nothing; `None` once another has begun.
     pub last_failure: Option<String>,
+    /// Pages of a machine that runs here that are missing.
+    pub missing_pages: u64,
+    /// How long the machine waited for pages that followed it; `None` where none did.
+    pub faults: Option<Latencies>,
     /// The attempt under way, or the last one.
     pub attempt: Option<AttemptFigures>,
 }
@@ -64,6 +68,8 @@ impl Handle {
             pages: view.arrived.pages.get(),
             cpu: self.shared.cpu.total(),
             last_failure: view.last_failure.clone(),
+            missing_pages: view.memory.as_ref().map_or(0, |memory| memory.remaining()),
+            faults: view.faults.as_ref().map(|faults| faults.latencies()),
             attempt: view.counts.as_ref().map(|counts| counts.figures()),
         }
     }

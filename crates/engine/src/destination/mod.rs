@@ -4,12 +4,20 @@
 //! fail and come again; the thread ends when a machine runs here and its source knows that, or when it is stopped.
 
 mod accept;
+mod arrived;
 mod backlog;
 mod barrier;
 mod carry_out;
 mod channels;
+mod faults;
 mod figures;
+mod follow;
+mod gate;
 mod handle;
+mod lacking;
+mod latency;
+mod postcopy;
+mod pushed;
 mod receiver;
 mod scan;
 mod server;
@@ -20,15 +28,19 @@ use std::{sync::Arc, time::Instant};
 use crossbeam_channel::{Sender as Queue, bounded, unbounded};
 use migration::Status;
 use parking_lot::Mutex;
+use ram::Incomplete;
 use transport::Accept;
 use wire::{Message, Offer};
 
-use self::{accept::Incoming, backlog::Slot, figures::Counts, receiver::Arrived, server::Server};
+use self::{
+    accept::Incoming, arrived::Arrived, backlog::Slot, faults::Faults, figures::Counts, server::Server,
+};
 use crate::{DestinationMachine, Observer, PlainThreads, ThreadRole, Threads, cpu_time::CpuTime, threads};
 
 pub use self::{
     figures::{AttemptFigures, ChannelFigures},
     handle::{Handle, Snapshot},
+    latency::Latencies,
 };
 
 /// What the migration thread and those who ask about it share.
@@ -45,6 +57,10 @@ struct View {
     arrived: Arc<Arrived>,
     /// Of the last attempt, or of the one under way.
     counts: Option<Arc<Counts>>,
+    /// What a machine waits for that runs here while pages come; of the last attempt, or of the one under way.
+    faults: Option<Arc<Faults>>,
+    /// Its memory, as long as pages are missing.
+    memory: Option<Arc<Incomplete>>,
     /// Why the last attempt came to nothing; `None` once another has begun.
     last_failure: Option<String>,
 }
@@ -56,6 +72,8 @@ enum Input {
     Incoming(Incoming, Slot),
     Heard(u32, Result<Message, String>),
     ChannelDone(u32, Result<(), String>),
+    /// Every page of the machine that runs here is here.
+    Whole,
     Cancel,
     Stop,
 }

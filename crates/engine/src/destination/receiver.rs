@@ -5,26 +5,23 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use ram::{PageSums, Placer};
+use ram::{Incomplete, PageSums, Placer};
 use transport::{Connection, Piece};
 use wire::{Batch, Encoding, FrameKind, GREETING_BYTES, PageCounts, RoundEnd, WireError};
 
 use super::{
+    arrived::Arrived,
     barrier::Barrier,
     figures::{ChannelCounts, Counts},
+    follow::Postcopy,
+    pushed::{Pushed, PushedError},
     scan::Scan,
 };
 use crate::{
     frames::{FrameError, FrameReader},
+    lane::Lane,
     page_counters::PageCounters,
 };
-
-/// What has arrived so far, over all channels.
-#[derive(Debug, Default)]
-pub(super) struct Arrived {
-    pub(super) pages: PageCounters,
-    pub(super) bytes: AtomicU64,
-}
 
 /// Why a channel cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +97,17 @@ impl Receiver {
             }
             self.counts.frame(kind, self.reader.offset() + other_bytes);
         }
+    }
+
+    /// Goes on with pages that follow the machine, to the end of the connection.
+    pub(super) fn receive_pushed(
+        &mut self,
+        incomplete: &Arc<Incomplete>,
+        postcopy: &Postcopy,
+    ) -> Result<(), PushedError> {
+        let reader = std::mem::replace(&mut self.reader, FrameReader::new());
+        Pushed::new(Lane::Channel(self.index), self.connection.clone(), reader, self.arrived.clone())
+            .receive(incomplete, postcopy)
     }
 
     fn place(&self, batch: &Batch, pieces: &mut Vec<Piece>, round: &mut Round) -> Result<(), ReceiveError> {

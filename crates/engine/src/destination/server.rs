@@ -7,12 +7,16 @@ use crossbeam_channel::{Receiver as Inbox, Sender as Queue};
 use migration::{
     Destination, Outcome, Status, Time,
     destination::{Action, Event},
+    handover::DestinationSide,
 };
 use state::DeviceState;
 use transport::{Connection, SessionSecret, Stopper};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, SessionId};
 
-use super::{Input, Shared, accept::Incoming, channels::Channels, figures::Counts, waiting::WaitingSource};
+use super::{
+    Input, Shared, accept::Incoming, channels::Channels, figures::Counts, lacking::Lacking,
+    waiting::WaitingSource,
+};
 use crate::{DestinationMachine, Observer, Threads, cpu_time::ThreadClock, greet::Proof, link::Link};
 
 /// What the migration thread owns.
@@ -43,6 +47,8 @@ pub(super) struct Arriving {
     /// What the source says of it.
     pub(super) description: DeviceState,
     pub(super) channels: Channels,
+    /// Where pages may follow it.
+    pub(super) lacking: Option<Lacking>,
 }
 
 impl Server {
@@ -134,6 +140,7 @@ impl Server {
             }
             Input::ChannelDone(_, Ok(())) => self.channel_done(),
             Input::ChannelDone(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
+            Input::Whole => self.whole(),
             Input::Cancel => self.destination.handle(now, Event::Cancel),
             Input::Stop => Vec::new(),
         }
@@ -167,6 +174,7 @@ impl Server {
             view.counts = Some(Arc::new(Counts::new(&hello, &source.release, link.connection())));
             view.arrived = Arc::default();
             view.last_failure = None;
+            (view.faults, view.memory) = (None, None);
         }
         self.agreed = Some(source.agreed);
         // It is authenticated: it came here by way of its greeting.
@@ -200,8 +208,8 @@ impl Server {
         let (answer, actions) = self.destination.asked(self.now(), session);
         let sent = link.send(&answer);
         if sent.is_ok() && matches!(answer, Message::Running(_)) {
-            // What the source says next (goodbye) is heard like on the link that was lost.
-            self.close_link();
+            // What the source says next is heard like on the link that was lost: goodbye, or which pages are missing.
+            self.part();
             self.link = Some(link);
             self.read_link();
         }
@@ -218,15 +226,16 @@ impl Server {
         let Some(arriving) = &mut self.arriving else { return Vec::new() };
         let wanted = greeting.session == self.destination.session()
             && self.agreed == Some(agreed)
-            && arriving.channels.wants(greeting.index)
+            && arriving.channels.wants(greeting.role, greeting.index)
             && Proof::fits(proof, self.secret.as_ref(), &connection);
         if !wanted {
             tracing::warn!("A page channel was closed: it does not belong to the migration under way");
             return Vec::new();
         }
-        arriving.channels.open(greeting.index, connection);
+        arriving.channels.open(greeting.role, greeting.index, connection);
         if arriving.channels.are_open() {
-            self.tell(Status::Active);
+            let is_running = self.destination.side() == DestinationSide::Owner;
+            self.tell(if is_running { Status::PostcopyActive } else { Status::Active });
             return self.destination.handle(self.now(), Event::ChannelsOpen);
         }
         Vec::new()

@@ -13,11 +13,15 @@ use migration::{
     handover::SourceSide,
     source::{Action, Event},
 };
-use ram::{DirtySet, Touched};
+use ram::{DirtySet, PageSet, Touched};
 use transport::{Connection, SessionSecret, TransportError};
 use wire::{Agreed, Message};
 
-use super::{Input, Shared, Target, channels::Channels, work::Chunks};
+use super::{
+    Input, Shared, Target,
+    channels::Channels,
+    work::{Chunks, RoundWork},
+};
 use crate::{Observer, SourceMachine, Threads, chain, cpu_time::ThreadClock, link::Link};
 
 /// How long what a destination said last may take to arrive, once it does not take any more. The machine may be stopped.
@@ -47,6 +51,10 @@ pub(super) struct Attempt {
     pub(super) set: Option<Arc<DirtySet>>,
     /// Whether the set was given to the channels since it was fetched.
     pub(super) sent: bool,
+    /// The round that was given to the channels last.
+    pub(super) round: Option<Arc<RoundWork>>,
+    /// What the destination says in a recovery that it lacks.
+    pub(super) listed: Option<Vec<PageSet>>,
     status: Status,
     clock: Option<ThreadClock>,
 }
@@ -77,6 +85,8 @@ impl Attempt {
             dirty_pages: 0,
             set: None,
             sent: false,
+            round: None,
+            listed: None,
             status: Status::None,
             clock: None,
         }
@@ -148,6 +158,10 @@ impl Attempt {
             };
             match input {
                 Input::Event(event) => return self.with_its_cause(event, inputs),
+                Input::Found(dial) => {
+                    self.target.dial = dial;
+                    return Event::Recover;
+                }
                 Input::Dialled(number, _) | Input::Heard(number, _) if number != self.dial => {}
                 Input::Dialled(_, Ok((connection, destination))) => {
                     if let Err(error) = self.connected(connection, destination.agreed) {
@@ -208,7 +222,7 @@ impl Attempt {
                 Input::Heard(_, Ok(_)) => link.dealt_with_one(),
                 Input::Heard(_, Err(_)) => break,
                 Input::Event(Event::Cancel) => return Event::Cancel,
-                Input::Event(_) | Input::Dialled(..) => {}
+                Input::Event(_) | Input::Dialled(..) | Input::Found(_) => {}
             }
         }
         event

@@ -31,6 +31,16 @@ impl Attempt {
             Action::Send(message) => self.send(&message),
             Action::Prepare { channels } => Some(self.prepare(channels).unwrap_or_else(Event::LinkLost)),
             Action::SendRound { round, last } => self.send_round(round, last),
+            Action::CutRound => {
+                if let Some(round) = &self.round {
+                    round.cut();
+                }
+                None
+            }
+            Action::Divide { round } => Some(self.divide(round)),
+            Action::Needed(bits) => self.list(&bits).err().map(Event::LinkLost),
+            Action::Reopen { channels } => Some(self.reopen(channels).unwrap_or_else(Event::LinkLost)),
+            Action::Push => self.push().err().map(Event::LinkLost),
             Action::FetchDirty => Some(self.fetch_dirty()),
             Action::Stop => Some(match self.machine.stop() {
                 Ok(was_running) => Event::Stopped { was_running },
@@ -78,7 +88,7 @@ impl Attempt {
         spawned.err().map(|error| Event::LinkLost(format!("No thread to dial with: {error}")))
     }
 
-    fn send(&mut self, message: &Message) -> Option<Event> {
+    pub(super) fn send(&mut self, message: &Message) -> Option<Event> {
         // Without a connection there is nobody to tell, as for the abort of an attempt that never connected.
         let sent = self.link.as_mut()?.send(message);
         if *message == Message::Go {
@@ -100,6 +110,17 @@ impl Attempt {
         self.set = Some(Arc::new(DirtySet::all(&ram)));
         let digest = self.shared.source.lock().params().digest;
         let sums = digest.is_on().then(|| Arc::new(PageSums::new(ram.clone())));
+        self.open(count, sums, digest == Digest::Full)?;
+        Ok(Event::Prepared)
+    }
+
+    /// Opens channels, and a connection for pages that the machine waits for where it may come to that.
+    pub(super) fn open(
+        &mut self,
+        count: u16,
+        sums: Option<Arc<PageSums>>,
+        verifies: bool,
+    ) -> Result<(), String> {
         let queue = self.queue.clone();
         let report = move |event| {
             // Nobody listens when the attempt is over.
@@ -109,14 +130,15 @@ impl Attempt {
         let (Some(link), Some(agreed)) = (&self.link, self.agreed) else {
             return Err("There is no control connection".into());
         };
+        let params = shared.source.lock().params().clone();
         let pages = Pages {
-            ram,
-            log,
+            ram: self.machine.ram(),
+            log: self.machine.dirty_log(),
             touched: self.touched.clone(),
             pacer: shared.pacer.clone(),
             progress: shared.progress.clone(),
             sums,
-            verifies: digest == Digest::Full,
+            verifies,
         };
         let resources = channels::Resources {
             threads: self.threads.clone(),
@@ -128,11 +150,14 @@ impl Attempt {
             secret: self.secret.clone(),
             cpu: shared.cpu.clone(),
             pages,
+            urgent: params.postcopy.is_possible().then(|| shared.needed.clone()),
+            max_postcopy_bandwidth: params.max_postcopy_bandwidth,
         };
         let channels = self.channels.insert(Channels::new(count, &resources, Arc::new(report)));
+        *shared.push_pacer.lock() = channels.push_pacer().clone();
         channels.open(&resources)?;
         shared.channels.store(count, Ordering::Relaxed);
-        Ok(Event::Prepared)
+        Ok(())
     }
 
     fn send_round(&mut self, round: u32, last: bool) -> Option<Event> {
@@ -141,7 +166,9 @@ impl Attempt {
         };
         self.sent = true;
         let chunks = self.chunks.for_round(self.dirty_pages);
-        channels.send_round(&Arc::new(RoundWork::new(round, last, set.clone(), chunks)));
+        let work = Arc::new(RoundWork::new(round, last, set.clone(), chunks));
+        channels.send_round(&work);
+        self.round = Some(work);
         None
     }
 
@@ -155,13 +182,18 @@ impl Attempt {
             self.shared.stalls.lock().end_round(round, self.machine.vcpu_times());
         }
         let (ram, log) = (self.machine.ram(), self.machine.dirty_log());
+        // What was left of a round that was cut is in the log as before, but for what the VMM wrote.
+        let cut = self.round.take().is_some_and(|round| round.is_cut());
         // The channel threads have let go of the set: they did so before they reported the end of their round.
         let Some(set) = self.set.as_mut().and_then(Arc::get_mut) else {
             return Event::MachineFailed("The dirty set is in use between two rounds".into());
         };
         // The set that the decision to stop was based on was not sent.
-        let fetched =
-            if self.sent { set.fetch(&ram, log.as_ref()) } else { set.fetch_more(&ram, log.as_ref()) };
+        let fetched = if self.sent && !cut {
+            set.fetch(&ram, log.as_ref())
+        } else {
+            set.fetch_more(&ram, log.as_ref())
+        };
         self.sent = false;
         match fetched {
             Ok(pages) => {
@@ -194,6 +226,7 @@ impl Attempt {
     /// Closes all connections and waits for the threads that used them.
     pub(super) fn disconnect(&mut self) {
         self.dial += 1;
+        self.listed = None;
         if let Some(channels) = self.channels.take() {
             channels.close();
         }

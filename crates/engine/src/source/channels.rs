@@ -11,17 +11,21 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, un
 use migration::source::Event;
 use ram::PageSums;
 use transport::{Connection, Dial, Pacer, SessionSecret};
-use wire::{Agreed, SessionId};
+use wire::{Agreed, Role, SessionId};
 
 use super::{
     DIAL_TIMEOUT,
+    needed::Needed,
+    pusher::{PushError, Pusher, Slot},
     sender::{ChannelRound, Pages, SendError, Sender},
     work::RoundWork,
 };
 use crate::{
     ThreadRole, Threads, chain,
     cpu_time::{CpuTime, ThreadClock},
-    greet, threads,
+    greet,
+    lane::Lane,
+    threads,
 };
 
 /// How often a channel is looked at that nothing is sent on yet.
@@ -30,10 +34,19 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The open channels. Dropping it without [`Channels::close`] leaves the threads to end by themselves.
 pub(super) struct Channels {
     connections: Vec<Arc<Connection>>,
-    work: Vec<Queue<Arc<RoundWork>>>,
+    work: Vec<Queue<Work>>,
     threads: Vec<JoinHandle<()>>,
     pacer: Arc<Pacer>,
+    /// For pages that follow the machine.
+    push_pacer: Arc<Pacer>,
     tally: Arc<Tally>,
+}
+
+/// What a channel thread is to send.
+enum Work {
+    Round(Arc<RoundWork>),
+    /// What the destination lacks, until there is no more; the last of all.
+    Push(Arc<Needed>),
 }
 
 /// What opening a channel needs.
@@ -49,7 +62,13 @@ pub(super) struct Resources {
     pub(super) secret: Option<SessionSecret>,
     pub(super) cpu: Arc<CpuTime>,
     pub(super) pages: Pages,
+    /// Where a connection for pages is needed that the machine waits for: where those pages are found.
+    pub(super) urgent: Option<Slot>,
+    pub(super) max_postcopy_bandwidth: u64,
 }
+
+/// Where a thread waits for its connection, and which one that is.
+type Place = (Role, u16, Queue<Arc<Connection>>);
 
 /// Where channel threads report to.
 pub(super) type Report = Arc<dyn Fn(Event) + Send + Sync>;
@@ -70,6 +89,7 @@ impl Channels {
             work: Vec::new(),
             threads: Vec::new(),
             pacer: resources.pages.pacer.clone(),
+            push_pacer: Arc::new(Pacer::new(resources.max_postcopy_bandwidth)),
             tally: Arc::new(Tally {
                 channels: count,
                 round: Mutex::default(),
@@ -88,9 +108,11 @@ impl Channels {
         // At once, and before there is anything for them: starting one after the other takes longer than dialling.
         let places =
             self.start(resources).map_err(|error| format!("No threads for page channels: {error}"))?;
-        for (index, place) in (0..).zip(places) {
-            let connection = Self::connect(index, resources)
-                .map_err(|reason| format!("Page channel {index} cannot be opened: {reason}"))?;
+        for (role, index, place) in places {
+            let connection = dial(resources, role, index).map_err(|reason| {
+                let lane = if role == Role::Urgent { Lane::Urgent } else { Lane::Channel(index) };
+                format!("{lane} cannot be opened: {reason}")
+            })?;
             self.connections.push(connection.clone());
             // A thread that is gone has reported why.
             let _ = place.send(connection);
@@ -99,35 +121,46 @@ impl Channels {
     }
 
     /// Starts all threads, and returns where each waits for its connection. One whose place is dropped ends.
-    fn start(&mut self, resources: &Resources) -> io::Result<Vec<Queue<Arc<Connection>>>> {
+    fn start(&mut self, resources: &Resources) -> io::Result<Vec<Place>> {
         let (mut places, mut threads) = (Vec::new(), Vec::new());
         for index in 0..self.tally.channels {
             let (place, connected) = bounded::<Arc<Connection>>(1);
             let (queue, work) = unbounded();
             let (tally, cpu, pages) = (self.tally.clone(), resources.cpu.clone(), resources.pages.clone());
+            let pacer = self.push_pacer.clone();
             let serve = move || {
                 if let Ok(connection) = connected.recv() {
-                    serve(Sender::new(index, connection, pages), &work, &tally, &cpu);
+                    serve(Sender::new(index, connection, pages), &work, &tally, &cpu, &pacer);
                 }
             };
             let report = self.tally.report.clone();
             let failed = move |reason| report(Event::LinkLost(reason));
             let name = format!("mig-send-{index}");
             threads.push(threads::new(&resources.threads, ThreadRole::Channel, name, serve, failed));
-            places.push(place);
+            places.push((Role::Pages, index, place));
             self.work.push(queue);
+        }
+        if let Some(slot) = resources.urgent.clone() {
+            let (place, connected) = bounded::<Arc<Connection>>(1);
+            let (cpu, report) = (resources.cpu.clone(), self.tally.report.clone());
+            let (ram, progress) = (resources.pages.ram.clone(), resources.pages.progress.clone());
+            let lost = report.clone();
+            let serve = move || {
+                let Ok(connection) = connected.recv() else { return };
+                let mut clock = ThreadClock::start();
+                let served = Pusher::new(Lane::Urgent, connection, 0, ram, progress).serve(&slot);
+                clock.add_to(&cpu);
+                match served {
+                    Ok(()) | Err(PushError::Stopped) => {}
+                    Err(error) => report(Event::LinkLost(chain(&error))),
+                }
+            };
+            let failed = move |reason| lost(Event::LinkLost(reason));
+            threads.push(threads::new(&resources.threads, ThreadRole::Channel, "mig-urgent", serve, failed));
+            places.push((Role::Urgent, 0, place));
         }
         self.threads = resources.threads.spawn_all(threads)?;
         Ok(places)
-    }
-
-    fn connect(index: u16, resources: &Resources) -> Result<Arc<Connection>, String> {
-        let dialled = resources.dial.dial_again(&resources.control, DIAL_TIMEOUT);
-        let connection = dialled.map_err(|error| chain(&error))?;
-        let Resources { agreed, release, session, secret, .. } = resources;
-        let greeted = greet::on_channel(&connection, *agreed, release, index, *session, secret.as_ref());
-        greeted.map_err(|error| chain(&error))?;
-        Ok(Arc::new(connection))
     }
 
     /// Has all channels send a round. The end is reported as an event.
@@ -135,8 +168,20 @@ impl Channels {
         *self.tally.lock() = Default::default();
         for queue in &self.work {
             // A thread that is gone has reported why.
-            let _ = queue.send(work.clone());
+            let _ = queue.send(Work::Round(work.clone()));
         }
+    }
+
+    /// Has all channels send what the destination lacks.
+    pub(super) fn push(&self, needed: &Arc<Needed>) {
+        for queue in &self.work {
+            let _ = queue.send(Work::Push(needed.clone()));
+        }
+    }
+
+    /// Changes how many bytes per second may be pushed.
+    pub(super) fn push_pacer(&self) -> &Arc<Pacer> {
+        &self.push_pacer
     }
 
     /// How often keys were renewed, over all of them.
@@ -151,6 +196,7 @@ impl Channels {
     /// Breaks all connections and waits for the threads.
     pub(super) fn close(self) {
         self.pacer.stop();
+        self.push_pacer.stop();
         for connection in &self.connections {
             connection.shutdown();
         }
@@ -163,14 +209,25 @@ impl Channels {
 }
 
 /// A channel thread: sends one round after the other.
-fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu: &CpuTime) {
+fn serve(mut sender: Sender, work: &Receiver<Work>, tally: &Tally, cpu: &CpuTime, pacer: &Pacer) {
     let mut clock = ThreadClock::start();
     let first = match first_round(&sender, work) {
-        Ok(Some(round)) => round,
+        Ok(Some(work)) => work,
         Ok(None) => return,
         Err(reason) => return (tally.report)(Event::LinkLost(reason)),
     };
-    for round in std::iter::once(first).chain(work) {
+    for work in std::iter::once(first).chain(work) {
+        let round = match work {
+            Work::Round(round) => round,
+            Work::Push(needed) => {
+                let pushed = sender.into_pusher().push(&needed, pacer);
+                clock.add_to(cpu);
+                return match pushed {
+                    Ok(()) | Err(PushError::Stopped) => {}
+                    Err(error) => (tally.report)(Event::LinkLost(chain(&error))),
+                };
+            }
+        };
         let (sent, last) = (sender.send_round(&round), round.last);
         // The dirty set must be free before the end of the round is reported.
         drop(round);
@@ -188,10 +245,10 @@ fn serve(mut sender: Sender, work: &Receiver<Arc<RoundWork>>, tally: &Tally, cpu
 ///
 /// # Errors
 /// The channel is broken.
-fn first_round(sender: &Sender, work: &Receiver<Arc<RoundWork>>) -> Result<Option<Arc<RoundWork>>, String> {
+fn first_round(sender: &Sender, work: &Receiver<Work>) -> Result<Option<Work>, String> {
     loop {
         match work.recv_timeout(LOOK) {
-            Ok(round) => return Ok(Some(round)),
+            Ok(work) => return Ok(Some(work)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
             Err(RecvTimeoutError::Timeout) if sender.is_hung_up() => {
                 return Err("The destination closed a page channel before it was used".into());
@@ -199,6 +256,16 @@ fn first_round(sender: &Sender, work: &Receiver<Arc<RoundWork>>) -> Result<Optio
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
+}
+
+/// Opens one more connection to where the control connection goes.
+fn dial(resources: &Resources, role: Role, index: u16) -> Result<Arc<Connection>, String> {
+    let dialled = resources.dial.dial_again(&resources.control, DIAL_TIMEOUT);
+    let connection = Arc::new(dialled.map_err(|error| chain(&error))?);
+    let Resources { agreed, release, session, secret, .. } = resources;
+    let greeted = greet::on_channel(&connection, *agreed, release, role, index, *session, secret.as_ref());
+    greeted.map_err(|error| chain(&error))?;
+    Ok(connection)
 }
 
 impl Tally {

@@ -10,7 +10,7 @@ use migration::{
     source::{Event, Verdict},
 };
 use parking_lot::Mutex;
-use transport::Security;
+use transport::{Dial, Security};
 use wire::PageCounts;
 
 use super::{Input, RoundStalls, Shared};
@@ -45,6 +45,10 @@ pub struct Snapshot {
     pub pages: PageCounts,
     /// Pages left to send.
     pub remaining_pages: u64,
+    /// Pages that the machine asked for, running at the destination.
+    pub requests: u64,
+    /// Bytes sent since it ran there.
+    pub postcopy_bytes: u64,
     /// CPU time of the engine's threads.
     pub cpu: Duration,
     /// Page channels that are open.
@@ -67,6 +71,34 @@ impl Handle {
     /// Lets a switchover that waits go on.
     pub fn proceed(&self) {
         self.post(Event::Continue);
+    }
+
+    /// Has the machine run at the destination now, its memory follow. Without effect where that was not made possible
+    /// ([`Params::postcopy`]) or the machine is stopped already.
+    pub fn start_postcopy(&self) {
+        self.post(Event::StartPostcopy);
+    }
+
+    /// Breaks the link to a destination whose machine lacks pages, until [`Self::recover`].
+    pub fn pause(&self) {
+        self.post(Event::Pause);
+    }
+
+    /// Finds a destination again whose machine lacks pages, now.
+    pub fn recover(&self) {
+        self.post(Event::Recover);
+    }
+
+    /// The same, by connections that `dial` makes: the destination may be reached in another way now.
+    pub fn recover_by(&self, dial: impl Dial + 'static) {
+        // Fails only when the attempt is over.
+        let _ = self.events.send(Input::Found(Arc::new(dial)));
+    }
+
+    /// Changes how many bytes per second follow a machine that runs, 0 for no limit.
+    pub fn set_postcopy_bandwidth(&self, bytes: u64) {
+        self.shared.source.lock().set_postcopy_bandwidth(bytes);
+        self.shared.push_pacer.lock().set_rate(bytes);
     }
 
     /// Whether it is unknown who has the machine.
@@ -104,6 +136,11 @@ impl Handle {
         let progress = source.progress(now, round_bytes, round_pages.total());
         let statistics = source.statistics().clone();
         let mut pages = statistics.pages;
+        let needed = shared.needed.lock().clone();
+        let remaining = match &needed {
+            Some(needed) if source.status().is_postcopy() => needed.left(),
+            _ => statistics.remaining_pages.saturating_sub(round_pages.total()),
+        };
         pages += round_pages;
         Snapshot {
             status: *shared.status.lock(),
@@ -112,7 +149,10 @@ impl Handle {
             elapsed: statistics.total.unwrap_or(now),
             sent_bytes: statistics.bytes + round_bytes,
             pages,
-            remaining_pages: statistics.remaining_pages.saturating_sub(round_pages.total()),
+            remaining_pages: remaining,
+            requests: shared.requests.load(Ordering::Relaxed)
+                + needed.as_ref().map_or(0, |needed| needed.requests()),
+            postcopy_bytes: if needed.is_some() { round_bytes } else { 0 },
             cpu: shared.cpu.total(),
             channels: shared.channels.load(Ordering::Relaxed),
             security: shared.security.lock().clone().map(|mut security| {

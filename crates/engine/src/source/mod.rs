@@ -7,6 +7,10 @@ mod attempt;
 mod carry_out;
 mod channels;
 mod handle;
+mod look;
+mod needed;
+mod postcopy;
+mod pusher;
 mod sender;
 mod stalls;
 mod work;
@@ -69,6 +73,12 @@ struct Shared {
     began: Instant,
     progress: Arc<RoundProgress>,
     pacer: Arc<Pacer>,
+    /// Of pages that follow the machine.
+    push_pacer: Mutex<Arc<Pacer>>,
+    /// What the destination lacks whose machine runs.
+    needed: pusher::Slot,
+    /// Pages that the machine asked for there, before the last recovery.
+    requests: AtomicU64,
     cpu: Arc<CpuTime>,
     channels: AtomicU16,
     /// Of the control connection.
@@ -82,6 +92,8 @@ struct Shared {
 #[derive(Debug)]
 enum Input {
     Event(Event),
+    /// The destination is to be found again by this.
+    Found(Arc<dyn Dial>),
     /// A dial is over, greetings included; the number tells it apart from an older one.
     Dialled(u32, Result<(Arc<Connection>, Greeted), String>),
     /// The reader of control connection number so-and-so heard something or ended.
@@ -123,6 +135,9 @@ pub fn start_on(
         began: Instant::now(),
         progress,
         pacer,
+        push_pacer: Mutex::new(Arc::new(Pacer::new(0))),
+        needed: Arc::default(),
+        requests: 0.into(),
         cpu: Arc::default(),
         channels: 0.into(),
         security: Mutex::default(),
@@ -163,5 +178,6 @@ fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Re
         blocks: blocks.collect(),
         devices: devices.collect(),
         machine: machine.description()?,
+        postcopy: params.postcopy.is_possible(),
     })
 }

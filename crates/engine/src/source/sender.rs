@@ -6,7 +6,12 @@ use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
 use wire::{Batch, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 
-use super::work::{Chunk, RoundProgress, RoundWork};
+use super::{
+    look::{collect_pieces, look},
+    pusher::Pusher,
+    work::{Chunk, RoundProgress, RoundWork},
+};
+use crate::lane::Lane;
 
 /// Page data in a batch: 1 MiB, which stays in a core's cache between the look for zeros and the copy into the socket.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -87,6 +92,17 @@ impl Sender {
     /// Whether the destination has closed the channel.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.connection.is_hung_up()
+    }
+
+    /// Goes on with pages that follow the machine.
+    pub(crate) fn into_pusher(self) -> Pusher {
+        Pusher::new(
+            Lane::Channel(self.index),
+            self.connection,
+            self.sequence,
+            self.pages.ram,
+            self.pages.progress,
+        )
     }
 
     /// Sends chunks until none is left, then the mark of the round's end.
@@ -184,7 +200,8 @@ impl Sender {
         }
         self.batch.encode_into(self.sequence, &mut self.frame);
         self.sequence = self.sequence.wrapping_add(1);
-        self.collect_pieces();
+        self.pieces.clear();
+        collect_pieces(&self.pages.ram, &self.batch, &mut self.pieces);
         let pages = self.batch.pages();
         let bytes = self.frame.len() as u64 + self.batch.data_bytes();
         if !last && !self.pages.pacer.wait(bytes) {
@@ -215,14 +232,6 @@ impl Sender {
         }
     }
 
-    fn collect_pieces(&mut self) {
-        self.pieces.clear();
-        let block = &self.pages.ram.blocks()[usize::from(self.batch.block)];
-        let raw = self.batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
-        let segments = raw.filter_map(|run| block.segment(run.first_page, u64::from(run.pages)));
-        self.pieces.extend(segments.map(|segment| Piece::new(segment.address, segment.bytes)));
-    }
-
     /// Page data in a batch under the bandwidth limit in force, at least a page.
     fn batch_bytes(&self, last: bool) -> u64 {
         match self.pages.pacer.rate() {
@@ -238,13 +247,6 @@ impl Sender {
             source => SendError::Transport { channel: self.index, source },
         }
     }
-}
-
-/// Looks at a page of a block.
-fn look(block: &Block, page: u64) -> Encoding {
-    // SAFETY: a segment is mapped as long as the `Ram` lives that the block was borrowed from.
-    let zero = block.segment(page, 1).is_some_and(|segment| unsafe { ram::is_zero_page(segment.address) });
-    if zero { Encoding::Zero } else { Encoding::Raw }
 }
 
 fn is_set(words: &[u64], bit: u64) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use ram::{DirtySet, PAGE_SIZE, Ram};
@@ -20,6 +20,7 @@ pub(crate) struct RoundWork {
     chunks: Arc<[Chunk]>,
     next: AtomicUsize,
     next_to_verify: AtomicUsize,
+    cut: AtomicBool,
 }
 
 /// A stretch of one block.
@@ -64,12 +65,33 @@ const LARGE_CHUNKS_EACH: u64 = 4;
 
 impl RoundWork {
     pub(crate) fn new(round: u32, last: bool, set: Arc<DirtySet>, chunks: Arc<[Chunk]>) -> Self {
-        Self { round, last, set, chunks, next: AtomicUsize::new(0), next_to_verify: AtomicUsize::new(0) }
+        Self {
+            round,
+            last,
+            set,
+            chunks,
+            next: AtomicUsize::new(0),
+            next_to_verify: AtomicUsize::new(0),
+            cut: AtomicBool::new(false),
+        }
     }
 
     /// The next chunk that nobody has taken.
     pub(crate) fn take(&self) -> Option<Chunk> {
+        if self.cut.load(Ordering::Relaxed) {
+            return None;
+        }
         self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+    }
+
+    /// Hands out no more chunks: what was not taken stays dirty.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether chunks may have been left.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// The next chunk whose pages nobody has compared with what was sent of them.

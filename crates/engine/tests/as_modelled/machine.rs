@@ -9,6 +9,7 @@ use std::{
 use migration::{Outcome, Status};
 use ram::{Backing, BlockLayout, DirtyLog, PAGE_SIZE, Ram};
 use state::DeviceState;
+use vm_memory::{Bytes as _, GuestAddress};
 use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
 use wire::{DeviceInfo, Hello};
 
@@ -134,8 +135,13 @@ pub(crate) struct Here {
 }
 
 impl Here {
+    /// With something in every page: what was never touched does not follow.
     pub(crate) fn new(stage: Arc<Stage>) -> Self {
-        Self { stage, ram: memory() }
+        let ram = memory();
+        for page in 0..PAGES {
+            ram.memory().write_obj(page + 1, GuestAddress(page * PAGE_SIZE as u64)).expect("it is there");
+        }
+        Self { stage, ram }
     }
 }
 

@@ -54,7 +54,7 @@ fn seen(world: &World, step: Step) -> Option<Seen> {
             let well = how == How::Well;
             match world.arrival.as_ref()?.todo.front()? {
                 Chore::Check(_) => Some(Seen::IsChecked { well }),
-                Chore::Load => Some(Seen::IsLoaded { well }),
+                Chore::Load { .. } => Some(Seen::IsLoaded { well }),
                 Chore::Run { .. } => Some(Seen::Runs { well }),
                 Chore::Discard => Some(Seen::IsDiscarded),
                 _ => None,

@@ -181,6 +181,7 @@ pub(crate) fn hello(machine: &Machine, session: SessionId, channels: u16) -> Hel
         blocks: blocks.collect(),
         devices: machine.devices(),
         machine: description(),
+        postcopy: false,
     }
 }
 
@@ -223,6 +224,7 @@ impl GoodStart {
             devices,
             run: true,
             digest: None,
+            to_come: None,
         }));
     }
 

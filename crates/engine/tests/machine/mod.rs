@@ -270,6 +270,8 @@ pub(crate) struct Arrival {
     pub(crate) must_wait: Mutex<bool>,
     /// How often what had arrived was thrown away.
     pub(crate) discards: AtomicU64,
+    /// Whether pages cannot follow the machine here.
+    pub(crate) no_userfault: AtomicBool,
     changed: Condvar,
 }
 
@@ -309,6 +311,12 @@ impl DestinationMachine for Vacancy {
     fn check(&self, hello: &Hello) -> Vec<String> {
         let differs = hello.machine != description();
         differs.then(|| "Another kind of machine".into()).into_iter().collect()
+    }
+    fn userfault(&self) -> Result<ram::Userfaultfd, MachineError> {
+        if self.arrival.no_userfault.load(Ordering::SeqCst) {
+            return Err("not today".into());
+        }
+        Ok(ram::Userfaultfd::open()?)
     }
     fn load(&mut self, _: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         self.arrival.may_load();

@@ -7,6 +7,7 @@ use wire::Message;
 use super::{ASK_INTERVAL, Action, RESUME_INTERVAL, RESUME_PATIENCE, Source, State, Stop, Verdict};
 use crate::{
     Outcome, Time,
+    custody::SourcePages,
     handover::{Answer, SourceSide},
 };
 
@@ -25,11 +26,24 @@ impl Source {
     /// The destination said that it runs the machine.
     pub(super) fn released(&mut self, now: Time, stop: Stop) -> Vec<Action> {
         self.statistics.downtime.total = Some(now.saturating_sub(stop.began));
-        self.let_go(now)
+        if self.runs_there(stop) { self.push(now, stop) } else { self.let_go(now) }
     }
 
-    fn let_go(&mut self, now: Time) -> Vec<Action> {
+    /// The same, on a new connection: the channels are gone.
+    pub(super) fn released_late(&mut self, now: Time, stop: Stop) -> Vec<Action> {
+        self.statistics.downtime.total = Some(now.saturating_sub(stop.began));
+        if self.runs_there(stop) { self.list(now, stop, 0) } else { self.let_go(now) }
+    }
+
+    /// The machine is the destination's from here on. Returns whether it needs pages that are here.
+    fn runs_there(&mut self, stop: Stop) -> bool {
         self.side = self.side.learn(Answer::Running);
+        self.pages = self.pages.runs_there(stop.to_come);
+        self.pages == SourcePages::Needed
+    }
+
+    /// Nothing of the machine is needed here any more.
+    pub(super) fn let_go(&mut self, now: Time) -> Vec<Action> {
         self.end(now, Outcome::Completed, vec![Action::Send(Message::Bye)])
     }
 
@@ -41,13 +55,11 @@ impl Source {
 
     /// People decide, where the destination cannot be asked.
     pub(super) fn decided(&mut self, now: Time, verdict: Verdict) -> Vec<Action> {
-        let (State::Unknown { stop, .. } | State::Reconnecting(stop) | State::Asking { stop, .. }) =
-            self.state
-        else {
-            return Vec::new();
-        };
-        match verdict {
-            Verdict::TakeBack => {
+        match (&self.state, verdict) {
+            (
+                &(State::Unknown { stop, .. } | State::Reconnecting(stop) | State::Asking { stop, .. }),
+                Verdict::TakeBack,
+            ) => {
                 self.side = self.side.learn(Answer::NotRunning);
                 let reason = "An operator took the machine back, without an answer from the destination";
                 self.resume(
@@ -57,11 +69,25 @@ impl Source {
                     Message::Abort { reason: reason.into() },
                 )
             }
-            Verdict::LetGo => {
-                self.statistics.reason =
-                    "An operator said that the destination has the machine; since when it runs there is not known".into();
+            (
+                &(State::Unknown { stop, .. } | State::Reconnecting(stop) | State::Asking { stop, .. }),
+                Verdict::LetGo,
+            ) => {
+                let reason = "An operator said that the destination has the machine; since when it runs there is not known";
+                // It may run there still, and need what is here.
+                if self.runs_there(stop) {
+                    return self.part(now, stop, 0, reason);
+                }
+                self.statistics.reason = reason.into();
                 self.let_go(now)
             }
+            (State::Parted { .. } | State::Recovering { .. }, Verdict::LetGo) => {
+                self.pages = self.pages.not_needed();
+                self.statistics.reason =
+                    "An operator said that no machine needs the pages that are here any more".into();
+                self.let_go(now)
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -71,7 +97,9 @@ impl Source {
                 let advice = "the machine is stopped here, and whether it runs at the destination is not known: asking again";
                 self.wait_to_ask(now, stop, format!("{reason}; {advice}"))
             }
-            State::Unknown { .. } => Vec::new(),
+            State::Unknown { .. } | State::Parted { .. } => Vec::new(),
+            State::Pushing(stop) => self.part(now, stop, 0, &reason),
+            State::Recovering { stop, tries, .. } => self.part(now, stop, tries + 1, &reason),
             _ => self.fail(now, reason),
         }
     }

@@ -1,6 +1,6 @@
 //! What goes into the state machine of the source, and what comes out.
 
-use wire::{Greeted, Message, PageCounts, Role};
+use wire::{Greeted, Message, PageBits, PageCounts, Role};
 
 use crate::Outcome;
 
@@ -34,6 +34,11 @@ pub enum Event {
         /// Whether it ran until then.
         was_running: bool,
     },
+    /// The dirty pages were divided: so many of them will follow when the machine runs, and the destination was told which.
+    Divided {
+        /// Pages.
+        to_come: u64,
+    },
     /// Device states were saved and sent, disk locks released.
     Saved {
         /// How many states.
@@ -49,6 +54,12 @@ pub enum Event {
     Cancel,
     /// The user lets the switchover go on.
     Continue,
+    /// The user wants the machine to run at the destination now, its memory to follow.
+    StartPostcopy,
+    /// The user breaks the link to a destination whose machine lacks pages, and will say when to go on.
+    Pause,
+    /// The user wants the link to such a destination made again, now.
+    Recover,
     /// The user says who has the machine, which the destination cannot.
     Decided(Verdict),
     /// Time has passed; see [`Source::deadline`].
@@ -60,7 +71,8 @@ pub enum Event {
 pub enum Verdict {
     /// It never ran at the destination, and never will.
     TakeBack,
-    /// It ran at the destination.
+    /// It ran at the destination. Where pages of it are here, the source goes on as if it had just lost the link to it; said once more,
+    /// then, it means that no machine needs them.
     LetGo,
 }
 
@@ -83,6 +95,23 @@ pub enum Action {
         /// Whether it is the last: the machine is stopped, nothing is re-armed, no bandwidth limit holds.
         last: bool,
     },
+    /// End the round that is being sent: what is not sent of it stays dirty. `RoundSent` follows.
+    CutRound,
+    /// The machine is stopped: say which dirty pages will follow when it runs, and send what must be there before as the last
+    /// round; answer with `Divided`, then `RoundSent`.
+    Divide {
+        /// Number of the last round.
+        round: u32,
+    },
+    /// The destination lacks these pages; said anew in every recovery, before `Reopen`.
+    Needed(PageBits),
+    /// Open channels again to a destination that lacks pages; answer with `Prepared`.
+    Reopen {
+        /// Page channels.
+        channels: u16,
+    },
+    /// Send all pages that the destination lacks, those first that its machine waits for.
+    Push,
     /// Read the dirty log; answer with `DirtyFetched`.
     FetchDirty,
     /// Stop the machine; answer with `Stopped`.

@@ -6,21 +6,22 @@
 mod ending;
 mod events;
 mod pings;
+mod postcopy;
 mod rounds;
 mod state;
 
 use std::time::Duration;
 
-use wire::{Accept, Digest, Greeted, Hello, Message, Role};
+use wire::{Accept, Digest, Features, Greeted, Hello, Message, Role};
 
 use self::pings::Pings;
 pub use self::{
     events::{Action, Event, Verdict},
-    state::{LastPages, Rounds, State, Stop},
+    state::{LastPages, Recovery, Rounds, State, Stop},
 };
 use crate::{
-    FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, digest_time, fixed_costs::Obstacle,
-    handover::SourceSide, stats::bytes_of,
+    FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, custody::SourcePages, digest_time,
+    fixed_costs::Obstacle, handover::SourceSide, stats::bytes_of,
 };
 
 /// How long connecting and shaking hands may take.
@@ -50,12 +51,17 @@ pub struct Source {
     fixed: FixedCosts,
     state: State,
     side: SourceSide,
+    pages: SourcePages,
     statistics: Statistics,
     progress: Progress,
     /// When the current state, or the current step of the switchover, began.
     since: Time,
     heard: Time,
     pings: Pings,
+    /// Page channels that both sides agreed on.
+    channels: u16,
+    /// The user wants no more rounds: the machine is to run at the destination now.
+    postcopy_wanted: bool,
 }
 
 impl Source {
@@ -72,11 +78,14 @@ impl Source {
             fixed,
             state: State::Connecting,
             side: SourceSide::Owner,
+            pages: SourcePages::All,
             statistics,
             progress: Progress::default(),
             since: Time::ZERO,
             heard: Time::ZERO,
             pings: Pings::default(),
+            channels: 0,
+            postcopy_wanted: false,
         };
         (source, vec![Action::Connect(Role::Control)])
     }
@@ -99,9 +108,14 @@ impl Source {
             Event::RoundSent { bytes, pages, digest } => self.round_sent(now, bytes, pages, digest),
             Event::DirtyFetched { pages, running } => self.fetched(now, pages, running),
             Event::Stopped { was_running } => self.stopped(now, was_running),
+            Event::Divided { to_come } => self.divided(now, to_come),
             Event::Saved { devices } => self.saved(now, devices),
             Event::LinkLost(reason) => self.link_lost(now, reason),
+            Event::MachineFailed(reason) if self.is_postcopy() => self.link_lost(now, reason),
             Event::MachineFailed(reason) => self.fail(now, reason),
+            Event::StartPostcopy => self.start_postcopy(now),
+            Event::Pause => self.pause(now),
+            Event::Recover => self.recover_now(now),
             Event::Cancel => self.cancel(now),
             Event::Continue => self.proceed(now),
             Event::Decided(verdict) => self.decided(now, verdict),
@@ -128,6 +142,9 @@ impl Source {
             | State::AwaitReady(stop) => ping_or(stop.counts_from() + self.switchover_timeout()),
             State::AwaitRunning(_) => Some(self.since + RUNNING_TIMEOUT),
             State::Unknown { ask_at, .. } => Some(*ask_at),
+            State::Pushing(_) => ping_or(self.heard + self.params.peer_timeout),
+            State::Parted { retry_at, .. } => *retry_at,
+            State::Recovering { .. } => Some(self.since + CHANNELS_TIMEOUT),
             State::Resuming { retry_at, .. } => *retry_at,
             State::Ended(_) => None,
         }
@@ -157,6 +174,18 @@ impl Source {
         self.side
     }
 
+    /// Where its pages are needed, as far as the source knows.
+    #[must_use]
+    pub fn pages(&self) -> SourcePages {
+        self.pages
+    }
+
+    /// Whether the user said that the machine is to run at the destination before all of its memory is there.
+    #[must_use]
+    pub fn wants_postcopy(&self) -> bool {
+        self.postcopy_wanted
+    }
+
     /// The figures so far.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
@@ -180,6 +209,11 @@ impl Source {
         self.params.max_bandwidth = max_bandwidth;
         self.params.downtime_limit = downtime_limit;
         self.params.switchover_bandwidth = switchover_bandwidth;
+    }
+
+    /// Changes how many bytes per second follow a machine that runs, 0 for no limit.
+    pub fn set_postcopy_bandwidth(&mut self, bytes: u64) {
+        self.params.max_postcopy_bandwidth = bytes;
     }
 
     /// How far the attempt is. `sent_bytes` went over the wire in the round under way, `done_pages` were dealt with in it.
@@ -223,10 +257,24 @@ impl Source {
     fn connected(&mut self, now: Time, destination: Greeted) -> Vec<Action> {
         match self.state {
             State::Connecting => {
+                let has_postcopy = destination.agreed.features.has(Features::POSTCOPY);
+                if self.hello.postcopy && !has_postcopy {
+                    let reason = format!(
+                        "Release {} of the destination cannot run a machine before all of its memory is there: upgrade it, or \
+                         migrate without postcopy",
+                        destination.release
+                    );
+                    return self.fail(now, reason);
+                }
                 self.statistics.destination = Some(destination);
                 self.enter(State::Handshake, now);
                 self.heard = now;
                 vec![Action::Send(Message::Hello(self.hello.clone()))]
+            }
+            State::Recovering { stop, step: Recovery::Connecting, tries } => {
+                self.enter(State::Recovering { stop, step: Recovery::Asking, tries }, now);
+                self.heard = now;
+                vec![Action::Send(Message::Ask { session: self.hello.session })]
             }
             State::Reconnecting(stop) => {
                 self.enter(State::Asking { stop, until: now + RUNNING_TIMEOUT }, now);
@@ -268,12 +316,14 @@ impl Source {
                 // Both sides have nothing else to do now: no ping that waits behind pages will do better.
                 self.fixed.round_trip = self.pings.measured(now.saturating_sub(self.since));
                 self.enter(State::Preparing { prepared: false, open: false }, now);
+                self.channels = accept.channels;
                 vec![Action::Prepare { channels: accept.channels }]
             }
             (State::Handshake, Message::Refuse(refuse)) => self.fail(
                 now,
                 format!("The destination does not take the machine: {}", refuse.reasons.join("; ")),
             ),
+            (State::Pushing(_) | State::Recovering { .. }, message) => self.hear_in_postcopy(now, message),
             (State::Preparing { prepared, .. }, Message::ChannelsOpen) => {
                 self.state = State::Preparing { prepared: *prepared, open: true };
                 self.begin_if_prepared(now)
@@ -291,7 +341,7 @@ impl Source {
             }
             (State::Asking { stop, .. }, Message::Running(_)) => {
                 let stop = *stop;
-                self.released(now, stop)
+                self.released_late(now, stop)
             }
             (State::AwaitRunning(stop) | State::Asking { stop, .. }, Message::NotRunning { reason })
             // It gave up while *go* was on its way: after *go* it never does.
@@ -306,7 +356,11 @@ impl Source {
                 self.wait_to_ask(now, stop, asked.into())
             }
             (
-                State::AwaitRunning(_) | State::Unknown { .. } | State::Reconnecting(_) | State::Asking { .. },
+                State::AwaitRunning(_)
+                | State::Unknown { .. }
+                | State::Reconnecting(_)
+                | State::Asking { .. }
+                | State::Parted { .. },
                 _,
             ) => {
                 Vec::new()
@@ -330,6 +384,20 @@ impl Source {
             }
             State::Preparing { .. } => {
                 self.fail(now, format!("The channels were not open within {CHANNELS_TIMEOUT:?}"))
+            }
+            State::Pushing(_) => {
+                let silent = now.saturating_sub(self.heard);
+                if silent >= self.params.peer_timeout {
+                    return self.link_lost(now, format!("The destination has been silent for {silent:.0?}"));
+                }
+                self.ping(now)
+            }
+            State::Parted { stop, tries, .. } => {
+                let (stop, tries) = (*stop, *tries);
+                self.find_again(now, stop, tries)
+            }
+            State::Recovering { .. } => {
+                self.link_lost(now, "The destination could not be found again in time".into())
             }
             State::Sending(_) | State::Fetching(_) | State::PreSwitchover(_) => {
                 let silent = now.saturating_sub(self.heard);

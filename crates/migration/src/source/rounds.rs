@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use wire::{Message, PageCounts};
 
-use super::{Action, LastPages, REST, Rounds, Source, State, Stop};
+use super::{Action, LastPages, REST, Recovery, Rounds, Source, State, Stop};
 use crate::{
-    Decision, RoundStats, Time,
+    Decision, Postcopy, RoundStats, Time,
     convergence::{self, Next, Standing},
     stats::bytes_of,
 };
@@ -16,10 +16,17 @@ const HELD_BACK: f64 = 0.9;
 
 impl Source {
     pub(super) fn prepared(&mut self, now: Time) -> Vec<Action> {
-        if let State::Preparing { open, .. } = self.state {
-            self.state = State::Preparing { prepared: true, open };
+        match self.state {
+            State::Preparing { open, .. } => {
+                self.state = State::Preparing { prepared: true, open };
+                self.begin_if_prepared(now)
+            }
+            State::Recovering { stop, step: Recovery::Opening { open, .. }, tries } => {
+                let step = Recovery::Opening { prepared: true, open };
+                self.reopened(now, stop, step, tries)
+            }
+            _ => Vec::new(),
         }
-        self.begin_if_prepared(now)
     }
 
     pub(super) fn begin_if_prepared(&mut self, now: Time) -> Vec<Action> {
@@ -28,7 +35,13 @@ impl Source {
         self.statistics.dirty_syncs = 1;
         // Before the first page, which it would have to wait for.
         let mut actions = self.ping(now);
-        actions.extend(self.begin_round(now, Rounds { round: 0, extra: 0, running: true }));
+        if self.params.postcopy == Postcopy::Immediate || self.postcopy_wanted {
+            self.statistics.reason =
+                "Postcopy from the start: the machine is stopped before a page is sent".into();
+            actions.extend(self.stop(now, 0, true, true));
+        } else {
+            actions.extend(self.begin_round(now, Rounds { round: 0, extra: 0, running: true }));
+        }
         actions
     }
 
@@ -89,15 +102,25 @@ impl Source {
             State::Fetching(rounds) => self.decide(now, Rounds { running, ..rounds }, pages),
             State::LastFetch(stop) => {
                 self.statistics.downtime.last_fetch = now.saturating_sub(self.since);
-                self.enter(State::LastPass { stop, pages: None, devices: None }, now);
-                vec![
-                    Action::SendRound { round: stop.round, last: true },
-                    Action::Send(Message::Switchover),
-                    Action::SaveDevices,
-                ]
+                self.last_pass(now, stop)
             }
             _ => Vec::new(),
         }
+    }
+
+    fn last_pass(&mut self, now: Time, stop: Stop) -> Vec<Action> {
+        let (round, to_come) = (stop.round, (!stop.postcopy).then_some(0));
+        self.enter(State::LastPass { stop, pages: None, devices: None, to_come }, now);
+        let send =
+            if stop.postcopy { Action::Divide { round } } else { Action::SendRound { round, last: true } };
+        vec![send, Action::Send(Message::Switchover), Action::SaveDevices]
+    }
+
+    /// Of the pages that are dirty, so many follow when the machine runs.
+    pub(super) fn divided(&mut self, now: Time, pages: u64) -> Vec<Action> {
+        let State::LastPass { to_come, .. } = &mut self.state else { return Vec::new() };
+        *to_come = Some(pages);
+        self.complete_if_sent(now)
     }
 
     fn decide(&mut self, now: Time, rounds: Rounds, pages: u64) -> Vec<Action> {
@@ -122,21 +145,42 @@ impl Source {
         self.statistics.reason = format!("Round {}: {reason}", rounds.round + 1);
         self.statistics.advice = advice;
         let limit = self.params.downtime_limit;
+        let futile = gained_nothing && predicted.is_some_and(|predicted| predicted > limit);
+        if next == Next::Round && self.goes_on_by_postcopy(futile, rounds) {
+            return self.stop(now, rounds.round + 1, rounds.running, true);
+        }
         match next {
             Next::Round => {
                 let below_the_limit = predicted.is_some_and(|predicted| predicted <= limit);
-                let futile = gained_nothing && predicted.is_some_and(|predicted| predicted > limit);
                 let extra = rounds.extra + u32::from(below_the_limit);
                 self.go_on(now, Rounds { round: rounds.round + 1, extra, ..rounds }, took, futile)
             }
-            Next::Switchover => {
-                let (round, was_running) = (rounds.round + 1, rounds.running);
-                let stop = Stop { round, began: now, waited: Duration::ZERO, was_running };
-                self.enter(State::Stopping(stop), now);
-                self.statistics.stopped = Some(now);
-                vec![Action::Stop]
-            }
+            Next::Switchover => self.stop(now, rounds.round + 1, rounds.running, false),
         }
+    }
+
+    /// Begins the switchover: no round but the last one, of this number, is sent before the machine runs at the destination.
+    pub(super) fn stop(&mut self, now: Time, round: u32, was_running: bool, postcopy: bool) -> Vec<Action> {
+        let stop = Stop { round, began: now, waited: Duration::ZERO, was_running, postcopy, to_come: 0 };
+        self.enter(State::Stopping(stop), now);
+        self.statistics.stopped = Some(now);
+        vec![Action::Stop]
+    }
+
+    /// Whether there are no more rounds before the machine runs at the destination, though what is dirty takes too long to send.
+    fn goes_on_by_postcopy(&mut self, futile: bool, rounds: Rounds) -> bool {
+        let why = match self.params.postcopy {
+            Postcopy::Off => return false,
+            _ if self.postcopy_wanted => "the user wants it",
+            Postcopy::Auto if rounds.round > 0 && futile => {
+                "as much is dirtied as is sent, so that rounds do not come to an end"
+            }
+            _ => return false,
+        };
+        let round = rounds.round + 1;
+        self.statistics.reason = format!("Round {round}: postcopy from here on: {why}");
+        self.statistics.advice = None;
+        true
     }
 
     /// The next round, after a rest where the last one `took` little time and one more is `futile`.
@@ -162,6 +206,14 @@ impl Source {
             self.enter(State::PreSwitchover(stop), now);
             return Vec::new();
         }
+        self.last_fetch(now, stop)
+    }
+
+    /// Where no round was sent, all pages are dirty, whatever the log says.
+    fn last_fetch(&mut self, now: Time, stop: Stop) -> Vec<Action> {
+        if stop.postcopy && stop.round == 0 {
+            return self.last_pass(now, stop);
+        }
         self.enter(State::LastFetch(stop), now);
         vec![Action::FetchDirty]
     }
@@ -170,8 +222,7 @@ impl Source {
         let State::PreSwitchover(stop) = self.state else { return Vec::new() };
         let waited = now.saturating_sub(self.since);
         self.statistics.downtime.waiting = waited;
-        self.enter(State::LastFetch(Stop { waited, ..stop }), now);
-        vec![Action::FetchDirty]
+        self.last_fetch(now, Stop { waited, ..stop })
     }
 
     pub(super) fn saved(&mut self, now: Time, count: u32) -> Vec<Action> {
@@ -183,10 +234,13 @@ impl Source {
     }
 
     fn complete_if_sent(&mut self, now: Time) -> Vec<Action> {
-        let State::LastPass { stop, pages: Some(pages), devices: Some(devices) } = &mut self.state else {
+        let State::LastPass { stop, pages: Some(pages), devices: Some(devices), to_come: Some(to_come) } =
+            &mut self.state
+        else {
             return Vec::new();
         };
-        let (stop, devices, digest) = (*stop, *devices, pages.digest.take());
+        let (to_come, devices, digest) = (*to_come, *devices, pages.digest.take());
+        let stop = Stop { to_come, ..*stop };
         self.enter(State::AwaitReady(stop), now);
         vec![Action::Send(Message::Complete(wire::Complete {
             rounds: stop.round + 1,
@@ -194,6 +248,7 @@ impl Source {
             devices,
             run: stop.was_running,
             digest,
+            to_come: (to_come > 0).then_some(to_come),
         }))]
     }
 }

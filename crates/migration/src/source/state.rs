@@ -41,6 +41,8 @@ pub enum State {
         pages: Option<LastPages>,
         /// The states are sent, so many.
         devices: Option<u32>,
+        /// So many pages follow when the machine runs; known from the start where none do.
+        to_come: Option<u64>,
     },
     /// *Complete* was said.
     AwaitReady(Stop),
@@ -61,6 +63,26 @@ pub enum State {
         stop: Stop,
         /// How long to wait for it.
         until: Time,
+    },
+    /// The machine runs at the destination, which lacks pages: they are being sent.
+    Pushing(Stop),
+    /// The same, and the link is lost.
+    Parted {
+        /// The machine.
+        stop: Stop,
+        /// When the next try to find the destination is due; `None` until the user says so.
+        retry_at: Option<Time>,
+        /// Tries so far.
+        tries: u32,
+    },
+    /// Finding the destination again.
+    Recovering {
+        /// The machine.
+        stop: Stop,
+        /// How far that is.
+        step: Recovery,
+        /// Tries before this one.
+        tries: u32,
     },
     /// The machine stays here, and is being taken back.
     Resuming {
@@ -97,6 +119,28 @@ pub struct Stop {
     pub waited: Duration,
     /// Whether it ran until then; as of a moment before, until it is stopped.
     pub was_running: bool,
+    /// Whether its memory follows when it runs.
+    pub postcopy: bool,
+    /// How many pages of it do: none as long as that is not known.
+    pub to_come: u64,
+}
+
+/// How far a source is in finding a destination again that lacks pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Recovery {
+    /// Making the connection.
+    Connecting,
+    /// Asked whether it runs the machine.
+    Asking,
+    /// Hearing which pages it lacks.
+    Listing,
+    /// Opening channels.
+    Opening {
+        /// This side has opened them.
+        prepared: bool,
+        /// The other side has them.
+        open: bool,
+    },
 }
 
 /// The pages of the last pass, which are sent.
@@ -127,6 +171,9 @@ impl State {
             | Self::AwaitReady(_)
             | Self::AwaitRunning(_) => Status::Device,
             Self::Unknown { .. } | Self::Reconnecting(_) | Self::Asking { .. } => Status::Unknown,
+            Self::Pushing(_) => Status::PostcopyActive,
+            Self::Parted { .. } => Status::PostcopyPaused,
+            Self::Recovering { .. } => Status::PostcopyRecover,
             Self::Resuming { outcome: Outcome::Cancelled, .. } => Status::Cancelling,
             Self::Resuming { .. } => Status::Device,
             Self::Ended(outcome) => outcome.status(),
@@ -151,6 +198,9 @@ impl State {
             Self::Unknown { .. } => "waiting to ask",
             Self::Reconnecting(_) => "connecting to ask",
             Self::Asking { .. } => "asking",
+            Self::Pushing(_) => "sending the pages that the destination lacks",
+            Self::Parted { .. } => "waiting to find the destination again",
+            Self::Recovering { .. } => "finding the destination again",
             Self::Resuming { .. } => "taking the machine back",
             Self::Ended(_) => "done",
         }

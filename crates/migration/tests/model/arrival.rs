@@ -11,7 +11,8 @@ use wire::{Message, PageCounts};
 use crate::{
     broken::Broken,
     network::Side,
-    words::{Packet, Word, reads, session},
+    origin::count,
+    words::{Packet, Pages, Word, few, pages, reads, session},
     world::{How, Lock, Model, World},
 };
 
@@ -30,6 +31,12 @@ pub(crate) struct Arrival {
     pub(crate) is_over: bool,
     /// The newest session that it was offered.
     pub(crate) knows: Option<u8>,
+    /// Pages that are to follow, as was said.
+    noted: Pages,
+    /// Pages that the machine that is loaded or runs here waits for where it touches them.
+    pub(crate) lacks: Pages,
+    /// The last of them has come, which was not noticed yet.
+    pub(crate) is_whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,8 +61,11 @@ pub(crate) enum Chore {
     Check(u8),
     Say(Word),
     OpenChannels,
-    Load,
+    Note(Pages),
+    Load { to_come: u8 },
     Run { run: bool },
+    Part,
+    List,
     Discard,
     End,
 }
@@ -71,12 +81,30 @@ impl Arrival {
             guest: There::Nothing,
             is_over: false,
             knows: None,
+            noted: 0,
+            lacks: 0,
+            is_whole: false,
         }
     }
 
     /// Whether the machine is here: it runs, or an operator's word makes it run.
     pub(crate) fn has_the_machine(&self) -> bool {
         matches!(self.guest, There::Running | There::Paused)
+    }
+
+    /// Whether pages were to follow.
+    pub(crate) fn was_lacking(&self) -> bool {
+        self.noted != 0
+    }
+
+    /// Whether pages that follow are read: there is a machine that lacks some, or has just got the last.
+    pub(crate) fn is_awaiting_pages(&self) -> bool {
+        self.noted != 0 && self.guest != There::Nothing
+    }
+
+    /// Whether that is its page channel.
+    pub(crate) fn is_on(&self, link: usize) -> bool {
+        self.channel.is_some_and(|channel| channel.link == link)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -93,8 +121,11 @@ impl Chore {
             },
             Action::Send(message) => Self::Say(Word::of(message)),
             Action::OpenChannels { .. } => Self::OpenChannels,
-            Action::Load { .. } => Self::Load,
+            Action::Note(bits) => Self::Note(pages(bits)),
+            Action::Load { to_come, .. } => Self::Load { to_come: few(*to_come) },
             Action::Run { run } => Self::Run { run: *run },
+            Action::Part => Self::Part,
+            Action::List => Self::List,
             Action::Discard { .. } => Self::Discard,
             Action::End => Self::End,
         }
@@ -102,30 +133,45 @@ impl Chore {
 
     /// Whether it touches nothing that others see, so that nothing can come between it and what was before.
     fn is_quiet(self) -> bool {
-        matches!(self, Self::Say(_) | Self::OpenChannels)
+        matches!(self, Self::Say(_) | Self::OpenChannels | Self::Note(_) | Self::Part | Self::List)
     }
 }
 
 impl World {
-    fn destination_handles(&mut self, event: Event) {
-        self.destination_handles_at(Time::ZERO, event);
+    fn destination_handles(&mut self, model: &Model, event: Event) {
+        self.destination_handles_at(model, Time::ZERO, event);
     }
 
-    fn destination_handles_at(&mut self, now: Time, event: Event) {
+    fn destination_handles_at(&mut self, model: &Model, now: Time, event: Event) {
         let Some(arrival) = &mut self.arrival else { return };
         let actions = Arc::make_mut(&mut arrival.destination).handle(now, event);
         arrival.todo.extend(actions.iter().map(Chore::of));
-        self.do_chores_that_are_quiet();
+        self.do_chores_that_are_quiet(model);
     }
 
-    fn do_chores_that_are_quiet(&mut self) {
+    fn do_chores_that_are_quiet(&mut self, model: &Model) {
         while let Some(arrival) = &mut self.arrival
             && let Some(chore) = arrival.todo.pop_front_if(|chore| chore.is_quiet())
         {
-            // Channels are taken in from the check on: there is nothing to do for them. That nobody is there to hear a
-            // word comes out later, if at all.
-            if let (Chore::Say(word), Some(link)) = (chore, arrival.link) {
-                self.network.send(link, Side::Destination, Packet::Word(word));
+            match (chore, arrival.link) {
+                // That nobody is there to hear a word comes out later, if at all.
+                (Chore::Say(word), Some(link)) => {
+                    self.network.send(link, Side::Destination, Packet::Word(word));
+                }
+                // Those of a machine that comes are taken in from the check on.
+                (Chore::OpenChannels, _) if arrival.has_the_machine() => arrival.expected = arrival.knows,
+                (Chore::Note(pages), _) => arrival.noted |= pages,
+                (Chore::Part, _) => self.part(),
+                (Chore::List, Some(link)) => {
+                    let forgets = model.broken == Some(Broken::ForgetsWhatArrived);
+                    let lacks = if forgets { arrival.noted } else { arrival.lacks };
+                    if lacks != 0 {
+                        self.network.send(link, Side::Destination, Packet::Word(Word::Missing(lacks)));
+                    }
+                    self.destination_handles(model, Event::Listed { missing: count(lacks).into() });
+                }
+                (Chore::List, None) => self.destination_handles(model, Event::LinkLost(String::new())),
+                _ => {}
             }
         }
     }
@@ -136,7 +182,7 @@ impl World {
         if let Some(deadline) = deadline
             && model.broken != Some(Broken::WaitsOnWithoutALink)
         {
-            self.destination_handles_at(deadline, Event::Tick);
+            self.destination_handles_at(model, deadline, Event::Tick);
         }
     }
 
@@ -149,9 +195,12 @@ impl World {
         let Some(arrival) = &self.arrival else { return &[] };
         let Some(chore) = arrival.todo.front() else { return &[] };
         match chore {
-            Chore::Load if model.locks && !self.lock.is_free_for(Side::Destination) => &[How::Fails],
-            Chore::Check(_) | Chore::Load | Chore::Run { .. } => &[How::Well, How::Fails],
-            Chore::Say(_) | Chore::OpenChannels | Chore::Discard | Chore::End => &[How::Well],
+            Chore::Load { to_come } if count(arrival.noted) != *to_come => &[How::Fails],
+            Chore::Load { .. } if model.locks && !self.lock.is_free_for(Side::Destination) => &[How::Fails],
+            Chore::Check(_) | Chore::Load { .. } | Chore::Run { .. } => &[How::Well, How::Fails],
+            Chore::Discard | Chore::End => &[How::Well],
+            // They are done at once.
+            Chore::Say(_) | Chore::OpenChannels | Chore::Note(_) | Chore::Part | Chore::List => &[],
         }
     }
 
@@ -167,20 +216,20 @@ impl World {
                     arrival.expected = Some(session);
                 }
                 let checked = if well { Ok(reads()) } else { Err(vec![String::new()]) };
-                self.destination_handles(Event::Checked(checked));
+                self.destination_handles(model, Event::Checked(checked));
             }
-            Chore::Load if well => self.load(model),
+            Chore::Load { .. } if well => self.load(model),
             Chore::Run { run } if well => {
                 arrival.guest = if run { There::Running } else { There::Paused };
                 self.history.ran_there = true;
-                self.destination_handles(Event::Started);
+                self.destination_handles(model, Event::Started);
             }
-            Chore::Load | Chore::Run { .. } => {
+            Chore::Load { .. } | Chore::Run { .. } => {
                 let started = matches!(chore, Chore::Run { .. });
                 if started && model.broken == Some(Broken::RanBeforeItFailedToStart) {
                     self.history.ran_there = true;
                 }
-                self.destination_handles(Event::MachineFailed(String::new()));
+                self.destination_handles(model, Event::MachineFailed(String::new()));
             }
             Chore::Discard => self.discard(model),
             Chore::End => {
@@ -191,20 +240,21 @@ impl World {
                 // Whoever has connected finds the connection closed.
                 self.network.close_all(Side::Destination);
             }
-            Chore::Say(_) | Chore::OpenChannels => {}
+            Chore::Say(_) | Chore::OpenChannels | Chore::Note(_) | Chore::Part | Chore::List => {}
         }
-        self.do_chores_that_are_quiet();
+        self.do_chores_that_are_quiet(model);
     }
 
     fn load(&mut self, model: &Model) {
         let Some(arrival) = &mut self.arrival else { return };
         arrival.guest = There::Loaded;
+        arrival.lacks = arrival.noted;
         if model.locks && model.broken != Some(Broken::LoadsWithoutTheLock) {
             self.lock = Lock::Held(Side::Destination);
         }
-        self.destination_handles(Event::Loaded);
+        self.destination_handles(model, Event::Loaded);
         if model.broken == Some(Broken::DoesNotWaitForGo) {
-            self.destination_handles(Event::Message(Message::Go));
+            self.destination_handles(model, Event::Message(Message::Go));
         }
     }
 
@@ -212,6 +262,7 @@ impl World {
         self.destination_disconnects(model);
         let Some(arrival) = &mut self.arrival else { return };
         arrival.guest = There::Nothing;
+        (arrival.noted, arrival.lacks, arrival.is_whole) = (0, 0, false);
         if model.broken != Some(Broken::KeepsTheLock) {
             self.lock.release(Side::Destination);
         }
@@ -229,6 +280,16 @@ impl World {
         }
     }
 
+    /// Closes what leads to the source; what has come stays.
+    fn part(&mut self) {
+        let Some(arrival) = &mut self.arrival else { return };
+        arrival.expected = None;
+        let channel = arrival.channel.take().map(|channel| channel.link);
+        for link in [arrival.link.take(), channel].into_iter().flatten() {
+            self.network.close(link, Side::Destination);
+        }
+    }
+
     /// The first packet of a connection is looked at.
     pub(crate) fn visited(&mut self, model: &Model, link: usize) {
         self.network.introduce(link);
@@ -241,15 +302,17 @@ impl World {
                     return self.network.close(link, Side::Destination);
                 }
                 arrival.link = Some(link);
-                self.destination_handles(Event::Message(Word::Hello(session).message()));
+                self.destination_handles(model, Event::Message(Word::Hello(session).message()));
             }
             Some(Packet::Word(Word::Ask(session))) => self.asked(model, link, session),
             Some(Packet::Channel(session)) => {
-                if arrival.expected != Some(session) || arrival.channel.is_some() {
+                if arrival.expected != Some(session) {
                     return self.network.close(link, Side::Destination);
                 }
+                // There is one of each number, even if it breaks.
+                arrival.expected = None;
                 arrival.channel = Some(Channel { link, done: false });
-                self.destination_handles(Event::ChannelsOpen);
+                self.destination_handles(model, Event::ChannelsOpen);
             }
             _ => self.network.close(link, Side::Destination),
         }
@@ -273,34 +336,60 @@ impl World {
             _ => {}
         }
         self.network.send(link, Side::Destination, Packet::Word(answer));
+        arrival.todo.extend(actions.iter().map(Chore::of));
         if answer == Word::Running {
             // What the source says next is heard like on the link that was lost.
-            if let Some(old) = arrival.link.replace(link) {
-                self.network.close(old, Side::Destination);
+            self.part();
+            if let Some(arrival) = &mut self.arrival {
+                arrival.link = Some(link);
             }
         } else {
             self.network.close(link, Side::Destination);
         }
-        arrival.todo.extend(actions.iter().map(Chore::of));
-        self.do_chores_that_are_quiet();
+        self.do_chores_that_are_quiet(model);
     }
 
     /// Hears the next word on the control connection.
-    pub(crate) fn destination_hears(&mut self, link: usize) {
+    pub(crate) fn destination_hears(&mut self, model: &Model, link: usize) {
         if let Some(Packet::Word(word)) = self.network.receive(link, Side::Destination) {
-            self.destination_handles(Event::Message(word.message()));
+            self.destination_handles(model, Event::Message(word.message()));
         }
     }
 
     /// The last round has arrived.
-    pub(crate) fn destination_has_all(&mut self) {
+    pub(crate) fn destination_has_all(&mut self, model: &Model) {
         let Some(channel) = self.arrival.as_mut().and_then(|arrival| arrival.channel.as_mut()) else {
             return;
         };
         channel.done = true;
         let link = channel.link;
         self.network.receive(link, Side::Destination);
-        self.destination_handles(Event::AllReceived(PageCounts::default()));
+        self.destination_handles(model, Event::AllReceived(PageCounts::default()));
+    }
+
+    /// A page has come that follows the machine.
+    pub(crate) fn destination_takes_page(&mut self, model: &Model, link: usize) {
+        let Some(Packet::Page(page)) = self.network.receive(link, Side::Destination) else { return };
+        let Some(arrival) = &mut self.arrival else { return };
+        if arrival.lacks & page == 0 {
+            if model.broken == Some(Broken::TakesWhatItHas) {
+                self.history.is_overwritten = true;
+                return;
+            }
+            return self.destination_loses(model, link);
+        }
+        arrival.lacks &= !page;
+        arrival.is_whole = arrival.lacks == 0 || model.broken == Some(Broken::SaysWholeTooEarly);
+    }
+
+    /// The last page has come.
+    pub(crate) fn destination_is_whole(&mut self, model: &Model) {
+        let Some(arrival) = &mut self.arrival else { return };
+        arrival.is_whole = false;
+        if model.broken == Some(Broken::SaysNothingOfAnEarlyWhole) && !arrival.has_the_machine() {
+            return;
+        }
+        self.destination_handles(model, Event::Whole);
     }
 
     /// A connection broke at the destination, or its other end was closed.
@@ -310,11 +399,11 @@ impl World {
         let control = arrival.link.take_if(|control| *control == link).is_some();
         let channel = arrival.channel.take_if(|channel| channel.link == link).is_some();
         if (control || channel) && model.broken != Some(Broken::WaitsOnWithoutALink) {
-            self.destination_handles(Event::LinkLost(String::new()));
+            self.destination_handles(model, Event::LinkLost(String::new()));
         }
     }
 
-    pub(crate) fn cancel_at_destination(&mut self) {
-        self.destination_handles(Event::Cancel);
+    pub(crate) fn cancel_at_destination(&mut self, model: &Model) {
+        self.destination_handles(model, Event::Cancel);
     }
 }

@@ -41,4 +41,22 @@ pub(crate) enum Broken {
     LoadsWithoutTheLock,
     /// The destination keeps the disk of an attempt that came to nothing.
     KeepsTheLock,
+    /// The operator says that no machine needs pages without looking at the destination.
+    LetsGoOfPagesWithoutLooking,
+    /// The source is done when the machine runs, though pages are missing.
+    EndsWithPagesMissing,
+    /// A cancel ends the source while it has pages that are missing.
+    CancelsWithPagesMissing,
+    /// The destination says that it has every page when the first has come.
+    SaysWholeTooEarly,
+    /// The destination does not say that it has every page if the last one came before the machine ran.
+    SaysNothingOfAnEarlyWhole,
+    /// The destination says that all pages are missing that ever were.
+    ForgetsWhatArrived,
+    /// The destination takes a page that it has, which the machine may have written since.
+    TakesWhatItHas,
+    /// The source counts pages as arrived that it has sent.
+    CountsOnWhatItSent,
+    /// The source does not look for a destination that it has lost.
+    DoesNotLookForIt,
 }

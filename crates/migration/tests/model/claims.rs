@@ -8,12 +8,13 @@ use std::{
 use stateright::{Expectation, Property};
 use whimbrel_migration::{
     Status,
+    custody::{DestinationPages, SourcePages},
     handover::{DestinationSide, SourceSide},
     source::State,
 };
 
 use crate::{
-    arrival::There,
+    arrival::{Arrival, There},
     network::Side,
     origin::Guest,
     source::Ending,
@@ -27,6 +28,9 @@ pub(crate) const LOCKED: &str = "whoever runs the machine holds its disk";
 pub(crate) const GO_ONCE: &str = "go is said once in a session";
 pub(crate) const AS_DECIDED: &str = "a side has the machine only if the state machine says that it may";
 pub(crate) const HONEST: &str = "a machine that is stopped has a migration that says so";
+pub(crate) const KEPT: &str = "what the machine lacks is kept at the source while its process lives";
+pub(crate) const TRULY_WHOLE: &str = "the destination says that it has every page only when it has";
+pub(crate) const ONCE: &str = "no page is written over that the machine has";
 pub(crate) const SETTLES: &str = "left alone, both alive, exactly one side comes to have the machine";
 
 /// Everything that `model` is explored for.
@@ -41,6 +45,17 @@ pub(crate) fn of(model: &Model) -> Vec<Property<Model>> {
     if model.kills > 0 {
         all.push(sometime("a destination that was started anew does not know the session", |_, world| {
             is_on_its_way_to_source(world, Word::UnknownSession) && world.history.is_forgotten
+        }));
+    }
+    if model.postcopy.is_possible() {
+        all.extend(examples_with_postcopy());
+    }
+    if model.partings > 1 {
+        all.push(sometime("a channel of one recovery comes in the next", a_channel_comes_late));
+    }
+    if model.postcopy.is_possible() && model.kills > 0 {
+        all.push(sometime("a destination with pages missing dies", |_, world| {
+            state_is(world, |state| matches!(state, State::Recovering { .. })) && world.history.is_forgotten
         }));
     }
     if model.locks {
@@ -60,6 +75,9 @@ fn claims() -> Vec<Property<Model>> {
         always(GO_ONCE, |_, world| world.history.goes <= 1),
         always(AS_DECIDED, is_as_decided),
         always(HONEST, is_honest),
+        always(KEPT, |_, world| !lacks_pages(world) || world.origin.is_none() || is_kept(world)),
+        always(TRULY_WHOLE, |_, world| !lacks_pages(world) || !is_said_to_be_whole(world)),
+        always(ONCE, |_, world| !world.history.is_overwritten),
         always(SETTLES, settles),
     ]
 }
@@ -80,6 +98,57 @@ fn examples() -> Vec<Property<Model>> {
             world.history.goes == 1 && world.source_has()
         }),
     ]
+}
+
+fn examples_with_postcopy() -> Vec<Property<Model>> {
+    vec![
+        sometime("pages follow, and all arrive", |_, world| {
+            world.there() == There::Running
+                && is_gone(world)
+                && world.arrival.as_ref().is_some_and(Arrival::was_lacking)
+        }),
+        sometime("the last page comes before go", |_, world| {
+            destination_side(world) == Some(DestinationSide::Ready)
+                && world.arrival.as_ref().is_some_and(|arrival| arrival.was_lacking() && arrival.lacks == 0)
+        }),
+        sometime("the link is lost with a page on its way", |_, world| {
+            state_is(world, |state| matches!(state, State::Parted { .. })) && is_page_on_its_way(world)
+        }),
+        sometime("that the machine is whole is said, and lost", |_, world| {
+            state_is(world, |state| matches!(state, State::Parted { .. }))
+                && world.destination_has()
+                && !lacks_pages(world)
+        }),
+    ]
+}
+
+/// Whether a machine that runs lacks pages.
+fn lacks_pages(world: &World) -> bool {
+    world.arrival.as_ref().is_some_and(|arrival| arrival.has_the_machine() && arrival.lacks != 0)
+}
+
+fn is_kept(world: &World) -> bool {
+    world.origin.as_ref().is_some_and(|origin| origin.guest == Guest::Stopped && origin.attempt.is_some())
+}
+
+fn is_said_to_be_whole(world: &World) -> bool {
+    [Word::Whole, Word::Recovering { missing: 0 }]
+        .into_iter()
+        .any(|word| is_on_its_way_to_source(world, word))
+}
+
+fn is_page_on_its_way(world: &World) -> bool {
+    world
+        .network
+        .numbers()
+        .any(|link| matches!(world.network.next(link, Side::Destination), Some(Packet::Page(_))))
+}
+
+/// Two connections say that they are the page channel, and pages are missing.
+fn a_channel_comes_late(_: &Model, world: &World) -> bool {
+    let next = |link| world.network.next(link, Side::Destination);
+    let channels = world.network.numbers().filter(|&link| matches!(next(link), Some(Packet::Channel(_))));
+    lacks_pages(world) && channels.count() > 1
 }
 
 type Condition = fn(&Model, &World) -> bool;
@@ -103,7 +172,13 @@ fn is_as_decided(_: &Model, world: &World) -> bool {
     let attempt = world.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
     let source_may = attempt.is_none_or(|attempt| attempt.source.side().may_run());
     let destination_may = destination_side(world).is_some_and(DestinationSide::may_run);
-    (source_may || !world.source_has()) && (destination_may || !world.destination_has())
+    let pages = world.arrival.as_ref().map_or(DestinationPages::Nothing, |it| it.destination.pages());
+    let is_postcopy = attempt.is_some_and(|attempt| attempt.source.status().is_postcopy());
+    let is_needed = attempt.is_some_and(|attempt| attempt.source.pages() == SourcePages::Needed);
+    (source_may || !world.source_has())
+        && (destination_may || !world.destination_has())
+        && is_postcopy == is_needed
+        && (pages != DestinationPages::All || !lacks_pages(world))
 }
 
 fn is_honest(_: &Model, world: &World) -> bool {
@@ -122,6 +197,8 @@ fn is_honest(_: &Model, world: &World) -> bool {
     // Whoever looks sees it: unknown means unknown, nothing else does, and it is not over while the machine is stopped.
     asks == (attempt.source.status() == Status::Unknown)
         && (!asks || attempt.source.side() == SourceSide::Committed)
+        && (!attempt.source.status().is_postcopy()
+            || attempt.source.side() == SourceSide::Released && world.history.ran_there)
         && (origin.guest != Guest::Stopped
             || attempt.source.status().is_under_way()
             || !attempt.todo.is_empty())
@@ -164,12 +241,12 @@ fn is_settled(world: &World) -> bool {
         return match origin.guest {
             Guest::Running => vacant && free(world),
             Guest::Paused => vacant && free(world) && world.history.paused,
-            Guest::Gone => world.destination_has() || world.history.is_forgotten,
+            Guest::Gone => world.destination_has() && !lacks_pages(world) || world.history.is_forgotten,
             Guest::Stopped => false,
         };
     };
     // Only death makes somebody forget, and who forgets does not run it.
-    attempt.source.status() == Status::Unknown
+    (attempt.source.status() == Status::Unknown || attempt.source.status().is_postcopy())
         && (world.arrival.is_none() || world.history.is_forgotten)
         && vacant
         && free(world)

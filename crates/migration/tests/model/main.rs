@@ -19,6 +19,7 @@ use std::{collections::HashMap, time::Instant};
 
 use broken::Broken;
 use stateright::{Checker, HasDiscoveries, Model as _};
+use whimbrel_migration::Postcopy;
 use words::{Packet, Word};
 use world::Model;
 
@@ -100,6 +101,96 @@ fn two_migrations_keep_the_machine_at_one_side_whatever_strikes() {
     must_hold("two migrations, with everything", model);
 }
 
+#[test]
+fn every_page_is_whole_at_a_side_that_lives_whatever_strikes() {
+    let model = Model {
+        attempts: 1,
+        kills: 1,
+        source_dies: true,
+        postcopy: Postcopy::Immediate,
+        partings: 1,
+        parts: true,
+        ..Model::default()
+    };
+    must_hold("pages follow, and processes die", model);
+}
+
+#[test]
+fn every_page_comes_however_often_the_link_is_lost() {
+    let model = Model {
+        attempts: 1,
+        postcopy: Postcopy::Immediate,
+        pages: 2,
+        partings: 2,
+        parts: true,
+        ..Model::default()
+    };
+    must_hold("pages follow, and links are lost again and again", model);
+}
+
+#[test]
+fn rounds_that_give_way_to_postcopy_keep_the_machine_at_one_side() {
+    let model = Model {
+        attempts: 1,
+        rounds: 1,
+        locks: true,
+        asks_before_switchover: true,
+        postcopy: Postcopy::OnRequest,
+        partings: 1,
+        ..Model::default()
+    };
+    must_hold("rounds, then pages follow", model);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_page_is_whole_however_often_whatever_strikes() {
+    let model = Model {
+        attempts: 2,
+        kills: 1,
+        source_dies: true,
+        locks: true,
+        postcopy: Postcopy::Immediate,
+        pages: 2,
+        partings: 3,
+        parts: true,
+        ..Model::default()
+    };
+    must_hold("pages follow, with everything", model);
+}
+
+/// The same of the rules that pages need.
+#[test]
+fn without_any_one_of_its_rules_pages_are_lost() {
+    for (broken, partings, claim) in RULES_OF_PAGES {
+        let model = Model {
+            attempts: 1,
+            kills: u8::from(*broken == Broken::LetsGoOfPagesWithoutLooking),
+            postcopy: Postcopy::Immediate,
+            pages: 2,
+            partings: *partings,
+            broken: Some(*broken),
+            ..Model::default()
+        };
+        let name = format!("{broken:?}");
+        let failed = explore(&name, model, Some(*claim));
+        assert!(failed.contains_key(claim), "{name} is not noticed by: {claim}");
+    }
+}
+
+const RULES_OF_PAGES: &[(Broken, u8, &str)] = &[
+    (Broken::LetsGoOfPagesWithoutLooking, 1, claims::KEPT),
+    (Broken::EndsWithPagesMissing, 1, claims::KEPT),
+    (Broken::CancelsWithPagesMissing, 1, claims::KEPT),
+    (Broken::SaysWholeTooEarly, 1, claims::TRULY_WHOLE),
+    (Broken::SaysNothingOfAnEarlyWhole, 1, claims::SETTLES),
+    (Broken::ForgetsWhatArrived, 1, claims::SETTLES),
+    (Broken::TakesWhatItHas, 3, claims::ONCE),
+    (Broken::CountsOnWhatItSent, 1, claims::SETTLES),
+    (Broken::DoesNotLookForIt, 1, claims::SETTLES),
+    (Broken::WaitsOnWithoutALink, 1, claims::SETTLES),
+];
+
 /// For each rule a claim that does not hold without it.
 #[test]
 fn without_any_one_of_its_rules_the_hand_over_fails() {
@@ -145,7 +236,8 @@ fn words_stand_for_messages() {
         Word::Pong,
         Word::Switchover,
         Word::Device,
-        Word::Complete { run: false },
+        Word::Complete { run: false, to_come: 0 },
+        Word::Complete { run: true, to_come: 2 },
         Word::Ready,
         Word::Go,
         Word::Running,
@@ -154,6 +246,11 @@ fn words_stand_for_messages() {
         Word::Ask(3),
         Word::Bye,
         Word::Abort,
+        Word::Missing(3),
+        Word::Whole,
+        Word::Recover,
+        Word::Recovering { missing: 0 },
+        Word::Recovering { missing: 2 },
     ];
     for word in words {
         assert_eq!(Word::of(&word.message()), word);

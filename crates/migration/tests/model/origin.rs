@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use whimbrel_migration::{Status, handover::SourceSide, source::State};
+use whimbrel_migration::{Status, custody::SourcePages, handover::SourceSide, source::State};
 
 use crate::{
+    arrival::Arrival,
     broken::Broken,
     network::Side,
     source::{Duty, Ending, Input, Real},
-    words::{Packet, Word},
+    words::{Packet, Pages, Word, few},
     world::{How, Lock, Model, World},
 };
 
@@ -44,6 +45,12 @@ pub(crate) struct Attempt {
     pub(crate) dialling: bool,
     /// The round under way: whether it is the last.
     pub(crate) round: Option<bool>,
+    /// Pages that follow the machine, and that nobody has taken to send them.
+    pub(crate) needed: Pages,
+    /// Those that the destination says it lacks, on this control connection.
+    pub(crate) listed: Option<Pages>,
+    /// All that is needed is being sent, asked for or not.
+    pub(crate) pushes: bool,
 }
 
 impl Origin {
@@ -68,9 +75,10 @@ impl Origin {
 }
 
 impl Attempt {
-    /// Whether the channel is still needed.
-    pub(crate) fn is_sending(&self) -> bool {
+    /// Whether the end of the channel is noticed. Where pages may follow, there is always somebody who waits for requests.
+    pub(crate) fn is_watched(&self, model: &Model) -> bool {
         self.round.is_some()
+            || model.postcopy.is_possible()
             || !matches!(
                 self.source.state(),
                 State::LastPass { pages: Some(_), .. } | State::AwaitReady(_) | State::AwaitRunning(_)
@@ -84,7 +92,8 @@ impl World {
         self.sessions += 1;
         self.history.goes = 0;
         self.history.is_forgotten = false;
-        let (source, todo) = Real::start(self.sessions, model.asks_before_switchover);
+        self.history.partings = 0;
+        let (source, todo) = Real::start(self.sessions, model);
         let attempt = Attempt {
             session: self.sessions,
             source,
@@ -93,6 +102,9 @@ impl World {
             channel: None,
             dialling: false,
             round: None,
+            needed: 0,
+            listed: None,
+            pushes: false,
         };
         if let Some(origin) = &mut self.origin {
             origin.attempt = Some(attempt);
@@ -133,14 +145,32 @@ impl World {
                 attempt.todo.push_back(Duty::Say(Word::Go));
                 return self.do_what_is_quiet();
             }
+            (Some(Broken::CancelsWithPagesMissing), Input::Cancel)
+                if attempt.source.pages() == SourcePages::Needed =>
+            {
+                Input::Word(Word::Whole)
+            }
+            (Some(Broken::DoesNotLookForIt), Input::Tick)
+                if matches!(attempt.source.state(), State::Parted { .. }) =>
+            {
+                return;
+            }
             (_, input) => input,
         };
+        let is_parted = |attempt: &Attempt| matches!(attempt.source.state(), State::Parted { .. });
+        let was_parted = is_parted(attempt);
         let before = (attempt.source.view(), attempt.session, input);
         let duties = attempt.source.handle(input);
         let after = (attempt.source.view(), duties);
         model.has_decided(&before, &after);
         attempt.todo.extend(after.1);
+        if is_parted(attempt) && !was_parted {
+            self.history.partings = (self.history.partings + 1).min(model.partings);
+        }
         self.do_what_is_quiet();
+        if model.broken == Some(Broken::EndsWithPagesMissing) && input == Input::Word(Word::Running) {
+            self.source_handles(model, Input::Word(Word::Whole));
+        }
     }
 
     fn do_what_is_quiet(&mut self) {
@@ -156,6 +186,10 @@ impl World {
                     }
                 }
                 Duty::SendRound { last } => attempt.round = Some(last),
+                // It may be over at any time.
+                Duty::CutRound => {}
+                Duty::Needed(pages) => attempt.listed = Some(attempt.listed.unwrap_or(0) | pages),
+                Duty::Push => attempt.pushes = true,
                 _ => self.source_disconnects(),
             }
         }
@@ -170,7 +204,8 @@ impl World {
         let can_connect = self.is_listening() && self.network.has_room();
         let guest = self.origin.as_ref().map(|origin| origin.guest);
         match duty {
-            Duty::Prepare if !can_connect => &[How::Fails],
+            Duty::Prepare | Duty::Reopen if !can_connect => &[How::Fails],
+            Duty::Divide => &[How::Well, How::Fails, How::Otherwise],
             Duty::FetchDirty => match attempt.source.state() {
                 State::Fetching(rounds) if rounds.round < model.rounds => {
                     &[How::Well, How::Fails, How::Otherwise]
@@ -196,7 +231,11 @@ impl World {
         let well = how == How::Well;
         match duty {
             Duty::Prepare if well => self.prepare(model),
-            Duty::Prepare => self.source_handles(model, Input::LinkLost),
+            Duty::Reopen if well => self.reopen(model),
+            Duty::Prepare | Duty::Reopen => self.source_handles(model, Input::LinkLost),
+            Duty::Divide if how != How::Fails => {
+                self.divide(model, if well { model.all_pages() } else { 0 });
+            }
             Duty::FetchDirty => {
                 let input = match how {
                     How::Well => Input::Fetched { clean: true },
@@ -217,10 +256,16 @@ impl World {
                 self.lock.release(Side::Source);
                 self.source_handles(model, Input::Saved);
             }
-            Duty::Stop | Duty::SaveDevices => self.source_handles(model, Input::MachineFailed),
+            Duty::Stop | Duty::Divide | Duty::SaveDevices => self.source_handles(model, Input::MachineFailed),
             Duty::Resume { run } => self.resume(model, run, how),
             Duty::End(ending) => self.end(ending),
-            Duty::Connect | Duty::Say(_) | Duty::SendRound { .. } | Duty::Disconnect => {}
+            Duty::Connect
+            | Duty::Say(_)
+            | Duty::SendRound { .. }
+            | Duty::CutRound
+            | Duty::Needed(_)
+            | Duty::Push
+            | Duty::Disconnect => {}
         }
         self.do_what_is_quiet();
     }
@@ -239,6 +284,49 @@ impl World {
             attempt.channel = Some(channel);
         }
         self.source_handles(model, Input::Prepared);
+    }
+
+    /// These pages will follow the machine.
+    fn divide(&mut self, model: &Model, pages: Pages) {
+        let Some(attempt) = self.origin.as_mut().and_then(|origin| origin.attempt.as_mut()) else { return };
+        (attempt.needed, attempt.round) = (pages, Some(true));
+        if let Some(control) = attempt.control.filter(|_| pages != 0) {
+            self.network.send(control, Side::Source, Packet::Word(Word::Missing(pages)));
+        }
+        self.source_handles(model, Input::Divided { to_come: count(pages) });
+    }
+
+    fn reopen(&mut self, model: &Model) {
+        let Some(attempt) = self.origin.as_mut().and_then(|origin| origin.attempt.as_mut()) else { return };
+        let (old, listed) = (attempt.channel.take(), attempt.listed.take());
+        if let Some(old) = old {
+            self.network.close(old, Side::Source);
+        }
+        let Some(listed) = listed else { return self.source_handles(model, Input::LinkLost) };
+        if let Some(attempt) = self.origin.as_mut().and_then(|origin| origin.attempt.as_mut()) {
+            let sent = if model.broken == Some(Broken::CountsOnWhatItSent) { !attempt.needed } else { 0 };
+            attempt.needed = listed & !sent;
+        }
+        self.prepare(model);
+    }
+
+    /// Whether a page that follows can be sent: pushed, or because the machine waits for it.
+    pub(crate) fn can_send_a_page(&self) -> bool {
+        let Some(attempt) = self.origin.as_ref().and_then(|origin| origin.attempt.as_ref()) else {
+            return false;
+        };
+        let Some(channel) = attempt.channel.filter(|_| attempt.needed != 0) else { return false };
+        let is_asked = |arrival: &Arrival| arrival.lacks != 0 && arrival.is_on(channel);
+        attempt.pushes || self.arrival.as_ref().is_some_and(is_asked)
+    }
+
+    pub(crate) fn send_a_page(&mut self) {
+        let Some(attempt) = self.origin.as_mut().and_then(|origin| origin.attempt.as_mut()) else { return };
+        let page = attempt.needed & attempt.needed.wrapping_neg();
+        attempt.needed &= !page;
+        if let Some(channel) = attempt.channel {
+            self.network.send(channel, Side::Source, Packet::Page(page));
+        }
     }
 
     /// All pages of the round are sent.
@@ -322,7 +410,7 @@ impl World {
     fn source_disconnects(&mut self) {
         let Some(attempt) = self.origin.as_mut().and_then(|origin| origin.attempt.as_mut()) else { return };
         attempt.dialling = false;
-        attempt.round = None;
+        (attempt.round, attempt.listed, attempt.pushes) = (None, None, false);
         for link in [attempt.control.take(), attempt.channel.take()].into_iter().flatten() {
             self.close_at_source(link);
         }
@@ -342,4 +430,8 @@ impl World {
         let is_coming = |word| self.network.is_on_its_way(link, Side::Source, Packet::Word(word));
         is_coming(Word::Abort) || is_coming(Word::NotRunning)
     }
+}
+
+pub(crate) fn count(pages: Pages) -> u8 {
+    few(pages.count_ones().into())
 }

@@ -9,13 +9,17 @@ use std::{
 
 use whimbrel_migration::{
     FixedCosts, Outcome, Params, Source, Status, Time,
+    custody::SourcePages,
     handover::SourceSide,
     source::{Action, Event, LastPages, Rounds, State, Stop, Verdict},
 };
 
 use wire::PageCounts;
 
-use crate::words::{Word, greeted, hello};
+use crate::{
+    words::{Pages, Word, greeted, hello, pages},
+    world::Model,
+};
 
 /// Longer than anything waits.
 const LONG: Duration = Duration::from_secs(1_000_000);
@@ -27,11 +31,16 @@ pub(crate) enum Duty {
     Say(Word),
     Prepare,
     SendRound { last: bool },
+    CutRound,
     FetchDirty,
     Stop,
+    Divide,
     SaveDevices,
     Resume { run: bool },
     Disconnect,
+    Needed(Pages),
+    Reopen,
+    Push,
     End(Ending),
 }
 
@@ -56,6 +65,9 @@ pub(crate) enum Input {
     Stopped {
         was_running: bool,
     },
+    Divided {
+        to_come: u8,
+    },
     Saved,
     MachineFailed,
     Resumed,
@@ -64,6 +76,9 @@ pub(crate) enum Input {
     LinkLost,
     Cancel,
     Continue,
+    StartPostcopy,
+    Pause,
+    Recover,
     Decided(Verdict),
     /// The next deadline is over.
     Tick,
@@ -82,22 +97,37 @@ pub(crate) struct View {
     state: State,
     side: SourceSide,
     ending: Option<Ending>,
+    pages: SourcePages,
+    wants_postcopy: bool,
 }
 
 impl Real {
-    pub(crate) fn start(session: u8, pause_before_switchover: bool) -> (Self, Vec<Duty>) {
-        let params = Params::default().channels(1).pause_before_switchover(pause_before_switchover);
+    pub(crate) fn start(session: u8, model: &Model) -> (Self, Vec<Duty>) {
+        let params = Params::default()
+            .channels(1)
+            .pause_before_switchover(model.asks_before_switchover)
+            .postcopy(model.postcopy);
         let (source, actions) = Source::start(params, hello(session), FixedCosts::default());
         (Self(Arc::new(source)), actions.iter().map(Duty::of).collect())
     }
 
     pub(crate) fn view(&self) -> View {
         let state = without_figures(self.0.state());
-        View { state, side: self.0.side(), ending: self.0.outcome().map(Ending::of) }
+        View {
+            state,
+            side: self.0.side(),
+            ending: self.0.outcome().map(Ending::of),
+            pages: self.0.pages(),
+            wants_postcopy: self.0.wants_postcopy(),
+        }
     }
 
     pub(crate) fn state(&self) -> &State {
         self.0.state()
+    }
+
+    pub(crate) fn pages(&self) -> SourcePages {
+        self.0.pages()
     }
 
     pub(crate) fn side(&self) -> SourceSide {
@@ -110,6 +140,10 @@ impl Real {
 
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.view().ending
+    }
+
+    pub(crate) fn wants_postcopy(&self) -> bool {
+        self.0.wants_postcopy()
     }
 
     pub(crate) fn has_deadline(&self) -> bool {
@@ -127,6 +161,7 @@ impl Real {
                 | State::LastFetch { .. }
                 | State::LastPass { .. }
                 | State::AwaitReady(_)
+                | State::Pushing(_)
         )
     }
 
@@ -158,15 +193,22 @@ fn without_figures(state: &State) -> State {
         State::Stopping(order) => State::Stopping(stop(order)),
         State::PreSwitchover(order) => State::PreSwitchover(stop(order)),
         State::LastFetch(order) => State::LastFetch(stop(order)),
-        State::LastPass { stop: order, pages, devices } => {
+        State::LastPass { stop: order, pages, devices, to_come } => {
             let pages = pages.as_ref().map(|_| LastPages { digest: None });
-            State::LastPass { stop: stop(order), pages, devices: *devices }
+            State::LastPass { stop: stop(order), pages, devices: *devices, to_come: *to_come }
         }
         State::AwaitReady(order) => State::AwaitReady(stop(order)),
         State::AwaitRunning(order) => State::AwaitRunning(stop(order)),
         State::Unknown { stop: order, .. } => State::Unknown { stop: stop(order), ask_at: Time::ZERO },
         State::Reconnecting(order) => State::Reconnecting(stop(order)),
         State::Asking { stop: order, .. } => State::Asking { stop: stop(order), until: Time::ZERO },
+        State::Pushing(order) => State::Pushing(stop(order)),
+        State::Parted { stop: order, retry_at, .. } => {
+            State::Parted { stop: stop(order), retry_at: retry_at.map(|_| Time::ZERO), tries: 0 }
+        }
+        State::Recovering { stop: order, step, .. } => {
+            State::Recovering { stop: stop(order), step: *step, tries: 0 }
+        }
         // How it ends is compared without the reason.
         State::Resuming { run, retry_at, .. } => {
             let retry_at = retry_at.map(|_| Time::ZERO);
@@ -208,13 +250,34 @@ impl Duty {
             Action::SaveDevices => Self::SaveDevices,
             Action::Resume { run } => Self::Resume { run: *run },
             Action::Disconnect => Self::Disconnect,
+            Action::CutRound => Self::CutRound,
+            Action::Divide { .. } => Self::Divide,
+            Action::Needed(bits) => Self::Needed(pages(bits)),
+            Action::Reopen { .. } => Self::Reopen,
+            Action::Push => Self::Push,
             Action::End(outcome) => Self::End(Ending::of(outcome)),
         }
     }
 
     /// Whether it touches nothing that others see, so that nothing can come between it and what was before.
     pub(crate) fn is_quiet(self) -> bool {
-        matches!(self, Self::Connect | Self::Say(_) | Self::SendRound { .. } | Self::Disconnect)
+        match self {
+            Self::Connect
+            | Self::Say(_)
+            | Self::SendRound { .. }
+            | Self::CutRound
+            | Self::Disconnect
+            | Self::Needed(_)
+            | Self::Push => true,
+            Self::Prepare
+            | Self::FetchDirty
+            | Self::Stop
+            | Self::Divide
+            | Self::SaveDevices
+            | Self::Resume { .. }
+            | Self::Reopen
+            | Self::End(_) => false,
+        }
     }
 }
 
@@ -237,6 +300,7 @@ impl Input {
             Self::RoundSent => Event::RoundSent { bytes: 0, pages: PageCounts::default(), digest: None },
             Self::Fetched { clean } => Event::DirtyFetched { pages: u64::from(!clean), running: true },
             Self::Stopped { was_running } => Event::Stopped { was_running },
+            Self::Divided { to_come } => Event::Divided { to_come: to_come.into() },
             Self::Saved => Event::Saved { devices: 1 },
             Self::MachineFailed => Event::MachineFailed(String::new()),
             Self::Resumed => Event::Resumed(Ok(())),
@@ -244,6 +308,9 @@ impl Input {
             Self::LinkLost => Event::LinkLost(String::new()),
             Self::Cancel => Event::Cancel,
             Self::Continue => Event::Continue,
+            Self::StartPostcopy => Event::StartPostcopy,
+            Self::Pause => Event::Pause,
+            Self::Recover => Event::Recover,
             Self::Decided(verdict) => Event::Decided(verdict),
             Self::Tick | Self::Silence => Event::Tick,
         }

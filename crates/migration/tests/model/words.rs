@@ -2,8 +2,8 @@
 
 use state::DeviceState;
 use wire::{
-    Accept, Ack, Agreed, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageCounts, Refuse,
-    SessionId, StateVersions,
+    Accept, Ack, Agreed, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageBits, PageCounts,
+    Refuse, SessionId, StateVersions,
 };
 
 /// A message without what does not decide anything: texts, figures, contents.
@@ -17,7 +17,7 @@ pub(crate) enum Word {
     Pong,
     Switchover,
     Device,
-    Complete { run: bool },
+    Complete { run: bool, to_come: u8 },
     Ready,
     Go,
     Running,
@@ -26,7 +26,14 @@ pub(crate) enum Word {
     Ask(u8),
     Bye,
     Abort,
+    Missing(Pages),
+    Whole,
+    Recover,
+    Recovering { missing: u8 },
 }
+
+/// A set of pages: one bit for each.
+pub(crate) type Pages = u8;
 
 /// What is on its way on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +43,8 @@ pub(crate) enum Packet {
     Channel(u8),
     /// The end of the last round, and all pages before it.
     LastRound,
+    /// A page that follows the machine.
+    Page(Pages),
 }
 
 impl Word {
@@ -49,7 +58,9 @@ impl Word {
             Message::Pong(_) => Self::Pong,
             Message::Switchover => Self::Switchover,
             Message::Device(_) => Self::Device,
-            Message::Complete(complete) => Self::Complete { run: complete.run },
+            Message::Complete(complete) => {
+                Self::Complete { run: complete.run, to_come: complete.to_come.map_or(0, few) }
+            }
             Message::Ready(_) => Self::Ready,
             Message::Go => Self::Go,
             Message::Running(_) => Self::Running,
@@ -58,6 +69,10 @@ impl Word {
             Message::Ask { session } => Self::Ask(number(*session)),
             Message::Bye => Self::Bye,
             Message::Abort { .. } => Self::Abort,
+            Message::Missing(bits) => Self::Missing(pages(bits)),
+            Message::Whole => Self::Whole,
+            Message::Recover => Self::Recover,
+            Message::Recovering { pages } => Self::Recovering { missing: few(*pages) },
         }
     }
 
@@ -72,12 +87,13 @@ impl Word {
             Self::Pong => Message::Pong(0),
             Self::Switchover => Message::Switchover,
             Self::Device => Message::Device(device()),
-            Self::Complete { run } => Message::Complete(Complete {
+            Self::Complete { run, to_come } => Message::Complete(Complete {
                 rounds: 0,
                 pages: PageCounts::default(),
                 devices: 1,
                 run,
                 digest: None,
+                to_come: (to_come > 0).then_some(to_come.into()),
             }),
             Self::Ready => Message::Ready(ack),
             Self::Go => Message::Go,
@@ -87,8 +103,21 @@ impl Word {
             Self::Ask(number) => Message::Ask { session: session(number) },
             Self::Bye => Message::Bye,
             Self::Abort => Message::Abort { reason: String::new() },
+            Self::Missing(pages) => Message::Missing(PageBits { block: 0, first_page: 0, bits: vec![pages] }),
+            Self::Whole => Message::Whole,
+            Self::Recover => Message::Recover,
+            Self::Recovering { missing } => Message::Recovering { pages: missing.into() },
         }
     }
+}
+
+/// The pages of a set as it travels.
+pub(crate) fn pages(bits: &PageBits) -> Pages {
+    bits.bits.first().copied().unwrap_or_default()
+}
+
+pub(crate) fn few(pages: u64) -> u8 {
+    pages.try_into().expect("there are fewer pages than bits")
 }
 
 /// The attempts are numbered from 1.
@@ -111,6 +140,8 @@ pub(crate) fn hello(number: u8) -> Hello {
         blocks: Vec::new(),
         devices: vec![DeviceInfo::new(id, kind, version..=version)],
         machine: device(),
+        // It decides nothing at the destination but whether it hears which pages are to follow.
+        postcopy: true,
     }
 }
 

@@ -6,7 +6,11 @@ use std::{
 };
 
 use stateright::Property;
-use whimbrel_migration::source::Verdict;
+use whimbrel_migration::{
+    Postcopy,
+    custody::SourcePages,
+    source::{State, Verdict},
+};
 
 use crate::{
     arrival::{Arrival, There},
@@ -15,7 +19,7 @@ use crate::{
     network::{Network, Side},
     origin::{Guest, Origin},
     source::{Duty, Input, View},
-    words::{Packet, Word},
+    words::{Packet, Pages, Word},
 };
 
 /// What is to be explored.
@@ -37,6 +41,14 @@ pub(crate) struct Model {
     pub(crate) pauses: bool,
     /// Whether the operator is asked before the switchover.
     pub(crate) asks_before_switchover: bool,
+    /// Whether pages may follow the machine.
+    pub(crate) postcopy: Postcopy,
+    /// How many there are then, at least one.
+    pub(crate) pages: u8,
+    /// How often a source loses a destination that lacks pages before links hold.
+    pub(crate) partings: u8,
+    /// Whether the operator breaks the link while they do, and says when to go on.
+    pub(crate) parts: bool,
     /// The rule that does not hold.
     pub(crate) broken: Option<Broken>,
     /// Worlds that were seen to settle when they are left alone.
@@ -74,6 +86,10 @@ pub(crate) struct History {
     pub(crate) is_forgotten: bool,
     /// The machine is paused because an operator wanted that, or because it could not have its disk for long.
     pub(crate) paused: bool,
+    /// A page came to a machine that had it, and was taken.
+    pub(crate) is_overwritten: bool,
+    /// How often the source lost a destination that lacks pages.
+    pub(crate) partings: u8,
 }
 
 /// Who holds the lock of the disk. The kernel lets go of it when its holder dies.
@@ -103,6 +119,9 @@ pub(crate) enum Step {
     OperatorCancelsAtDestination,
     OperatorPauses,
     OperatorResumes,
+    OperatorStartsPostcopy,
+    OperatorParts,
+    OperatorRecovers,
     /// Says who has the machine, having looked.
     OperatorDecides(Verdict),
     SourceDoes(How),
@@ -110,6 +129,7 @@ pub(crate) enum Step {
     SourceDoesNotConnect,
     SourceHears,
     SourceFinishesRound,
+    SourceSendsPage,
     SourceLoses(usize),
     SourceIsLate,
     SourceHearsNothingForLong,
@@ -117,6 +137,8 @@ pub(crate) enum Step {
     DestinationIsVisited(usize),
     DestinationHears(usize),
     DestinationHasAll,
+    DestinationTakesPage(usize),
+    DestinationIsWhole,
     DestinationLoses(usize),
     DestinationIsLate,
     SourceDies,
@@ -142,6 +164,10 @@ impl Lock {
 pub(crate) const NO_PANIC: &str = "no thread has panicked";
 
 impl Model {
+    pub(crate) fn all_pages(&self) -> Pages {
+        (1 << self.pages.max(1)) - 1
+    }
+
     /// What is left out of a [`View`] must not decide anything: the same event in the same view has the same answer.
     pub(crate) fn has_decided(&self, before: &Before, after: &After) {
         let mut decided = self.decided.lock().expect(NO_PANIC);
@@ -172,6 +198,7 @@ impl stateright::Model for Model {
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
         world.steps_of_people(self, steps);
+        world.steps_of_people_with_postcopy(self, steps);
         world.steps_of_source(self, steps);
         world.steps_of_destination(self, steps);
         world.steps_of_fate(self, steps);
@@ -224,11 +251,35 @@ impl World {
         }
     }
 
+    fn steps_of_people_with_postcopy(&self, model: &Model, steps: &mut Vec<Step>) {
+        let Some(origin) = self.origin.as_ref().filter(|origin| origin.is_idle()) else { return };
+        let Some(attempt) = &origin.attempt else { return };
+        if model.postcopy == Postcopy::OnRequest && !attempt.source.wants_postcopy() {
+            steps.push(Step::OperatorStartsPostcopy);
+        }
+        let waits = |state: &State| matches!(state, State::Parted { retry_at: None, .. });
+        if model.parts
+            && self.may_part(model)
+            && attempt.source.status().is_postcopy()
+            && !waits(attempt.source.state())
+        {
+            steps.push(Step::OperatorParts);
+        }
+        if waits(attempt.source.state()) {
+            steps.push(Step::OperatorRecovers);
+        }
+        let looks = model.broken != Some(Broken::LetsGoOfPagesWithoutLooking);
+        if attempt.source.status().is_postcopy() && (!looks || !self.destination_has()) {
+            steps.push(Step::OperatorDecides(Verdict::LetGo));
+        }
+    }
+
     fn steps_of_source(&self, model: &Model, steps: &mut Vec<Step>) {
         steps.extend(self.ways_of_duty(model).iter().map(|how| Step::SourceDoes(*how)));
         let Some(attempt) = self.origin.as_ref().and_then(|origin| origin.attempt.as_ref()) else { return };
         // Also between two actions: what could not be sent is noticed at once.
-        steps.extend(attempt.control.map(Step::SourceLoses));
+        let breaks = |link: &usize| self.may_part(model) || self.network.is_drained(*link, Side::Source);
+        steps.extend(attempt.control.filter(breaks).map(Step::SourceLoses));
         if !attempt.todo.is_empty() {
             return;
         }
@@ -241,11 +292,14 @@ impl World {
         if attempt.control.is_some_and(|control| self.network.next(control, Side::Source).is_some()) {
             steps.push(Step::SourceHears);
         }
-        if let Some(channel) = attempt.channel.filter(|_| attempt.is_sending()) {
+        if let Some(channel) = attempt.channel.filter(breaks).filter(|_| attempt.is_watched(model)) {
             steps.push(Step::SourceLoses(channel));
         }
         if attempt.round.is_some() {
             steps.push(Step::SourceFinishesRound);
+        }
+        if self.can_send_a_page() {
+            steps.push(Step::SourceSendsPage);
         }
         // One ping at a time: more say nothing new.
         let pings = attempt.source.pings();
@@ -253,12 +307,27 @@ impl World {
             self.network.is_on_its_way(control, Side::Destination, Packet::Word(Word::Ping))
                 || self.network.is_on_its_way(control, Side::Source, Packet::Word(Word::Pong))
         });
-        if attempt.source.has_deadline() && !(pings && pinged) {
+        let waits = matches!(attempt.source.state(), State::Recovering { .. }) && !self.may_part(model);
+        if attempt.source.has_deadline() && !(pings && pinged) && !waits {
             steps.push(Step::SourceIsLate);
         }
-        if pings {
+        if pings && self.may_part(model) {
             steps.push(Step::SourceHearsNothingForLong);
         }
+    }
+
+    /// Whether a source may lose a destination that lacks pages once more.
+    fn may_part(&self, model: &Model) -> bool {
+        self.history.partings < model.partings || !self.is_needed()
+    }
+
+    fn is_needed(&self) -> bool {
+        let attempt = self.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
+        attempt.is_some_and(|attempt| attempt.source.pages() == SourcePages::Needed)
+    }
+
+    fn may_break_there(&self, model: &Model, link: usize) -> bool {
+        self.may_part(model) || self.network.is_drained(link, Side::Destination)
     }
 
     fn steps_of_destination(&self, model: &Model, steps: &mut Vec<Step>) {
@@ -266,7 +335,8 @@ impl World {
         let Some(arrival) = &self.arrival else { return };
         if !arrival.is_idle() {
             // What could not be sent is noticed between two actions.
-            return steps.extend(arrival.link.map(Step::DestinationLoses));
+            let lost = arrival.link.filter(|&link| self.may_break_there(model, link));
+            return steps.extend(lost.map(Step::DestinationLoses));
         }
         for link in self.network.numbers().filter(|&link| self.network.is_open(link, Side::Destination)) {
             let next = self.network.next(link, Side::Destination);
@@ -280,14 +350,24 @@ impl World {
                 if next.is_some() && heard {
                     steps.push(Step::DestinationHears(link));
                 }
-            } else if next.is_some() {
-                steps.push(Step::DestinationHasAll);
+            } else {
+                match next {
+                    Some(Packet::Page(_)) if arrival.is_awaiting_pages() => {
+                        steps.push(Step::DestinationTakesPage(link));
+                    }
+                    Some(Packet::LastRound) => steps.push(Step::DestinationHasAll),
+                    _ => {}
+                }
             }
-            if channel.is_none_or(|channel| !channel.done) {
+            let watched = channel.is_none_or(|channel| !channel.done || arrival.is_awaiting_pages());
+            if watched && self.may_break_there(model, link) {
                 steps.push(Step::DestinationLoses(link));
             }
         }
-        if arrival.destination.deadline().is_some() {
+        if arrival.is_whole {
+            steps.push(Step::DestinationIsWhole);
+        }
+        if arrival.destination.deadline().is_some() && (!arrival.has_the_machine() || self.may_part(model)) {
             steps.push(Step::DestinationIsLate);
         }
     }
@@ -314,22 +394,28 @@ impl World {
             Step::OperatorStarts => self.start(model),
             Step::OperatorCancels => self.source_handles(model, Input::Cancel),
             Step::OperatorContinues => self.source_handles(model, Input::Continue),
-            Step::OperatorCancelsAtDestination => self.cancel_at_destination(),
+            Step::OperatorCancelsAtDestination => self.cancel_at_destination(model),
             Step::OperatorPauses => self.pause(),
             Step::OperatorResumes => self.run_by_command(model),
+            Step::OperatorStartsPostcopy => self.source_handles(model, Input::StartPostcopy),
+            Step::OperatorParts => self.source_handles(model, Input::Pause),
+            Step::OperatorRecovers => self.source_handles(model, Input::Recover),
             Step::OperatorDecides(verdict) => self.source_handles(model, Input::Decided(verdict)),
             Step::SourceDoes(how) => self.do_duty(model, how),
             Step::SourceConnects => self.dialled(model, true),
             Step::SourceDoesNotConnect => self.dialled(model, false),
             Step::SourceHears => self.source_hears(model),
             Step::SourceFinishesRound => self.finish_round(model),
+            Step::SourceSendsPage => self.send_a_page(),
             Step::SourceLoses(link) => self.source_loses(model, link),
             Step::SourceIsLate => self.source_handles(model, Input::Tick),
             Step::SourceHearsNothingForLong => self.source_handles(model, Input::Silence),
             Step::DestinationDoes(how) => self.do_chore(model, how),
             Step::DestinationIsVisited(link) => self.visited(model, link),
-            Step::DestinationHears(link) => self.destination_hears(link),
-            Step::DestinationHasAll => self.destination_has_all(),
+            Step::DestinationHears(link) => self.destination_hears(model, link),
+            Step::DestinationHasAll => self.destination_has_all(model),
+            Step::DestinationTakesPage(link) => self.destination_takes_page(model, link),
+            Step::DestinationIsWhole => self.destination_is_whole(model),
             Step::DestinationLoses(link) => self.destination_loses(model, link),
             Step::DestinationIsLate => self.destination_ticks(model),
             Step::SourceDies => {
@@ -374,6 +460,7 @@ impl World {
     /// when nothing else can happen.
     pub(crate) fn step_in_peace(&self, model: &Model) -> Option<Step> {
         let mut steps = Vec::new();
+        self.steps_of_people_with_postcopy(model, &mut steps);
         self.steps_of_source(model, &mut steps);
         self.steps_of_destination(model, &mut steps);
         self.steps_of_fate(model, &mut steps);
@@ -382,12 +469,16 @@ impl World {
             Step::SourceDoes(How::Well) | Step::DestinationDoes(How::Well) => Some(0),
             Step::OthersLeaveTheDisk => Some(1),
             Step::SourceHears | Step::DestinationHears(_) | Step::DestinationHasAll => Some(2),
+            Step::SourceSendsPage | Step::DestinationTakesPage(_) | Step::DestinationIsWhole => Some(2),
             Step::DestinationIsVisited(_) | Step::SourceConnects | Step::SourceFinishesRound => Some(3),
             Step::SourceLoses(link) if lost(link, Side::Source) => Some(4),
             Step::DestinationLoses(link) if lost(link, Side::Destination) => Some(4),
             // What cannot go well for now.
             Step::SourceDoes(How::Fails) | Step::DestinationDoes(How::Fails) => Some(5),
             Step::SourceDoesNotConnect => Some(6),
+            Step::OperatorRecovers => Some(6),
+            // Pings are answered where both sides hold the connection.
+            Step::SourceHearsNothingForLong if self.is_needed() && self.is_linked() => None,
             Step::SourceHearsNothingForLong => Some(7),
             Step::SourceIsLate => Some(8),
             Step::DestinationIsLate => Some(9),
@@ -398,6 +489,12 @@ impl World {
             .filter_map(|step| Some((rank(&step)?, step)))
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, step)| step)
+    }
+
+    fn is_linked(&self) -> bool {
+        let attempt = self.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
+        let control = attempt.and_then(|attempt| attempt.control);
+        control.is_some() && self.arrival.as_ref().is_some_and(|arrival| arrival.link == control)
     }
 
     /// What an operator sees who looks at the destination.

@@ -345,7 +345,7 @@ impl World {
                 }
             }
             Action::OpenChannels { .. } => self.read_link(),
-            Action::Load { states, digest } => {
+            Action::Load { states, digest, .. } => {
                 let whole =
                     states == devices() && digest.is_none_or(|digest| digest == hash(&self.arrival.memory));
                 let effect = if !whole || self.fails(Call::Load) {
@@ -376,6 +376,9 @@ impl World {
                 self.occupy(short, Effect::Discarded);
             }
             Action::End => self.destination_disconnects(),
+            Action::Note(_) | Action::Part | Action::List => {
+                unreachable!("all memory comes before the machine runs")
+            }
         }
     }
 
@@ -474,6 +477,9 @@ fn name_of(action: &Action) -> &'static str {
         Action::Load { .. } => "Load",
         Action::Run { .. } => "Run",
         Action::Discard { .. } => "Discard",
+        Action::Note(_) => "Note",
+        Action::Part => "Part",
+        Action::List => "List",
         Action::End => "End",
     }
 }

@@ -122,6 +122,7 @@ impl World {
             }],
             devices: infos.collect(),
             machine: devices().remove(0),
+            postcopy: false,
         };
         let params = Params::default()
             .downtime_limit(if number == 1 { self.plan.downtime_limit } else { Duration::from_millis(300) })
@@ -337,6 +338,13 @@ impl World {
                 Carried::Nothing
             }
             Action::End(outcome) => Carried::Ended(outcome),
+            Action::CutRound
+            | Action::Divide { .. }
+            | Action::Needed(_)
+            | Action::Reopen { .. }
+            | Action::Push => {
+                unreachable!("all memory is sent before the machine runs")
+            }
         }
     }
 
@@ -485,6 +493,11 @@ fn name_of(action: &Action) -> &'static str {
         Action::SaveDevices => "SaveDevices",
         Action::Resume { .. } => "Resume",
         Action::Disconnect => "Disconnect",
+        Action::CutRound => "CutRound",
+        Action::Divide { .. } => "Divide",
+        Action::Needed(_) => "Needed",
+        Action::Reopen { .. } => "Reopen",
+        Action::Push => "Push",
         Action::End(_) => "End",
     }
 }

@@ -13,13 +13,18 @@ use crate::{
 pub(super) fn migrate(context: Context<'_>, mut arguments: Arguments) -> Outcome {
     let destination = address(&mut arguments)?;
     // Old clients send these with `false`; what they ask for with `true` does not exist.
-    for name in ["resume", "detach", "blk", "inc"] {
+    let resume = arguments.optional_bool("resume")?.unwrap_or(false);
+    for name in ["detach", "blk", "inc"] {
         if arguments.optional_bool(name)? == Some(true) && name != "detach" {
             return Err(CommandError::generic(format!("Parameter '{name}' is not supported")));
         }
     }
     arguments.finish()?;
-    done(context.handler.migrate(&destination))
+    done(if resume {
+        context.handler.migrate_resume(&destination)
+    } else {
+        context.handler.migrate(&destination)
+    })
 }
 
 pub(super) fn migrate_incoming(context: Context<'_>, mut arguments: Arguments) -> Outcome {
@@ -27,6 +32,12 @@ pub(super) fn migrate_incoming(context: Context<'_>, mut arguments: Arguments) -
     let exit_on_error = arguments.optional_bool("exit-on-error")?.unwrap_or(true);
     arguments.finish()?;
     done(context.handler.migrate_incoming(&listen, exit_on_error))
+}
+
+pub(super) fn migrate_recover(context: Context<'_>, mut arguments: Arguments) -> Outcome {
+    let listen = address(&mut arguments)?;
+    arguments.finish()?;
+    done(context.handler.migrate_recover(&listen))
 }
 
 pub(super) fn migrate_continue(context: Context<'_>, mut arguments: Arguments) -> Outcome {

@@ -40,7 +40,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 30] = [
+const COMMANDS: [Command; 33] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -61,6 +61,9 @@ const COMMANDS: [Command; 30] = [
     Command { name: "migrate-incoming", run: Run::With(migration::migrate_incoming) },
     Command { name: "migrate_cancel", run: Run::Plain(|c| done(c.handler.migrate_cancel())) },
     Command { name: "migrate-continue", run: Run::With(migration::migrate_continue) },
+    Command { name: "migrate-start-postcopy", run: Run::Plain(|c| done(c.handler.migrate_start_postcopy())) },
+    Command { name: "migrate-pause", run: Run::Plain(|c| done(c.handler.migrate_pause())) },
+    Command { name: "migrate-recover", run: Run::With(migration::migrate_recover) },
     Command { name: "whimbrel-take-back", run: Run::With(decide::take_back) },
     Command { name: "whimbrel-let-go", run: Run::With(decide::let_go) },
     Command { name: "query-migrate", run: Run::Plain(|c| to_value(&c.handler.query_migrate())) },

@@ -3,11 +3,11 @@ use std::ops::RangeInclusive;
 use super::{Context, Outcome, arguments::Arguments, done};
 use crate::{
     CommandError,
-    types::{AnnounceParameters, Digest, MAX_CHANNELS, ParameterChange},
+    types::{AnnounceParameters, Digest, MAX_CHANNELS, ParameterChange, Postcopy},
 };
 
 /// The parameters that can be set, as `migrate-set-parameters` and `migrate_set_parameter` name them.
-pub(crate) const PARAMETER_NAMES: [&str; 12] = [
+pub(crate) const PARAMETER_NAMES: [&str; 14] = [
     "announce-initial",
     "announce-max",
     "announce-rounds",
@@ -19,11 +19,13 @@ pub(crate) const PARAMETER_NAMES: [&str; 12] = [
     "tls-creds",
     "tls-hostname",
     "tls-authz",
+    "max-postcopy-bandwidth",
     "whimbrel-digest",
+    "whimbrel-postcopy",
 ];
 
 /// Parameters of QEMU's that mean something that Whimbrel does not do.
-const NOT_SUPPORTED: [&str; 23] = [
+const NOT_SUPPORTED: [&str; 22] = [
     "block-bitmap-mapping",
     "block-incremental",
     "compress-level",
@@ -35,7 +37,6 @@ const NOT_SUPPORTED: [&str; 23] = [
     "decompress-threads",
     "direct-io",
     "max-cpu-throttle",
-    "max-postcopy-bandwidth",
     "mode",
     "multifd-compression",
     "multifd-qatzip-level",
@@ -91,7 +92,9 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
         tls_creds,
         tls_hostname,
         tls_authz,
+        max_postcopy_bandwidth: number("max-postcopy-bandwidth", 0..=u64::MAX)?,
         whimbrel_digest: digest(&mut arguments)?,
+        whimbrel_postcopy: postcopy(&mut arguments)?,
     };
     arguments.finish()?;
     Ok(change)
@@ -105,8 +108,10 @@ pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, Com
         _ if NOT_SUPPORTED.contains(&name) => serde_json::Value::Null,
         "tls-creds" | "tls-hostname" | "tls-authz" => value.trim_matches(['\'', '"']).into(),
         "whimbrel-digest" if value == "on" => true.into(),
-        "whimbrel-digest" => value.into(),
-        "max-bandwidth" | "avail-switchover-bandwidth" => parse_size(name, value, 1 << 20)?.into(),
+        "whimbrel-digest" | "whimbrel-postcopy" => value.into(),
+        "max-bandwidth" | "max-postcopy-bandwidth" | "avail-switchover-bandwidth" => {
+            parse_size(name, value, 1 << 20)?.into()
+        }
         _ if PARAMETER_NAMES.contains(&name) => parse_size(name, value, 1)?.into(),
         _ => return Err(unknown()),
     };
@@ -144,6 +149,17 @@ fn digest(arguments: &mut Arguments) -> Result<Option<Digest>, CommandError> {
         CommandError::generic(format!("Parameter '{NAME}' expects {expected}, not '{name}'"))
     });
     digest.map(Some)
+}
+
+/// When the machine may run before its memory is there: one of three words.
+fn postcopy(arguments: &mut Arguments) -> Result<Option<Postcopy>, CommandError> {
+    const NAME: &str = "whimbrel-postcopy";
+    let Some(name) = arguments.optional_string(NAME)? else { return Ok(None) };
+    let postcopy = Postcopy::from_name(&name).ok_or_else(|| {
+        let expected = "'request', 'auto' or 'immediate'";
+        CommandError::generic(format!("Parameter '{NAME}' expects {expected}, not '{name}'"))
+    });
+    postcopy.map(Some)
 }
 
 /// The value, if it is in the range.

@@ -84,7 +84,9 @@ fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
         format!("avail-switchover-bandwidth: {} bytes/second\n", p.avail_switchover_bandwidth),
         format!("downtime-limit: {} ms\n", p.downtime_limit),
         format!("multifd-channels: {}\n", p.multifd_channels),
+        format!("max-postcopy-bandwidth: {} bytes/second\n", p.max_postcopy_bandwidth),
         format!("whimbrel-digest: {}\n", p.whimbrel_digest.name()),
+        format!("whimbrel-postcopy: {}\n", p.whimbrel_postcopy.name()),
         format!("tls-authz: '{}'\n", p.tls_authz),
     ]
     .concat())

@@ -138,6 +138,20 @@ fn own_figures(
     if let Some(channels) = own.channels.filter(|channels| *channels > 0) {
         writeln!(f, "channels: {channels}")?;
     }
+    if let Some(faults) = &own.faults {
+        let us = |time: Option<f64>| time.map_or_else(|| "-".into(), |time| format!("{time:.0}"));
+        writeln!(
+            f,
+            "pages waited for: {}, us mean {}, p50 {}, p99 {}, p99.9 {}, worst {}; still missing: {}",
+            faults.count,
+            us(faults.mean_us),
+            us(faults.p50_us),
+            us(faults.p99_us),
+            us(faults.p999_us),
+            us(faults.worst_us),
+            faults.missing_pages
+        )?;
+    }
     if let Some(arrived) = &own.arrived {
         let (bytes, memory) = (Bytes(arrived.bytes), Bytes(arrived.memory_bytes));
         writeln!(

@@ -38,7 +38,7 @@ impl From<CommandError> for Failure {
 
 type Outcome = Result<String, Failure>;
 
-const COMMANDS: [Command; 18] = [
+const COMMANDS: [Command; 21] = [
     Command {
         name: "announce_self",
         alias: "",
@@ -80,8 +80,8 @@ const COMMANDS: [Command; 18] = [
     Command {
         name: "migrate",
         alias: "",
-        arguments: "[-d] uri",
-        help: "migrate to tcp:HOST:PORT or unix:PATH; QMP never waits for the end, `whimbrel monitor` does unless -d is given",
+        arguments: "[-d] [-r] uri",
+        help: "migrate to tcp:HOST:PORT or unix:PATH; QMP never waits for the end, `whimbrel monitor` does unless -d is given; -r goes on with a postcopy that was paused",
         run: migrate,
     },
     Command {
@@ -106,6 +106,20 @@ const COMMANDS: [Command; 18] = [
         run: migrate_incoming,
     },
     Command {
+        name: "migrate_pause",
+        alias: "",
+        arguments: "",
+        help: "break the link of a postcopy, until migrate -r",
+        run: |c, args| plain(args, || c.handler.migrate_pause()),
+    },
+    Command {
+        name: "migrate_recover",
+        alias: "",
+        arguments: "uri",
+        help: "at the destination: expect the source of a postcopy that is paused at this address",
+        run: migrate_recover,
+    },
+    Command {
         name: "migrate_set_capability",
         alias: "",
         arguments: "capability on|off",
@@ -118,6 +132,13 @@ const COMMANDS: [Command; 18] = [
         arguments: "parameter value",
         help: "set a parameter of migration; bandwidths are in MiB/s if they have no suffix B, K, M, G or T",
         run: migrate_set_parameter,
+    },
+    Command {
+        name: "migrate_start_postcopy",
+        alias: "",
+        arguments: "",
+        help: "run the machine at the destination now, its memory follows",
+        run: |c, args| plain(args, || c.handler.migrate_start_postcopy()),
     },
     Command {
         name: "quit",
@@ -219,16 +240,26 @@ fn balloon(context: Context<'_>, arguments: &[&str]) -> Outcome {
 
 fn migrate(context: Context<'_>, arguments: &[&str]) -> Outcome {
     let (options, rest): (Vec<&str>, Vec<&str>) = arguments.iter().partition(|word| word.starts_with('-'));
-    if options.iter().any(|option| *option != "-d") {
-        return Err(Failure::Usage("unsupported option: only -d is known"));
+    if options.iter().any(|option| !["-d", "-r"].contains(option)) {
+        return Err(Failure::Usage("unsupported option: only -d and -r are known"));
     }
     let [uri] = exactly(&rest)?;
-    silent(context.handler.migrate(&uri.parse().map_err(CommandError::from)?))
+    let destination = uri.parse().map_err(CommandError::from)?;
+    silent(if options.contains(&"-r") {
+        context.handler.migrate_resume(&destination)
+    } else {
+        context.handler.migrate(&destination)
+    })
 }
 
 fn migrate_incoming(context: Context<'_>, arguments: &[&str]) -> Outcome {
     let [uri] = exactly(arguments)?;
     silent(context.handler.migrate_incoming(&uri.parse().map_err(CommandError::from)?, true))
+}
+
+fn migrate_recover(context: Context<'_>, arguments: &[&str]) -> Outcome {
+    let [uri] = exactly(arguments)?;
+    silent(context.handler.migrate_recover(&uri.parse().map_err(CommandError::from)?))
 }
 
 fn decide(

@@ -17,8 +17,11 @@ pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use keys::{KeyCode, qcode_names};
 pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, ThreadInfo, UuidInfo, VersionInfo};
 pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
-pub use parameters::{AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange};
+pub use parameters::{
+    AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange, Postcopy,
+};
 pub use status::{RunState, ShutdownCause, StatusInfo};
 pub use whimbrel::{
-    ArrivedInfo, CertificateInfo, DowntimePhases, MigrationGlobals, RoundInfo, SecurityInfo, WhimbrelInfo,
+    ArrivedInfo, CertificateInfo, DowntimePhases, FaultsInfo, MigrationGlobals, RoundInfo, SecurityInfo,
+    WhimbrelInfo,
 };

@@ -24,8 +24,42 @@ pub struct MigrationParameters {
     pub tls_hostname: String,
     /// Which sources may come, by names in their certificates; empty means none. (QEMU has the id of an object here.)
     pub tls_authz: String,
+    /// Bytes each second that follow a machine that runs on the destination already; 0 means no limit. Those that it waits for come
+    /// without a limit. May change while a migration runs.
+    pub max_postcopy_bandwidth: u64,
     /// What is compared of guest memory before the machine runs on the destination. Whimbrel's own.
     pub whimbrel_digest: Digest,
+    /// When the machine may run on the destination before its memory is there; with the capability `postcopy-ram`. Whimbrel's own.
+    pub whimbrel_postcopy: Postcopy,
+}
+
+/// When a machine may run on the destination before its memory is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Postcopy {
+    /// When `migrate-start-postcopy` says so, as in QEMU.
+    #[default]
+    Request,
+    /// That, or when rounds of precopy get nowhere.
+    Auto,
+    /// From the start, without a round before.
+    Immediate,
+}
+
+impl Postcopy {
+    /// As it is written.
+    pub const ALL: [(&str, Self); 3] =
+        [("request", Self::Request), ("auto", Self::Auto), ("immediate", Self::Immediate)];
+
+    /// The one that is written so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, postcopy)| postcopy)
+    }
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, postcopy)| *postcopy == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// What the two sides of a migration compare of guest memory.
@@ -70,7 +104,9 @@ impl MigrationParameters {
             tls_creds: String::new(),
             tls_hostname: String::new(),
             tls_authz: String::new(),
+            max_postcopy_bandwidth: 0,
             whimbrel_digest: Digest::default(),
+            whimbrel_postcopy: Postcopy::default(),
         }
     }
 
@@ -87,7 +123,9 @@ impl MigrationParameters {
         set(&mut self.downtime_limit, change.downtime_limit);
         set(&mut self.avail_switchover_bandwidth, change.avail_switchover_bandwidth);
         set(&mut self.multifd_channels, change.multifd_channels);
+        set(&mut self.max_postcopy_bandwidth, change.max_postcopy_bandwidth);
         set(&mut self.whimbrel_digest, change.whimbrel_digest);
+        set(&mut self.whimbrel_postcopy, change.whimbrel_postcopy);
         let texts = [
             (&mut self.tls_creds, &change.tls_creds),
             (&mut self.tls_hostname, &change.tls_hostname),
@@ -152,6 +190,10 @@ pub struct ParameterChange {
     pub tls_hostname: Option<String>,
     /// See [`MigrationParameters::tls_authz`].
     pub tls_authz: Option<String>,
+    /// See [`MigrationParameters::max_postcopy_bandwidth`].
+    pub max_postcopy_bandwidth: Option<u64>,
     /// See [`MigrationParameters::whimbrel_digest`].
     pub whimbrel_digest: Option<Digest>,
+    /// See [`MigrationParameters::whimbrel_postcopy`].
+    pub whimbrel_postcopy: Option<Postcopy>,
 }

@@ -21,6 +21,9 @@ pub struct WhimbrelInfo {
     /// What has arrived so far; only the destination counts that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arrived: Option<ArrivedInfo>,
+    /// How a machine waited for pages that followed it; only the destination measures that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults: Option<FaultsInfo>,
     /// Milliseconds of downtime if the switchover began now: pages left at the measured wire speed, and fixed costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_downtime_ms: Option<f64>,
@@ -103,6 +106,35 @@ pub struct ArrivedInfo {
     pub zero_pages: u64,
     /// Bytes of memory that the machine has.
     pub memory_bytes: u64,
+}
+
+/// How a machine that runs here already waited for pages that were still at the source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FaultsInfo {
+    /// Pages that are missing now.
+    pub missing_pages: u64,
+    /// Waits that are over.
+    pub count: u64,
+    /// Microseconds that a wait took, from when it was heard of until the page was there: the mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_us: Option<f64>,
+    /// Half of all took no longer, in microseconds; rounded up by a quarter at most, as the next two are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50_us: Option<f64>,
+    /// 99 of 100 took no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_us: Option<f64>,
+    /// 999 of 1000 took no longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p999_us: Option<f64>,
+    /// The longest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_us: Option<f64>,
+    /// Milliseconds of all waits together.
+    pub total_ms: f64,
+    /// How many took less than 2 µs, from then on less than 4 µs, and so on.
+    pub histogram: Vec<u64>,
 }
 
 /// One pass over the dirty set.

@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) decided: Option<&'static str>,
     /// Whether there is anything to say about that.
     pub(crate) undecided: bool,
+    /// What it was told of postcopy.
+    pub(crate) postcopy: Vec<String>,
     released: bool,
 }
 
@@ -75,6 +77,7 @@ impl Machine {
             cancelled: false,
             decided: None,
             undecided: false,
+            postcopy: Vec::new(),
             released: false,
         };
         Self { inner: Arc::new(Inner { events, state: Mutex::new(state), changed: Condvar::new() }) }
@@ -262,6 +265,26 @@ impl Handler for Machine {
         }
         state.released = true;
         self.inner.changed.notify_all();
+        Ok(())
+    }
+
+    fn migrate_start_postcopy(&self) -> Outcome {
+        self.state().postcopy.push("start".into());
+        Ok(())
+    }
+
+    fn migrate_pause(&self) -> Outcome {
+        self.state().postcopy.push("pause".into());
+        Ok(())
+    }
+
+    fn migrate_resume(&self, destination: &Address) -> Outcome {
+        self.state().postcopy.push(format!("resume {destination}"));
+        Ok(())
+    }
+
+    fn migrate_recover(&self, listen: &Address) -> Outcome {
+        self.state().postcopy.push(format!("recover {listen}"));
         Ok(())
     }
 

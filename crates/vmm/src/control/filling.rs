@@ -1,6 +1,6 @@
 use std::{
     num::NonZero,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Filling {
     cores: usize,
     /// Page channels of the source that came last.
     channels: AtomicUsize,
+    /// The machine of the source that came last is being made.
+    loads: AtomicBool,
     /// Locked for moments: never while threads are waited for.
     populate: Mutex<Option<Populate>>,
 }
@@ -35,7 +37,13 @@ const MOST_THREADS: usize = 8;
 impl Filling {
     pub(super) fn new(launcher: Launcher) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { launcher, cores, channels: AtomicUsize::new(0), populate: Mutex::new(None) }
+        Self {
+            launcher,
+            cores,
+            channels: AtomicUsize::new(0),
+            loads: AtomicBool::new(false),
+            populate: Mutex::new(None),
+        }
     }
 
     /// Starts with fresh memory.
@@ -58,6 +66,7 @@ impl Filling {
     /// A source is let in, with so many page channels.
     pub(super) fn source_came(&self, channels: u16) {
         self.channels.store(channels.into(), Ordering::Relaxed);
+        self.loads.store(false, Ordering::Relaxed);
         self.limit_to(0);
     }
 
@@ -73,7 +82,15 @@ impl Filling {
 
     /// The machine at the source is stopped, and is made anew here.
     pub(super) fn machine_loads(&self) {
+        self.loads.store(true, Ordering::Relaxed);
         self.limit_to(0);
+    }
+
+    /// Pages are to be missing of this memory: none is filled from here on.
+    pub(super) fn pages_will_be_missing(&self) {
+        if self.loads.load(Ordering::Relaxed) {
+            self.end();
+        }
     }
 
     /// Ends it, and waits for the threads: they hold the memory.

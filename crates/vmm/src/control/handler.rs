@@ -64,6 +64,7 @@ impl Handler for Commands {
                  `info migrate` says what to do",
             ));
         }
+        self.0.refuse_in_postcopy("It is too late to cancel")?;
         if let Some(departure) = &*self.0.departure.lock() {
             departure.handle.cancel();
         }
@@ -71,6 +72,22 @@ impl Handler for Commands {
             arrival.handle.cancel();
         }
         Ok(())
+    }
+
+    fn migrate_start_postcopy(&self) -> Result<(), CommandError> {
+        self.0.start_postcopy()
+    }
+
+    fn migrate_pause(&self) -> Result<(), CommandError> {
+        self.0.pause_postcopy()
+    }
+
+    fn migrate_resume(&self, destination: &Address) -> Result<(), CommandError> {
+        self.0.resume_postcopy(destination)
+    }
+
+    fn migrate_recover(&self, listen: &Address) -> Result<(), CommandError> {
+        self.0.expect_source_again(listen)
     }
 
     fn may_decide(&self) -> Result<(), CommandError> {
@@ -174,6 +191,7 @@ impl Handler for Commands {
                 params.downtime_limit,
                 params.switchover_bandwidth,
             );
+            departure.handle.set_postcopy_bandwidth(params.max_postcopy_bandwidth);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use monitor::{
     CommandError,
     types::{RunState, SocketAddress},
 };
-use ram::Ram;
+use ram::{Ram, Userfaultfd};
 use state::DeviceState;
 use transport::{Address, Listener, Trust};
 use wire::{DeviceInfo, Hello};
@@ -173,6 +173,11 @@ impl DestinationMachine for Vacancy {
             Ok(offer) => offer::refusals(incoming, &offer, &self.may_differ, &self.launcher),
             Err(error) => vec![one_line(&error)],
         }
+    }
+
+    fn userfault(&self) -> Result<Userfaultfd, MachineError> {
+        self.filling.pages_will_be_missing();
+        Ok(self.keep.page_faults().userfault()?)
     }
 
     fn load(&mut self, offer: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {

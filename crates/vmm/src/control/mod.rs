@@ -20,6 +20,7 @@ mod keys;
 mod moves;
 mod offer;
 mod outgoing;
+mod postcopy;
 mod query;
 mod reports;
 mod security;
@@ -220,7 +221,8 @@ impl Control {
     /// Stops the machine.
     ///
     /// # Errors
-    /// What the guest wrote could not be put on a disk: it is stopped all the same. Or a migration has stopped it, and what becomes
+    /// What the guest wrote could not be put on a disk: it is stopped all the same. Or a thread of it waits for storage or memory, and it
+    /// runs on. Or a migration has stopped it, and what becomes
     /// of it is decided there.
     pub fn pause(&self) -> Result<(), CommandError> {
         let turn = self.turn.lock();
@@ -245,6 +247,9 @@ impl Control {
     fn halt(&self, _turn: &MutexGuard<'_, ()>, machine: &Machine, state: RunState) -> Result<(), PauseError> {
         let ran = self.state() == RunState::Running;
         let paused = machine.pause();
+        if paused.as_ref().is_err_and(PauseError::runs_on) {
+            return paused.map(|_| ());
+        }
         self.set(state);
         if ran {
             self.events.stop();
@@ -312,6 +317,7 @@ impl Control {
                  has it, take_back or let_go (whimbrel-take-back, whimbrel-let-go) tell what they risk",
             ));
         }
+        self.refuse_in_postcopy("This process does not end")?;
         self.end(cause, 0);
         Ok(())
     }
@@ -355,6 +361,7 @@ impl Control {
         if let Some(departure) = departure {
             departure.handle.cancel();
             departure.handle.join_within(CLOSE_TIMEOUT);
+            self.finish_postcopy(&departure);
             // Asked to end in the moment of the hand-over. Its answer is worth waiting for: who cannot wait sends a second signal.
             while departure.handle.is_unknown() && !departure.handle.is_unknown_for_ever() {
                 tracing::error!(
@@ -378,6 +385,10 @@ impl Control {
             && let Err(error) = machine.pause()
         {
             tracing::error!("{}", one_line(&error));
+            if error.runs_on() {
+                // Its threads cannot be waited for: they end with the process.
+                std::mem::forget(machine);
+            }
         }
     }
 
@@ -433,9 +444,12 @@ impl Control {
         }
         let arrival = self.arrival.lock().clone()?;
         match arrival.handle.snapshot().status {
-            status @ (Status::Active | Status::Device | Status::Completed) => {
-                story::arriving(&self.here, &arrival, story::outcome(status), None)
-            }
+            status @ (Status::Active
+            | Status::Device
+            | Status::PostcopyActive
+            | Status::PostcopyPaused
+            | Status::PostcopyRecover
+            | Status::Completed) => story::arriving(&self.here, &arrival, story::outcome(status), None),
             _ => self.last_failed_arrival.lock().clone(),
         }
     }

@@ -15,7 +15,7 @@ use super::{
     Control,
     moves::Departure,
     offer::{self, Offer},
-    one_line, query, security, story,
+    one_line, postcopy, query, security, story,
 };
 use crate::{Machine, vcpu::Spent};
 
@@ -33,6 +33,7 @@ impl Control {
         if self.departure.lock().as_ref().is_some_and(under_way) {
             return Err(CommandError::generic("There's a migration process in progress"));
         }
+        self.refuse_while_pages_come()?;
         let machine = self.machine()?;
         match self.state() {
             RunState::Running | RunState::Paused | RunState::Prelaunch => {}
@@ -47,6 +48,7 @@ impl Control {
             let settings = self.settings.lock();
             (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
         };
+        postcopy::check(&params)?;
         if trust == Trust::Anyone && !address.is_loopback() {
             tracing::warn!(
                 "The migration to {address} is not encrypted: {}",
@@ -185,8 +187,10 @@ impl SourceMachine for Leaving {
         let was_running = state == RunState::Running;
         self.control.held_keys.release_all(&self.machine);
         if let Err(error) = self.control.halt(&turn, &self.machine, RunState::FinishMigrate) {
-            // It is paused, and goes on where it is: what it wrote is not known to be on its disk.
-            self.control.set_running(&turn, &self.machine);
+            if !error.runs_on() {
+                // It is paused, and goes on where it is: what it wrote is not known to be on its disk.
+                self.control.set_running(&turn, &self.machine);
+            }
             return Err(error.into());
         }
         Ok(was_running)

@@ -3,8 +3,8 @@
 use engine::{destination, source};
 use migration::{Outcome, PAGE_BYTES, RoundStats, Status};
 use monitor::types::{
-    ArrivedInfo, DowntimePhases, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo, SocketAddress,
-    WhimbrelInfo,
+    ArrivedInfo, DowntimePhases, FaultsInfo, MigrationInfo, MigrationRamStats, MigrationStatus, RoundInfo,
+    SocketAddress, WhimbrelInfo,
 };
 use std::time::Duration;
 use wire::SessionId;
@@ -28,7 +28,11 @@ pub(super) fn outgoing(
         ram: begun.then(|| ram(snapshot, total_bytes)),
         total_time: Some(millis(snapshot.elapsed)),
         expected_downtime: (snapshot.status == Status::Active).then(|| millis(expected)),
-        downtime: statistics.downtime.total.filter(|_| snapshot.status == Status::Completed).map(millis),
+        downtime: statistics
+            .downtime
+            .total
+            .filter(|_| snapshot.status == Status::Completed || snapshot.status.is_postcopy())
+            .map(millis),
         setup_time: begun.then(|| millis(statistics.setup)),
         error_desc: failed.then(|| statistics.reason.clone()),
         whimbrel: Some(whimbrel(snapshot, session, address)),
@@ -63,12 +67,29 @@ pub(super) fn incoming(
                 .map(|attempt| uuid::Uuid::from_bytes(attempt.session.0).to_string()),
             channels: attempt.and_then(|attempt| u32::try_from(attempt.channels.len()).ok()),
             arrived,
+            faults: snapshot.faults.as_ref().map(|faults| waits(faults, snapshot.missing_pages)),
             security: attempt.map(|attempt| security::info(attempt.security.as_ref(), listens_at)),
             cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
             reason: failure.map(|failure| format!("The last attempt came to nothing: {failure}")),
             ..WhimbrelInfo::default()
         }),
         ..MigrationInfo::default()
+    }
+}
+
+fn waits(latencies: &destination::Latencies, missing_pages: u64) -> FaultsInfo {
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let share = |per_mille| latencies.per_mille(per_mille).map(micros);
+    FaultsInfo {
+        missing_pages,
+        count: latencies.count(),
+        mean_us: latencies.mean().map(micros),
+        p50_us: share(500),
+        p99_us: share(990),
+        p999_us: share(999),
+        worst_us: share(1000),
+        total_ms: fine_millis(latencies.total()),
+        histogram: latencies.by_power_of_two(),
     }
 }
 
@@ -89,8 +110,13 @@ fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
         page_size: PAGE_BYTES,
         multifd_bytes: snapshot.sent_bytes,
         pages_per_second: each_second(snapshot.pages.total()) as u64,
-        precopy_bytes: snapshot.sent_bytes.saturating_sub(statistics.downtime_bytes),
+        precopy_bytes: snapshot
+            .sent_bytes
+            .saturating_sub(statistics.downtime_bytes)
+            .saturating_sub(snapshot.postcopy_bytes),
         downtime_bytes: statistics.downtime_bytes,
+        postcopy_bytes: snapshot.postcopy_bytes,
+        postcopy_requests: snapshot.requests,
         ..MigrationRamStats::default()
     }
 }
@@ -179,6 +205,9 @@ pub(super) fn status(status: Status) -> MigrationStatus {
         Status::Active => MigrationStatus::Active,
         Status::PreSwitchover => MigrationStatus::PreSwitchover,
         Status::Device | Status::Unknown => MigrationStatus::Device,
+        Status::PostcopyActive => MigrationStatus::PostcopyActive,
+        Status::PostcopyPaused => MigrationStatus::PostcopyPaused,
+        Status::PostcopyRecover => MigrationStatus::PostcopyRecover,
         Status::Cancelling => MigrationStatus::Cancelling,
         Status::Cancelled => MigrationStatus::Cancelled,
         Status::Failed => MigrationStatus::Failed,

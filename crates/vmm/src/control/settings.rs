@@ -4,7 +4,7 @@ use config::Config;
 use migration::{FixedCosts, Params};
 use monitor::{
     CommandError,
-    types::{Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters},
+    types::{Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy},
 };
 
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
@@ -20,8 +20,16 @@ pub(super) struct Settings {
 }
 
 /// Capabilities that can be switched on and off.
-const SWITCHABLE: [MigrationCapability; 3] =
-    [MigrationCapability::Events, MigrationCapability::PauseBeforeSwitchover, MigrationCapability::Multifd];
+/// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
+/// it waits is always measured.
+const SWITCHABLE: [MigrationCapability; 6] = [
+    MigrationCapability::Events,
+    MigrationCapability::PauseBeforeSwitchover,
+    MigrationCapability::Multifd,
+    MigrationCapability::PostcopyRam,
+    MigrationCapability::PostcopyPreempt,
+    MigrationCapability::PostcopyBlocktime,
+];
 
 /// Capabilities that every Whimbrel migration has: the destination always answers, acknowledges the switchover, and takes
 /// disks late.
@@ -69,6 +77,7 @@ impl Settings {
         [
             ("multifd-channels", now.multifd_channels != wanted.multifd_channels),
             ("whimbrel-digest", now.whimbrel_digest != wanted.whimbrel_digest),
+            ("whimbrel-postcopy", now.whimbrel_postcopy != wanted.whimbrel_postcopy),
         ]
         .into_iter()
         .find_map(|(name, changed)| changed.then_some(name))
@@ -88,7 +97,22 @@ impl Settings {
             .switchover_bandwidth(parameters.avail_switchover_bandwidth)
             .channels(channels.into())
             .pause_before_switchover(self.has(MigrationCapability::PauseBeforeSwitchover))
+            .postcopy(self.postcopy())
+            .max_postcopy_bandwidth(parameters.max_postcopy_bandwidth)
             .digest(digest(parameters.whimbrel_digest))
+    }
+}
+
+impl Settings {
+    fn postcopy(&self) -> migration::Postcopy {
+        if !self.has(MigrationCapability::PostcopyRam) {
+            return migration::Postcopy::Off;
+        }
+        match self.parameters.whimbrel_postcopy {
+            Postcopy::Request => migration::Postcopy::OnRequest,
+            Postcopy::Auto => migration::Postcopy::Auto,
+            Postcopy::Immediate => migration::Postcopy::Immediate,
+        }
     }
 }
 

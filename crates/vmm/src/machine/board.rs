@@ -256,7 +256,7 @@ mod tests {
             vcpu.run();
             capture.wait_for(|written| written.len() > seen + 10);
             vcpu.ask_to_stop();
-            vcpu.wait_until_parked();
+            vcpu.wait_until_parked(None);
             let written = capture.wait_for(|_| true);
             let rax = vcpu.start(|fd| fd.get_regs().unwrap().rax).recv().unwrap();
             // Nothing is lost or repeated, and the last access is complete: the guest's counter agrees.
@@ -277,7 +277,7 @@ mod tests {
         let (board, _capture, events) = boot(&[0x0f, 0x0b]);
         board.vcpus[0].run();
         assert_eq!(events.recv_timeout(PATIENCE), Ok(MachineEvent::Reset));
-        board.vcpus[0].wait_until_parked();
+        board.vcpus[0].wait_until_parked(None);
     }
 
     #[test]
@@ -290,6 +290,6 @@ mod tests {
         board.vcpus[0].run();
         capture.wait_for(|written| !written.is_empty());
         board.vcpus[0].ask_to_stop();
-        board.vcpus[0].wait_until_parked();
+        board.vcpus[0].wait_until_parked(None);
     }
 }

@@ -11,6 +11,7 @@ mod devices;
 mod ids;
 mod image;
 mod look;
+mod page_faults;
 mod plug;
 mod reset;
 mod resources;

@@ -15,6 +15,7 @@ use super::{
     ids,
     image::{self, ImageClues, Images},
     look::{PATIENCE, Sight},
+    page_faults::PageFaults,
     resources::HostResources,
     states::{States, StatesError},
     workshop::{DeviceError, Extras, Origin, Workshop},
@@ -46,6 +47,7 @@ pub struct Incoming {
 pub struct Keep {
     boot: Option<Arc<BootImage>>,
     threads: VcpuThreads,
+    page_faults: Arc<PageFaults>,
     /// Of the disks: a look that hangs may outlast an attempt.
     sights: Vec<Sight>,
 }
@@ -58,7 +60,13 @@ impl Keep {
     pub fn open(config: &Config) -> Result<Self, BuildError> {
         let boot = BootImage::open(config)?.map(Arc::new);
         let sights = config.disks().iter().map(|_| Sight::default()).collect();
-        Ok(Self { boot, threads: VcpuThreads::default(), sights })
+        let page_faults = Arc::new(PageFaults::open());
+        Ok(Self { boot, threads: VcpuThreads::default(), page_faults, sights })
+    }
+
+    /// What accesses to pages of a machine that are still to come are made to wait with.
+    pub(crate) fn page_faults(&self) -> &PageFaults {
+        &self.page_faults
     }
 
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.

@@ -17,7 +17,7 @@ pub struct PauseTimings {
     pub flush: Duration,
 }
 
-/// Why a pause was not complete. The machine is paused nevertheless.
+/// Why a pause was not complete. The machine is paused nevertheless, unless [`PauseError::runs_on`] says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum PauseError {
     /// What the guest has written to a disk may not be on it.
@@ -28,6 +28,27 @@ pub enum PauseError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A thread did not come to a stop: storage does not answer, or it waits for memory that is still to come. The machine is not
+    /// paused, and runs on.
+    #[error(
+        "The machine could not be stopped within {PATIENCE:?}, and runs on: {who} waits for storage, or for memory that is still at \
+         the machine's last place"
+    )]
+    Waits {
+        /// What waits.
+        who: String,
+    },
+}
+
+/// How long threads may take to come to a stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl PauseError {
+    /// Whether the machine runs on.
+    #[must_use]
+    pub fn runs_on(&self) -> bool {
+        matches!(self, Self::Waits { .. })
+    }
 }
 
 impl Machine {
@@ -41,7 +62,8 @@ impl Machine {
     /// guest memory from then on until [`Self::resume`]. Does nothing if it is paused already.
     ///
     /// # Errors
-    /// A disk could not be flushed. The machine is paused all the same.
+    /// A disk could not be flushed, and the machine is paused all the same; or a thread does not come to a stop in ten seconds, and
+    /// the machine runs on.
     pub fn pause(&self) -> Result<PauseTimings, PauseError> {
         let _transition = self.transition.lock();
         self.stop()
@@ -73,10 +95,29 @@ impl Machine {
     pub(super) fn start(&self) {
         if !self.is_running() {
             // What a device has to tell the guest is there before the guest looks.
-            self.io.iter().for_each(IoThread::run);
-            self.board.vcpus.iter().for_each(Vcpu::run);
+            self.let_threads_run();
             self.running.store(true, Ordering::Release);
         }
+    }
+
+    fn let_threads_run(&self) {
+        self.io.iter().for_each(IoThread::run);
+        self.board.vcpus.iter().for_each(Vcpu::run);
+    }
+
+    /// Waits until all threads that were asked to have come to a stop. Returns when no vCPU was in the guest.
+    ///
+    /// # Errors
+    /// One has not; which.
+    fn wait_until_parked(&self, deadline: Instant) -> Result<Instant, String> {
+        let vcpus = self.board.vcpus.iter().position(|vcpu| !vcpu.wait_until_parked(Some(deadline)));
+        if let Some(index) = vcpus {
+            return Err(format!("vCPU {index}"));
+        }
+        let stopped = Instant::now();
+        self.io.iter().for_each(IoThread::ask_to_park);
+        let io = self.io.iter().find(|thread| !thread.wait_until_parked(Some(deadline)));
+        io.map_or(Ok(stopped), |thread| Err(format!("thread '{}'", thread.name())))
     }
 
     /// [`Self::pause`] while the transition is locked.
@@ -87,11 +128,12 @@ impl Machine {
         let start = Instant::now();
         // Asking all before waiting for one: the slowest decides, not their sum.
         self.board.vcpus.iter().for_each(Vcpu::ask_to_stop);
-        self.board.vcpus.iter().for_each(Vcpu::wait_until_parked);
-        let vcpus = start.elapsed();
-        self.io.iter().for_each(IoThread::ask_to_park);
-        self.io.iter().for_each(IoThread::wait_until_parked);
-        let io = start.elapsed();
+        let stopped = self.wait_until_parked(start + PATIENCE).map_err(|who| {
+            // A thread that parks only now finds that it is to run, and does.
+            self.let_threads_run();
+            PauseError::Waits { who }
+        })?;
+        let (vcpus, io) = (stopped - start, start.elapsed());
         self.running.store(false, Ordering::Release);
         self.flush_disks()?;
         Ok(PauseTimings { vcpus, io: io - vcpus, flush: start.elapsed() - io })

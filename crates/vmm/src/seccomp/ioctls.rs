@@ -86,6 +86,19 @@ pub(super) const BUILD: &[u64] = &[
     libc::TUNSETVNETHDRSZ,
 ];
 
+/// USERFAULTFD_IOC_NEW, and of a userfaultfd: API, REGISTER, UNREGISTER, WAKE, COPY, ZEROPAGE, CONTINUE (Linux,
+/// include/uapi/linux/userfaultfd.h).
+pub(super) const PAGE_FAULTS: &[u64] = &[
+    userfault(0, 0x00, 0),
+    userfault(3, 0x3f, 24),
+    userfault(3, 0x00, 32),
+    userfault(2, 0x01, 16),
+    userfault(2, 0x02, 16),
+    userfault(3, 0x03, 40),
+    userfault(3, 0x04, 32),
+    userfault(3, 0x07, 32),
+];
+
 /// A guest chooses the features of its network card.
 pub(super) const TAP_FEATURES: &[u64] = &[libc::TUNSETOFFLOAD];
 
@@ -102,6 +115,11 @@ pub(super) const RESOLVE: &[u64] = &[libc::FIONREAD, libc::SIOCGIFINDEX];
 /// Linux, include/uapi/asm-generic/ioctl.h: number, type, size, direction.
 const fn code(direction: u64, number: u64, bytes: usize) -> u64 {
     direction << 30 | (bytes as u64) << 16 | (KVMIO as u64) << 8 | number
+}
+
+/// One of a userfaultfd.
+const fn userfault(direction: u64, number: u64, bytes: u64) -> u64 {
+    direction << 30 | bytes << 16 | 0xaa << 8 | number
 }
 
 /// `_IO`.

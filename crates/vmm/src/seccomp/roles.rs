@@ -36,6 +36,8 @@ pub(crate) enum Role {
     Accept,
     /// Finds out who a stranger on that port is.
     Greet,
+    /// Hears a running machine wait for pages, and asks its source for them.
+    Faults,
     /// Has guest memory populated.
     Populate,
     /// Announces a machine to the network, or releases its keys.
@@ -70,7 +72,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -84,6 +86,7 @@ impl Role {
         Self::Dial,
         Self::Accept,
         Self::Greet,
+        Self::Faults,
         Self::Populate,
         Self::Errand,
         Self::Report,
@@ -121,15 +124,24 @@ impl Role {
                 let own = &[libc::SYS_eventfd2, libc::SYS_getdents64];
                 vec![TALK, WAIT, ACCEPT, THREADS, DROP, FLUSH, CERTIFICATES, own]
             }
-            // Locks of disks are fcntl; statistics of vCPUs are read at an offset.
+            // Locks of disks are fcntl; statistics of vCPUs are read at an offset. What was never touched need not follow a machine, and
+            // what is to follow one is taken out of its reach.
             Self::Migration => {
-                vec![TALK, WAIT, CONNECT, DROP, FLUSH, PUNCH, &[libc::SYS_pread64]]
+                let own = &[
+                    libc::SYS_pread64,
+                    libc::SYS_eventfd2,
+                    libc::SYS_fstatfs,
+                    libc::SYS_pidfd_open,
+                    libc::SYS_process_madvise,
+                ];
+                vec![TALK, WAIT, CONNECT, DROP, FLUSH, PUNCH, HOLES, own]
             }
             Self::Channel => vec![TALK, WAIT, HOLES, PUNCH],
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES],
             Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
             Self::Greet => vec![TALK, CERTIFICATES],
+            Self::Faults => vec![TALK, PUNCH],
             Self::Populate => Vec::new(),
             Self::Errand => vec![DROP],
             // It may hold the machine last.
@@ -142,8 +154,8 @@ impl Role {
 
     fn ioctls(self) -> Vec<&'static [u64]> {
         use ioctls::{
-            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, RESOLVE, RUN, SAVE_CHIPS, TAP_FEATURES,
-            VCPU_STATE,
+            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, PAGE_FAULTS, RESOLVE, RUN, SAVE_CHIPS,
+            TAP_FEATURES, VCPU_STATE,
         };
         match self {
             Self::Process => vec![ioctls::BUILD],
@@ -151,8 +163,9 @@ impl Role {
             // The features are settled when the guest first uses its card.
             Self::Io => vec![TAP_FEATURES, NON_BLOCKING],
             Self::Monitor | Self::Accept => vec![NON_BLOCKING],
-            Self::Migration => vec![DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING],
-            Self::Channel => vec![CLEAR_DIRTY_LOG],
+            Self::Migration => vec![DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING, PAGE_FAULTS],
+            Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS],
+            Self::Faults => vec![PAGE_FAULTS],
             Self::Dial => vec![NON_BLOCKING, RESOLVE],
             Self::Events
             | Self::Signals

@@ -13,6 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
+    time::Instant,
 };
 
 use devices::MachineRequests as _;
@@ -116,12 +117,21 @@ impl Vcpu {
         }
     }
 
-    /// Waits until the vCPU is out of the guest and has completed what it was doing there.
-    pub(crate) fn wait_until_parked(&self) {
+    /// Waits until the vCPU is out of the guest and has completed what it was doing there. Returns whether it came to that by
+    /// `deadline`, if there is one: a device may wait for memory that is still to come, and the vCPU for the device.
+    pub(crate) fn wait_until_parked(&self, deadline: Option<Instant>) -> bool {
         let mut running = self.shared.running.lock();
         while *running {
-            self.shared.parked.wait(&mut running);
+            match deadline {
+                None => self.shared.parked.wait(&mut running),
+                Some(deadline) => {
+                    if self.shared.parked.wait_until(&mut running, deadline).timed_out() {
+                        return !*running;
+                    }
+                }
+            }
         }
+        true
     }
 
     /// Starts `call` on the vCPU's thread, and hands back where its result will be. Starting it on all vCPUs before

@@ -66,6 +66,31 @@ fn a_machine_moves_encrypted_there_and_back_and_both_sides_say_with_whom() {
 }
 
 #[test]
+fn pages_that_follow_a_machine_are_encrypted_and_so_is_a_recovery() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let spec = Spec::new("work=16M rate=20M");
+    let source = lab.boot(&trusted.at_source(&spec));
+    let destination = lab.vacancy(&trusted.at_destination(&spec, "dns:host-a"));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.enable("postcopy-ram");
+    source.set(json!({ "whimbrel-postcopy": "immediate", "max-postcopy-bandwidth": 1_000_000 }));
+    let uri = destination.listen();
+    source.migrate(&uri);
+    source.migration_is(MigrationStatus::PostcopyActive);
+    source.command("migrate-pause", json!({}));
+    source.migration_is(MigrationStatus::PostcopyPaused);
+    source.set(json!({ "max-postcopy-bandwidth": 0 }));
+    source.command("migrate", json!({ "uri": uri, "resume": true }));
+    let info = source.migration_is(MigrationStatus::Completed);
+    assert!(info.whimbrel.unwrap().security.unwrap().encrypted);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
 fn encryption_is_switched_on_by_the_monitor_too_and_a_bad_choice_is_refused_at_once() {
     let Some(lab) = Lab::new() else { return };
     let trusted = Trusted::new(&lab);

@@ -4,6 +4,7 @@ mod attempts;
 mod disturbed;
 mod encrypted;
 mod moves;
+mod postcopy;
 mod report;
 mod reported;
 mod run_state;

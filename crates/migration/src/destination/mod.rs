@@ -3,13 +3,20 @@
 //! A destination waits for a source, takes one attempt at a time, and gives up cleanly: after every failure before *go*
 //! it is as empty as before, and the next source may come.
 
+mod pages;
+
 use std::time::Duration;
 
 use state::DeviceState;
-use wire::{Accept, Ack, Complete, Digest, Hello, Message, PageCounts, Refuse, SessionId, StateVersions};
+use wire::{
+    Accept, Ack, Complete, Digest, Hello, Message, PageBits, PageCounts, Refuse, SessionId, StateVersions,
+};
 
+use self::pages::Way;
 use crate::{
-    Time, digest_time,
+    Time,
+    custody::DestinationPages,
+    digest_time,
     handover::{Answer, DestinationSide},
 };
 
@@ -36,6 +43,13 @@ pub enum Event {
     Loaded,
     /// The machine runs (or is paused, if it was).
     Started,
+    /// Every page of a machine that runs here is here.
+    Whole,
+    /// The source was told which pages are missing: so many, or none.
+    Listed {
+        /// Pages.
+        missing: u64,
+    },
     /// The machine could not do what an action asked for.
     MachineFailed(String),
     /// The control connection or a channel broke.
@@ -60,8 +74,13 @@ pub enum Action {
         /// Page channels.
         channels: u16,
     },
-    /// Load these states, compare the digest, take the disk locks; answer with `Loaded`.
+    /// Note that these pages come only when the machine runs, or come again then.
+    Note(PageBits),
+    /// Have accesses to pages that are to come wait for them, so many in all; load these states, compare the digest, take the disk
+    /// locks; answer with `Loaded`.
     Load {
+        /// Pages that follow when the machine runs: as many as were noted, or the machine is not whole.
+        to_come: u64,
         /// One state for each device of the handshake.
         states: Vec<DeviceState>,
         /// Digests to compare, where agreed.
@@ -72,6 +91,10 @@ pub enum Action {
         /// Whether it ran at the source.
         run: bool,
     },
+    /// The link to the source is lost while pages are missing: close its connections. What has come stays, and the machine runs on.
+    Part,
+    /// Tell the source which pages are missing; answer with `Listed`.
+    List,
     /// Throw away what arrived and be ready for the next source.
     Discard {
         /// Why.
@@ -109,6 +132,10 @@ pub struct Destination {
     received: Option<PageCounts>,
     complete: Option<Complete>,
     run: bool,
+    pages: DestinationPages,
+    /// How those come that a machine lacks that runs here.
+    way: Way,
+    channels: u16,
     heard: Time,
     step_began: Time,
     /// Sessions that were given up, newest last; a question about one of them has a certain answer.
@@ -129,6 +156,9 @@ impl Default for Destination {
             received: None,
             complete: None,
             run: true,
+            pages: DestinationPages::Nothing,
+            way: Way::Open,
+            channels: 0,
             heard: Time::ZERO,
             step_began: Time::ZERO,
             given_up: Vec::new(),
@@ -153,6 +183,12 @@ impl Destination {
             Event::AllReceived(pages) => self.all_received(now, pages),
             Event::Loaded => self.loaded(now),
             Event::Started => self.started(now),
+            Event::Whole => self.whole(),
+            Event::Listed { missing } => self.listed(missing),
+            // From go on there is no way back, whether the machine runs already or not.
+            Event::LinkLost(_) if self.side.may_run() => self.part(),
+            // It runs: whatever failed, failed beside it.
+            Event::MachineFailed(_) if self.state == State::Running => self.part(),
             Event::MachineFailed(reason) if self.state == State::Starting => self.could_not_start(reason),
             Event::MachineFailed(reason) | Event::LinkLost(reason) => self.give_up(reason, true),
             Event::Cancel => self.give_up("Cancelled at the destination".into(), true),
@@ -167,6 +203,7 @@ impl Destination {
                 // Whether the machine can be started is only known in a moment; the source asks again.
                 return (Message::UnknownSession, Vec::new());
             }
+            self.heard = now;
             let (side, answer) = self.side.asked();
             let actions = if answer == Answer::Running {
                 Vec::new()
@@ -195,6 +232,7 @@ impl Destination {
             State::Opening(_) => Some(self.step_began + CHANNELS_TIMEOUT),
             State::Receiving(ref hello) => Some(self.heard + Self::patience(hello)),
             State::AwaitGo => Some(self.step_began + PEER_TIMEOUT),
+            State::Running => self.parts_at(),
             _ => None,
         }
     }
@@ -211,7 +249,13 @@ impl Destination {
         self.side
     }
 
-    /// Whether pages may arrive now.
+    /// What is here of the pages of the machine.
+    #[must_use]
+    pub fn pages(&self) -> DestinationPages {
+        self.pages
+    }
+
+    /// The session that is under way, or was last.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
@@ -237,8 +281,10 @@ impl Destination {
                 self.complete = Some(complete);
                 self.load_if_whole(now)
             }
+            (State::Receiving(hello), Message::Missing(bits)) if hello.postcopy => vec![Action::Note(bits)],
             (State::AwaitGo, Message::Go) => self.go(now),
-            (State::Running, Message::Bye) => {
+            (State::Running, Message::Recover) => self.recover(),
+            (State::Running, Message::Bye) if self.pages == DestinationPages::All => {
                 self.state = State::Ended;
                 vec![Action::End]
             }
@@ -285,8 +331,11 @@ impl Destination {
     }
 
     fn channels_open(&mut self) -> Vec<Action> {
-        let State::Opening(hello) = &self.state else { return Vec::new() };
-        self.state = State::Receiving(hello.clone());
+        if let State::Opening(hello) = &self.state {
+            self.state = State::Receiving(hello.clone());
+        } else if !self.channels_open_again() {
+            return Vec::new();
+        }
         vec![Action::Send(Message::ChannelsOpen)]
     }
 
@@ -338,12 +387,15 @@ impl Destination {
             return self.give_up(reason, true);
         }
         self.run = complete.run;
+        let to_come = complete.to_come.unwrap_or(0);
+        self.pages = self.pages.loaded(to_come);
+        self.channels = hello.channels;
         let (states, digest) = (std::mem::take(&mut self.states), complete.digest.clone());
         if self.step_began > now {
             self.step_began = now;
         }
         self.state = State::Loading;
-        vec![Action::Load { states, digest }]
+        vec![Action::Load { to_come, states, digest }]
     }
 
     fn loaded(&mut self, now: Time) -> Vec<Action> {
@@ -372,7 +424,9 @@ impl Destination {
             return Vec::new();
         }
         self.state = State::Running;
-        vec![Action::Send(Message::Running(ack(now.saturating_sub(self.step_began))))]
+        let mut actions = vec![Action::Send(Message::Running(ack(now.saturating_sub(self.step_began))))];
+        actions.extend(self.whole_already());
+        actions
     }
 
     fn could_not_start(&mut self, reason: String) -> Vec<Action> {
@@ -406,6 +460,9 @@ impl Destination {
     fn tick(&mut self, now: Time) -> Vec<Action> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Vec::new();
+        }
+        if self.state == State::Running {
+            return self.part();
         }
         self.give_up(
             format!("The source has been silent while the destination was {}", self.state.name()),

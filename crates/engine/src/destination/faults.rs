@@ -1,0 +1,169 @@
+//! What a running machine waits for: hears its faults, and asks the source for the pages.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use ram::Incomplete;
+use transport::Connection;
+use wire::{Batch, Request};
+
+use super::latency::Latencies;
+
+/// How long a machine that is being loaded may wait for one page.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause after the kernel could not map a page.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Pages that are waited for, and the connection to ask for them on.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    waiting: Mutex<Waiting>,
+    /// Entries of it: who receives pages that nobody waits for takes no lock.
+    count: AtomicUsize,
+    /// Whether the machine runs: from then on its memory is not given up.
+    runs: AtomicBool,
+    memory: Mutex<Option<Arc<Incomplete>>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By block and first page: what was asked for and since when somebody waits for it.
+    pages: HashMap<(u16, u64), (u32, Instant)>,
+    link: Option<Asking>,
+    /// How long it took from when the fault was heard.
+    latencies: Latencies,
+}
+
+#[derive(Debug)]
+struct Asking {
+    connection: Arc<Connection>,
+    sequence: u32,
+}
+
+impl Faults {
+    /// Hears faults in `memory` until it is told to stop.
+    pub(super) fn hear(&self, memory: &Incomplete) {
+        let mut faults = Vec::new();
+        loop {
+            match memory.wait(&mut faults) {
+                Ok(true) => {}
+                Ok(false) => return,
+                // For lack of memory, as a rule: what waits is tried again.
+                Err(error) => {
+                    tracing::error!("A page of the machine that is here cannot be mapped: {error}");
+                    std::thread::sleep(RETRY);
+                }
+            }
+            let mut waiting = self.waiting.lock();
+            for fault in faults.drain(..) {
+                let request =
+                    Request { block: fault.block, first_page: fault.first_page, pages: fault.pages };
+                let known =
+                    waiting.pages.insert((fault.block, fault.first_page), (fault.pages, Instant::now()));
+                match known {
+                    // Asked for already; it has waited since then.
+                    Some(before) => {
+                        waiting.pages.insert((fault.block, fault.first_page), before);
+                    }
+                    None => {
+                        waiting.ask(request);
+                    }
+                }
+            }
+            self.count.store(waiting.pages.len(), Ordering::SeqCst);
+            // What came between the fault and here is not announced again.
+            waiting.forget(|block, first, pages| is_here(memory, block, first, pages));
+            self.count.store(waiting.pages.len(), Ordering::SeqCst);
+        }
+    }
+
+    /// From here on pages are asked for on `connection`, those first that are waited for already.
+    pub(super) fn ask_on(&self, connection: Arc<Connection>) {
+        let mut waiting = self.waiting.lock();
+        waiting.link = Some(Asking { connection, sequence: 0 });
+        let requests: Vec<_> = waiting
+            .pages
+            .iter()
+            .map(|(&(block, first_page), &(pages, _))| Request { block, first_page, pages })
+            .collect();
+        requests.into_iter().for_each(|request| waiting.ask(request));
+    }
+
+    /// There is no connection to ask on any more. Who waits while the machine is being loaded waits in vain.
+    pub(super) fn hang_up(&self) {
+        self.waiting.lock().link = None;
+        if !self.runs.load(Ordering::SeqCst)
+            && let Some(memory) = self.memory.lock().take()
+        {
+            memory.abandon();
+        }
+    }
+
+    /// The machine of this memory is being loaded.
+    pub(super) fn loads(&self, memory: Arc<Incomplete>) {
+        *self.memory.lock() = Some(memory);
+    }
+
+    /// The machine may run. Returns whether its memory was not given up before.
+    pub(super) fn runs(&self) -> bool {
+        let memory = self.memory.lock();
+        self.runs.store(memory.is_some(), Ordering::SeqCst);
+        memory.is_some()
+    }
+
+    /// Whether the machine may run.
+    pub(super) fn may_run(&self) -> bool {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    /// Pages have come.
+    pub(super) fn came(&self, batch: &Batch) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        let Some(memory) = self.memory.lock().clone() else { return };
+        waiting.forget(|block, first, pages| block == batch.block && is_here(&memory, block, first, pages));
+        self.count.store(waiting.pages.len(), Ordering::SeqCst);
+    }
+
+    /// How long the machine waited for pages that have come.
+    pub(super) fn latencies(&self) -> Latencies {
+        self.waiting.lock().latencies.clone()
+    }
+}
+
+/// Whether all of these pages are here.
+fn is_here(memory: &Incomplete, block: u16, first: u64, pages: u32) -> bool {
+    let missing = memory.missing(usize::from(block)).next(first);
+    missing.is_none_or(|page| page >= first + u64::from(pages))
+}
+
+impl Waiting {
+    fn ask(&mut self, request: Request) {
+        let Some(asking) = &mut self.link else { return };
+        let frame = request.encode(asking.sequence);
+        asking.sequence = asking.sequence.wrapping_add(1);
+        // Whoever reads the connection notices its end. What was asked for is asked for again on the next.
+        let _ = asking.connection.send_within(&frame, LOAD_PATIENCE);
+    }
+
+    /// Forgets what is there.
+    fn forget(&mut self, is_here: impl Fn(u16, u64, u32) -> bool) {
+        let latencies = &mut self.latencies;
+        self.pages.retain(|&(block, first_page), &mut (pages, since)| {
+            let here = is_here(block, first_page, pages);
+            if here {
+                latencies.add(since.elapsed());
+            }
+            !here
+        });
+    }
+}

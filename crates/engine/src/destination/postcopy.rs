@@ -1,0 +1,106 @@
+//! What the state machine of the destination wants done for pages that follow the machine.
+
+use std::{mem, sync::Arc};
+
+use migration::destination::{Action, Event};
+use wire::{Message, PageBits};
+
+use super::{channels::Channels, follow::Postcopy, server::Server};
+use crate::MachineError;
+
+impl Server {
+    /// Notes pages that will follow the machine.
+    pub(super) fn note(&mut self, bits: &PageBits) -> Result<(), String> {
+        let lacking = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut());
+        lacking.ok_or("No pages may follow this machine")?.note(bits)
+    }
+
+    /// Has accesses to the pages that will follow wait for them, if there are any.
+    pub(super) fn arm(&mut self, to_come: u64) -> Result<(), MachineError> {
+        if to_come == 0 {
+            return Ok(());
+        }
+        let (ram, userfault) = (self.machine.ram(), self.machine.userfault()?);
+        let lacking = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut());
+        let lacking = lacking.ok_or("No pages may follow this machine")?;
+        lacking.arm(&self.threads, &ram, userfault, to_come)?;
+        let mut view = self.shared.view.lock();
+        view.faults = Some(lacking.postcopy.faults.clone());
+        view.memory = lacking.memory().cloned();
+        Ok(())
+    }
+
+    /// From here on the memory of the machine is not given up any more.
+    ///
+    /// # Errors
+    /// It was, while the machine was loaded: the link is lost.
+    pub(super) fn may_run(&self) -> Result<(), MachineError> {
+        let lacking = self.arriving.as_ref().and_then(|arriving| arriving.lacking.as_ref());
+        match lacking.filter(|lacking| lacking.memory().is_some()) {
+            Some(lacking) if !lacking.postcopy.faults.runs() => {
+                Err("The source went away before the pages came that loading needs".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether pages of the machine that runs here are missing.
+    pub(super) fn lacks_pages(&self) -> bool {
+        let lacking = self.arriving.as_ref().and_then(|arriving| arriving.lacking.as_ref());
+        lacking.and_then(|lacking| lacking.memory()).is_some_and(|memory| memory.remaining() > 0)
+    }
+
+    /// The last page has come.
+    pub(super) fn whole(&mut self) -> Vec<Action> {
+        let lacking = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut());
+        let Some(lacking) = lacking else { return Vec::new() };
+        if lacking.memory().is_none_or(|memory| memory.remaining() > 0) {
+            return Vec::new();
+        }
+        lacking.complete();
+        self.shared.view.lock().memory = None;
+        self.destination.handle(self.now(), Event::Whole)
+    }
+
+    /// Closes the connections to the source; what has come stays. Nothing that comes of them later is heard.
+    pub(super) fn part(&mut self) {
+        self.number += 1;
+        if let Some(arriving) = &mut self.arriving {
+            let arrived = self.shared.view.lock().arrived.clone();
+            let none = Channels::new(0, wire::Digest::Off, self.machine.ram(), arrived, None);
+            mem::replace(&mut arriving.channels, none).close();
+        }
+        self.close_link();
+    }
+
+    /// Tells the source which pages are missing.
+    pub(super) fn list(&mut self) -> Event {
+        let memory = self
+            .arriving
+            .as_ref()
+            .and_then(|arriving| arriving.lacking.as_ref())
+            .and_then(|lacking| lacking.memory().cloned());
+        let Some(memory) = memory else { return Event::Listed { missing: 0 } };
+        let mut words = Vec::new();
+        for (index, block) in self.machine.ram().blocks().iter().enumerate() {
+            memory.missing(index).copy_words(0, block.pages(), &mut words);
+            for bits in PageBits::cut(index as u16, &words) {
+                let Some(link) = &mut self.link else { return Event::LinkLost("There is no link".into()) };
+                if let Err(error) = link.send(&Message::Missing(bits)) {
+                    return Event::LinkLost(crate::chain(&error));
+                }
+            }
+        }
+        Event::Listed { missing: memory.remaining() }
+    }
+
+    /// Lets channels of the source in that was found again.
+    pub(super) fn open_again(&mut self, channels: u16) {
+        let arrived = Arc::clone(&self.shared.view.lock().arrived);
+        let ram = self.machine.ram();
+        let Some(arriving) = &mut self.arriving else { return };
+        let Some(lacking) = &arriving.lacking else { return };
+        let postcopy = Postcopy { closed: Arc::default(), ..lacking.postcopy.clone() };
+        arriving.channels = Channels::again(channels, ram, arrived, postcopy);
+    }
+}

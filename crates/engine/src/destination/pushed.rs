@@ -1,0 +1,128 @@
+//! Pages that follow a machine that runs here: from the wire to where they are missing.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use ram::{ClaimError, Incomplete, Landing};
+use transport::{Connection, Piece, TransportError};
+use wire::{Batch, Encoding, FrameKind, PUSHED, PageCounts, RoundEnd, WireError};
+
+use super::{arrived::Arrived, follow::Postcopy};
+use crate::{
+    frames::{FrameError, FrameReader},
+    lane::Lane,
+};
+
+/// Why no more pages can come on a connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PushedError {
+    #[error("{lane}")]
+    Frame { lane: Lane, source: FrameError },
+    #[error("{lane} brings pages of round {round}, and there are no rounds any more")]
+    Round { lane: Lane, round: u32 },
+    #[error("{lane} brings pages that are not missing")]
+    Claim { lane: Lane, source: ClaimError },
+    #[error("{lane}: {found} arrived, {sent} were sent")]
+    Count { lane: Lane, found: PageCounts, sent: PageCounts },
+    #[error("Pages that have come cannot be given to the machine")]
+    Place(#[source] std::io::Error),
+    #[error("Stopped")]
+    Stopped,
+}
+
+/// One connection.
+pub(super) struct Pushed {
+    lane: Lane,
+    connection: Arc<Connection>,
+    reader: FrameReader,
+    arrived: Arc<Arrived>,
+    pages: PageCounts,
+    pieces: Vec<Piece>,
+}
+
+impl Pushed {
+    pub(super) fn new(
+        lane: Lane,
+        connection: Arc<Connection>,
+        reader: FrameReader,
+        arrived: Arc<Arrived>,
+    ) -> Self {
+        Self {
+            lane,
+            connection,
+            reader,
+            arrived,
+            pages: PageCounts::default(),
+            pieces: Vec::with_capacity(wire::MAX_RUNS),
+        }
+    }
+
+    /// Receives until the connection ends, or has no more to bring.
+    pub(super) fn receive(
+        &mut self,
+        incomplete: &Arc<Incomplete>,
+        postcopy: &Postcopy,
+    ) -> Result<(), PushedError> {
+        let mut landing = incomplete.landing();
+        let mut batch = Batch::default();
+        loop {
+            let (kind, body) =
+                self.reader.read(&self.connection).map_err(|source| failed(self.lane, source))?;
+            match kind {
+                FrameKind::Pages => {
+                    let pages = |block| Some(incomplete.missing(usize::from(block)).capacity());
+                    let decoded = batch.decode_from(body, pages);
+                    decoded.map_err(|error| failed(self.lane, error.into()))?;
+                    self.place(&batch, &mut landing)?;
+                    postcopy.faults.came(&batch);
+                    if incomplete.remaining() == 0 {
+                        (postcopy.whole)();
+                    }
+                }
+                FrameKind::RoundEnd => {
+                    let end = RoundEnd::decode(body).map_err(|error| failed(self.lane, error.into()))?;
+                    if end.pages != self.pages {
+                        let (lane, found) = (self.lane, self.pages);
+                        return Err(PushedError::Count { lane, found, sent: end.pages });
+                    }
+                    return Ok(());
+                }
+                other => {
+                    return Err(failed(self.lane, WireError::Kind { found: other as u8 }.into()));
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, batch: &Batch, landing: &mut Landing) -> Result<(), PushedError> {
+        if batch.round != PUSHED {
+            return Err(PushedError::Round { lane: self.lane, round: batch.round });
+        }
+        self.pieces.clear();
+        for run in &batch.runs {
+            let claimed = match run.encoding {
+                Encoding::Raw => landing.claim(batch.block, run.first_page, run.pages).map(|segment| {
+                    self.pieces.push(Piece::new(segment.address, segment.bytes));
+                }),
+                Encoding::Zero => landing.claim_zeros(batch.block, run.first_page, run.pages),
+            };
+            claimed.map_err(|source| PushedError::Claim { lane: self.lane, source })?;
+        }
+        // SAFETY: the segments are claimed: they lie in memory of `landing` that lives as long as it does, that nobody else
+        // writes, and that the machine cannot reach before they are settled.
+        unsafe { self.connection.receive_pieces(&mut self.pieces) }
+            .map_err(|error| failed(self.lane, error.into()))?;
+        landing.settle().map_err(PushedError::Place)?;
+        let pages = batch.pages();
+        self.pages += pages;
+        self.arrived.pages.add(pages);
+        self.arrived.bytes.fetch_add(batch.data_bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn failed(lane: Lane, source: FrameError) -> PushedError {
+    match source {
+        FrameError::Transport(TransportError::Stopped) => PushedError::Stopped,
+        source => PushedError::Frame { lane, source },
+    }
+}

@@ -1,0 +1,185 @@
+//! The pages that a machine lacks that runs at the destination: each is taken once, by whoever sends it.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use ram::PageSet;
+
+/// Pages that a channel takes at a time: 2 MiB of guest memory.
+const STRETCH_PAGES: u64 = 512;
+/// Stretches around faults that wait to be sent. Older ones give way: what the machine does now matters more.
+const MAX_HOT: usize = 64;
+/// How long pages that nobody waits for are held back at most for one that somebody does.
+const HOLD_BACK: Duration = Duration::from_millis(2);
+
+/// What is left to send.
+#[derive(Debug)]
+pub(super) struct Needed {
+    blocks: Vec<PageSet>,
+    /// Pages in them.
+    left: AtomicU64,
+    /// The next stretch in the order of memory.
+    next: AtomicUsize,
+    /// Stretches around pages that the machine waited for, newest last.
+    hot: Mutex<VecDeque<(usize, u64)>>,
+    /// Requests being served.
+    urgent: AtomicU32,
+    /// Requests that came.
+    requests: AtomicU64,
+    served: (Mutex<()>, Condvar),
+}
+
+/// Some pages of one block, of which those that are still needed can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub(super) block: usize,
+    pub(super) first_page: u64,
+    pub(super) pages: u64,
+}
+
+/// As long as it lives, a request is being served.
+pub(super) struct Urgency<'a>(&'a Needed);
+
+impl Needed {
+    pub(super) fn new(blocks: Vec<PageSet>) -> Self {
+        let left = blocks.iter().map(PageSet::count).sum();
+        Self {
+            blocks,
+            left: AtomicU64::new(left),
+            next: AtomicUsize::new(0),
+            hot: Mutex::default(),
+            urgent: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            served: Default::default(),
+        }
+    }
+
+    /// Pages that nobody has taken.
+    pub(super) fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// How often the machine asked for pages.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Takes the next pages of `stretch` that are still needed and lie side by side, at most `max`. `stretch` begins behind them
+    /// afterwards.
+    pub(super) fn take(&self, stretch: &mut Stretch, max: u64) -> Option<(u64, u64)> {
+        let (set, end) = (self.blocks.get(stretch.block)?, stretch.first_page + stretch.pages);
+        let mut from = stretch.first_page;
+        while let Some(first) = set.next(from).filter(|first| *first < end) {
+            let pages = set.take_run(first, max.min(end - first));
+            if pages > 0 {
+                self.left.fetch_sub(pages, Ordering::Relaxed);
+                (stretch.first_page, stretch.pages) = (first + pages, end - first - pages);
+                return Some((first, pages));
+            }
+            // Taken by another meanwhile.
+            from = first + 1;
+        }
+        None
+    }
+
+    /// The next stretch to push: around what the machine waited for last, or the next in memory.
+    pub(super) fn next_stretch(&self) -> Option<Stretch> {
+        if let Some((block, first_page)) = self.hot.lock().pop_back() {
+            return Some(self.stretch(block, first_page));
+        }
+        loop {
+            let mut number = self.next.fetch_add(1, Ordering::Relaxed) as u64;
+            let (block, first_page) = self.blocks.iter().enumerate().find_map(|(block, set)| {
+                let stretches = set.capacity().div_ceil(STRETCH_PAGES);
+                if number < stretches {
+                    return Some((block, number * STRETCH_PAGES));
+                }
+                number -= stretches;
+                None
+            })?;
+            let stretch = self.stretch(block, first_page);
+            // Most of memory is not needed: a channel is told only of what may be.
+            let end = stretch.first_page + stretch.pages;
+            if self.blocks[block].next(first_page).is_some_and(|page| page < end) {
+                return Some(stretch);
+            }
+        }
+    }
+
+    fn stretch(&self, block: usize, first_page: u64) -> Stretch {
+        let pages = STRETCH_PAGES.min(self.blocks[block].capacity() - first_page);
+        Stretch { block, first_page, pages }
+    }
+
+    /// The machine waits for a page. Others are held back until the return value is dropped, and what surrounds it comes next.
+    pub(super) fn urgent(&self, block: usize, page: u64) -> Urgency<'_> {
+        self.urgent.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let around = (block, page / STRETCH_PAGES * STRETCH_PAGES);
+        let mut hot = self.hot.lock();
+        if !hot.contains(&around) {
+            if hot.len() == MAX_HOT {
+                hot.pop_front();
+            }
+            hot.push_back(around);
+        }
+        Urgency(self)
+    }
+
+    /// Waits a little while there are pages to send that the machine waits for.
+    pub(super) fn give_way(&self) {
+        if self.urgent.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut served = self.served.0.lock();
+        if self.urgent.load(Ordering::SeqCst) > 0 {
+            self.served.1.wait_for(&mut served, HOLD_BACK);
+        }
+    }
+}
+
+impl Drop for Urgency<'_> {
+    fn drop(&mut self) {
+        if self.0.urgent.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _served = self.0.served.0.lock();
+            self.0.served.1.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needed(pages: &[(u64, u64)]) -> Needed {
+        let set = PageSet::new(2000);
+        pages.iter().for_each(|&(first, pages)| set.insert_range(first, pages));
+        Needed::new(vec![PageSet::new(64), set])
+    }
+
+    #[test]
+    fn every_page_is_taken_once_in_runs_that_are_no_longer_than_asked_for() {
+        let needed = needed(&[(10, 5), (500, 40), (1999, 1)]);
+        let mut taken = Vec::new();
+        while let Some(mut stretch) = needed.next_stretch() {
+            while let Some(run) = needed.take(&mut stretch, 8) {
+                taken.push(run);
+            }
+        }
+        assert_eq!(taken.iter().map(|run| run.1).sum::<u64>(), 46);
+        assert_eq!(taken[..3], [(10, 5), (500, 8), (508, 4)]);
+        assert_eq!((needed.left(), needed.next_stretch()), (0, None));
+    }
+
+    #[test]
+    fn what_surrounds_a_page_that_was_waited_for_comes_first() {
+        let needed = needed(&[(0, 10), (1000, 50)]);
+        drop(needed.urgent(1, 1030));
+        let stretch = needed.next_stretch().unwrap();
+        assert_eq!((stretch.block, stretch.first_page, stretch.pages), (1, 1024, 512));
+    }
+}

@@ -1,0 +1,168 @@
+//! Sends pages of a machine that runs at the destination: on the page channels those that nobody waits for, on the urgent
+//! connection those that the machine waits for.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use parking_lot::Mutex;
+use ram::Ram;
+use transport::{Connection, Pacer, Piece, TransportError};
+use wire::{Batch, FrameKind, MAX_RUNS, PUSHED, PageCounts, Request, RoundEnd, WireError};
+
+use super::{
+    look::{collect_pieces, look},
+    needed::{Needed, Stretch},
+    work::RoundProgress,
+};
+use crate::{
+    frames::{FrameError, FrameReader},
+    lane::Lane,
+};
+
+/// Page data in a batch: little enough that a page that the machine waits for does not wait long behind it.
+const BATCH_PAGES: u64 = 64;
+
+/// Why pages cannot be sent any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PushError {
+    #[error("{lane}")]
+    Transport { lane: Lane, source: TransportError },
+    #[error("The urgent connection")]
+    Urgent(#[from] FrameError),
+    #[error("The destination asks for pages before it was told that any are missing")]
+    TooEarly,
+    #[error("Stopped")]
+    Stopped,
+}
+
+/// Where the pages are that a destination lacks, once that is known.
+pub(super) type Slot = Arc<Mutex<Option<Arc<Needed>>>>;
+
+/// Sends on one connection.
+pub(super) struct Pusher {
+    lane: Lane,
+    connection: Arc<Connection>,
+    ram: Ram,
+    progress: Arc<RoundProgress>,
+    sequence: u32,
+    batch: Batch,
+    pages: PageCounts,
+    frame: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+impl Pusher {
+    /// On a connection on which so many frames were sent.
+    pub(super) fn new(
+        lane: Lane,
+        connection: Arc<Connection>,
+        sequence: u32,
+        ram: Ram,
+        progress: Arc<RoundProgress>,
+    ) -> Self {
+        Self {
+            lane,
+            connection,
+            ram,
+            progress,
+            sequence,
+            batch: Batch { round: PUSHED, ..Batch::default() },
+            pages: PageCounts::default(),
+            frame: Vec::with_capacity(16 << 10),
+            pieces: Vec::with_capacity(MAX_RUNS),
+        }
+    }
+
+    /// Sends pages until none is left that nobody has taken, then a mark with their number.
+    pub(super) fn push(&mut self, needed: &Needed, pacer: &Pacer) -> Result<(), PushError> {
+        while let Some(mut stretch) = needed.next_stretch() {
+            while self.fill(needed, &mut stretch, BATCH_PAGES) > 0 {
+                needed.give_way();
+                if !pacer.wait(self.batch.data_bytes()) {
+                    return Err(PushError::Stopped);
+                }
+                self.send()?;
+            }
+        }
+        let end = RoundEnd { round: PUSHED, last: true, pages: self.pages };
+        let frame = end.encode(self.next_sequence());
+        self.connection.send(&frame).map_err(|source| self.broken(source))
+    }
+
+    /// Answers requests until the connection ends.
+    pub(super) fn serve(&mut self, slot: &Slot) -> Result<(), PushError> {
+        let mut reader = FrameReader::new();
+        loop {
+            let (kind, body) = reader.read(&self.connection).map_err(|error| match error {
+                FrameError::Transport(TransportError::Stopped) => PushError::Stopped,
+                error => PushError::Urgent(error),
+            })?;
+            if kind != FrameKind::Request {
+                return Err(FrameError::from(WireError::Kind { found: kind as u8 }).into());
+            }
+            let block_pages = |block| self.ram.blocks().get(usize::from(block)).map(ram::Block::pages);
+            let request = Request::decode(body, block_pages).map_err(FrameError::from)?;
+            let needed = slot.lock().clone().ok_or(PushError::TooEarly)?;
+            self.answer(&needed, request)?;
+        }
+    }
+
+    /// Sends the pages of a request that are not on their way already.
+    fn answer(&mut self, needed: &Needed, request: Request) -> Result<(), PushError> {
+        let block = usize::from(request.block);
+        let urgency = needed.urgent(block, request.first_page);
+        let mut stretch = Stretch { block, first_page: request.first_page, pages: u64::from(request.pages) };
+        while self.fill(needed, &mut stretch, u64::from(request.pages)) > 0 {
+            self.send()?;
+        }
+        drop(urgency);
+        Ok(())
+    }
+
+    /// Takes pages into the batch. Returns how many.
+    fn fill(&mut self, needed: &Needed, stretch: &mut Stretch, max: u64) -> u64 {
+        self.batch.runs.clear();
+        self.batch.block = stretch.block as u16;
+        let mut taken = 0;
+        let ram = self.ram.clone();
+        let Some(block) = ram.blocks().get(stretch.block) else { return 0 };
+        // Pages that are taken alternate at most: every page may be a run of its own.
+        while taken < max.min(MAX_RUNS as u64) {
+            let Some((first, pages)) = needed.take(stretch, max.min(MAX_RUNS as u64) - taken) else { break };
+            for page in first..first + pages {
+                self.batch.push(page, look(block, page));
+            }
+            taken += pages;
+        }
+        taken
+    }
+
+    fn send(&mut self) -> Result<(), PushError> {
+        let sequence = self.next_sequence();
+        self.batch.encode_into(sequence, &mut self.frame);
+        self.pieces.clear();
+        collect_pieces(&self.ram, &self.batch, &mut self.pieces);
+        // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`. The machine does not run here any more:
+        // nothing writes them.
+        unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
+            .map_err(|source| self.broken(source))?;
+        let pages = self.batch.pages();
+        self.pages += pages;
+        let bytes = self.frame.len() as u64 + self.batch.data_bytes();
+        self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.pages.add(pages);
+        Ok(())
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        sequence
+    }
+
+    fn broken(&self, source: TransportError) -> PushError {
+        match source {
+            TransportError::Stopped => PushError::Stopped,
+            source => PushError::Transport { lane: self.lane, source },
+        }
+    }
+}

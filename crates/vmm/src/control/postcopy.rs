@@ -1,0 +1,122 @@
+//! A machine that runs at one side while pages of it are at the other: what its operator can say, and what must wait.
+
+use engine::destination;
+use migration::{Params, Postcopy};
+use monitor::{CommandError, types::MigrationCapability};
+use transport::{Address, Dialler};
+
+use super::{Control, UNDECIDED_PATIENCE, moves::Departure};
+
+/// Whether a migration may be as these parameters have it.
+pub(super) fn check(params: &Params) -> Result<(), CommandError> {
+    if params.postcopy.is_possible() && params.digest.is_on() {
+        return Err(CommandError::generic(
+            "Parameter 'whimbrel-digest' and capability 'postcopy-ram' exclude each other: a digest compares memory before the \
+             machine runs, and with postcopy it runs before. Switch one of them off",
+        ));
+    }
+    Ok(())
+}
+
+impl Control {
+    /// Has the machine run at the destination now.
+    pub(super) fn start_postcopy(&self) -> Result<(), CommandError> {
+        let departure = self.departure.lock().clone();
+        let Some(departure) = departure.filter(|departure| departure.handle.snapshot().status.is_under_way())
+        else {
+            return Err(CommandError::generic(
+                "There is no migration under way: start one with capability postcopy-ram on",
+            ));
+        };
+        if departure.handle.snapshot().params.postcopy == Postcopy::Off {
+            return Err(CommandError::generic(format!(
+                "Capability '{}' was off when this migration began: the two sides have not agreed on it. Cancel the migration, \
+                 switch it on, and start again",
+                MigrationCapability::PostcopyRam
+            )));
+        }
+        departure.handle.start_postcopy();
+        Ok(())
+    }
+
+    /// Breaks the link of a postcopy.
+    pub(super) fn pause_postcopy(&self) -> Result<(), CommandError> {
+        match self.leaves_by_postcopy() {
+            Some(departure) => {
+                departure.handle.pause();
+                Ok(())
+            }
+            None => Err(CommandError::generic(
+                "There is no postcopy from here to pause: it is said at the source, while pages follow the machine",
+            )),
+        }
+    }
+
+    /// Finds the destination of a postcopy again, at `address`.
+    pub(super) fn resume_postcopy(&self, address: &Address) -> Result<(), CommandError> {
+        let Some(departure) = self.leaves_by_postcopy() else {
+            return Err(CommandError::generic("There is no postcopy from here to go on with"));
+        };
+        let trust = self.trust()?;
+        super::security::check_address(&trust, address)?;
+        super::security::check_to_leave(&trust)?;
+        departure.handle.recover_by(Dialler::new(address.clone(), trust));
+        Ok(())
+    }
+
+    /// The source of a postcopy will come again, to `address`: to where this side listens all the time.
+    pub(super) fn expect_source_again(&self, address: &Address) -> Result<(), CommandError> {
+        let arrival = self.arrival.lock().clone();
+        let Some(arrival) = arrival.filter(|arrival| arrival.handle.snapshot().status.is_postcopy()) else {
+            return Err(CommandError::generic("No pages are to come here: there is nothing to recover"));
+        };
+        if address.to_string() == arrival.listens_at {
+            return Ok(());
+        }
+        Err(CommandError::generic(format!(
+            "This side listens at {} all the time, and cannot listen at {address} as well: have the source come there",
+            arrival.listens_at
+        )))
+    }
+
+    /// A machine some of whose pages are still at the place that it came from cannot leave.
+    pub(super) fn refuse_while_pages_come(&self) -> Result<(), CommandError> {
+        let arrival = self.arrival.lock().clone();
+        match arrival.filter(|arrival| arrival.handle.snapshot().status.is_postcopy()) {
+            None => Ok(()),
+            Some(arrival) => {
+                let destination::Snapshot { status, .. } = arrival.handle.snapshot();
+                Err(CommandError::generic(format!(
+                    "Pages of the machine are still coming from where it was ({}): migrate it when that is over",
+                    status.name()
+                )))
+            }
+        }
+    }
+
+    /// What must not be done as long as the destination needs pages of this process.
+    pub(super) fn refuse_in_postcopy(&self, what: &str) -> Result<(), CommandError> {
+        if self.leaves_by_postcopy().is_none() {
+            return Ok(());
+        }
+        Err(CommandError::generic(format!(
+            "{what}: the machine runs at the destination, and pages of it are still here. `info migrate` says how many"
+        )))
+    }
+
+    /// The process was told to end while the destination needs pages of it. They are worth waiting for: who cannot wait sends a
+    /// second signal.
+    pub(super) fn finish_postcopy(&self, departure: &Departure) {
+        while departure.handle.snapshot().status.is_postcopy() {
+            tracing::error!(
+                "The machine runs at the destination and lacks pages that are here: the process ends when it has them"
+            );
+            departure.handle.join_within(UNDECIDED_PATIENCE);
+        }
+    }
+
+    fn leaves_by_postcopy(&self) -> Option<Departure> {
+        let departure = self.departure.lock().clone();
+        departure.filter(|departure| departure.handle.snapshot().status.is_postcopy())
+    }
+}

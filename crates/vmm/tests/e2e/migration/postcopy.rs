@@ -1,0 +1,117 @@
+//! Machines that run at the destination before their memory is there.
+
+use monitor::types::{MigrationStatus, RunState};
+use serde_json::json;
+
+use crate::harness::{HugePages, Lab, Spec, Story, Vmm};
+
+/// Switches postcopy on at the source.
+fn by_postcopy(source: &Vmm, when: &str) {
+    source.enable("postcopy-ram");
+    source.set(json!({ "whimbrel-postcopy": when }));
+}
+
+/// There and back again, both ways from the start.
+fn goes_and_comes(spec: &Spec) {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination) = (lab.boot(spec), lab.vacancy(spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    by_postcopy(&source, "immediate");
+    source.moves_to(&destination, &destination.listen());
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    let back = lab.vacancy(spec);
+    by_postcopy(&destination, "immediate");
+    destination.moves_to(&back, &back.listen());
+    story.goes_on_at(&back);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_machine_of_anonymous_memory_goes_and_comes_by_postcopy() {
+    goes_and_comes(&Spec::new("work=32M rate=200M"));
+}
+
+#[test]
+fn a_machine_of_memfd_memory_goes_and_comes_by_postcopy() {
+    goes_and_comes(&Spec::new("work=32M rate=200M").flag("--memory-backing", "memfd"));
+}
+
+#[test]
+fn a_machine_of_huge_pages_goes_and_comes_by_postcopy() {
+    let Some(_pages) = HugePages::reserve(3 * 48) else { return };
+    goes_and_comes(&Spec::new("work=32M rate=200M").cpus(2).flag("--memory-backing", "hugetlb"));
+}
+
+#[test]
+fn a_machine_that_is_too_busy_for_rounds_moves_on_request() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=400M").flag("--memory-backing", "memfd");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    by_postcopy(&source, "request");
+    source.set(json!({ "max-bandwidth": 20_000_000, "downtime-limit": 1 }));
+    source.migrate(&destination.listen());
+    source.round_is(2);
+    source.command("migrate-start-postcopy", json!({}));
+    source.migration_is(MigrationStatus::Completed);
+    assert_eq!(source.run_state(), RunState::Postmigrate);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_postcopy_is_paused_and_resumed_by_hand_and_neither_side_lets_go_meanwhile() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=20M");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    by_postcopy(&source, "immediate");
+    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
+    let uri = destination.listen();
+    source.migrate(&uri);
+    source.migration_is(MigrationStatus::PostcopyActive);
+    source.command("migrate-pause", json!({}));
+    source.migration_is(MigrationStatus::PostcopyPaused);
+    destination.migration_is(MigrationStatus::PostcopyPaused);
+    for refused in ["quit", "migrate_cancel", "cont"] {
+        source.refused(refused, json!({}));
+    }
+    destination.refused("migrate", json!({ "uri": "tcp:127.0.0.1:1" }));
+    source.set(json!({ "max-postcopy-bandwidth": 0 }));
+    destination.command("migrate-recover", json!({ "uri": uri }));
+    source.command("migrate", json!({ "uri": uri, "resume": true }));
+    source.migration_is(MigrationStatus::Completed);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_destination_whose_source_died_says_so_answers_and_ends() {
+    let Some(lab) = Lab::new() else { return };
+    let disk = lab.disk("disk", 8);
+    let spec = Spec::new("work=32M rate=20M").disk(&disk);
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let story = Story::of(&source);
+    story.filled();
+    by_postcopy(&source, "immediate");
+    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
+    source.migrate(&destination.listen());
+    source.migration_is(MigrationStatus::PostcopyActive);
+    source.kill();
+    destination.migration_is(MigrationStatus::PostcopyPaused);
+    assert_eq!(destination.run_state(), RunState::Running);
+    let missing = destination.query_migrate().whimbrel.unwrap().faults.unwrap().missing_pages;
+    assert!(missing > 0, "pages went with the source");
+    // A vCPU that waits for a page comes out of the guest at once.
+    destination.command("stop", json!({}));
+    assert_eq!(destination.run_state(), RunState::Paused);
+    destination.command("quit", json!({}));
+    assert!(destination.end().success());
+}
