@@ -78,7 +78,7 @@ impl Server {
                         .map_or_else(|error| Event::MachineFailed(chain(error.as_ref())), |()| Event::Loaded),
                 )
             }
-            Action::Run { run } => Some(match self.machine.run(run) {
+            Action::Run { run } => Some(match self.run_machine(run) {
                 Ok(()) => {
                     self.count(Counts::end);
                     self.tell(if self.lacks_pages() { Status::PostcopyActive } else { Status::Completed });

@@ -27,7 +27,7 @@ pub(super) struct Faults {
     waiting: Mutex<Waiting>,
     /// Entries of it: who receives pages that nobody waits for takes no lock.
     count: AtomicUsize,
-    /// Whether the machine runs: from then on its memory is not given up.
+    /// Whether the machine is loaded: from then on its memory is not given up here.
     runs: AtomicBool,
     memory: Mutex<Option<Arc<Incomplete>>>,
 }
@@ -52,7 +52,7 @@ impl Faults {
     pub(super) fn hear(&self, memory: &Incomplete) {
         let mut faults = Vec::new();
         loop {
-            match memory.wait(&mut faults) {
+            match memory.wait(&mut faults, self.patience()) {
                 Ok(true) => {}
                 Ok(false) => return,
                 // For lack of memory, as a rule: what waits is tried again.
@@ -84,6 +84,19 @@ impl Faults {
         }
     }
 
+    /// How long to wait for a fault: as long as it takes, but for a machine that is being loaded. The source may have fallen silent,
+    /// and what it was to bring does not come.
+    fn patience(&self) -> Option<Duration> {
+        if self.runs.load(Ordering::SeqCst) {
+            return None;
+        }
+        let oldest = self.waiting.lock().pages.values().map(|(_, since)| since.elapsed()).max();
+        if oldest.is_some_and(|waited| waited >= LOAD_PATIENCE) {
+            self.give_up_loading();
+        }
+        Some(LOAD_PATIENCE / 10)
+    }
+
     /// From here on pages are asked for on `connection`, those first that are waited for already.
     pub(super) fn ask_on(&self, connection: Arc<Connection>) {
         let mut waiting = self.waiting.lock();
@@ -99,6 +112,11 @@ impl Faults {
     /// There is no connection to ask on any more. Who waits while the machine is being loaded waits in vain.
     pub(super) fn hang_up(&self) {
         self.waiting.lock().link = None;
+        self.give_up_loading();
+    }
+
+    /// Lets go who waits while the machine is being loaded.
+    fn give_up_loading(&self) {
         if !self.runs.load(Ordering::SeqCst)
             && let Some(memory) = self.memory.lock().take()
         {
@@ -111,16 +129,11 @@ impl Faults {
         *self.memory.lock() = Some(memory);
     }
 
-    /// The machine may run. Returns whether its memory was not given up before.
+    /// The machine is loaded. Returns whether its memory was not given up before.
     pub(super) fn runs(&self) -> bool {
         let memory = self.memory.lock();
         self.runs.store(memory.is_some(), Ordering::SeqCst);
         memory.is_some()
-    }
-
-    /// Whether the machine may run.
-    pub(super) fn may_run(&self) -> bool {
-        self.runs.load(Ordering::SeqCst)
     }
 
     /// Pages have come.

@@ -13,6 +13,8 @@ pub(super) struct Lacking {
     noted: Vec<PageSet>,
     memory: Option<Arc<Incomplete>>,
     thread: Option<JoinHandle<()>>,
+    /// Whether some of the machine may have run.
+    pub(super) ran: bool,
     pub(super) postcopy: Postcopy,
 }
 
@@ -25,7 +27,7 @@ impl Lacking {
             faults: Arc::default(),
             whole: Arc::new(whole),
         };
-        Self { noted, memory: None, thread: None, postcopy }
+        Self { noted, memory: None, thread: None, ran: false, postcopy }
     }
 
     /// Notes pages that the source says will follow.
@@ -79,7 +81,7 @@ impl Lacking {
     /// devices must not go on with pages that are not its own, and write them to its disks.
     pub(super) fn abandon(&mut self) {
         let Some(memory) = &self.memory else { return };
-        if self.postcopy.faults.may_run() {
+        if self.ran {
             // The thread holds the memory from here on, to the end of the process.
             self.thread = None;
             return;

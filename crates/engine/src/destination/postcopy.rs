@@ -44,6 +44,22 @@ impl Server {
         }
     }
 
+    /// Lets the machine run. From the first instruction on its memory is not given up.
+    pub(super) fn run_machine(&mut self, run: bool) -> Result<(), MachineError> {
+        self.ran(true);
+        let result = self.machine.run(run);
+        if result.is_err() {
+            self.ran(false);
+        }
+        result
+    }
+
+    fn ran(&mut self, ran: bool) {
+        if let Some(lacking) = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut()) {
+            lacking.ran = ran;
+        }
+    }
+
     /// Whether pages of the machine that runs here are missing.
     pub(super) fn lacks_pages(&self) -> bool {
         let lacking = self.arriving.as_ref().and_then(|arriving| arriving.lacking.as_ref());

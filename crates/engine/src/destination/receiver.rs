@@ -1,9 +1,6 @@
 //! A page channel at the destination: from the wire straight into guest memory.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use ram::{Incomplete, PageSums, Placer};
 use transport::{Connection, Piece};
@@ -20,7 +17,6 @@ use super::{
 use crate::{
     frames::{FrameError, FrameReader},
     lane::Lane,
-    page_counters::PageCounters,
 };
 
 /// Why a channel cannot go on.

@@ -11,10 +11,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
 };
 
@@ -63,6 +64,13 @@ pub struct Incomplete {
     over: AtomicBool,
     /// Keeps the memory mapped.
     _ram: Ram,
+}
+
+/// What there is to do for [`Incomplete::wait`].
+enum Next {
+    Accesses,
+    Nothing,
+    Stopped,
 }
 
 /// An access that waits for pages that are not here.
@@ -122,17 +130,22 @@ impl Incomplete {
     }
 
     /// Waits until an access waits for a page that is not here, and overwrites `faults` with all that are
-    /// known of, at most 64. Returns false, with no faults, once [`Self::stop`] was called. Each waiting
+    /// known of, at most 64. Returns with none after `patience`, if that is limited, and false once [`Self::stop`] was called. Each waiting
     /// thread is told of once. Accesses to pages that are here but were not mapped, or were discarded (by a
     /// balloon), are dealt with on the way.
     ///
     /// # Errors
     /// The kernel refuses to map a page that is here, for lack of memory as a rule. It is called again then:
     /// the access is tried again.
-    pub fn wait(&self, faults: &mut Vec<Fault>) -> io::Result<bool> {
+    pub fn wait(&self, faults: &mut Vec<Fault>, patience: Option<Duration>) -> io::Result<bool> {
         faults.clear();
         let mut around = Vec::new();
-        while self.may_go_on()? {
+        loop {
+            match self.next(patience)? {
+                Next::Accesses => {}
+                Next::Nothing => return Ok(true),
+                Next::Stopped => return Ok(false),
+            }
             let mut outcome = Ok(());
             for access in self.userfault.accesses()? {
                 let Some((part, page)) = self.locate(access.address) else { continue };
@@ -154,7 +167,6 @@ impl Incomplete {
             }
             outcome?;
         }
-        Ok(false)
     }
 
     /// Ends [`Self::wait`], now and from here on.
@@ -190,24 +202,26 @@ impl Incomplete {
         self.parts.iter().map(|part| part.let_go(&self.userfault)).fold(Ok(()), io::Result::and)
     }
 
-    /// Waits until there is something to read. Returns false once it was stopped.
-    fn may_go_on(&self) -> io::Result<bool> {
+    /// Waits until there is something to read, but no longer than `patience`.
+    fn next(&self, patience: Option<Duration>) -> io::Result<Next> {
+        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
         loop {
             let mut watched =
                 [PollFd::new(&self.userfault, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
-            match poll(&mut watched, None) {
+            match poll(&mut watched, timeout.as_ref()) {
+                Ok(0) => return Ok(Next::Nothing),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let [accesses, stop] = watched.map(|watched| watched.revents());
             if stop.contains(PollFlags::IN) {
-                return Ok(false);
+                return Ok(Next::Stopped);
             }
             if accesses.intersects(PollFlags::ERR | PollFlags::NVAL) {
                 return Err(io::Error::other("the userfaultfd is not usable"));
             }
             if accesses.contains(PollFlags::IN) {
-                return Ok(true);
+                return Ok(Next::Accesses);
             }
         }
     }

@@ -73,7 +73,7 @@ impl Hearing {
         let (own, count) = (memory.clone(), faults.clone());
         let hear = move || {
             let mut faults = Vec::new();
-            while own.wait(&mut faults).unwrap() {
+            while own.wait(&mut faults, None).unwrap() {
                 count.fetch_add(faults.len() as u64, Ordering::SeqCst);
             }
         };
@@ -271,7 +271,7 @@ fn an_access_waits_for_its_page_and_is_told_of_with_its_host_page_and_thread() {
             let user =
                 scope.spawn(|| (rustix::thread::gettid().as_raw_nonzero().get(), read(ram, 2, 700, 0)));
             let mut faults = Vec::new();
-            assert!(memory.wait(&mut faults).unwrap());
+            assert!(memory.wait(&mut faults, None).unwrap());
             assert!(!user.is_finished());
             let awaited = memory.awaited(2).unwrap();
             assert!(awaited.contains(700));
@@ -462,11 +462,11 @@ fn hearing_ends_when_it_is_stopped_and_stays_ended() {
         let memory = Incomplete::arm(ram, userfault, sets(ram, |page| page == 0)).unwrap();
         thread::scope(|scope| {
             let _failed = LetGo(&memory);
-            let waiting = scope.spawn(|| memory.wait(&mut vec![]));
+            let waiting = scope.spawn(|| memory.wait(&mut vec![], None));
             memory.stop();
             assert!(!waiting.join().unwrap().unwrap());
         });
-        assert!(!memory.wait(&mut vec![]).unwrap());
+        assert!(!memory.wait(&mut vec![], None).unwrap());
     });
 }
 

@@ -91,6 +91,12 @@ impl Control {
                 "The process was told to end before this became unknown: no machine runs in it any more",
             ));
         }
+        if verdict == Verdict::TakeBack && departure.handle.snapshot().status.is_postcopy() {
+            return Err(CommandError::generic(
+                "The machine ran at the destination: what is here of it is memory as it was then. It is not taken back; let_go gives \
+                 that up too",
+            ));
+        }
         tracing::warn!(session = %departure.session, "An operator decides who has the machine: {verdict:?}");
         departure.handle.decide(verdict);
         Ok(())
@@ -112,7 +118,8 @@ impl Control {
                 "The migration's thread has ended by a defect, which the log tells: nothing can be decided here any more. See at \
                  the destination whether the machine ran there; a second SIGTERM ends this process and what it has",
             )),
-            Status::Unknown => Ok(departure),
+            // Pages are here that the machine lacks. Whether it is there to need them, people may know.
+            Status::Unknown | Status::PostcopyPaused | Status::PostcopyRecover => Ok(departure),
             status => Err(CommandError::generic(format!(
                 "There is nothing to decide: it is known who has the machine, the migration is '{}'",
                 status.name()

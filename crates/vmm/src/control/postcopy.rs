@@ -100,7 +100,8 @@ impl Control {
             return Ok(());
         }
         Err(CommandError::generic(format!(
-            "{what}: the machine runs at the destination, and pages of it are still here. `info migrate` says how many"
+            "{what}: the machine runs at the destination, and pages of it are still here. `info migrate` says how many; \
+             where it is gone for good, let_go gives them up"
         )))
     }
 

@@ -115,3 +115,26 @@ fn a_destination_whose_source_died_says_so_answers_and_ends() {
     destination.command("quit", json!({}));
     assert!(destination.end().success());
 }
+
+#[test]
+fn a_source_whose_destination_died_starts_nothing_and_lets_go_when_it_is_told() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=20M");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let story = Story::of(&source);
+    story.filled();
+    by_postcopy(&source, "immediate");
+    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
+    source.migrate(&destination.listen());
+    source.migration_is(MigrationStatus::PostcopyActive);
+    destination.kill();
+    source.migration_is(MigrationStatus::PostcopyPaused);
+    assert_eq!(source.run_state(), RunState::FinishMigrate);
+    source.refused("whimbrel-take-back", json!({ "force": true }));
+    source.refused("cont", json!({}));
+    // Between two tries it may be looking for the destination.
+    source.command("whimbrel-let-go", json!({ "force": true }));
+    source.migration_is(MigrationStatus::Completed);
+    source.command("quit", json!({}));
+    assert!(source.end().success());
+}
