@@ -20,6 +20,20 @@ pub enum AuthorityError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A directory is another user's.
+    #[error(
+        "{} belongs to user {owner}, who could exchange its files at any time, and this is user {user}: chown it, or run this as its \
+         owner",
+        .path.display()
+    )]
+    OfAnotherUser {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner's number.
+        owner: u32,
+        /// This user's number.
+        user: u32,
+    },
     /// A file is none that this program writes.
     #[error("{} is none that `whimbrel ca` has made: {reason}", .path.display())]
     Foreign {

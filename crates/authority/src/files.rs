@@ -1,7 +1,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -16,10 +16,40 @@ pub(crate) const CA_REVOKED: &str = "ca-crl.pem";
 /// Most that is read of a file.
 const MOST_BYTES: u64 = 8 << 20;
 
+/// Held by who reads what was revoked, or issued, to write it anew.
+const LOCK: &str = "lock";
+
 /// Makes a directory that only its owner can use, unless it is there.
+///
+/// # Errors
+/// It cannot be made, or is another user's: who owns a directory can put other files into it at any time.
 pub(crate) fn make(directory: &Path) -> Result<(), AuthorityError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|source| failed(directory, "made", source))
+    made.map_err(|source| failed(directory, "made", source))?;
+    refuse_of_others(directory)
+}
+
+/// # Errors
+/// The directory is another user's.
+pub(crate) fn refuse_of_others(directory: &Path) -> Result<(), AuthorityError> {
+    let owner = fs::metadata(directory).map_err(|source| failed(directory, "read", source))?.uid();
+    let user = rustix::process::geteuid().as_raw();
+    if owner == user {
+        Ok(())
+    } else {
+        Err(AuthorityError::OfAnotherUser { path: directory.into(), owner, user })
+    }
+}
+
+/// Waits until no other process holds the lock of `directory`, and holds it until what is returned is dropped.
+pub(crate) fn lock(directory: &Path) -> Result<fs::File, AuthorityError> {
+    let path = directory.join(LOCK);
+    let held = || {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    held().map_err(|source| failed(&path, "locked", source))
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, AuthorityError> {

@@ -66,7 +66,7 @@ impl Authority {
     /// Makes an authority called `name` in `directory`, which is made if it is missing.
     ///
     /// # Errors
-    /// There is one already, or the files cannot be written.
+    /// There is one already, the directory is another user's, or the files cannot be written.
     pub fn init(directory: &Path, name: &str) -> Result<Self, AuthorityError> {
         files::make(directory)?;
         for file in [CA_CERTIFICATE, CA_KEY] {
@@ -87,8 +87,9 @@ impl Authority {
     /// The authority in `directory`.
     ///
     /// # Errors
-    /// There is none, or it was not made by [`Self::init`].
+    /// There is none, it was not made by [`Self::init`], or the directory is another user's.
     pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
+        files::refuse_of_others(directory)?;
         let certificate = read(&directory.join(CA_CERTIFICATE))?;
         let key_path = directory.join(CA_KEY);
         let key = KeyPair::from_pem(&read(&key_path)?)
@@ -108,9 +109,11 @@ impl Authority {
     /// may be done while it is used.
     ///
     /// # Errors
-    /// A name cannot be in a certificate, or the files cannot be written.
+    /// A name cannot be in a certificate, the directory is another user's, or the files cannot be written.
     pub fn issue(&self, directory: &Path, request: &Request) -> Result<(), AuthorityError> {
         let mut params = host_params(request)?;
+        // What is revoked meanwhile comes before or after it, and so does another `issue` to the same host.
+        let _lock = files::lock(&self.directory)?;
         files::make(directory)?;
         keep_public(&directory.join(CA_CERTIFICATE), &self.certificate)?;
         self.copy_revoked_to(directory)?;

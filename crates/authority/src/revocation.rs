@@ -9,17 +9,26 @@ use time::{Duration, OffsetDateTime};
 use x509_cert::{
     Certificate,
     crl::CertificateList,
-    der::{Decode, DecodePem, pem},
+    der::{Decode, DecodePem, oid::AssociatedOid, pem},
+    ext::pkix::CrlNumber,
 };
 
 use crate::{
     Authority, AuthorityError,
-    files::{CA_REVOKED, ISSUED, append, keep_public, read},
-    serial,
+    files::{self, CA_REVOKED, ISSUED, append, keep_public, read},
 };
 
 /// For how long a list counts. Hosts do not ask for a newer one by themselves, so that it is long.
 const LIST_DAYS: i64 = 3653;
+
+/// What is in the list that was written last.
+#[derive(Default)]
+struct List {
+    /// Numbers of certificates.
+    serials: Vec<Vec<u8>>,
+    /// The list's own number, big-endian; none where there is no list.
+    number: Vec<u8>,
+}
 
 impl Authority {
     /// Takes back the certificates of a host: those in the directory that was issued to it, and all earlier ones of the same keys. Every host needs the new `ca-crl.pem`, which is
@@ -28,7 +37,10 @@ impl Authority {
     /// # Errors
     /// There is no certificate, it is of another authority, or the list cannot be written.
     pub fn revoke(&self, directory: &Path) -> Result<(), AuthorityError> {
-        let mut serials = self.revoked()?;
+        // Two at once would each write a list without what the other one takes back.
+        let _lock = files::lock(&self.directory)?;
+        let earlier = self.list()?;
+        let mut serials = earlier.serials;
         let mut found = false;
         for side in ["server", "client"] {
             let path = directory.join(format!("{side}-cert.pem"));
@@ -65,7 +77,7 @@ impl Authority {
         let params = CertificateRevocationListParams {
             this_update: now - Duration::hours(1),
             next_update: now + Duration::days(LIST_DAYS),
-            crl_number: serial(),
+            crl_number: next_number(&earlier.number),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
@@ -73,18 +85,23 @@ impl Authority {
         keep_public(&self.directory.join(CA_REVOKED), &params.signed_by(&self.issuer)?.pem()?)
     }
 
-    /// Serial numbers of what was taken back so far.
-    fn revoked(&self) -> Result<Vec<Vec<u8>>, AuthorityError> {
+    /// What was taken back so far.
+    fn list(&self) -> Result<List, AuthorityError> {
         let path = self.directory.join(CA_REVOKED);
         if !path.exists() {
-            return Ok(Vec::new());
+            return Ok(List::default());
         }
         let text = read(&path)?;
         let foreign = |reason: String| AuthorityError::Foreign { path: path.clone(), reason };
         let (_, der) = pem::decode_vec(text.as_bytes()).map_err(|error| foreign(error.to_string()))?;
-        let list = CertificateList::from_der(&der).map_err(|error| foreign(error.to_string()))?;
-        let revoked = list.tbs_cert_list.revoked_certificates.unwrap_or_default();
-        Ok(revoked.iter().map(|one| one.serial_number.as_bytes().to_vec()).collect())
+        let list = CertificateList::from_der(&der).map_err(|error| foreign(error.to_string()))?.tbs_cert_list;
+        let revoked = list.revoked_certificates.unwrap_or_default();
+        let serials = revoked.iter().map(|one| one.serial_number.as_bytes().to_vec()).collect();
+        let extensions = list.crl_extensions.unwrap_or_default();
+        let number = extensions.iter().find(|extension| extension.extn_id == CrlNumber::OID);
+        let number = number.map(|number| CrlNumber::from_der(number.extn_value.as_bytes())).transpose();
+        let number = number.map_err(|error| foreign(error.to_string()))?;
+        Ok(List { serials, number: number.map(|number| number.0.as_bytes().to_vec()).unwrap_or_default() })
     }
 
     /// Keeps which certificate was issued to which key.
@@ -105,7 +122,7 @@ impl Authority {
 
     /// Whether a certificate of this key was taken back.
     pub(crate) fn is_taken_back(&self, key: &[u8]) -> Result<bool, AuthorityError> {
-        let revoked = self.revoked()?;
+        let revoked = self.list()?.serials;
         Ok(self.issued_to(key)?.iter().any(|serial| revoked.contains(serial)))
     }
 
@@ -114,6 +131,19 @@ impl Authority {
         let path = self.directory.join(CA_REVOKED);
         if path.exists() { keep_public(&directory.join(CA_REVOKED), &read(&path)?) } else { Ok(()) }
     }
+}
+
+/// The number of the next list, which must be higher (RFC 5280, 5.2.3); `number` is big-endian and not negative.
+fn next_number(number: &[u8]) -> SerialNumber {
+    let mut next = [&[0], number].concat();
+    for byte in next.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            break;
+        }
+    }
+    let zeros = next.iter().take_while(|byte| **byte == 0).count();
+    SerialNumber::from_slice(&next[zeros..])
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -8,7 +8,8 @@ use whimbrel_authority::{Authority, AuthorityError, Request};
 use x509_cert::{
     Certificate,
     crl::CertificateList,
-    der::{Decode, DecodePem, pem},
+    der::{Decode, DecodePem, oid::AssociatedOid, pem},
+    ext::pkix::CrlNumber,
 };
 
 fn mode(path: &Path) -> u32 {
@@ -90,6 +91,62 @@ fn a_renewed_certificate_keeps_its_key_and_one_that_was_taken_back_does_not() {
     let before = revoked(&ca);
     authority.revoke(&other).unwrap();
     assert!(revoked(&ca).is_superset(&before) && revoked(&ca).len() == before.len() + 2);
+}
+
+/// The number of the list.
+fn number(ca: &Path) -> u128 {
+    let (_, der) = pem::decode_vec(&fs::read(ca.join("ca-crl.pem")).unwrap()).unwrap();
+    let extensions = CertificateList::from_der(&der).unwrap().tbs_cert_list.crl_extensions.unwrap();
+    let number = extensions.iter().find(|one| one.extn_id == CrlNumber::OID).unwrap();
+    let number = CrlNumber::from_der(number.extn_value.as_bytes()).unwrap();
+    number.0.as_bytes().iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
+#[test]
+fn many_that_are_taken_back_at_once_are_all_taken_back_and_each_list_has_a_higher_number() {
+    const AT_ONCE: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca");
+    let authority = Authority::init(&ca, "Example").unwrap();
+    let hosts: Vec<_> = (0..AT_ONCE).map(|host| folder.path().join(format!("host-{host}"))).collect();
+    std::thread::scope(|scope| {
+        for host in &hosts {
+            // Each as a process of its own would do it.
+            scope.spawn(|| {
+                let authority = Authority::open(&ca).unwrap();
+                authority.issue(host, &Request::new(["host"])).unwrap();
+                authority.revoke(host).unwrap();
+            });
+        }
+    });
+    let expected: BTreeSet<_> = hosts
+        .iter()
+        .flat_map(|host| ["server", "client"].map(|side| serial(&host.join(format!("{side}-cert.pem")))))
+        .collect();
+    assert_eq!(revoked(&ca), expected);
+    assert_eq!(number(&ca), AT_ONCE as u128);
+    // Past a byte's end as well.
+    for later in AT_ONCE + 1..260 {
+        authority.revoke(&hosts[0]).unwrap();
+        assert_eq!(number(&ca), later as u128);
+    }
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, host) = (folder.path().join("ca"), folder.path().join("host"));
+    let authority = Authority::init(&ca, "Example").unwrap();
+    fs::create_dir(&host).unwrap();
+    if std::os::unix::fs::chown(&host, Some(12_345), None).is_err() {
+        eprintln!("SKIPPED: ONLY ROOT CAN GIVE A DIRECTORY AWAY");
+        return;
+    }
+    let refused = authority.issue(&host, &Request::new(["host"]));
+    assert!(matches!(refused, Err(AuthorityError::OfAnotherUser { owner: 12_345, .. })), "{refused:?}");
+    assert!(!host.join("server-key.pem").exists());
+    std::os::unix::fs::chown(&ca, Some(12_345), None).unwrap();
+    assert!(matches!(Authority::open(&ca), Err(AuthorityError::OfAnotherUser { .. })));
 }
 
 #[test]
