@@ -26,8 +26,8 @@ pub use events::{Events, MachineEvent};
 pub use kvm::KvmError;
 pub use machine::{
     BoardError, BootDescription, BuildError, DeviceDescription, DeviceError, Differences, FileDescription,
-    Incoming, Keep, Machine, MachineDescription, PauseError, PauseTimings, PlugError, ResetError,
-    ResourceError, RestoreError, SaveError, StatesError, VcpuError, VirtioDescription,
+    Incoming, Keep, Machine, MachineDescription, PageFaultError, PageFaults, PauseError, PauseTimings,
+    PlugError, ResetError, ResourceError, RestoreError, SaveError, StatesError, VcpuError, VirtioDescription,
 };
 pub use process::{ProcessError, last_lines, last_words, run};
 pub use seccomp::SeccompError;

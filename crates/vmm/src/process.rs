@@ -30,7 +30,7 @@ use signal_hook::{
 use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
 use crate::{
-    Awaited, BuildError, Commands, Control, ControlError, Ending, Events, Machine, MachineEvent,
+    Awaited, BuildError, Commands, Control, ControlError, Ending, Events, Machine, MachineEvent, PageFaults,
     SeccompError, panics,
     seccomp::{self, Role},
     terminal::{self, Terminal},
@@ -77,6 +77,8 @@ const WATCHED: [i32; 5] = [SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 pub fn run(config: &Config) -> Result<u8, ProcessError> {
     // Before any thread is there: all of them are confined, and leave these signals to one.
     panics::install_hook(config.seccomp());
+    // What a destination needs of it must be had before, and what it may do found out.
+    let page_faults = config.incoming().map(|_| PageFaults::open());
     seccomp::switch_on(config.seccomp())?;
     let signals = Signals::new(WATCHED).map_err(ProcessError::Threads)?;
     for signal in WATCHED {
@@ -89,8 +91,8 @@ pub fn run(config: &Config) -> Result<u8, ProcessError> {
     Log::start(|| Ok(seccomp::enter(Role::Log)?)).map_err(ProcessError::Threads)?;
     let watch = watch_signals(signals)?;
     let (machine_events, heard) = Events::channel();
-    let machine = match config.incoming() {
-        Some(_) => Awaited::prepare(config, machine_events.clone())?.into(),
+    let machine = match page_faults {
+        Some(page_faults) => Awaited::prepare(config, page_faults, machine_events.clone())?.into(),
         None => Machine::boot(config, machine_events.clone())?.into(),
     };
     let events = MonitorEvents::new();

@@ -19,7 +19,7 @@ use super::{
     offer::{self, Offer},
     one_line, query, security, story,
 };
-use crate::{BuildError, Events, Incoming, Keep, Machine, launcher::Launcher};
+use crate::{BuildError, Events, Incoming, Keep, Machine, PageFaults, launcher::Launcher};
 
 /// Why no machine is taken in.
 const ENDING: &str = "this process is ending";
@@ -36,8 +36,8 @@ impl Awaited {
     ///
     /// # Errors
     /// Something that the machine needs is missing, or not what it should be.
-    pub fn prepare(config: &Config, events: Events) -> Result<Self, BuildError> {
-        let keep = Keep::open(config)?;
+    pub fn prepare(config: &Config, page_faults: PageFaults, events: Events) -> Result<Self, BuildError> {
+        let keep = Keep::open(config, page_faults)?;
         Ok(Self { vacant: Incoming::prepare(config, &keep, events)?, keep })
     }
 }

@@ -34,6 +34,7 @@ pub use board::{BoardError, VcpuError};
 pub use boot_image::{BootDescription, FileDescription};
 pub use build::BuildError;
 pub use description::{DeviceDescription, Differences, MachineDescription, VirtioDescription};
+pub use page_faults::{PageFaultError, PageFaults};
 pub use plug::PlugError;
 pub use reset::ResetError;
 pub use resources::ResourceError;

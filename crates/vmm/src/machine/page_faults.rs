@@ -5,7 +5,7 @@ use ram::{UserfaultError, Userfaultfd};
 /// How this process comes to a userfaultfd, which a machine needs that runs before all of its memory is here. Found out before the
 /// process confines itself: afterwards it may neither open the device nor make the system call.
 #[derive(Debug)]
-pub(crate) enum PageFaults {
+pub enum PageFaults {
     /// /dev/userfaultfd, which makes as many as are asked for.
     Device(File),
     /// One that the system call made. Machines come one after the other, so that it serves all of them.
@@ -16,7 +16,7 @@ pub(crate) enum PageFaults {
 
 /// Why there is no userfaultfd for a machine.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PageFaultError {
+pub enum PageFaultError {
     /// There was none when this process began.
     #[error("{0}; then start this process anew")]
     Refused(String),
@@ -29,8 +29,9 @@ pub(crate) enum PageFaultError {
 }
 
 impl PageFaults {
-    /// Looks for one.
-    pub(crate) fn open() -> Self {
+    /// Looks for one. To be called before the process confines itself: a confined one may make no such system call, and ends.
+    #[must_use]
+    pub fn open() -> Self {
         if let Ok(device) = File::options().read(true).write(true).open("/dev/userfaultfd") {
             return Self::Device(device);
         }
@@ -41,11 +42,38 @@ impl PageFaults {
     ///
     /// # Errors
     /// This process may not use it, or the kernel lacks something: what can be done about it.
-    pub(crate) fn userfault(&self) -> Result<Userfaultfd, PageFaultError> {
+    pub fn userfault(&self) -> Result<Userfaultfd, PageFaultError> {
         match self {
             Self::Device(device) => Ok(Userfaultfd::from_device(device)?),
             Self::One(userfault) => userfault.try_clone().map_err(PageFaultError::Duplicate),
             Self::Refused(error) => Err(PageFaultError::Refused(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_had_before_the_process_confined_itself_serves_one_machine_after_the_other() {
+        let Ok(one) = Userfaultfd::open() else { return eprintln!("SKIPPED: there is no userfaultfd here") };
+        let by_any_means = [PageFaults::One(one), PageFaults::open()];
+        for page_faults in by_any_means {
+            let first = page_faults.userfault().unwrap();
+            page_faults.userfault().unwrap();
+            drop(first);
+            page_faults.userfault().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_to_be_had_is_told_with_what_can_be_done() {
+        let source = io::ErrorKind::PermissionDenied.into();
+        let refused = PageFaults::Refused(UserfaultError::Permission { source }).userfault().unwrap_err();
+        let told = refused.to_string();
+        for remedy in ["vm.unprivileged_userfaultfd", "CAP_SYS_PTRACE", "/dev/userfaultfd", "anew"] {
+            assert!(told.contains(remedy), "{told}");
         }
     }
 }

@@ -57,10 +57,10 @@ impl Keep {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn open(config: &Config) -> Result<Self, BuildError> {
+    pub fn open(config: &Config, page_faults: PageFaults) -> Result<Self, BuildError> {
         let boot = BootImage::open(config)?.map(Arc::new);
         let sights = config.disks().iter().map(|_| Sight::default()).collect();
-        let page_faults = Arc::new(PageFaults::open());
+        let page_faults = Arc::new(page_faults);
         Ok(Self { boot, threads: VcpuThreads::default(), page_faults, sights })
     }
 

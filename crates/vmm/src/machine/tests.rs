@@ -53,7 +53,15 @@ impl Bench {
 
     fn incoming(&self) -> (Incoming, Receiver<MachineEvent>) {
         let (events, received) = Events::channel();
-        (Incoming::prepare(&self.config(), &Keep::open(&self.config()).unwrap(), events).unwrap(), received)
+        (
+            Incoming::prepare(
+                &self.config(),
+                &Keep::open(&self.config(), crate::PageFaults::open()).unwrap(),
+                events,
+            )
+            .unwrap(),
+            received,
+        )
     }
 
     /// Moves a paused machine into a new one in this process.

@@ -109,9 +109,11 @@ fn a_destination_whose_source_died_says_so_answers_and_ends() {
     assert_eq!(destination.run_state(), RunState::Running);
     let missing = destination.query_migrate().whimbrel.unwrap().faults.unwrap().missing_pages;
     assert!(missing > 0, "pages went with the source");
-    // A vCPU that waits for a page comes out of the guest at once.
-    destination.command("stop", json!({}));
-    assert_eq!(destination.run_state(), RunState::Paused);
+    // A vCPU that waits for a page comes out of the guest at once. A device may wait for one too: then the machine is not
+    // stopped, and says so.
+    let stopped = destination.client().execute("stop", json!({}));
+    let state = if stopped.is_ok() { RunState::Paused } else { RunState::Running };
+    assert_eq!(destination.run_state(), state, "{stopped:?}");
     destination.command("quit", json!({}));
     assert!(destination.end().success());
 }
