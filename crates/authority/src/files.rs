@@ -29,10 +29,16 @@ pub(crate) fn make(directory: &Path) -> Result<(), AuthorityError> {
     refuse_of_others(directory)
 }
 
+/// One that is not there is nobody's: what is missing in it is told by who looks for it.
+///
 /// # Errors
 /// The directory is another user's.
 pub(crate) fn refuse_of_others(directory: &Path) -> Result<(), AuthorityError> {
-    let owner = fs::metadata(directory).map_err(|source| failed(directory, "read", source))?.uid();
+    let owner = match fs::metadata(directory) {
+        Ok(metadata) => metadata.uid(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(failed(directory, "read", source)),
+    };
     let user = rustix::process::geteuid().as_raw();
     if owner == user {
         Ok(())
