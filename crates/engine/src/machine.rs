@@ -75,7 +75,8 @@ pub trait DestinationMachine: Send {
     fn userfault(&self) -> Result<Userfaultfd, MachineError> {
         Ok(Userfaultfd::open()?)
     }
-    /// Makes the machine from its states. Memory is complete, or waits for the pages that are missing where it is touched; and verified where that was asked for.
+    /// Makes the machine from its states. Memory is complete, and verified where that was asked for; or whoever touches a page that is
+    /// missing waits for it.
     fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError>;
     /// Takes the disk locks.
     fn lock_disks(&mut self) -> Result<(), MachineError>;

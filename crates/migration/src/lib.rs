@@ -21,7 +21,8 @@
 //!   End         ───────── Bye ────────────────▶  end
 //! ```
 //!
-//! Read [`handover`] for the rule on who may run the machine, [`custody`] for who has its pages, [`source`] and [`destination`] for the way of a migration,
+//! Read [`handover`] for the rule on who may run the machine, [`custody`] for who has its pages, [`source`] and [`destination`] for
+//! the way of a migration,
 //! [`convergence`] for the decision when to switch, [`fixed_costs`], [`wire_rate`] and [`page_cost`] for what it rests on, [`stats`] for what is
 //! counted and foretold.
 

@@ -30,7 +30,7 @@ pub enum UserfaultError {
     /// The process may not have one.
     #[error(
         "This process may not handle page faults of the kernel (userfaultfd): set the sysctl vm.unprivileged_userfaultfd=1, or \
-         give it the capability CAP_SYS_PTRACE, or let it read and write /dev/userfaultfd (or pass it that device, opened)"
+         give it the capability CAP_SYS_PTRACE, or let it read and write /dev/userfaultfd"
     )]
     Permission {
         /// What the kernel said.

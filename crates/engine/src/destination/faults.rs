@@ -1,7 +1,7 @@
 //! What a running machine waits for: hears its faults, and asks the source for the pages.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ram::Incomplete;
+use ram::{Fault, Incomplete};
 use transport::Connection;
 use wire::{Batch, Request};
 
@@ -18,6 +18,8 @@ use super::latency::Latencies;
 
 /// How long a machine that is being loaded may wait for one page.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request may take to go out: it is a few bytes, for which there is room unless the source does not read.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the kernel could not map a page.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -63,18 +65,11 @@ impl Faults {
             }
             let mut waiting = self.waiting.lock();
             for fault in faults.drain(..) {
-                let request =
-                    Request { block: fault.block, first_page: fault.first_page, pages: fault.pages };
-                let known =
-                    waiting.pages.insert((fault.block, fault.first_page), (fault.pages, Instant::now()));
-                match known {
-                    // Asked for already; it has waited since then.
-                    Some(before) => {
-                        waiting.pages.insert((fault.block, fault.first_page), before);
-                    }
-                    None => {
-                        waiting.ask(request);
-                    }
+                let Fault { block, first_page, pages, .. } = fault;
+                // Where it was asked for already, it has been waited for since then.
+                if let Entry::Vacant(entry) = waiting.pages.entry((block, first_page)) {
+                    entry.insert((pages, Instant::now()));
+                    waiting.ask(Request { block, first_page, pages });
                 }
             }
             self.count.store(waiting.pages.len(), Ordering::SeqCst);
@@ -165,7 +160,7 @@ impl Waiting {
         let frame = request.encode(asking.sequence);
         asking.sequence = asking.sequence.wrapping_add(1);
         // Whoever reads the connection notices its end. What was asked for is asked for again on the next.
-        let _ = asking.connection.send_within(&frame, LOAD_PATIENCE);
+        let _ = asking.connection.send_within(&frame, SEND_TIMEOUT);
     }
 
     /// Forgets what is there.

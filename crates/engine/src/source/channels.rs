@@ -179,7 +179,7 @@ impl Channels {
         }
     }
 
-    /// Changes how many bytes per second may be pushed.
+    /// What holds pages that follow the machine to a bandwidth.
     pub(super) fn push_pacer(&self) -> &Arc<Pacer> {
         &self.push_pacer
     }

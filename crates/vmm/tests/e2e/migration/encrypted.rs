@@ -69,7 +69,7 @@ fn a_machine_moves_encrypted_there_and_back_and_both_sides_say_with_whom() {
 fn pages_that_follow_a_machine_are_encrypted_and_so_is_a_recovery() {
     let Some(lab) = Lab::new() else { return };
     let trusted = Trusted::new(&lab);
-    let spec = Spec::new("work=16M rate=20M");
+    let spec = Spec::calm();
     let source = lab.boot(&trusted.at_source(&spec));
     let destination = lab.vacancy(&trusted.at_destination(&spec, "dns:host-a"));
     let mut story = Story::of(&source);

@@ -11,6 +11,20 @@ fn by_postcopy(source: &Vmm, when: &str) {
     source.set(json!({ "whimbrel-postcopy": when }));
 }
 
+/// A machine that runs at the destination and lacks pages, for a minute or more unless it is let have them: the guest touches little.
+/// Returns both sides, what the guest says, and where the destination listens.
+fn lacking_pages(lab: &Lab, spec: &Spec) -> (Vmm, Vmm, Story, String) {
+    let (source, destination) = (lab.boot(spec), lab.vacancy(spec));
+    let story = Story::of(&source);
+    story.filled();
+    by_postcopy(&source, "immediate");
+    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
+    let uri = destination.listen();
+    source.migrate(&uri);
+    source.migration_is(MigrationStatus::PostcopyActive);
+    (source, destination, story, uri)
+}
+
 /// There and back again, both ways from the start.
 fn goes_and_comes(spec: &Spec) {
     let Some(lab) = Lab::new() else { return };
@@ -67,15 +81,7 @@ fn a_machine_that_is_too_busy_for_rounds_moves_on_request() {
 #[test]
 fn a_postcopy_is_paused_and_resumed_by_hand_and_neither_side_lets_go_meanwhile() {
     let Some(lab) = Lab::new() else { return };
-    let spec = Spec::new("work=32M rate=20M");
-    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
-    let mut story = Story::of(&source);
-    story.filled();
-    by_postcopy(&source, "immediate");
-    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
-    let uri = destination.listen();
-    source.migrate(&uri);
-    source.migration_is(MigrationStatus::PostcopyActive);
+    let (source, destination, mut story, uri) = lacking_pages(&lab, &Spec::calm());
     source.command("migrate-pause", json!({}));
     source.migration_is(MigrationStatus::PostcopyPaused);
     destination.migration_is(MigrationStatus::PostcopyPaused);
@@ -96,14 +102,7 @@ fn a_postcopy_is_paused_and_resumed_by_hand_and_neither_side_lets_go_meanwhile()
 fn a_destination_whose_source_died_says_so_answers_and_ends() {
     let Some(lab) = Lab::new() else { return };
     let disk = lab.disk("disk", 8);
-    let spec = Spec::new("work=32M rate=20M").disk(&disk);
-    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
-    let story = Story::of(&source);
-    story.filled();
-    by_postcopy(&source, "immediate");
-    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
-    source.migrate(&destination.listen());
-    source.migration_is(MigrationStatus::PostcopyActive);
+    let (source, destination, ..) = lacking_pages(&lab, &Spec::calm().disk(&disk));
     source.kill();
     destination.migration_is(MigrationStatus::PostcopyPaused);
     assert_eq!(destination.run_state(), RunState::Running);
@@ -121,14 +120,7 @@ fn a_destination_whose_source_died_says_so_answers_and_ends() {
 #[test]
 fn a_source_whose_destination_died_starts_nothing_and_lets_go_when_it_is_told() {
     let Some(lab) = Lab::new() else { return };
-    let spec = Spec::new("work=32M rate=20M");
-    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
-    let story = Story::of(&source);
-    story.filled();
-    by_postcopy(&source, "immediate");
-    source.set(json!({ "max-postcopy-bandwidth": 1_000_000 }));
-    source.migrate(&destination.listen());
-    source.migration_is(MigrationStatus::PostcopyActive);
+    let (source, destination, ..) = lacking_pages(&lab, &Spec::calm());
     destination.kill();
     source.migration_is(MigrationStatus::PostcopyPaused);
     assert_eq!(source.run_state(), RunState::FinishMigrate);
