@@ -75,10 +75,15 @@ impl Pusher {
     /// Sends pages until none is left that nobody has taken, then a mark with their number.
     pub(super) fn push(&mut self, needed: &Needed, pacer: &Pacer) -> Result<(), PushError> {
         while let Some(mut stretch) = needed.next_stretch() {
-            while self.fill(needed, &mut stretch, BATCH_PAGES) > 0 {
+            loop {
+                // Before pages are taken: the machine may come to wait for one of them, and nobody else can send it then. What is
+                // counted against the limit is the batch before.
                 needed.give_way();
                 if !pacer.wait(self.batch.data_bytes()) {
                     return Err(PushError::Stopped);
+                }
+                if self.fill(needed, &mut stretch, BATCH_PAGES) == 0 {
+                    break;
                 }
                 self.send()?;
             }
