@@ -140,6 +140,11 @@ impl Proxy {
         self.shared.trace.passed()
     }
 
+    /// Whether all of a frame of this name was passed on; `None` if none came.
+    pub fn has_passed(&self, name: FrameName) -> Option<bool> {
+        self.shared.trace.has_passed(name)
+    }
+
     /// The faults that struck so far.
     #[must_use]
     pub fn struck(&self) -> Vec<Struck> {

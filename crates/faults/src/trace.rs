@@ -1,6 +1,6 @@
 //! What passed, and what was done.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -61,11 +61,16 @@ const RECORDS_TOGETHER: usize = 24;
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     passed: Mutex<Vec<Passed>>,
+    /// Every name that came, however long ago, and whether all of such a frame was passed on.
+    names: Mutex<BTreeMap<FrameName, bool>>,
     struck: Mutex<Vec<Struck>>,
 }
 
 impl Trace {
     pub(crate) fn pass(&self, new: Passed) {
+        if let Some(name) = new.name {
+            *self.names.lock().entry(name).or_default() |= new.whole;
+        }
         let mut passed = self.passed.lock();
         let key = |passed: &Passed| (passed.which, passed.way, passed.name, passed.whole, passed.phase);
         // Records of several channels take turns, by the thousand.
@@ -86,6 +91,10 @@ impl Trace {
 
     pub(crate) fn passed(&self) -> Vec<Passed> {
         self.passed.lock().clone()
+    }
+
+    pub(crate) fn has_passed(&self, name: FrameName) -> Option<bool> {
+        self.names.lock().get(&name).copied()
     }
 
     pub(crate) fn struck(&self) -> Vec<Struck> {

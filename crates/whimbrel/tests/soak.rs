@@ -89,11 +89,35 @@ fn a_bit_that_flips_on_an_encrypted_connection_ends_it_without_a_digest() {
     for place in ["channels:to-destination:rounds:300000", "control:to-destination:switchover:700"] {
         let fault = format!("flip=3@{place}");
         let mut arguments = vec!["soak", "--pairs", "1", "--attempts", "3", "--seed", "1"];
-        arguments.extend(["--digest", "off", "--tls", "on", "--verbose", "--fault", &fault]);
+        arguments.extend(["--digest", "off", "--tls", "on", "--postcopy", "off"]);
+        arguments.extend(["--verbose", "--fault", &fault]);
         let output = run(&arguments);
         assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
         assert!(output.stdout.contains("3 attempts (3 encrypted), 3 rolled back,"), "{}", output.stdout);
         assert!(output.stdout.contains("3 good migrations after faults"), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn a_machine_whose_memory_follows_it_survives_what_leaves_both_processes_alive() {
+    if vmm().is_none() {
+        return;
+    }
+    for fault in [
+        "reset@control:after:ready",
+        "cut-all@urgent:after:request#2",
+        "reset-all@channels:in:pushed#3+100000",
+        "cut@control:before:whole",
+        "cut@control:before:bye",
+        "kill=source@channels:after:pushed#3",
+        "kill=destination@channels:after:pushed#3",
+    ] {
+        let mut arguments = vec!["soak", "--pairs", "1", "--attempts", "2", "--seed", "2"];
+        arguments.extend(["--tls", "off", "--postcopy", "on", "--fault", fault]);
+        let output = run(&arguments);
+        assert_eq!(output.code, 0, "{fault}: {}\n{}", output.stdout, output.stderr);
+        let is_lost = output.stdout.contains(" lost,");
+        assert!(!is_lost || fault.starts_with("kill"), "{fault}: {}", output.stdout);
     }
 }
 

@@ -69,7 +69,7 @@ fn first_cpu() -> ! {
     let started = cpu::tsc();
     let mut filled = false;
     let mut commands = Commands::new();
-    let mut reporter = Reporter::new(started, params.report_ms * clock.tsc_khz, &clock);
+    let mut reporter = Reporter::new(started, params.report_ms * clock.tsc_khz, &clock, params.waits);
     loop {
         let now = worker.turn();
         if !filled {

@@ -33,6 +33,8 @@ pub struct Params {
     pub rng: bool,
     /// `keys=`: whether to print keys.
     pub keys: bool,
+    /// `waits=`: whether to report how long accesses to memory took.
+    pub waits: bool,
     /// `report=`: milliseconds between two reports, 10 to 3600000.
     pub report_ms: u64,
     /// `seed=`: what this guest's pages differ by from another's.
@@ -87,6 +89,7 @@ impl Default for Params {
             balloon: false,
             rng: false,
             keys: false,
+            waits: false,
             report_ms: 1000,
             seed: 1,
             poweroff: None,
@@ -146,6 +149,7 @@ impl Params {
             "balloon" => set(&mut self.balloon, switch(value)),
             "rng" => set(&mut self.rng, switch(value)),
             "keys" => set(&mut self.keys, switch(value)),
+            "waits" => set(&mut self.waits, switch(value)),
             "report" => set(&mut self.report_ms, number(value).filter(|ms| (10..=3_600_000).contains(ms))),
             "seed" => set(&mut self.seed, number(value)),
             "poweroff" => set(&mut self.poweroff, port_and_value(value).map(Some)),
@@ -287,7 +291,7 @@ impl fmt::Display for Params {
         write!(f, "rate={} order={order} touch={touch} fill={fill} verify={}", self.rate, self.verify)?;
         let [a, b, c, d] = self.ip.unwrap_or_default();
         write!(f, " ip={a}.{b}.{c}.{d} disk={} balloon={}", self.disk, on(self.balloon))?;
-        write!(f, " rng={} keys={}", on(self.rng), on(self.keys))?;
+        write!(f, " rng={} keys={} waits={}", on(self.rng), on(self.keys), on(self.waits))?;
         write!(f, " report={} seed={:#x}", self.report_ms, self.seed)
     }
 }
@@ -306,7 +310,7 @@ mod tests {
     fn every_word_is_understood() {
         let (params, refusals) = parse(
             "work=256M own=1G rate=100M order=random touch=part fill=text verify=off cpus=2 ip=10.0.0.2 \
-             disk=on balloon=on rng=on keys=on report=500 seed=0xabc poweroff=0x604:0x2000 \
+             disk=on balloon=on rng=on keys=on waits=on report=500 seed=0xabc poweroff=0x604:0x2000 \
              virtio_mmio.device=512@0xfeb02e00:12",
         );
         assert_eq!(refusals, []);
@@ -315,7 +319,7 @@ mod tests {
         assert_eq!((params.order, params.touch, params.fill), (Order::Random, Touch::Part, Fill::Text));
         assert_eq!((params.verify, params.cpus, params.ip), (0, 2, Some([10, 0, 0, 2])));
         assert_eq!((params.disk, params.balloon, params.rng, params.keys), (200, true, true, true));
-        assert_eq!((params.report_ms, params.seed), (500, 0xabc));
+        assert_eq!((params.waits, params.report_ms, params.seed), (true, 500, 0xabc));
         assert_eq!(params.poweroff, Some((0x604, 0x2000)));
         assert_eq!(params.devices[0], Some(0xfeb0_2e00));
     }

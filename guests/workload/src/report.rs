@@ -2,7 +2,7 @@
 
 use core::{
     fmt::{self, Write},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use workload::{page::BYTES, time::Gap};
@@ -10,7 +10,7 @@ use workload::{page::BYTES, time::Gap};
 use crate::{
     clock::Clock,
     console::{self, Text, say},
-    shared::{self, ORDERS, Setup},
+    shared::{self, Counts, ORDERS, SHORTEST_WAIT_US, Setup, WAITS},
 };
 
 /// When the next report is due, and what the last one said.
@@ -25,11 +25,12 @@ pub(crate) struct Reporter {
     longest_gap: u64,
     kvmclock: Gap,
     longest_kvmclock_gap: u64,
+    tells_waits: bool,
 }
 
 impl Reporter {
-    /// Reports every `period` ticks from `now` on.
-    pub(crate) fn new(now: u64, period: u64, clock: &Clock) -> Self {
+    /// Reports every `period` ticks from `now` on; also, if it `tells_waits`, how long accesses to memory took.
+    pub(crate) fn new(now: u64, period: u64, clock: &Clock, tells_waits: bool) -> Self {
         Self {
             sequence: 0,
             started: now,
@@ -40,6 +41,7 @@ impl Reporter {
             longest_gap: 0,
             kvmclock: Gap::new(clock.kvmclock_ns()),
             longest_kvmclock_gap: 0,
+            tells_waits,
         }
     }
 
@@ -63,6 +65,9 @@ impl Reporter {
         self.due = self.due.wrapping_add(self.period);
         let mut extra = Text::new();
         let _ = devices(&mut extra);
+        if self.tells_waits {
+            let _ = tell_waits(&mut extra, setup, clock);
+        }
         self.report(now, kvmclock_ns, clock, setup, extra.as_str());
     }
 
@@ -130,6 +135,21 @@ impl Default for Sums {
     fn default() -> Self {
         Self { dirtied: 0, verified: 0, passes: u64::MAX, errors: 0, tsc_backward: 0, gap: 0, gap_cpu: 0 }
     }
+}
+
+/// How long accesses to memory took that took long: of each class how many, and all together.
+fn tell_waits(text: &mut Text, setup: &Setup, clock: &Clock) -> fmt::Result {
+    let sum = |of: &dyn Fn(&'static Counts) -> &'static AtomicU64| {
+        shared::working(setup).map(|(_, counts)| of(counts).load(Ordering::Relaxed)).sum::<u64>()
+    };
+    field(text, "waited_us", sum(&|counts| &counts.waited).saturating_mul(1000) / clock.tsc_khz)?;
+    for class in 0..WAITS {
+        let count = sum(&|counts| &counts.waits[class]);
+        if count > 0 {
+            write!(text, " waits{}={count}", SHORTEST_WAIT_US << class)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes ` name=value`.

@@ -77,6 +77,11 @@ impl Orders {
     }
 }
 
+/// What takes less is no wait, in microseconds: a write that the hypervisor logs takes five.
+pub(crate) const SHORTEST_WAIT_US: u64 = 16;
+/// From 16 µs to 8 s and beyond.
+pub(crate) const WAITS: usize = 20;
+
 /// One CPU's counts. Only that CPU writes them, except for `longest_gap`, which the reporting CPU takes.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -93,6 +98,11 @@ pub(crate) struct Counts {
     pub(crate) errors: AtomicU64,
     /// TSC ticks, since it was last reported.
     pub(crate) longest_gap: AtomicU64,
+    /// How often an access to a page took so long: of each entry, twice as long as of the one before, from
+    /// [`SHORTEST_WAIT_US`] on.
+    pub(crate) waits: [AtomicU64; WAITS],
+    /// TSC ticks that these took together.
+    pub(crate) waited: AtomicU64,
     /// How often its TSC went backwards.
     pub(crate) tsc_backward: AtomicU64,
     /// The TSC at its last turn.
@@ -111,6 +121,8 @@ pub(crate) static COUNTS: [Counts; MAX_CPUS as usize] = [const {
         passes: AtomicU64::new(0),
         errors: AtomicU64::new(0),
         longest_gap: AtomicU64::new(0),
+        waits: [const { AtomicU64::new(0) }; WAITS],
+        waited: AtomicU64::new(0),
         tsc_backward: AtomicU64::new(0),
         last_turn: AtomicU64::new(0),
         seen_limit: AtomicU64::new(u64::MAX),

@@ -14,7 +14,7 @@ use workload::{
 use crate::{
     console::say,
     cpu, memory,
-    shared::{COUNTS, Counts, ORDERS, Setup},
+    shared::{COUNTS, Counts, ORDERS, SHORTEST_WAIT_US, Setup, WAITS},
 };
 
 /// One CPU's work.
@@ -28,6 +28,8 @@ pub(crate) struct Worker {
     now: u64,
     /// How long each part of a turn may take, in ticks.
     quantum: u64,
+    /// Ticks from which on an access to a page counts as a wait.
+    shortest_wait: u64,
     filled: u64,
     pacer: Pacer,
     paced_until: u64,
@@ -73,6 +75,7 @@ impl Worker {
             gap: Gap::new(now),
             now,
             quantum: setup.tsc_khz * QUANTUM_US / 1000,
+            shortest_wait: (setup.tsc_khz * SHORTEST_WAIT_US / 1000).max(1),
             filled: 0,
             pacer: Pacer::new(setup.tsc_khz * 1000, BYTES),
             paced_until: now,
@@ -110,6 +113,18 @@ impl Worker {
     fn tick(&mut self) {
         self.now = cpu::tsc();
         self.gap.step(self.now);
+    }
+
+    /// The same after an access to a page, which may have had to wait for it.
+    #[inline]
+    fn tick_after_access(&mut self) {
+        self.now = cpu::tsc();
+        let took = self.gap.step(self.now);
+        if took >= self.shortest_wait {
+            let twice = (took / self.shortest_wait).ilog2() as usize;
+            Counts::add(&self.counts.waits[twice.min(WAITS - 1)], 1);
+            Counts::add(&self.counts.waited, took);
+        }
     }
 
     fn publish(&mut self) {
@@ -172,7 +187,7 @@ impl Worker {
             }
         };
         self.dirty(self.share.page(index));
-        self.tick();
+        self.tick_after_access();
     }
 
     #[inline]
@@ -206,7 +221,7 @@ impl Worker {
             let before = self.now;
             for _ in 0..PAGES_IN_A_ROW {
                 self.check_next(work, all);
-                self.tick();
+                self.tick_after_access();
             }
             let spent = self.now.saturating_sub(before).max(1);
             self.check.credit = self.check.credit.saturating_sub(spent);

@@ -124,6 +124,11 @@ impl Faults {
         *self.memory.lock() = Some(memory);
     }
 
+    /// Nothing waits any more. What is known of it stays, and the memory is let go of.
+    pub(super) fn end(&self) {
+        self.memory.lock().take();
+    }
+
     /// The machine is loaded. Returns whether its memory was not given up before.
     pub(super) fn runs(&self) -> bool {
         let memory = self.memory.lock();

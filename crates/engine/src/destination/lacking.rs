@@ -98,5 +98,33 @@ impl Lacking {
             // A panic was reported by the thread itself.
             let _ = thread.join();
         }
+        self.postcopy.faults.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ram::{Backing, BlockLayout};
+
+    use super::*;
+    use crate::PlainThreads;
+
+    #[test]
+    fn memory_of_a_machine_that_did_not_come_is_let_go_of_though_its_figures_are_kept() {
+        let Ok(userfault) = Userfaultfd::open() else {
+            return eprintln!("SKIPPED: there is no userfaultfd here");
+        };
+        let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: 1 << 20 };
+        let ram = Ram::allocate(&[layout], Backing::Memfd).unwrap();
+        let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
+        let mut lacking = Lacking::new(&ram, || {});
+        lacking.note(&PageBits { block: 0, first_page: 0, bits: vec![7] }).unwrap();
+        lacking.arm(&threads, &ram, userfault, 3).unwrap();
+        let (memory, figures) = (Arc::downgrade(lacking.memory().unwrap()), lacking.postcopy.faults.clone());
+        assert!(figures.runs(), "it is loaded");
+        lacking.abandon();
+        drop(lacking);
+        assert!(memory.upgrade().is_none(), "who shows the figures keeps the memory");
+        assert_eq!(figures.latencies().count(), 0);
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{mem, sync::Arc};
 
-use migration::destination::{Action, Event};
+use migration::{
+    Status,
+    destination::{Action, Event},
+    handover::DestinationSide,
+};
 use wire::{Message, PageBits};
 
 use super::{channels::Channels, follow::Postcopy, server::Server};
@@ -75,7 +79,12 @@ impl Server {
         }
         lacking.complete();
         self.shared.view.lock().memory = None;
-        self.destination.handle(self.now(), Event::Whole)
+        let actions = self.destination.handle(self.now(), Event::Whole);
+        if self.destination.side() == DestinationSide::Owner {
+            // Whether the source hears of it changes nothing here.
+            self.tell(Status::Completed);
+        }
+        actions
     }
 
     /// Closes the connections to the source; what has come stays. Nothing that comes of them later is heard.

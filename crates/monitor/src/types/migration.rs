@@ -82,6 +82,14 @@ impl MigrationStatus {
     pub fn is_final(self) -> bool {
         matches!(self, Self::None | Self::Cancelled | Self::Completed | Self::Failed)
     }
+
+    /// Whether the machine runs at the destination and lacks pages.
+    pub fn is_postcopy(self) -> bool {
+        matches!(
+            self,
+            Self::PostcopyActive | Self::PostcopyPaused | Self::PostcopyRecoverSetup | Self::PostcopyRecover
+        )
+    }
 }
 
 impl fmt::Display for MigrationStatus {

@@ -374,15 +374,20 @@ impl Control {
                 self.reports.store(|| Some(report));
             }
         }
+        let mut lacks_pages = false;
         if let Some(arrival) = arrival {
+            lacks_pages = arrival.handle.snapshot().status.is_postcopy();
             arrival.handle.stop();
             arrival.handle.join_within(CLOSE_TIMEOUT);
         }
         drop(self.vacant.lock().take());
         self.reports.finish(CLOSE_TIMEOUT);
         let _turn = self.turn.lock();
+        let pause = |machine: &Machine| {
+            if lacks_pages { machine.pause_within(LACKING_PATIENCE) } else { machine.pause() }
+        };
         if let Some(machine) = self.machine.lock().take()
-            && let Err(error) = machine.pause()
+            && let Err(error) = pause(&machine)
         {
             tracing::error!("{}", one_line(&error));
             if error.runs_on() {
@@ -480,6 +485,9 @@ mod truth_tests;
 
 /// Between two words about a migration that keeps the process from ending.
 const UNDECIDED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long the end of the process waits for a machine to stop whose pages have not all come: what misses one of them waits for ever,
+/// and no page comes any more.
+const LACKING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the end of the process waits for a migration that it cancels.
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 

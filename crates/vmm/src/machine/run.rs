@@ -31,12 +31,14 @@ pub enum PauseError {
     /// A thread did not come to a stop: storage does not answer, or it waits for memory that is still to come. The machine is not
     /// paused, and runs on.
     #[error(
-        "The machine could not be stopped within {PATIENCE:?}, and runs on: {who} waits for storage, or for memory that is still at \
+        "The machine could not be stopped within {patience:?}, and runs on: {who} waits for storage, or for memory that is still at \
          the machine's last place"
     )]
     Waits {
         /// What waits.
         who: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
 }
 
@@ -65,8 +67,16 @@ impl Machine {
     /// A disk could not be flushed, and the machine is paused all the same; or a thread does not come to a stop in ten seconds, and
     /// the machine runs on.
     pub fn pause(&self) -> Result<PauseTimings, PauseError> {
+        self.pause_within(PATIENCE)
+    }
+
+    /// The same, in no more than this time.
+    ///
+    /// # Errors
+    /// As for [`Self::pause`].
+    pub fn pause_within(&self, patience: Duration) -> Result<PauseTimings, PauseError> {
         let _transition = self.transition.lock();
-        self.stop()
+        self.stop_within(patience)
     }
 
     /// Whether the guest runs. Never waits.
@@ -122,16 +132,20 @@ impl Machine {
 
     /// [`Self::pause`] while the transition is locked.
     pub(super) fn stop(&self) -> Result<PauseTimings, PauseError> {
+        self.stop_within(PATIENCE)
+    }
+
+    fn stop_within(&self, patience: Duration) -> Result<PauseTimings, PauseError> {
         if !self.is_running() {
             return Ok(PauseTimings::default());
         }
         let start = Instant::now();
         // Asking all before waiting for one: the slowest decides, not their sum.
         self.board.vcpus.iter().for_each(Vcpu::ask_to_stop);
-        let stopped = self.wait_until_parked(start + PATIENCE).map_err(|who| {
+        let stopped = self.wait_until_parked(start + patience).map_err(|who| {
             // A thread that parks only now finds that it is to run, and does.
             self.let_threads_run();
-            PauseError::Waits { who }
+            PauseError::Waits { who, patience }
         })?;
         let (vcpus, io) = (stopped - start, start.elapsed());
         self.running.store(false, Ordering::Release);

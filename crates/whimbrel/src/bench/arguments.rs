@@ -58,6 +58,11 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "profile")]
     pub(super) downtime: bool,
 
+    /// Measure postcopy instead: pages of 4 KiB and of 2 MiB, one and two vCPUs that write all over their memory, with an idle link
+    /// too. Of lists, the first of each counts
+    #[arg(long, conflicts_with_all = ["downtime", "profile", "tls"])]
+    pub(super) postcopy: bool,
+
     /// The VMM's program [default: whimbrel-vmm beside this program]
     #[arg(long, value_name = "FILE")]
     pub(super) vmm: Option<PathBuf>,

@@ -18,6 +18,16 @@ pub(super) enum Contender {
     Qemu,
 }
 
+/// What guest memory is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Backing {
+    /// Huge pages of 2 MiB.
+    Hugetlb,
+    /// A memfd, in pages of 4 KiB.
+    Memfd,
+}
+
 /// Their programs.
 #[derive(Debug)]
 pub(super) struct Contenders {
@@ -42,6 +52,15 @@ pub(super) struct ContenderError {
 pub(super) enum End {
     Source,
     Destination,
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hugetlb => "2 MiB pages",
+            Self::Memfd => "4 KiB pages",
+        })
+    }
 }
 
 impl fmt::Display for Contender {
@@ -86,7 +105,11 @@ impl Bench {
     fn whimbrel(&self, files: &Files) -> Command {
         let arguments = &self.arguments;
         let mut command = Command::new(&self.contenders.vmm);
-        command.args(["--memory", &arguments.memory.to_string(), "--memory-backing", "hugetlb"]);
+        let backing = match self.backing {
+            Backing::Hugetlb => "hugetlb",
+            Backing::Memfd => "memfd",
+        };
+        command.args(["--memory", &arguments.memory.to_string(), "--memory-backing", backing]);
         command.args(["--cpus", &arguments.cpus.to_string()]);
         command.arg("--serial").arg(joined(["file:".as_ref(), files.serial.as_os_str()]));
         command.arg("--monitor").arg(joined(["unix:".as_ref(), files.socket.as_os_str()]));
@@ -101,10 +124,11 @@ impl Bench {
         let memory = arguments.memory.mib().to_string();
         let mut command = Command::new(&self.contenders.qemu);
         command.args(["-M", "microvm,pit=off,pic=off,rtc=off,memory-backend=ram", "-m", &memory]);
-        command.args([
-            "-object",
-            &format!("memory-backend-memfd,id=ram,size={memory}M,hugetlb=on,hugetlbsize=2M"),
-        ]);
+        let huge = match self.backing {
+            Backing::Hugetlb => ",hugetlb=on,hugetlbsize=2M",
+            Backing::Memfd => ",share=on",
+        };
+        command.args(["-object", &format!("memory-backend-memfd,id=ram,size={memory}M{huge}")]);
         command.args([
             "-accel",
             "kvm",
@@ -125,6 +149,10 @@ impl Bench {
 
     fn command_line(&self) -> String {
         let arguments = &self.arguments;
+        if let Some(rate) = self.follows {
+            let (fill, cpus) = (&arguments.fill, arguments.cpus);
+            return format!("{rate} order=random fill={fill} cpus={cpus} report=100 waits=on");
+        }
         format!(
             "work={} rate={} fill={} cpus={} report=250",
             arguments.work,

@@ -11,9 +11,11 @@ mod cpu;
 mod downtime;
 mod host;
 mod huge_memory;
+mod postcopy;
 mod profile;
 mod summary;
 mod trial;
+mod waits;
 
 use std::{
     io,
@@ -25,7 +27,7 @@ pub(crate) use arguments::Arguments;
 use authority::{Authority, Request};
 use bare_copy::BareCopy;
 use case::Case;
-use contender::{Contender, ContenderError, Contenders};
+use contender::{Backing, Contender, ContenderError, Contenders};
 use host::Host;
 use summary::{Summary, write};
 use tempfile::TempDir;
@@ -118,8 +120,17 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         .map_err(|error| prepare("certificates")(io::Error::other(error)))?;
     let arguments_of_all = arguments.clone();
     let host = Host::now();
-    let mut bench =
-        Bench { arguments: arguments_of_all, contenders, host, folder, kernel, certificates, interrupt };
+    let mut bench = Bench {
+        arguments: arguments_of_all,
+        contenders,
+        host,
+        folder,
+        kernel,
+        certificates,
+        interrupt,
+        backing: Backing::Hugetlb,
+        follows: None,
+    };
     bench.introduce();
     if let Some(folder) = &arguments.profile {
         return bench.profile(folder).map(|()| true);
@@ -129,6 +140,12 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         downtimes.print();
         keep(arguments, |path| downtimes.write(path))?;
         return Ok(downtimes.is_intact());
+    }
+    if arguments.postcopy {
+        let follows = bench.postcopies()?;
+        follows.print();
+        keep(arguments, |path| follows.write(path))?;
+        return Ok(follows.is_intact());
     }
     let summaries = arguments.cases().into_iter().map(|case| {
         let summary = bench.repeat(case)?;
@@ -170,6 +187,10 @@ struct Bench {
     /// Certificates for this host.
     certificates: PathBuf,
     interrupt: Interrupt,
+    /// What guest memory is made of.
+    backing: Backing,
+    /// How fast the guest writes, all over its memory, where postcopy is measured.
+    follows: Option<&'static str>,
 }
 
 /// Where machines move, and who the certificates are for.

@@ -44,6 +44,7 @@ struct Figure {
 
 #[derive(Clone, Copy)]
 pub(super) enum Unit {
+    Microseconds,
     Milliseconds,
     Seconds,
     MegabytesPerSecond,
@@ -351,6 +352,7 @@ pub(super) fn spread<T>(samples: &[T], of: impl Fn(&T) -> Option<f64>) -> Option
 pub(super) fn shown(spread: Option<Spread>, unit: Unit) -> String {
     let Some(Spread { least, median, most }) = spread else { return "-".to_owned() };
     match unit {
+        Unit::Microseconds => format!("{median:.0} µs ({least:.0} – {most:.0})"),
         Unit::Milliseconds if most >= 100.0 => format!("{median:.0} ms ({least:.0} – {most:.0})"),
         Unit::Milliseconds => format!("{median:.1} ms ({least:.1} – {most:.1})"),
         Unit::Seconds => format!("{median:.2} s ({least:.2} – {most:.2})"),

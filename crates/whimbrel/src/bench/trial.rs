@@ -109,8 +109,8 @@ impl From<MachineError> for TrialError {
 
 /// Reports that a guest gives before it is moved: by then it dirties at its rate.
 const REPORTS_AT_REST: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long both sides may clean up. What they spend on it is theirs.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
@@ -148,7 +148,7 @@ pub(super) fn trial(
     Ok(sample)
 }
 
-fn start(bench: &Bench, contender: Contender, end: End) -> Result<Machine, TrialError> {
+pub(super) fn start(bench: &Bench, contender: Contender, end: End) -> Result<Machine, TrialError> {
     let name = match end {
         End::Source => "source",
         End::Destination => "destination",
@@ -208,7 +208,7 @@ fn encrypt(bench: &Bench, contender: Contender, end: End, machine: &mut Machine)
     Ok(())
 }
 
-fn listen(destination: &mut Machine) -> Result<String, TrialError> {
+pub(super) fn listen(destination: &mut Machine) -> Result<String, TrialError> {
     destination.execute("migrate-incoming", json!({ "uri": format!("tcp:{HOST}:0") }))?;
     let addresses = destination.query_migrate()?.socket_address.unwrap_or_default();
     let port = addresses.into_iter().find_map(|address| match address {
@@ -254,7 +254,11 @@ fn run(
 }
 
 /// Waits until the source says that it is over, and returns when it stopped its vCPUs.
-fn watch(bench: &Bench, source: &mut Machine, vcpus: &mut Vcpus) -> Result<Option<i64>, TrialError> {
+pub(super) fn watch(
+    bench: &Bench,
+    source: &mut Machine,
+    vcpus: &mut Vcpus,
+) -> Result<Option<i64>, TrialError> {
     let (events, begun) = (source.events(), Instant::now());
     let mut stopped = None;
     while begun.elapsed() < PATIENCE {
@@ -288,11 +292,11 @@ fn watch(bench: &Bench, source: &mut Machine, vcpus: &mut Vcpus) -> Result<Optio
     Err(TrialError::Late { what: "the end of the migration", seconds: PATIENCE.as_secs() })
 }
 
-fn micros(event: &monitor::protocol::Event) -> i64 {
+pub(super) fn micros(event: &monitor::protocol::Event) -> i64 {
     event.timestamp.seconds.saturating_mul(1_000_000).saturating_add(event.timestamp.microseconds)
 }
 
-fn wait_until(
+pub(super) fn wait_until(
     bench: &Bench,
     witness: &mut Witness,
     what: &'static str,

@@ -10,7 +10,7 @@ use faults::Fault;
 /// run the guest, the guest must be whole, and the next migration must succeed.
 ///
 /// Exit status: 0 if all that held, 1 if something did not, 2 if it could not begin.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How long, in minutes; fractions are fine [default: 10, if --attempts is not given]
     #[arg(long, value_name = "N", conflicts_with = "attempts")]
@@ -41,8 +41,13 @@ pub(crate) struct Arguments {
     pub(super) digest: Digest,
 
     /// Which migrations are encrypted. By chance: a third of those whose faults can be told on encrypted connections
-    #[arg(long, value_name = "WHEN", default_value_t = Encrypted::Chance)]
-    pub(super) tls: Encrypted,
+    #[arg(long, value_name = "WHEN", default_value_t = Choice::Chance)]
+    pub(super) tls: Choice,
+
+    /// Which migrations have the machine run before its memory is there. By chance: a third of those in which no bit is flipped that
+    /// nothing would find
+    #[arg(long, value_name = "WHEN", default_value_t = Choice::Chance)]
+    pub(super) postcopy: Choice,
 
     /// Weight of harm that takes half a minute to be noticed; that of others is 20 to 140
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -76,9 +81,9 @@ pub(super) enum Digest {
     Off,
 }
 
-/// When a migration is encrypted.
+/// Which migrations have a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Encrypted {
+pub(super) enum Choice {
     /// By chance, a third of them.
     Chance,
     /// Always.
@@ -87,7 +92,7 @@ pub(super) enum Encrypted {
     Off,
 }
 
-impl std::fmt::Display for Encrypted {
+impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Chance => "chance",

@@ -62,21 +62,24 @@ impl Journey<'_> {
         }
         // Complete only when it is closed: what a carrier has just passed on it may not have noted yet.
         proxy.iter_mut().for_each(Proxy::close);
+        let has_passed = |name| proxy.as_ref().and_then(|proxy| proxy.has_passed(name));
+        let (ready, go, hello) = (FrameName::Ready, FrameName::Go, FrameName::Hello);
+        let (ready_passed, go_passed) = (has_passed(ready) == Some(true), has_passed(go) == Some(true));
+        let in_clear = self.scenario.encrypted && has_passed(hello).is_some();
         let (passed, struck) = proxy.map_or_else(Default::default, |proxy| (proxy.trace(), proxy.struck()));
         self.wait_until_settled(&mut guest.place, vacancy, OTHER_PATIENCE)?;
         let (source, source_reason) = look_at_source(&mut guest.place)?;
         let (destination, destination_reason) = look_at_destination(vacancy)?;
-        let seen = |name| passed.iter().any(|passed| passed.name == Some(name));
-        let whole = |name| passed.iter().any(|passed| passed.name == Some(name) && passed.whole);
         let facts = Facts {
             source,
             destination,
             struck: struck.iter().map(|struck| struck.fault).collect(),
-            ready_passed: whole(FrameName::Ready),
-            go_passed: whole(FrameName::Go),
+            ready_passed,
+            go_passed,
             was_unknown,
             damaged: self.scenario.encrypted && struck.iter().any(damages_guest),
-            in_clear: self.scenario.encrypted && seen(FrameName::Hello),
+            in_clear,
+            postcopy: self.scenario.postcopy_after.is_some(),
         };
         Ok(Journeyed { facts, passed, struck, source_reason, destination_reason })
     }
@@ -86,10 +89,15 @@ impl Journey<'_> {
             "max-bandwidth": self.scenario.bandwidth,
             "multifd-channels": self.scenario.channels,
             "whimbrel-digest": self.scenario.digest,
+            "max-postcopy-bandwidth": self.scenario.push_bandwidth,
+            "whimbrel-postcopy": if self.scenario.postcopy_after == Some(0) { "immediate" } else { "request" },
         });
         for parameters in [parameters, self.security.clone()] {
             source.machine.execute("migrate-set-parameters", parameters)?;
         }
+        let postcopy =
+            json!({ "capability": "postcopy-ram", "state": self.scenario.postcopy_after.is_some() });
+        source.machine.execute("migrate-set-capabilities", json!({ "capabilities": [postcopy] }))?;
         Ok(())
     }
 
@@ -109,14 +117,23 @@ impl Journey<'_> {
         let began = Instant::now();
         let patience = if self.harmed { SOURCE_PATIENCE } else { GOOD_PATIENCE };
         let mut cancel = self.scenario.cancel_after.filter(|_| self.harmed).map(Duration::from_millis);
+        let mut postcopy = self.scenario.postcopy_after.filter(|after| *after > 0).map(Duration::from_millis);
         let mut unknown_since = None;
         loop {
+            if postcopy.is_some_and(|after| began.elapsed() >= after) {
+                postcopy = None;
+                source.ask(start_postcopy_if_it_can)?;
+            }
             if cancel.is_some_and(|after| began.elapsed() >= after) {
                 cancel = None;
                 source.ask(cancel_if_it_can)?;
             }
             let Some(info) = source.ask(Machine::query_migrate)? else { break };
             if info.status.is_none_or(MigrationStatus::is_final) || began.elapsed() > patience {
+                break;
+            }
+            // It looks for its destination for ever.
+            if info.status.is_some_and(MigrationStatus::is_postcopy) && destination.is_dead() {
                 break;
             }
             if is_unknown(&info) {
@@ -155,10 +172,14 @@ impl Journey<'_> {
         };
         let Some(state) = destination.ask(Machine::run_state)? else { return Ok(true) };
         let runs = state == RunState::Running;
+        let info = destination.ask(Machine::query_migrate)?;
+        // A source that was killed may have sent the last page before.
+        if info.as_ref().is_some_and(|info| info.status == Some(MigrationStatus::PostcopyActive)) {
+            return Ok(false);
+        }
         if runs || completed == Some(true) {
             return Ok(runs);
         }
-        let info = destination.ask(Machine::query_migrate)?;
         Ok(info.is_none_or(|info| info.status.is_none_or(|status| status == MigrationStatus::Setup)))
     }
 }
@@ -172,13 +193,24 @@ fn damages_guest(struck: &Struck) -> bool {
     flips && comes && matches!(struck.phase, Some(Phase::Rounds | Phase::Switchover))
 }
 
+/// Where the machine is stopped already, or all is over, it is too late.
+fn start_postcopy_if_it_can(source: &mut Machine) -> Result<(), MachineError> {
+    match source.execute("migrate-start-postcopy", json!({})) {
+        Err(MachineError::Monitor { source: ClientError::Command { .. }, .. }) => Ok(()),
+        outcome => outcome.map(|_| ()),
+    }
+}
+
 /// Where the destination was told to run the machine, or all is over, it is too late to cancel, and the source says so: an answer like
 /// any other.
 fn cancel_if_it_can(source: &mut Machine) -> Result<(), MachineError> {
     let outcome = source.execute("migrate_cancel", json!({}));
     if let Err(MachineError::Monitor { source: ClientError::Command { .. }, .. }) = outcome {
         let status = source.query_migrate()?.status;
-        if status.is_some_and(|status| status == MigrationStatus::Device || status.is_final()) {
+        let too_late = |status: MigrationStatus| {
+            status == MigrationStatus::Device || status.is_postcopy() || status.is_final()
+        };
+        if status.is_some_and(too_late) {
             return Ok(());
         }
     }
@@ -207,7 +239,8 @@ fn look_at_destination(place: &mut Place) -> Result<(Destination, String), SoakE
     let Some(state) = place.ask(Machine::run_state)? else {
         return Ok((Destination::Dead, String::new()));
     };
-    Ok((Destination::Alive { runs: state == RunState::Running }, reason(&info)))
+    let (runs, lacks) = (state == RunState::Running, info.status.is_some_and(MigrationStatus::is_postcopy));
+    Ok((Destination::Alive { runs, lacks }, reason(&info)))
 }
 
 /// The source has said *go* and does not know: QEMU has no word for it, but there is advice then.

@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) damaged: bool,
     /// It was to be encrypted, and was not.
     pub(super) in_clear: bool,
+    /// Pages were to follow the machine.
+    pub(super) postcopy: bool,
 }
 
 /// What became of the source.
@@ -48,6 +50,8 @@ pub(super) enum Destination {
     Alive {
         /// The machine runs here.
         runs: bool,
+        /// And lacks pages.
+        lacks: bool,
     },
 }
 
@@ -110,7 +114,7 @@ pub(super) fn judge(facts: &Facts) -> Result<Outcome, String> {
     if facts.in_clear {
         return Err("It was to be encrypted, and passed in clear".into());
     }
-    if facts.damaged && facts.destination == (Destination::Alive { runs: true }) {
+    if facts.damaged && matches!(facts.destination, Destination::Alive { runs: true, .. }) {
         return Err(
             "A bit was flipped on an encrypted connection, and the machine runs at the destination".into()
         );
@@ -118,24 +122,33 @@ pub(super) fn judge(facts: &Facts) -> Result<Outcome, String> {
     let Source::Alive { status, unknown, runs } = facts.source else {
         return match facts.destination {
             Destination::Dead => Ok(Outcome::Lost),
-            Destination::Alive { runs: true } if facts.go_passed => Ok(completed),
-            Destination::Alive { runs: true } => Err("The destination runs the machine without go".into()),
-            Destination::Alive { runs: false } if facts.go_passed && !loses_bytes(&facts.struck) => {
+            Destination::Alive { runs: true, lacks } if facts.go_passed => {
+                Ok(if lacks { Outcome::Lost } else { completed })
+            }
+            Destination::Alive { runs: true, .. } => {
+                Err("The destination runs the machine without go".into())
+            }
+            // That no pages will come can be heard before *go*, of another connection.
+            Destination::Alive { runs: false, .. }
+                if facts.go_passed && !facts.postcopy && !loses_bytes(&facts.struck) =>
+            {
                 Err("The destination heard go, and does not run the machine".into())
             }
-            Destination::Alive { runs: false } => Ok(Outcome::Lost),
+            Destination::Alive { runs: false, .. } => Ok(Outcome::Lost),
         };
     };
     match (status, runs, facts.destination) {
-        (_, true, Destination::Alive { runs: true }) => Err("Both sides run the machine".into()),
-        (MigrationStatus::Completed, false, Destination::Alive { runs: true }) => Ok(completed),
+        (_, true, Destination::Alive { runs: true, .. }) => Err("Both sides run the machine".into()),
+        (MigrationStatus::Completed, false, Destination::Alive { runs: true, lacks: false }) => Ok(completed),
         (MigrationStatus::Completed, false, Destination::Dead) => Ok(Outcome::Lost),
         (MigrationStatus::Failed | MigrationStatus::Cancelled, true, _) => Ok(rolled_back),
+        // What had been pushed went with the destination's process.
+        (status, false, Destination::Dead) if status.is_postcopy() => Ok(Outcome::Lost),
         (_, false, Destination::Dead) if unknown && facts.ready_passed => Ok(Outcome::UnknownAsKilled),
-        (_, false, Destination::Alive { runs: true }) if unknown => {
+        (_, false, Destination::Alive { runs: true, .. }) if unknown => {
             Err("The destination runs the machine, and the source was not told in time".into())
         }
-        (_, false, Destination::Alive { runs: false }) => {
+        (_, false, Destination::Alive { runs: false, .. }) => {
             Err(format!("Nobody runs the machine; the source's migration is {status}, unknown: {unknown}"))
         }
         (status, runs, destination) => Err(format!(
@@ -168,6 +181,7 @@ mod tests {
             was_unknown: false,
             damaged: false,
             in_clear: false,
+            postcopy: false,
         }
     }
 
@@ -175,15 +189,16 @@ mod tests {
         Source::Alive { status, unknown, runs }
     }
 
-    const RUNS: Destination = Destination::Alive { runs: true };
-    const WAITS: Destination = Destination::Alive { runs: false };
+    const RUNS: Destination = Destination::Alive { runs: true, lacks: false };
+    const LACKS: Destination = Destination::Alive { runs: true, lacks: true };
+    const WAITS: Destination = Destination::Alive { runs: false, lacks: false };
     const KILL_SOURCE: &str = "kill=source@control:before:go";
     const KILL_DESTINATION: &str = "kill=destination@control:before:go";
     const RESET: &str = "reset@control:after:go";
 
     #[test]
     fn one_side_that_runs_is_an_outcome() {
-        use MigrationStatus::{Cancelled, Completed, Device, Failed};
+        use MigrationStatus::{Cancelled, Completed, Device, Failed, PostcopyPaused};
         for (facts, outcome) in [
             (facts(alive(Completed, false, false), RUNS, &[], true), Outcome::Completed),
             (facts(alive(Failed, false, true), WAITS, &[RESET], false), Outcome::RolledBack),
@@ -203,6 +218,11 @@ mod tests {
             (facts(Source::Dead, RUNS, &[KILL_SOURCE], true), Outcome::Completed),
             (facts(Source::Dead, WAITS, &[KILL_SOURCE], false), Outcome::Lost),
             (facts(Source::Dead, WAITS, &[KILL_SOURCE, RESET], true), Outcome::Lost),
+            (facts(Source::Dead, LACKS, &[KILL_SOURCE], true), Outcome::Lost),
+            (
+                facts(alive(PostcopyPaused, false, false), Destination::Dead, &[KILL_DESTINATION], true),
+                Outcome::Lost,
+            ),
         ] {
             assert_eq!(judge(&facts), Ok(outcome), "{facts:?}");
         }
@@ -210,13 +230,15 @@ mod tests {
 
     #[test]
     fn what_must_not_be_is_told() {
-        use MigrationStatus::{Completed, Device, Failed};
+        use MigrationStatus::{Completed, Device, Failed, PostcopyActive};
         for (facts, reason) in [
             (facts(alive(Failed, false, true), RUNS, &[], true), "Both sides"),
             (facts(alive(Completed, false, false), WAITS, &[], true), "Nobody runs"),
             (facts(alive(Failed, false, false), WAITS, &[], false), "Nobody runs"),
             (facts(alive(Device, true, false), RUNS, &[], true), "was not told"),
             (facts(alive(Device, true, false), WAITS, &[], true), "Nobody runs"),
+            (facts(alive(PostcopyActive, false, false), LACKS, &[], true), "postcopy-active"),
+            (facts(alive(Completed, false, false), LACKS, &[], true), "lacks: true"),
             (facts(Source::Dead, WAITS, &[], false), "ended by itself"),
             (facts(alive(Failed, false, true), Destination::Dead, &[], false), "ended by itself"),
             (facts(Source::Dead, RUNS, &[KILL_SOURCE], false), "without go"),

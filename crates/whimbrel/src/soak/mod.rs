@@ -27,6 +27,7 @@ use std::{
 };
 
 pub(crate) use arguments::Arguments;
+use arguments::Choice;
 use faults::ProxyError;
 use pair::Pair;
 use parking_lot::Mutex;
@@ -123,6 +124,14 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 
 fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
     check_kvm()?;
+    let mut arguments = arguments.clone();
+    if arguments.postcopy == Choice::Chance && !userfaults_may_be_heard() {
+        output::say!(
+            "Postcopy is left out: userfaultfd is not to be had here (docs/postcopy.md says what it takes)"
+        );
+        arguments.postcopy = Choice::Off;
+    }
+    let arguments = &arguments;
     let vmm = find_vmm(arguments.vmm())?;
     let prepare = |what: &str| {
         let what = what.to_owned();
@@ -164,6 +173,13 @@ fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
     soak.report(arguments.json.as_deref())?;
     outcome?;
     Ok(soak.tally.lock().holds())
+}
+
+/// Whether a process of this user may hear the page faults of a machine, as far as can be told without trying.
+fn userfaults_may_be_heard() -> bool {
+    let device = fs::File::options().read(true).write(true).open("/dev/userfaultfd").is_ok();
+    let everybody = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
+    device || everybody.is_ok_and(|value| value.trim() == "1") || rustix::process::geteuid().is_root()
 }
 
 impl Soak<'_> {

@@ -107,10 +107,7 @@ impl<'a> Pair<'a> {
         match outcome {
             Outcome::Completed | Outcome::CompletedLate => self.verify_arrival(facts, record),
             Outcome::RolledBack | Outcome::RolledBackLate => self.verify_stay(facts, record),
-            Outcome::Lost | Outcome::UnknownAsKilled | Outcome::Broken => {
-                self.verify_loss(record);
-                Ok(())
-            }
+            Outcome::Lost | Outcome::UnknownAsKilled | Outcome::Broken => self.verify_loss(facts, record),
         }
     }
 
@@ -180,7 +177,7 @@ impl<'a> Pair<'a> {
     }
 
     /// The guest is gone with whom it was, and must not be elsewhere too.
-    fn verify_loss(&mut self, record: &mut Record) {
+    fn verify_loss(&mut self, facts: &Facts, record: &mut Record) -> Result<(), SoakError> {
         if let (Some(mut guest), Some(vacancy)) = (self.guest.take(), &mut self.vacancy) {
             let ended = vacancy.machine.has_ended();
             let source_ended = guest.place.machine.has_ended();
@@ -201,6 +198,14 @@ impl<'a> Pair<'a> {
                 self.vacancy = None;
             }
         }
+        // Some of it is there and waits for pages that nobody has any more: its process must end all the same.
+        let lacks = matches!(facts.destination, Destination::Alive { lacks: true, .. });
+        if let Some(place) = self.vacancy.take_if(|_| lacks) {
+            let files = place.machine.files().clone();
+            place.machine.quit()?;
+            self.yard.forget(&files);
+        }
+        Ok(())
     }
 
     /// What is left after a fault must do for a migration that succeeds.

@@ -1,6 +1,6 @@
 use faults::{Draw, Fault, Random, What};
 
-use super::arguments::{Arguments, Digest, Encrypted};
+use super::arguments::{Arguments, Choice, Digest};
 
 /// What one attempt is made of. The same seed and arguments make the same scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub(super) struct Scenario {
     pub(super) bandwidth: u64,
     /// By TLS.
     pub(super) encrypted: bool,
+    /// The machine runs before its memory is there, so many milliseconds after the beginning; 0 is before the first page.
+    pub(super) postcopy_after: Option<u64>,
+    /// Bytes each second that follow it, 0 for no limit.
+    pub(super) push_bandwidth: u64,
     /// Over a unix socket instead of TCP.
     pub(super) unix: bool,
     /// Milliseconds after which the operator cancels.
@@ -28,21 +32,38 @@ impl Scenario {
         let mut random = Random::new(seed);
         let encrypted = match arguments.tls {
             // Numbers of its own: what else is drawn is the same in clear and encrypted.
-            Encrypted::Chance => {
+            Choice::Chance => {
                 Random::new(!seed).below(3) == 0 && arguments.faults.iter().all(Fault::strikes_encrypted)
             }
-            Encrypted::On => true,
-            Encrypted::Off => false,
+            Choice::On => true,
+            Choice::Off => false,
         };
-        let drawn = Draw { slow: arguments.slow, encrypted }.faults(&mut random);
-        let faults = if arguments.faults.is_empty() { drawn } else { arguments.faults.clone() };
-        let flips = faults.iter().any(|fault| matches!(fault.what, What::Flip(_)));
+        // These too.
+        let mut follows = Random::new(seed.rotate_left(32));
+        let wanted = match arguments.postcopy {
+            Choice::Chance => follows.below(3) == 0,
+            Choice::On => true,
+            Choice::Off => false,
+        };
+        let draw = |postcopy, random: &mut Random| {
+            let drawn = Draw { slow: arguments.slow, encrypted, postcopy }.faults(random);
+            if arguments.faults.is_empty() { drawn } else { arguments.faults.clone() }
+        };
+        let flips = |faults: &[Fault]| faults.iter().any(|fault| matches!(fault.what, What::Flip(_)));
+        let mut faults = draw(wanted, &mut random);
+        // What follows is not compared: a bit that is flipped in clear would not be found.
+        let postcopy = wanted && (encrypted || !flips(&faults));
+        if postcopy != wanted {
+            faults = draw(postcopy, &mut random);
+        }
+        let flips = flips(&faults);
         let some = [(2, "transfer"), (1, "full")];
         let (found, by_chance) = (random.weighted(&some), random.weighted(&[(3, "off"), some[0], some[1]]));
         Self {
             seed,
             channels: random.between(1, 4) as u8,
             digest: match arguments.digest {
+                _ if postcopy => "off",
                 Digest::Needed if flips && !encrypted => found.unwrap_or("full"),
                 Digest::Needed => by_chance.unwrap_or("full"),
                 Digest::On => found.unwrap_or("full"),
@@ -50,6 +71,8 @@ impl Scenario {
             },
             bandwidth: if random.below(5) == 0 { random.between(40, 200) * 1_000_000 } else { 0 },
             encrypted,
+            postcopy_after: postcopy.then(|| follows.below(2) * follows.below(200)),
+            push_bandwidth: if follows.below(3) == 0 { 0 } else { follows.between(4, 60) * 1_000_000 },
             unix: random.below(8) == 0,
             cancel_after: (random.below(25) == 0).then(|| random.below(150)),
             patient: random.below(4) == 0,
@@ -73,6 +96,12 @@ impl Scenario {
         }
         if self.encrypted {
             text += ", encrypted";
+        }
+        if let Some(ms) = self.postcopy_after {
+            text += &format!(", postcopy after {ms} ms");
+            if self.push_bandwidth > 0 {
+                text += &format!(" at {} MB/s", self.push_bandwidth / 1_000_000);
+            }
         }
         if self.unix {
             text += ", unix socket";

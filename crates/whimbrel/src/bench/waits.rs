@@ -1,0 +1,102 @@
+//! How long a guest waited for its memory, by its own clock.
+
+use std::collections::BTreeMap;
+
+use guests::Report;
+use serde::Serialize;
+
+use crate::rig::ByteRate;
+
+/// Accesses to pages that took long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Waits {
+    pub(super) count: u64,
+    /// Microseconds that they took together.
+    pub(super) total_us: u64,
+    /// How many took that many microseconds or more, and less than twice as many.
+    pub(super) by_us: BTreeMap<u64, u64>,
+}
+
+/// What takes less, in microseconds, is no wait for a page that comes from elsewhere.
+const SHORTEST_US: u64 = 32;
+/// What an access took on average that took 16 to 32 µs, in microseconds.
+const SHORTER_US: u64 = 22;
+/// Of a guest's speed before, in percent.
+const BACK: u64 = 90;
+
+impl Waits {
+    /// Between two reports of one guest.
+    pub(super) fn between(first: Option<&Report>, last: Option<&Report>) -> Self {
+        let Some((first, last)) = first.zip(last) else { return Self::default() };
+        let since = |name: &str| last.count(name).unwrap_or(0).saturating_sub(first.count(name).unwrap_or(0));
+        let classes = (4..24).map(|power| 1_u64 << power).map(|us| (us, since(&format!("waits{us}"))));
+        let (short, long): (Vec<_>, Vec<_>) =
+            classes.filter(|(_, count)| *count > 0).partition(|(us, _)| *us < SHORTEST_US);
+        let short: u64 = short.iter().map(|(_, count)| count * SHORTER_US).sum();
+        Self {
+            count: long.iter().map(|(_, count)| count).sum(),
+            total_us: since("waited_us").saturating_sub(short),
+            by_us: long.into_iter().collect(),
+        }
+    }
+
+    pub(super) fn mean_us(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.total_us as f64 / self.count as f64)
+    }
+
+    /// So many of a thousand took less than this, to a power of two.
+    pub(super) fn below_us(&self, of_thousand: u64) -> Option<f64> {
+        let mut left = (self.count * of_thousand).div_ceil(1000);
+        for (us, count) in &self.by_us {
+            if *count >= left {
+                return (self.count > 0).then_some((us * 2) as f64);
+            }
+            left -= count;
+        }
+        None
+    }
+}
+
+/// Milliseconds from `resumed_ms` (since 1970) until the guest wrote nine tenths of what it wrote `before`, by its reports `since`.
+pub(super) fn back_at_speed(since: &[Report], before: ByteRate, resumed_ms: i64) -> Option<f64> {
+    let is_back = |report: &&Report| report.rate >= before.0 / 100 * BACK;
+    let report = since.iter().skip(1).find(is_back)?;
+    i64::try_from(report.wall_ms).ok().map(|at| (at - resumed_ms).max(0) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use guests::parse_report;
+
+    use super::*;
+
+    fn report(wall_ms: u64, rate: u64, waits: &str) -> Report {
+        parse_report(&format!(
+            "whimbrel seq=0 wall_ms={wall_ms} tsc_ms=0 clock_ns=0 dirtied=0 rate={rate} verified=0 passes=0 errors=0 gap_us=0 \
+             gap_cpu=0 maxgap_us=0 clockgap_us=0 maxclockgap_us=0 tsc_back=0 clock_back=0 cpu=0 cpus=1 filled=1 work=0 owned=4096 \
+             lost=0 {waits}"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn waits_are_those_between_two_reports() {
+        let first = report(0, 0, "waited_us=1000 waits64=10");
+        let last = report(0, 0, "waited_us=101220 waits16=10 waits64=998 waits128=11 waits1024=1");
+        let waits = Waits::between(Some(&first), Some(&last));
+        assert_eq!((waits.count, waits.total_us), (1000, 100_000));
+        assert_eq!(
+            (waits.mean_us(), waits.below_us(500), waits.below_us(999)),
+            (Some(100.0), Some(128.0), Some(256.0))
+        );
+        assert_eq!(Waits::between(Some(&last), Some(&last)).mean_us(), None);
+    }
+
+    #[test]
+    fn a_guest_is_back_with_its_first_report_that_says_so() {
+        let since =
+            [report(100, 1000, ""), report(200, 800, ""), report(300, 950, ""), report(400, 1000, "")];
+        assert_eq!(back_at_speed(&since, ByteRate(1000), 50), Some(250.0));
+        assert_eq!(back_at_speed(&since, ByteRate(2000), 50), None);
+    }
+}
