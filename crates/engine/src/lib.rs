@@ -22,6 +22,7 @@ mod lane;
 mod link;
 mod machine;
 mod page_counters;
+mod priority;
 mod threads;
 
 pub mod destination;

@@ -91,6 +91,19 @@ fn a_machine_runs_from_the_start_and_its_memory_follows() {
 }
 
 #[test]
+fn pages_that_are_touched_first_while_a_machine_leaves_follow_it_too() {
+    for _ in 0..5 {
+        let machine = Machine::new(ram(), 0);
+        // It writes to pages that nothing was in before, until it is stopped.
+        machine.run(PAGES);
+        let destination = destination(&loopback(), &machine);
+        let (_handle, notes) =
+            migrate(machine.clone(), destination.address(), by_postcopy(Postcopy::Immediate));
+        assert_arrived_whole(&machine, &destination, &notes);
+    }
+}
+
+#[test]
 fn rounds_end_at_once_when_the_user_wants_postcopy() {
     let machine = Machine::new(ram(), 0);
     machine.fill();

@@ -21,7 +21,7 @@ use crate::{
     cpu_time::{CpuTime, ThreadClock},
     frames::FrameReader,
     lane::Lane,
-    threads,
+    priority, threads,
 };
 
 /// The channels that are open, of those that are to come.
@@ -219,6 +219,7 @@ fn serve(
     }
     let Some(postcopy) = postcopy else { return };
     let Some(incomplete) = postcopy.gate.wait(&postcopy.closed) else { return };
+    priority::give_way();
     let received = receiver.receive_pushed(&incomplete, postcopy);
     clock.add_to(cpu);
     match received {

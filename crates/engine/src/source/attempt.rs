@@ -53,6 +53,8 @@ pub(super) struct Attempt {
     pub(super) sent: bool,
     /// The round that was given to the channels last.
     pub(super) round: Option<Arc<RoundWork>>,
+    /// Pages that were touched before a machine is stopped of which no page was sent.
+    pub(super) ahead: Option<Vec<PageSet>>,
     /// What the destination says in a recovery that it lacks.
     pub(super) listed: Option<Vec<PageSet>>,
     status: Status,
@@ -86,6 +88,7 @@ impl Attempt {
             set: None,
             sent: false,
             round: None,
+            ahead: None,
             listed: None,
             status: Status::None,
             clock: None,

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use migration::source::{Action, Event, State};
+use migration::{
+    Postcopy,
+    source::{Action, Event, State},
+};
 use ram::{DirtySet, PageSums};
 use wire::{Digest, Message, Role};
 
@@ -108,6 +111,9 @@ impl Attempt {
         self.shared.stalls.lock().begin(self.machine.vcpu_times());
         self.observer.pass(1);
         self.set = Some(Arc::new(DirtySet::all(&ram)));
+        if self.shared.source.lock().params().postcopy == Postcopy::Immediate {
+            self.look_ahead().map_err(|error| format!("The dirty log cannot be cleared: {error}"))?;
+        }
         let digest = self.shared.source.lock().params().digest;
         let sums = digest.is_on().then(|| Arc::new(PageSums::new(ram.clone())));
         self.open(count, sums, digest == Digest::Full)?;

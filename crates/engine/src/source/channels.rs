@@ -25,7 +25,7 @@ use crate::{
     cpu_time::{CpuTime, ThreadClock},
     greet,
     lane::Lane,
-    threads,
+    priority, threads,
 };
 
 /// How often a channel is looked at that nothing is sent on yet.
@@ -220,6 +220,7 @@ fn serve(mut sender: Sender, work: &Receiver<Work>, tally: &Tally, cpu: &CpuTime
         let round = match work {
             Work::Round(round) => round,
             Work::Push(needed) => {
+                priority::give_way();
                 let pushed = sender.into_pusher().push(&needed, pacer);
                 clock.add_to(cpu);
                 return match pushed {

@@ -1,6 +1,9 @@
 //! What the state machine of the source wants done for pages that follow the machine.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use migration::source::Event;
 use ram::{DirtySet, PageSet, Ram};
@@ -8,15 +11,20 @@ use wire::{Message, PageBits};
 
 use super::{attempt::Attempt, needed::Needed, work::RoundWork};
 
+/// Pages whose dirty bits are cleared by one call, during which the machine's page faults wait: 128 MiB.
+const CLEARED_AT_ONCE: u64 = 32 << 10;
+
 impl Attempt {
     /// The machine is stopped: tells the destination which pages will follow, and ends the rounds.
     pub(super) fn divide(&mut self, round: u32) -> Event {
-        let Some(set) = self.set.take() else {
+        let Some(mut set) = self.set.take() else {
             return Event::MachineFailed("There is no dirty set".into());
         };
         self.round = None;
-        let ram = self.machine.ram();
-        let blocks = if round == 0 { self.touched_pages(&ram) } else { copy(&set) };
+        let blocks = match self.from_the_start(&mut set, round) {
+            Ok(blocks) => blocks,
+            Err(error) => return Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
+        };
         let mut words = Vec::new();
         for (index, block) in blocks.iter().enumerate() {
             block.copy_words(0, block.capacity(), &mut words);
@@ -36,15 +44,55 @@ impl Attempt {
         Event::Divided { to_come }
     }
 
-    /// All pages, but for those that nobody ever touched: they are zero at the destination.
+    /// The machine runs, and is going to be stopped before a page is sent. Finds out now which of its pages were ever touched: the
+    /// others are zero at the destination. That takes 12 ms for 1 GiB of a memfd, which the downtime is spared.
+    pub(super) fn look_ahead(&mut self) -> io::Result<()> {
+        let (ram, log) = (self.machine.ram(), self.machine.dirty_log());
+        let mut untouched = Vec::new();
+        for (index, set) in self.touched_pages(&ram).iter().enumerate() {
+            for first in (0..set.capacity()).step_by(CLEARED_AT_ONCE as usize) {
+                let pages = CLEARED_AT_ONCE.min(set.capacity() - first);
+                set.copy_words(first, pages, &mut untouched);
+                untouched.iter_mut().for_each(|word| *word = !*word);
+                mask_tail(&mut untouched, pages);
+                if untouched.iter().any(|word| *word != 0) {
+                    log.clear(index, first, pages, &untouched)?;
+                }
+            }
+        }
+        // Again: what was touched between the look and the clearing is in no log. What is touched from here on is.
+        self.ahead = Some(self.touched_pages(&ram));
+        Ok(())
+    }
+
+    /// The pages that follow a machine that is stopped: those of its dirty set; before the first round, all that were ever touched.
+    fn from_the_start(&mut self, set: &mut Arc<DirtySet>, round: u32) -> io::Result<Vec<PageSet>> {
+        let ram = self.machine.ram();
+        match self.ahead.take() {
+            _ if round > 0 => Ok(copy(set)),
+            None => Ok(self.touched_pages(&ram)),
+            Some(ahead) => {
+                let busy = || io::Error::other("the dirty set is in use");
+                let set = Arc::get_mut(set).ok_or_else(busy)?;
+                set.fetch(&ram, self.machine.dirty_log().as_ref())?;
+                let mut words = Vec::new();
+                for (index, blocks) in ahead.iter().enumerate() {
+                    set.block(index).copy_words(0, blocks.capacity(), &mut words);
+                    // As many words as the set has, and none beyond it.
+                    let _ = blocks.add_words(0, &words);
+                }
+                Ok(ahead)
+            }
+        }
+    }
+
+    /// All pages, but for those that nobody ever touched.
     fn touched_pages(&mut self, ram: &Ram) -> Vec<PageSet> {
         let mut words = Vec::new();
         let mut touched = |index: usize, pages: u64| {
             let set = PageSet::new(pages);
             self.touched.look(index, 0, pages, &mut words);
-            if let (Some(last), tail @ 1..) = (words.last_mut(), pages % 64) {
-                *last &= (1 << tail) - 1;
-            }
+            mask_tail(&mut words, pages);
             // As many words as the set has, and none beyond it.
             let _ = set.add_words(0, &words);
             set
@@ -85,6 +133,13 @@ impl Attempt {
         };
         channels.push(&needed);
         Ok(())
+    }
+}
+
+/// Takes bits beyond `pages` out of the last word.
+fn mask_tail(words: &mut [u64], pages: u64) {
+    if let (Some(last), tail @ 1..) = (words.last_mut(), pages % 64) {
+        *last &= (1 << tail) - 1;
     }
 }
 

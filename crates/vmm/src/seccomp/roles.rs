@@ -136,7 +136,8 @@ impl Role {
                 ];
                 vec![TALK, WAIT, CONNECT, DROP, FLUSH, PUNCH, HOLES, own]
             }
-            Self::Channel => vec![TALK, WAIT, HOLES, PUNCH],
+            // Pages that nobody waits for give way to the machine that lacks them.
+            Self::Channel => vec![TALK, WAIT, HOLES, PUNCH, &[libc::SYS_setpriority]],
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES],
             Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
@@ -163,7 +164,9 @@ impl Role {
             // The features are settled when the guest first uses its card.
             Self::Io => vec![TAP_FEATURES, NON_BLOCKING],
             Self::Monitor | Self::Accept => vec![NON_BLOCKING],
-            Self::Migration => vec![DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING, PAGE_FAULTS],
+            Self::Migration => {
+                vec![DIRTY_LOG, CLEAR_DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING, PAGE_FAULTS]
+            }
             Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS],
             Self::Faults => vec![PAGE_FAULTS],
             Self::Dial => vec![NON_BLOCKING, RESOLVE],
