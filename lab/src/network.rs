@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::LabError;
+use crate::{LabError, Recording, recording::Recorder};
 
 /// Longest frame: what QEMU's network cards can send.
 const MAX_FRAME: usize = 68 << 10;
@@ -62,6 +62,8 @@ struct State {
     /// State of the dice for losses: the same each time.
     dice: u64,
     dropped: u64,
+    /// Who writes down what is sent.
+    recorder: Option<Arc<Recorder>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +96,22 @@ impl Network {
     /// All is well again.
     pub fn heal(&self) {
         self.state().weather = Weather::default();
+    }
+
+    /// Writes every frame that a card sends from now on into `file`, whatever becomes of it; until another recording is begun, or none
+    /// is wanted [any more](Self::stop_recording).
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record(&self, file: &Path) -> Result<Recording, LabError> {
+        let (recording, recorder) = Recording::begin(file)?;
+        self.state().recorder = Some(recorder);
+        Ok(recording)
+    }
+
+    /// Nothing is written down any more.
+    pub fn stop_recording(&self) {
+        self.state().recorder = None;
     }
 
     /// Frames that the weather has swallowed so far.
@@ -149,6 +167,9 @@ impl Network {
     fn forward(&self, from: usize, frame: &[u8]) {
         let (Some(to), Some(source)) = (mac(frame, 0), mac(frame, 6)) else { return };
         let mut state = self.state();
+        if let Some(recorder) = state.recorder.clone() {
+            recorder.record(frame);
+        }
         if state.weather.cut || state.is_lost() {
             state.dropped += 1;
             return;
@@ -333,6 +354,26 @@ mod tests {
         network.heal();
         a.send(4, 2, b"here");
         assert_eq!(b.receive(), b"here");
+    }
+
+    #[test]
+    fn a_recording_has_what_was_sent_while_it_was_made_though_nobody_got_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Network::default();
+        let [mut a, mut b, _c] = cards(&network, folder.path());
+        let recording = network.record(&folder.path().join("frames.pcap")).unwrap();
+        a.send(4, 2, b"heard");
+        assert_eq!(b.receive(), b"heard");
+        network.cut();
+        a.send(4, 2, b"lost");
+        let all = || Ok((recording.frames_with(b"lost")? == 1).then_some(()));
+        crate::Pace::default().until("the frame was written down", PATIENCE, all).unwrap();
+        network.heal();
+        network.stop_recording();
+        a.send(4, 2, b"unseen");
+        assert_eq!(b.receive(), b"unseen");
+        assert_eq!(recording.frames_with(b"heard").unwrap(), 1);
+        assert_eq!(recording.frames_with(b"unseen").unwrap(), 0);
     }
 
     #[test]

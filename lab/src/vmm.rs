@@ -41,6 +41,17 @@ pub struct Spec {
     pub cmdline: String,
     /// More flags of `whimbrel-vmm`, one word each.
     pub flags: Vec<String>,
+    /// How it is protected where it moves.
+    pub protection: Protection,
+}
+
+/// How migrations are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Not at all: nobody but the lab is on the network.
+    InClear,
+    /// By the certificates that are in [`Spec::CERTIFICATES`] in both hosts, whose names are those of the hosts.
+    Certified,
 }
 
 /// What a machine boots.
@@ -85,16 +96,26 @@ const EVIDENCE: &str = r#"
 "#;
 
 impl Spec {
+    /// Where hosts have their certificates.
+    pub const CERTIFICATES: &'static str = "/etc/whimbrel/tls";
+
     /// A Linux guest with its root on the shared disk, a network card and all other devices.
     #[must_use]
     pub fn linux(cpus: u8) -> Self {
-        Self { kernel: Kernel::Vmlinuz, cpus, memory_mib: 192, cmdline: String::new(), flags: Vec::new() }
+        Self { kernel: Kernel::Vmlinuz, memory_mib: 192, ..Self::workload(cpus, "") }
     }
 
     /// The workload guest, which works as `cmdline` says.
     #[must_use]
     pub fn workload(cpus: u8, cmdline: &str) -> Self {
-        Self { kernel: Kernel::Workload, cpus, memory_mib: 96, cmdline: cmdline.into(), flags: Vec::new() }
+        Self {
+            kernel: Kernel::Workload,
+            cpus,
+            memory_mib: 96,
+            cmdline: cmdline.into(),
+            flags: Vec::new(),
+            protection: Protection::InClear,
+        }
     }
 
     /// The address of the guest on the network between the hosts.
@@ -128,6 +149,7 @@ impl Spec {
                 arguments.extend(["--disk".into(), format!("path={disk},direct=on")]);
             }
         }
+        arguments.extend(self.protection.flags().iter().map(ToString::to_string));
         arguments.extend(self.flags.iter().cloned());
         arguments
     }
@@ -140,6 +162,15 @@ impl Spec {
             Self::address(),
             self.cmdline
         )
+    }
+}
+
+impl Protection {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::InClear => &["--insecure"],
+            Self::Certified => &["--tls", Spec::CERTIFICATES, "--tls-authz", "dns:a;dns:b"],
+        }
     }
 }
 
@@ -172,9 +203,7 @@ impl<'lab> Vmm<'lab> {
         let monitor = format!("/run/{name}.qmp");
         let mut arguments = vec!["whimbrel-vmm".to_owned()];
         arguments.extend(spec.arguments());
-        arguments.extend(
-            ["--insecure", "--serial", "stdio", "--monitor", &format!("unix:{monitor}")].map(str::to_owned),
-        );
+        arguments.extend(["--serial", "stdio", "--monitor", &format!("unix:{monitor}")].map(str::to_owned));
         arguments.extend(more.iter().map(ToString::to_string));
         let words: Vec<_> = arguments.iter().map(String::as_str).collect();
         let process = host.remote().spawn_logged(&words, &lab.logs().join(&name))?;

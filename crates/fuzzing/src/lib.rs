@@ -11,6 +11,7 @@ mod device_state;
 mod qmp;
 mod report;
 mod stream;
+mod tls;
 
 /// One place where bytes come from outside.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire_pages", run: stream::pages, seeds: stream::pages_seeds },
     Target { name: "report_json", run: report::read, seeds: report::seeds },
     Target { name: "device_state", run: device_state::run, seeds: device_state::seeds },
+    Target { name: "tls_stranger", run: tls::stranger, seeds: tls::stranger_seeds },
+    Target { name: "tls_records", run: tls::records, seeds: tls::record_seeds },
+    Target { name: "tls_message", run: tls::message, seeds: tls::message_seeds },
 ];
 
 /// The target called `name`.

@@ -23,6 +23,8 @@ pub use connection::Connection;
 pub use dial::{Dial, Dialler};
 pub use listener::Listener;
 pub use pacer::Pacer;
+#[cfg(feature = "fuzzing")]
+pub use tls::fuzzing;
 pub use tls::{
     Authz, AuthzError, Certificate, Credentials, FileError, Purpose, Security, Side, Tls, TlsError,
 };

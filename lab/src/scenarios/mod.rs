@@ -4,6 +4,7 @@ mod boot;
 mod clock;
 mod devices;
 mod disk;
+mod encryption;
 mod failures;
 mod moves;
 mod network;
@@ -48,6 +49,11 @@ pub const ALL: &[Scenario] = &[
     ),
     scenario("ping", "a ping every 10 ms: how many are lost, how long none is answered", network::ping),
     scenario("weather", "a move over 50 ms and with 1 % of all packets lost", network::weather),
+    scenario(
+        "eavesdropper",
+        "encrypted, nothing of a guest's memory is on the network; in clear, all of it is",
+        encryption::eavesdropper,
+    ),
     scenario("clock", "clocks never go back, and the wall clock stays right", clock::clock),
     scenario("devices", "balloon and keyboard are as they were", devices::balloon_and_keyboard),
     scenario(

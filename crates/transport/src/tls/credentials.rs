@@ -68,6 +68,12 @@ impl Credentials {
         Ok(Self { roots, crls, pairs, certificates, warnings, stamp })
     }
 
+    /// Whether `directory` has a certificate or a key for `side`, be it of use or not: a directory need not be for both sides.
+    #[must_use]
+    pub fn are_in(directory: &Path, side: Side) -> bool {
+        Files::has_any(directory, side)
+    }
+
     /// The certificates of this side.
     #[must_use]
     pub fn certificates(&self) -> &[Certificate] {

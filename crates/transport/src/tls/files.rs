@@ -39,17 +39,8 @@ impl Files {
         };
         let ca = one_of(["ca-cert.pem", "cacert.pem"]).ok_or_else(|| missing("ca-cert.pem"))?;
         let crl = one_of(["ca-crl.pem", "cacrl.pem"]);
-        let name = side.in_tls();
-        let names = (0..MOST_PAIRS)
-            .map(|index| (format!("{name}-cert-{index}.pem"), format!("{name}-key-{index}.pem")));
-        let names = [
-            (format!("{name}-cert.pem"), format!("{name}-key.pem")),
-            (format!("{name}cert.pem"), format!("{name}key.pem")),
-        ]
-        .into_iter()
-        .chain(names);
         let mut pairs = Vec::new();
-        for (certificate, key) in names {
+        for (certificate, key) in names(side) {
             let paths = (directory.join(&certificate), directory.join(&key));
             match (is_there(&paths.0), is_there(&paths.1)) {
                 (true, true) => pairs.push(paths),
@@ -59,9 +50,15 @@ impl Files {
             }
         }
         if pairs.is_empty() {
-            return Err(missing(&format!("{name}-cert.pem")));
+            return Err(missing(&format!("{}-cert.pem", side.in_tls())));
         }
         Ok(Self { ca, crl, pairs })
+    }
+
+    /// Whether `directory` has a certificate or a key for `side`, be it of use or not.
+    pub(super) fn has_any(directory: &Path, side: Side) -> bool {
+        let is_in = |name: &String| is_there(&directory.join(name));
+        names(side).any(|(certificate, key)| is_in(&certificate) || is_in(&key))
     }
 
     /// As they are now.
@@ -76,6 +73,15 @@ impl Files {
         .collect::<Result<_, _>>()
         .map(Stamp)
     }
+}
+
+/// Names of certificates, each with that of its key.
+fn names(side: Side) -> impl Iterator<Item = (String, String)> {
+    let name = side.in_tls();
+    let numbered = (0..MOST_PAIRS)
+        .map(move |index| (format!("{name}-cert-{index}.pem"), format!("{name}-key-{index}.pem")));
+    let plain = ["-", ""].map(|dash| (format!("{name}{dash}cert.pem"), format!("{name}{dash}key.pem")));
+    plain.into_iter().chain(numbered)
 }
 
 /// Reads all of a file, and what the file system says of it.

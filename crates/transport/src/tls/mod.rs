@@ -12,6 +12,8 @@ mod credentials;
 mod error;
 mod exporter;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod headers;
 mod incoming;

@@ -61,13 +61,18 @@ impl Keys {
     /// Encrypts the `bytes` bytes behind the first [`HEADER_BYTES`] of `record`, at most [`RECORD_BYTES`], into a record at its front.
     /// There is room for them and [`RECORD_OVERHEAD`]. Returns the record's length.
     pub(super) fn seal(&mut self, kind: Kind, record: &mut [u8], bytes: usize) -> Result<usize, Error> {
+        record[HEADER_BYTES + bytes] = kind as u8;
+        self.seal_inner(record, bytes + 1)
+    }
+
+    /// As [`seal`](Self::seal), of `bytes` bytes with their kind and whatever zeros behind them.
+    pub(super) fn seal_inner(&mut self, record: &mut [u8], bytes: usize) -> Result<usize, Error> {
         let nonce = self.next_nonce().ok_or(Error::EncryptError)?;
-        let sealed = bytes + 1 + TAG_BYTES;
+        let sealed = bytes + TAG_BYTES;
         let header = header(sealed as u16);
         let (front, content) = record.split_at_mut(HEADER_BYTES);
-        let (content, tag) = content.split_at_mut(bytes + 1);
+        let (content, tag) = content.split_at_mut(bytes);
         front.copy_from_slice(&header);
-        content[bytes] = kind as u8;
         let computed = self.key.seal_in_place_separate_tag(nonce, Aad::from(header), content);
         tag[..TAG_BYTES].copy_from_slice(computed.map_err(|_| Error::EncryptError)?.as_ref());
         Ok(HEADER_BYTES + sealed)

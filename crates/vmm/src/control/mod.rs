@@ -164,6 +164,7 @@ impl Control {
             Some(directory) => Reports::into_directory(directory.as_path(), &launcher)?,
             None => Reports::default(),
         };
+        security::look_at_certificates(&config, &launcher);
         let control = Self {
             here: Here {
                 host: story::host_name(),

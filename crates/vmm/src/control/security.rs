@@ -1,5 +1,8 @@
 //! How migrations are protected: from the monitor's parameters to the engine, and from there to who asks.
 
+use std::path::Path;
+
+use config::{Config, Incoming};
 use monitor::{
     CommandError,
     types::{CertificateInfo, MigrationParameters, SecurityInfo},
@@ -7,6 +10,7 @@ use monitor::{
 use transport::{Address, Authz, Certificate, Credentials, Security, Side, Tls, Trust};
 
 use super::one_line;
+use crate::{launcher::Launcher, seccomp::Role};
 
 /// Whom connections are made with, by the parameters, and by whether the user has accepted the risk of others.
 ///
@@ -41,6 +45,42 @@ pub(super) fn check_to_leave(trust: &Trust) -> Result<(), CommandError> {
         }
         Trust::ThisHost | Trust::Anyone => Ok(()),
     }
+}
+
+/// Says in the log what is wrong with the certificates that the process was started with, or soon will be, as far as that is not an
+/// error at once: until a migration needs them there is time to mend it. Nobody waits for this: they may be in storage that does
+/// not answer.
+pub(super) fn look_at_certificates(config: &Config, launcher: &Launcher) {
+    let Some(directory) = config.tls() else { return };
+    let directory = directory.as_path().to_owned();
+    // Where it listens from the start its own certificates are read for that, and have to be right.
+    let listens_later = matches!(config.incoming(), Some(Incoming::Defer));
+    let look = move || {
+        for warning in warnings(&directory, listens_later) {
+            tracing::warn!("{warning}");
+        }
+    };
+    if let Err(error) = launcher.spawn(Role::Look, "certificates", look) {
+        tracing::warn!("The certificates are not looked at before a migration needs them: {error}");
+    }
+}
+
+fn warnings(directory: &Path, listens_later: bool) -> Vec<String> {
+    let is_for = |side| Credentials::are_in(directory, side);
+    let wanted = |side| match side {
+        Side::Source => is_for(side) || !is_for(Side::Destination),
+        Side::Destination => listens_later && is_for(side),
+    };
+    let sides = [Side::Source, Side::Destination].into_iter().filter(|side| wanted(*side));
+    sides
+        .flat_map(|side| match Credentials::load(directory, side) {
+            Ok(credentials) => credentials.warnings().to_vec(),
+            Err(error) => {
+                let what = if side == Side::Source { "leave" } else { "come" };
+                vec![format!("No machine can {what} until this is mended: {}", one_line(&error))]
+            }
+        })
+        .collect()
 }
 
 /// Whether a migration may go to, or come at, an address, as far as it can be seen from how it is written. Names are looked up when

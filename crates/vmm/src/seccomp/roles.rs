@@ -44,7 +44,7 @@ pub(crate) enum Role {
     Errand,
     /// Writes reports of migrations.
     Report,
-    /// Looks at files in storage that may not answer: which image is behind a disk, whether a kernel is what it was.
+    /// Looks at files in storage that may not answer: which image is behind a disk, whether a kernel is what it was, certificates.
     Look,
     /// Writes lines of the log.
     Log,
@@ -148,7 +148,7 @@ impl Role {
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
             // It may hold a lock last.
-            Self::Look => vec![HOLES, DROP],
+            Self::Look => vec![HOLES, DROP, CERTIFICATES],
             Self::Log => Vec::new(),
         }
     }

@@ -1,8 +1,12 @@
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use config::{CpuCount, MemorySize};
 
-use super::case::{Case, Encryption, HeadStart};
+use super::{
+    case::{Case, Encryption, HeadStart},
+    link::BitRate,
+};
 use crate::rig::ByteRate;
 
 /// Measure migration side by side with QEMU.
@@ -25,8 +29,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     pub(super) work: MemorySize,
 
-    /// Bytes that the guest dirties each second, with K, M or G (powers of 1000)
-    #[arg(long, value_name = "RATE", default_value = "200M")]
+    /// Bytes that the guest dirties each second, with K, M or G (powers of 1000); with --link 20M unless it is said
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value = "200M",
+        default_value_if("link", ArgPredicate::IsPresent, "20M")
+    )]
     pub(super) rate: ByteRate,
 
     /// What guest memory is filled with: zero, sparse, text or random
@@ -62,6 +71,11 @@ pub(crate) struct Arguments {
     /// too. Of lists, the first of each counts
     #[arg(long, conflicts_with_all = ["downtime", "profile", "tls"])]
     pub(super) postcopy: bool,
+
+    /// Measure moves of Whimbrel over a link that carries so many bits per second instead (1Mbit to 400Gbit), in clear and encrypted in
+    /// turns. Each of a list is measured; of others, the first counts. Needs root
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',', conflicts_with_all = ["profile", "downtime", "postcopy"])]
+    pub(super) link: Vec<BitRate>,
 
     /// The VMM's program [default: whimbrel-vmm beside this program]
     #[arg(long, value_name = "FILE")]

@@ -99,7 +99,10 @@ impl Bench {
             let flag = if contender == Contender::Qemu { "-incoming" } else { "--incoming" };
             command.args([flag, "defer"]);
         }
-        command
+        match &self.link {
+            Some(link) => link.at(end, &command),
+            None => command,
+        }
     }
 
     fn whimbrel(&self, files: &Files) -> Command {
@@ -113,6 +116,10 @@ impl Bench {
         command.args(["--cpus", &arguments.cpus.to_string()]);
         command.arg("--serial").arg(joined(["file:".as_ref(), files.serial.as_os_str()]));
         command.arg("--monitor").arg(joined(["unix:".as_ref(), files.socket.as_os_str()]));
+        if self.link.is_some() {
+            // Nobody else is on it.
+            command.arg("--insecure");
+        }
         // On both sides: the machine reboots from them where it is.
         command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &self.command_line()]);
         command

@@ -11,6 +11,8 @@ mod cpu;
 mod downtime;
 mod host;
 mod huge_memory;
+mod link;
+mod linked;
 mod postcopy;
 mod profile;
 mod summary;
@@ -29,6 +31,7 @@ use bare_copy::BareCopy;
 use case::Case;
 use contender::{Backing, Contender, ContenderError, Contenders};
 use host::Host;
+use link::{Link, LinkError};
 use summary::{Summary, write};
 use tempfile::TempDir;
 use trial::{Sample, TrialError, trial};
@@ -65,6 +68,9 @@ enum BenchError {
     /// A move failed, which says nothing about speed.
     #[error("A move by {contender} failed")]
     Trial { contender: Contender, source: Box<TrialError> },
+    /// There is no link of that rate.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// The copy that is the limit failed.
     #[error("The bare copy over loopback failed")]
     BareCopy(#[source] io::Error),
@@ -116,10 +122,11 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
     let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
     let certificates = folder.path().join("tls");
     Authority::init(&folder.path().join("ca"), "Whimbrel bench")
-        .and_then(|authority| authority.issue(&certificates, &Request::new([HOST])))
+        .and_then(|authority| authority.issue(&certificates, &Request::new([HOST, link::DESTINATION])))
         .map_err(|error| prepare("certificates")(io::Error::other(error)))?;
     let arguments_of_all = arguments.clone();
     let host = Host::now();
+    let link = if arguments.link.is_empty() { None } else { Some(Link::make()?) };
     let mut bench = Bench {
         arguments: arguments_of_all,
         contenders,
@@ -130,8 +137,15 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         interrupt,
         backing: Backing::Hugetlb,
         follows: None,
+        link,
     };
     bench.introduce();
+    if bench.link.is_some() {
+        let links = bench.links()?;
+        links.print();
+        keep(arguments, |path| links.write(path))?;
+        return Ok(links.is_intact());
+    }
     if let Some(folder) = &arguments.profile {
         return bench.profile(folder).map(|()| true);
     }
@@ -191,18 +205,28 @@ struct Bench {
     backing: Backing,
     /// How fast the guest writes, all over its memory, where postcopy is measured.
     follows: Option<&'static str>,
+    /// What is between the two ends, if it is not the loopback of this host.
+    link: Option<Link>,
 }
 
-/// Where machines move, and who the certificates are for.
+/// Where machines move, if there is no link, and who the certificates are for.
 const HOST: &str = "127.0.0.1";
 
 impl Bench {
+    /// Where destinations listen.
+    fn address(&self) -> &'static str {
+        if self.link.is_some() { link::DESTINATION } else { HOST }
+    }
+
     fn introduce(&self) {
         let arguments = &self.arguments;
+        let contenders = match &self.link {
+            Some(_) => "In clear and encrypted".to_owned(),
+            None => format!("Whimbrel and {}", self.contenders.qemu_version()),
+        };
         output::say!(
-            "Whimbrel and {}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
+            "{contenders}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
              pages, no bandwidth limit, downtime limit {} ms",
-            self.contenders.qemu_version(),
             arguments.repetitions,
             Memory(arguments.memory.bytes()),
             arguments.cpus,

@@ -144,7 +144,7 @@ impl Bench {
         let (mut source_vcpus, destination_before) =
             (Vcpus::of(&mut source)?, Vcpus::of(&mut destination)?.spent());
         let source_before = source_vcpus.spent();
-        let port = listen(&mut destination)?;
+        let port = listen(super::HOST, &mut destination)?;
         self.interrupt.sleep(self.arguments.first_case().head_start.duration())?;
         source.execute("migrate", json!({ "uri": format!("tcp:{}:{port}", super::HOST) }))?;
         if contender == Contender::Qemu && way != Way::Precopy {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Bench, HOST,
+    Bench,
     case::{Case, Encryption},
     contender::{Contender, End},
     cpu::Vcpus,
@@ -188,7 +188,9 @@ fn set_up(
 fn encrypt(bench: &Bench, contender: Contender, end: End, machine: &mut Machine) -> Result<(), TrialError> {
     let directory = &bench.certificates;
     let parameters = match contender {
-        Contender::Whimbrel => json!({ "tls-creds": directory, "tls-authz": format!("ip:{HOST}") }),
+        Contender::Whimbrel => {
+            json!({ "tls-creds": directory, "tls-authz": format!("ip:{}", bench.address()) })
+        }
         Contender::Qemu => {
             let endpoint = if end == End::Source { "client" } else { "server" };
             machine.execute(
@@ -201,15 +203,15 @@ fn encrypt(bench: &Bench, contender: Contender, end: End, machine: &mut Machine)
                     "verify-peer": true,
                 }),
             )?;
-            json!({ "tls-creds": "tls", "tls-hostname": HOST })
+            json!({ "tls-creds": "tls", "tls-hostname": bench.address() })
         }
     };
     machine.execute("migrate-set-parameters", parameters)?;
     Ok(())
 }
 
-pub(super) fn listen(destination: &mut Machine) -> Result<String, TrialError> {
-    destination.execute("migrate-incoming", json!({ "uri": format!("tcp:{HOST}:0") }))?;
+pub(super) fn listen(host: &str, destination: &mut Machine) -> Result<String, TrialError> {
+    destination.execute("migrate-incoming", json!({ "uri": format!("tcp:{host}:0") }))?;
     let addresses = destination.query_migrate()?.socket_address.unwrap_or_default();
     let port = addresses.into_iter().find_map(|address| match address {
         SocketAddress::Inet { port, .. } => Some(port),
@@ -238,9 +240,10 @@ fn run(
     let source_before = source_vcpus.spent();
     // What a destination prepares as soon as it listens is part of the work.
     let destination_before = Vcpus::of(destination)?.spent();
-    let port = listen(destination)?;
+    let host = bench.address();
+    let port = listen(host, destination)?;
     bench.interrupt.sleep(case.head_start.duration())?;
-    source.execute("migrate", json!({ "uri": format!("tcp:{HOST}:{port}") }))?;
+    source.execute("migrate", json!({ "uri": format!("tcp:{host}:{port}") }))?;
     let stopped = watch(bench, source, &mut source_vcpus)?;
     let resumed = destination.events().wait_for("RESUME", PATIENCE).map(|event| micros(&event));
     bench.interrupt.sleep(AFTERMATH)?;

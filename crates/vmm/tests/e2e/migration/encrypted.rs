@@ -1,12 +1,12 @@
 //! Migrations that are encrypted, and those that must not come to be.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use authority::{Authority, Request};
-use monitor::types::MigrationStatus;
+use monitor::types::{MigrationStatus, RunState};
 use serde_json::json;
 
-use crate::harness::{Lab, Spec, Story};
+use crate::harness::{Lab, Spec, Story, holds, until};
 
 /// An authority, and what it has issued to a source and to a destination on this host.
 struct Trusted {
@@ -63,6 +63,56 @@ fn a_machine_moves_encrypted_there_and_back_and_both_sides_say_with_whom() {
     story.goes_on_at(&back);
     story.goes_on(3);
     story.assert_intact();
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_said_at_start_and_the_machine_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let spec = Spec::calm();
+    let issue = |name: &str, change: fn(&mut Request)| {
+        let directory = lab.path(name);
+        let mut request = Request::new(["host-a"]);
+        change(&mut request);
+        trusted.authority.issue(&directory, &request).unwrap();
+        directory
+    };
+    let readable = issue("readable", |_| {});
+    fs::set_permissions(readable.join("client-key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let mixed = issue("mixed", |_| {});
+    fs::copy(mixed.join("server-cert.pem"), mixed.join("client-cert.pem")).unwrap();
+    for (directory, told) in [
+        (issue("ends-soon", |request| request.days = 13), "client-cert.pem ends in 12 days"),
+        (issue("over", |request| request.days = -1), "client-cert.pem is valid from"),
+        (readable, "client-key.pem can be read by every user"),
+        (mixed, "client-key.pem is not the key of"),
+        (lab.path("nowhere"), "nowhere has no ca-cert.pem"),
+    ] {
+        let vmm = lab.boot(&spec.clone().with(&["--tls", directory.to_str().unwrap()]));
+        until(told, || vmm.log().contains(told).then_some(()));
+        holds("it runs", || vmm.run_state() == RunState::Running);
+    }
+    // Of a place for machines both kinds are of interest, before it listens.
+    let soon = issue("soon", |request| request.days = 3);
+    let vmm = lab.vacancy(&spec.clone().with(&["--tls", soon.to_str().unwrap(), "--tls-authz", "*"]));
+    for told in ["client-cert.pem ends in 2 days", "server-cert.pem ends in 2 days"] {
+        until(told, || vmm.log().contains(told).then_some(()));
+    }
+}
+
+#[test]
+fn a_directory_for_destinations_alone_is_nothing_to_warn_of() {
+    let Some(lab) = Lab::new() else { return };
+    let trusted = Trusted::new(&lab);
+    let directory = lab.path("servers");
+    let mut request = Request::new(["host-b"]);
+    (request.client, request.days) = (false, 13);
+    trusted.authority.issue(&directory, &request).unwrap();
+    let spec = Spec::calm().with(&["--tls", directory.to_str().unwrap(), "--tls-authz", "*"]);
+    let vmm = lab.vacancy(&spec);
+    // Its own kind is warned of; when that is said, the other one was looked at.
+    until("the warning of its own", || vmm.log().contains("server-cert.pem ends").then_some(()));
+    assert!(!vmm.log().contains("client"), "{}", vmm.log());
 }
 
 #[test]
