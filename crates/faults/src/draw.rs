@@ -82,8 +82,11 @@ use FrameName as F;
 use Phase as P;
 use Way::{ToDestination, ToSource};
 
+/// Kinds of places, each with its weight.
+type Targets = &'static [(u32, Target)];
+
 /// How likely each place is. The hand-over, which takes a thousandth of a migration's time, has a third of it.
-const TARGETS: &[(u32, Target)] = &[
+const TARGETS: Targets = &[
     (30, Target::Frame(Control, F::Greeting, 2)),
     (35, Target::Frame(Control, F::Hello, 1)),
     (35, Target::Frame(Control, F::Accept, 1)),
@@ -107,7 +110,7 @@ const TARGETS: &[(u32, Target)] = &[
 ];
 
 /// Places that only a source which has to ask comes to.
-const ASKING: &[(u32, Target)] = &[
+const ASKING: Targets = &[
     (20, Target::Frame(Ask, F::Greeting, 2)),
     (40, Target::Frame(Ask, F::Ask, 1)),
     (30, Target::Frame(Ask, F::Running, 1)),
@@ -116,7 +119,7 @@ const ASKING: &[(u32, Target)] = &[
 ];
 
 /// The same on encrypted connections.
-const ENCRYPTED: &[(u32, Target)] = &[
+const ENCRYPTED: Targets = &[
     (50, Target::Phase(Control, ToDestination, P::Handshake, 3000)),
     (50, Target::Phase(Control, ToSource, P::Handshake, 2000)),
     (40, Target::Phase(Channels, ToDestination, P::Handshake, 1600)),
@@ -139,14 +142,14 @@ const ENCRYPTED: &[(u32, Target)] = &[
 ];
 
 /// Places on encrypted connections that only a source which has to ask comes to.
-const ENCRYPTED_ASKING: &[(u32, Target)] = &[
+const ENCRYPTED_ASKING: Targets = &[
     (40, Target::Phase(Ask, ToDestination, P::Asking, 2000)),
     (40, Target::Phase(Ask, ToSource, P::Asking, 1600)),
     (20, Target::Frame(Ask, F::Bye, 1)),
 ];
 
 /// Places that only a machine comes to whose memory follows it.
-const POSTCOPY: &[(u32, Target)] = &[
+const POSTCOPY: Targets = &[
     (30, Target::Frame(Urgent, F::Greeting, 2)),
     (50, Target::Frame(Control, F::Missing, 2)),
     (40, Target::Frame(Control, F::Complete, 1)),
@@ -163,7 +166,7 @@ const POSTCOPY: &[(u32, Target)] = &[
 ];
 
 /// The same on encrypted connections, of which nobody tells which one is urgent.
-const ENCRYPTED_POSTCOPY: &[(u32, Target)] = &[
+const ENCRYPTED_POSTCOPY: Targets = &[
     (60, Target::Frame(Control, F::Go, 1)),
     (60, Target::Frame(Control, F::Running, 1)),
     (60, Target::Phase(Control, ToSource, P::HandOver, 400)),
@@ -174,7 +177,7 @@ const ENCRYPTED_POSTCOPY: &[(u32, Target)] = &[
 ];
 
 /// Places that only a source comes to which finds its destination again.
-const RECOVERING: &[(u32, Target)] = &[
+const RECOVERING: Targets = &[
     (20, Target::Frame(Ask, F::Greeting, 2)),
     (40, Target::Frame(Ask, F::Ask, 1)),
     (40, Target::Frame(Ask, F::Running, 1)),
@@ -211,7 +214,7 @@ impl Draw {
     }
 
     /// Where the first fault comes, and where a second one may.
-    fn places(&self, random: &mut Random) -> (&'static [(u32, Target)], &'static [(u32, Target)]) {
+    fn places(&self, random: &mut Random) -> (Targets, Targets) {
         let in_common = !self.postcopy || random.below(100) < IN_COMMON;
         match (self.encrypted, in_common) {
             (false, true) => (TARGETS, ASKING),
