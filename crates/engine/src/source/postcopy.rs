@@ -21,7 +21,7 @@ impl Attempt {
             return Event::MachineFailed("There is no dirty set".into());
         };
         self.round = None;
-        let blocks = match self.from_the_start(&mut set, round) {
+        let blocks = match self.pages_to_come(&mut set, round) {
             Ok(blocks) => blocks,
             Err(error) => return Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
         };
@@ -66,7 +66,7 @@ impl Attempt {
     }
 
     /// The pages that follow a machine that is stopped: those of its dirty set; before the first round, all that were ever touched.
-    fn from_the_start(&mut self, set: &mut Arc<DirtySet>, round: u32) -> io::Result<Vec<PageSet>> {
+    fn pages_to_come(&mut self, set: &mut Arc<DirtySet>, round: u32) -> io::Result<Vec<PageSet>> {
         let ram = self.machine.ram();
         match self.ahead.take() {
             _ if round > 0 => Ok(copy(set)),
