@@ -21,6 +21,7 @@ mod greet;
 mod lane;
 mod link;
 mod machine;
+mod main_thread;
 mod page_counters;
 mod priority;
 mod threads;

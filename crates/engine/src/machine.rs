@@ -1,9 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use migration::{Outcome, Status};
-use ram::{DirtyLog, Ram, Userfaultfd};
+use ram::{Block, DirtyLog, Ram, Userfaultfd};
 use state::DeviceState;
-use wire::{DeviceInfo, Hello};
+use wire::{BlockInfo, DeviceInfo, Hello};
 
 /// Why a machine could not do what it was asked; the engine passes it on and does not look inside.
 pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
@@ -100,4 +100,14 @@ pub trait Observer: Send + Sync {
     fn pass(&self, pass: u32);
     /// The attempt is over on this side, and everything that belonged to it is gone.
     fn ended(&self, outcome: &Outcome);
+}
+
+/// Guest memory, as the handshake has it.
+pub(crate) fn blocks(ram: &Ram) -> Vec<BlockInfo> {
+    let info = |block: &Block| BlockInfo {
+        name: block.name().into(),
+        guest_address: block.guest_address(),
+        bytes: block.bytes(),
+    };
+    ram.blocks().iter().map(info).collect()
 }

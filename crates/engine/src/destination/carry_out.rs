@@ -8,7 +8,7 @@ use migration::{
     handover::DestinationSide,
 };
 use state::DeviceState;
-use wire::{BlockInfo, Hello, StateVersions};
+use wire::{Hello, StateVersions};
 
 use super::{
     Input,
@@ -18,7 +18,7 @@ use super::{
     lacking::Lacking,
     server::{Arriving, Server},
 };
-use crate::{MachineError, catch_panic, chain};
+use crate::{MachineError, catch_panic, chain, machine};
 
 impl Server {
     /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
@@ -97,13 +97,8 @@ impl Server {
     /// What of the states that come is read here, or every reason why the machine cannot come.
     fn check(&self, hello: &Hello) -> Result<Vec<StateVersions>, Vec<String>> {
         let ram = self.machine.ram();
-        let blocks = ram.blocks().iter().map(|block| BlockInfo {
-            name: block.name().into(),
-            guest_address: block.guest_address(),
-            bytes: block.bytes(),
-        });
         let devices = self.machine.devices();
-        let mut reasons = hello.mismatches(&blocks.collect::<Vec<_>>(), &devices);
+        let mut reasons = hello.mismatches(&machine::blocks(&ram), &devices);
         reasons.extend(self.machine.check(hello));
         if hello.postcopy
             && let Err(error) = self.machine.userfault()

@@ -1,16 +1,15 @@
 use std::{
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender as Queue};
+use crossbeam_channel::Sender as Queue;
 use migration::Status;
-use parking_lot::Mutex;
 use transport::Stopper;
 use wire::PageCounts;
 
 use super::{Input, Latencies, Shared, figures::AttemptFigures};
+use crate::main_thread::MainThread;
 
 /// A destination that listens, receives, or is done.
 #[derive(Debug)]
@@ -18,9 +17,7 @@ pub struct Handle {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Queue<Input>,
     pub(super) stopper: Stopper,
-    /// Disconnected when the thread has ended.
-    pub(super) alive: Inbox<()>,
-    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) thread: MainThread,
 }
 
 /// The figures of a destination at one moment.
@@ -76,16 +73,11 @@ impl Handle {
 
     /// Waits until the destination is done and its threads have ended, but no longer than `timeout`.
     pub fn join_within(&self, timeout: Duration) {
-        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
-            self.join();
-        }
+        self.thread.join_within(timeout);
     }
 
     /// Waits until the destination is done and its threads have ended.
     pub fn join(&self) {
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic was reported by the thread itself.
-            let _ = thread.join();
-        }
+        self.thread.join();
     }
 }

@@ -35,7 +35,10 @@ use wire::{Message, Offer};
 use self::{
     accept::Incoming, arrived::Arrived, backlog::Slot, faults::Faults, figures::Counts, server::Server,
 };
-use crate::{DestinationMachine, Observer, PlainThreads, ThreadRole, Threads, cpu_time::CpuTime, threads};
+use crate::{
+    DestinationMachine, Observer, PlainThreads, ThreadRole, Threads, cpu_time::CpuTime,
+    main_thread::MainThread, threads,
+};
 
 pub use self::{
     figures::{AttemptFigures, ChannelFigures},
@@ -134,5 +137,5 @@ pub fn listen_on(
     };
     let thread = threads::spawn(threads, ThreadRole::Migration, "migration", run, failed);
     let thread = thread.inspect_err(|_| stopper.stop())?;
-    Ok(Handle { shared, queue, stopper, alive, thread: Mutex::new(Some(thread)) })
+    Ok(Handle { shared, queue, stopper, thread: MainThread::new(alive, thread) })
 }

@@ -1,28 +1,25 @@
 use std::{
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, TryRecvError};
+use crossbeam_channel::Sender as Queue;
 use migration::{
     FixedCosts, Params, Progress, Statistics, Status,
     source::{Event, Verdict},
 };
-use parking_lot::Mutex;
 use transport::{Dial, Security};
 use wire::PageCounts;
 
 use super::{Input, RoundStalls, Shared};
+use crate::main_thread::MainThread;
 
 /// An attempt under way, or over.
 #[derive(Debug)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
     pub(super) events: Queue<Input>,
-    /// Disconnected when the thread has ended.
-    pub(super) alive: Receiver<()>,
-    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) thread: MainThread,
 }
 
 /// The figures of an attempt at one moment.
@@ -111,7 +108,7 @@ impl Handle {
     #[must_use]
     pub fn is_unknown_for_ever(&self) -> bool {
         let status = self.shared.status.lock();
-        *status == Status::Unknown && self.alive.try_recv() == Err(TryRecvError::Disconnected)
+        *status == Status::Unknown && self.thread.has_ended()
     }
 
     /// Says who has the machine. Without effect unless that is unknown.
@@ -167,17 +164,12 @@ impl Handle {
 
     /// Waits until the attempt is over and its threads have ended, but no longer than `timeout`.
     pub fn join_within(&self, timeout: Duration) {
-        if self.alive.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected) {
-            self.join();
-        }
+        self.thread.join_within(timeout);
     }
 
     /// Waits until the attempt is over and its threads have ended.
     pub fn join(&self) {
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic was reported by the thread itself; the attempt is over either way.
-            let _ = thread.join();
-        }
+        self.thread.join();
     }
 
     fn post(&self, event: Event) {

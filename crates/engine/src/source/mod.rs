@@ -27,11 +27,12 @@ use crossbeam_channel::{Sender as Queue, bounded, unbounded};
 use migration::{FixedCosts, Params, Source, Status, source::Event};
 use parking_lot::Mutex;
 use transport::{Connection, Dial, Pacer, Security};
-use wire::{BlockInfo, DeviceInfo, Greeted, Hello, Message, Offer, SessionId};
+use wire::{DeviceInfo, Greeted, Hello, Message, Offer, SessionId};
 
 use self::{abandoned::Abandoned, attempt::Attempt, stalls::Stalls, work::RoundProgress};
 use crate::{
-    MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, cpu_time::CpuTime, threads,
+    MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, cpu_time::CpuTime, machine,
+    main_thread::MainThread, threads,
 };
 
 pub use self::{
@@ -155,16 +156,11 @@ pub fn start_on(
     };
     let failed = move |reason| abandoned.take_back(reason);
     let thread = threads::spawn(threads, ThreadRole::Migration, "migration", run, failed)?;
-    Ok(Handle { shared, events, alive, thread: Mutex::new(Some(thread)) })
+    Ok(Handle { shared, events, thread: MainThread::new(alive, thread) })
 }
 
 fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Result<Hello, MachineError> {
     let ram = machine.ram();
-    let blocks = ram.blocks().iter().map(|block| BlockInfo {
-        name: block.name().into(),
-        guest_address: block.guest_address(),
-        bytes: block.bytes(),
-    });
     // What is saved is of the newest version: no older one can be asked for.
     let devices = machine
         .devices()
@@ -175,7 +171,7 @@ fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Re
         channels: params.channels,
         page_bytes: wire::PAGE_BYTES as u32,
         digest: params.digest,
-        blocks: blocks.collect(),
+        blocks: machine::blocks(&ram),
         devices: devices.collect(),
         machine: machine.description()?,
         postcopy: params.postcopy.is_possible(),
