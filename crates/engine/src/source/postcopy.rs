@@ -67,23 +67,21 @@ impl Attempt {
 
     /// The pages that follow a machine that is stopped: those of its dirty set; before the first round, all that were ever touched.
     fn pages_to_come(&mut self, set: &mut Arc<DirtySet>, round: u32) -> io::Result<Vec<PageSet>> {
-        let ram = self.machine.ram();
-        match self.ahead.take() {
-            _ if round > 0 => Ok(copy(set)),
-            None => Ok(self.touched_pages(&ram)),
-            Some(ahead) => {
-                let busy = || io::Error::other("the dirty set is in use");
-                let set = Arc::get_mut(set).ok_or_else(busy)?;
-                set.fetch(&ram, self.machine.dirty_log().as_ref())?;
-                let mut words = Vec::new();
-                for (index, blocks) in ahead.iter().enumerate() {
-                    set.block(index).copy_words(0, blocks.capacity(), &mut words);
-                    // As many words as the set has, and none beyond it.
-                    let _ = blocks.add_words(0, &words);
-                }
-                Ok(ahead)
-            }
+        if round > 0 {
+            return Ok(copy(set));
         }
+        let ram = self.machine.ram();
+        let Some(touched) = self.ahead.take() else { return Ok(self.touched_pages(&ram)) };
+        let busy = || io::Error::other("the dirty set is in use");
+        let since = Arc::get_mut(set).ok_or_else(busy)?;
+        since.fetch(&ram, self.machine.dirty_log().as_ref())?;
+        let mut words = Vec::new();
+        for (index, block) in touched.iter().enumerate() {
+            since.block(index).copy_words(0, block.capacity(), &mut words);
+            // As many words as the set has, and none beyond it.
+            let _ = block.add_words(0, &words);
+        }
+        Ok(touched)
     }
 
     /// All pages, but for those that nobody ever touched.

@@ -224,6 +224,17 @@ impl Bench {
             Some(_) => "In clear and encrypted".to_owned(),
             None => format!("Whimbrel and {}", self.contenders.qemu_version()),
         };
+        if arguments.postcopy {
+            output::say!(
+                "{contenders}, in turns, {} times each, by postcopy: a guest with {} that writes all over it as fast as it can, filled \
+                 with {}; no bandwidth limit",
+                arguments.repetitions,
+                Memory(arguments.memory.bytes()),
+                arguments.fill,
+            );
+            output::say!("{}", self.host);
+            return;
+        }
         output::say!(
             "{contenders}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
              pages, no bandwidth limit, downtime limit {} ms",
