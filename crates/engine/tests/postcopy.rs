@@ -195,6 +195,30 @@ fn a_link_that_is_cut_again_and_again_delays_pages_and_loses_none() {
     assert!(destination.notes.statuses.lock().unwrap().contains(&Status::PostcopyPaused));
 }
 
+/// Its requests and what was sent for them are lost, and every other connection is well: only the silence tells.
+#[test]
+fn an_urgent_connection_on_which_nothing_comes_through_is_made_again() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(PAGES);
+    let destination = destination(&loopback(), &machine);
+    let (between, address) = Between::start(destination.address());
+    let params = by_postcopy(Postcopy::Immediate).max_postcopy_bandwidth(500_000);
+    let (handle, notes) = migrate(machine.clone(), &address, params);
+    while handle.snapshot().status != Status::PostcopyActive {
+        std::thread::yield_now();
+    }
+    between.swallow_last();
+    let touching = touch(&machine, &destination.arrival, 1);
+    while handle.snapshot().status == Status::PostcopyActive {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    handle.set_postcopy_bandwidth(0);
+    assert_arrived_whole(&machine, &destination, &notes);
+    assert_eq!(touching.join().unwrap(), 0, "pages were wrong when they were touched");
+    assert!(notes.statuses.lock().unwrap().contains(&Status::PostcopyRecover));
+}
+
 #[test]
 fn a_cancel_comes_too_late_once_the_machine_runs_at_the_destination() {
     let (machine, destination, handle, notes) = lacking_pages();

@@ -15,6 +15,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     net::{self, sockopt},
 };
 
@@ -346,7 +347,23 @@ impl Connection {
         sent.map_err(|error| self.explain_stream(error))
     }
 
-    /// Gives up waiting in [`Self::receive`] after `timeout`; `None` waits for ever.
+    /// Waits until there is something to receive, or the other side has hung up, at most `timeout`. Returns whether there is.
+    ///
+    /// # Errors
+    /// The connection was shut down.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, TransportError> {
+        if self.stream()?.is_some_and(Stream::has_kept) {
+            return Ok(true);
+        }
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(found) => Ok(found > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(self.explain(error.into())),
+        }
+    }
+
+    /// Gives up waiting in [`Self::receive`] after `timeout`, each time that nothing at all comes for so long; `None` waits for ever.
     ///
     /// # Errors
     /// The kernel refuses a time-out of zero.

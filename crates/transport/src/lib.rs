@@ -22,7 +22,7 @@ pub use binding::{PROOF_BYTES, SessionSecret};
 pub use connection::Connection;
 pub use dial::{Dial, Dialler};
 pub use listener::Listener;
-pub use pacer::Pacer;
+pub use pacer::{Pacer, Turn};
 #[cfg(feature = "fuzzing")]
 pub use tls::fuzzing;
 pub use tls::{

@@ -20,6 +20,17 @@ pub struct Pacer {
     changed: Condvar,
 }
 
+/// Whether bytes may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// They may, and are booked.
+    Now,
+    /// Not yet.
+    Later,
+    /// Pacing was stopped: nothing should be sent any more.
+    Stopped,
+}
+
 /// How far bookings may lag behind the clock: a thread that was late does not lose its share.
 const SLACK: Duration = Duration::from_millis(10);
 
@@ -37,25 +48,38 @@ impl Pacer {
 
     /// Waits until `bytes` may be sent. Returns `false` when pacing was stopped and nothing should be sent any more.
     pub fn wait(&self, bytes: u64) -> bool {
+        self.turn(bytes, None) == Turn::Now
+    }
+
+    /// As [`Self::wait`], but no longer than `patience`.
+    pub fn wait_within(&self, bytes: u64, patience: Duration) -> Turn {
+        self.turn(bytes, Some(patience))
+    }
+
+    fn turn(&self, bytes: u64, patience: Option<Duration>) -> Turn {
         if self.rate() == 0 {
-            return !self.stopped.load(Ordering::Relaxed);
+            return if self.stopped.load(Ordering::Relaxed) { Turn::Stopped } else { Turn::Now };
         }
+        let give_up = patience.map(|patience| Instant::now() + patience);
         let mut free_at = self.free_at.lock();
         loop {
             let rate = self.rate();
             if self.stopped.load(Ordering::Relaxed) {
-                return false;
+                return Turn::Stopped;
             }
             if rate == 0 {
-                return true;
+                return Turn::Now;
             }
             let now = Instant::now();
             if *free_at <= now {
                 let begin = now.checked_sub(SLACK).map_or(*free_at, |slack| slack.max(*free_at));
                 *free_at = begin + Duration::from_secs_f64(bytes as f64 / rate as f64);
-                return true;
+                return Turn::Now;
             }
-            let until = *free_at;
+            if give_up.is_some_and(|give_up| give_up <= now) {
+                return Turn::Later;
+            }
+            let until = give_up.map_or(*free_at, |give_up| give_up.min(*free_at));
             self.changed.wait_until(&mut free_at, until);
         }
     }
@@ -126,11 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_does_not_come_in_time_books_nothing() {
+        let pacer = Pacer::new(1000);
+        assert!(pacer.wait(1_000_000));
+        let free_at = *pacer.free_at.lock();
+        assert_eq!(pacer.wait_within(1, Duration::ZERO), Turn::Later);
+        assert_eq!(*pacer.free_at.lock(), free_at);
+        pacer.set_rate(0);
+        assert_eq!(pacer.wait_within(1, Duration::ZERO), Turn::Now);
+    }
+
+    #[test]
     fn after_stopping_nothing_is_sent_with_a_limit_or_without() {
         for rate in [0, 1_000_000] {
             let pacer = Pacer::new(rate);
             pacer.stop();
             assert!(!pacer.wait(1));
+            assert_eq!(pacer.wait_within(1, Duration::ZERO), Turn::Stopped);
         }
     }
 

@@ -185,8 +185,12 @@ impl Features {
     /// and the messages that say which pages those are.
     pub const POSTCOPY: Self = Self(1);
 
+    /// While pages follow the machine, something comes on each of their connections every second at least: a batch without pages,
+    /// where there is nothing else. A destination can take silence for death.
+    pub const PULSE: Self = Self(1 << 1);
+
     /// What this release can do beyond the protocol version.
-    pub const OURS: Self = Self::POSTCOPY;
+    pub const OURS: Self = Self(Self::POSTCOPY.0 | Self::PULSE.0);
 
     /// Features by their bits.
     #[must_use]

@@ -8,7 +8,7 @@ use migration::{
     handover::DestinationSide,
 };
 use state::DeviceState;
-use wire::{Hello, StateVersions};
+use wire::{Features, Hello, StateVersions};
 
 use super::{
     Input,
@@ -117,7 +117,8 @@ impl Server {
             // Nobody listens when the destination is done.
             let _ = queue.send(Input::Whole);
         };
-        let lacking = hello.postcopy.then(|| Lacking::new(&ram, whole));
+        let has_pulse = self.agreed.is_some_and(|agreed| agreed.features.has(Features::PULSE));
+        let lacking = hello.postcopy.then(|| Lacking::new(&ram, has_pulse, whole));
         let postcopy = lacking.as_ref().map(|lacking| lacking.postcopy.clone());
         let channels = Channels::new(hello.channels, hello.digest, ram, arrived, postcopy);
         Arriving { description: hello.machine, channels, lacking }

@@ -9,6 +9,8 @@ pub(super) struct Postcopy {
     /// Of these channels: nobody waits at the gate for them any more.
     pub(super) closed: Arc<AtomicBool>,
     pub(super) faults: Arc<Faults>,
+    /// Whether something comes every second on each connection, or it is broken.
+    pub(super) has_pulse: bool,
     /// Called when the last page has come.
     pub(super) whole: Arc<dyn Fn() + Send + Sync>,
 }

@@ -19,12 +19,13 @@ pub(super) struct Lacking {
 }
 
 impl Lacking {
-    pub(super) fn new(ram: &Ram, whole: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(super) fn new(ram: &Ram, has_pulse: bool, whole: impl Fn() + Send + Sync + 'static) -> Self {
         let noted = ram.blocks().iter().map(|block| PageSet::new(block.pages())).collect();
         let postcopy = Postcopy {
             gate: Arc::default(),
             closed: Arc::default(),
             faults: Arc::default(),
+            has_pulse,
             whole: Arc::new(whole),
         };
         Self { noted, memory: None, thread: None, ran: false, postcopy }
@@ -117,7 +118,7 @@ mod tests {
         let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: 1 << 20 };
         let ram = Ram::allocate(&[layout], Backing::Memfd).unwrap();
         let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
-        let mut lacking = Lacking::new(&ram, || {});
+        let mut lacking = Lacking::new(&ram, true, || {});
         lacking.note(&PageBits { block: 0, first_page: 0, bits: vec![7] }).unwrap();
         lacking.arm(&threads, &ram, userfault, 3).unwrap();
         let (memory, figures) = (Arc::downgrade(lacking.memory().unwrap()), lacking.postcopy.faults.clone());

@@ -1,6 +1,9 @@
 //! Pages that follow a machine that runs here: from the wire to where they are missing.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use ram::{ClaimError, Incomplete, Landing};
 use transport::{Connection, Piece, TransportError};
@@ -11,6 +14,9 @@ use crate::{
     frames::{FrameError, FrameReader},
     lane::Lane,
 };
+
+/// How long nothing at all may come on a connection on which something is sent every second. As long as the kernel gives what this side sends.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Why no more pages can come on a connection.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +68,10 @@ impl Pushed {
         incomplete: &Arc<Incomplete>,
         postcopy: &Postcopy,
     ) -> Result<(), PushedError> {
+        if postcopy.has_pulse {
+            let patience = self.connection.set_receive_timeout(Some(SILENCE));
+            patience.map_err(|error| failed(self.lane, error.into()))?;
+        }
         let mut landing = incomplete.landing();
         let mut batch = Batch::default();
         loop {

@@ -16,6 +16,7 @@ use wire::{Agreed, Role, SessionId};
 use super::{
     DIAL_TIMEOUT,
     needed::Needed,
+    pulse::PULSE,
     pusher::{PushError, Pusher, Slot},
     sender::{ChannelRound, Pages, SendError, Sender},
     work::RoundWork,
@@ -127,10 +128,11 @@ impl Channels {
             let (place, connected) = bounded::<Arc<Connection>>(1);
             let (queue, work) = unbounded();
             let (tally, cpu, pages) = (self.tally.clone(), resources.cpu.clone(), resources.pages.clone());
-            let pacer = self.push_pacer.clone();
+            let (pacer, slot) = (self.push_pacer.clone(), resources.urgent.clone());
             let serve = move || {
                 if let Ok(connection) = connected.recv() {
-                    serve(Sender::new(index, connection, pages), &work, &tally, &cpu, &pacer);
+                    let sender = Sender::new(index, connection, pages);
+                    serve(sender, &work, &tally, &cpu, &pacer, slot.as_ref());
                 }
             };
             let report = self.tally.report.clone();
@@ -208,18 +210,25 @@ impl Channels {
     }
 }
 
-/// A channel thread: sends one round after the other.
-fn serve(mut sender: Sender, work: &Receiver<Work>, tally: &Tally, cpu: &CpuTime, pacer: &Pacer) {
+/// A channel thread: sends one round after the other, and then what follows the machine, if anything does.
+fn serve(
+    mut sender: Sender,
+    work: &Receiver<Work>,
+    tally: &Tally,
+    cpu: &CpuTime,
+    pacer: &Pacer,
+    slot: Option<&Slot>,
+) {
     let mut clock = ThreadClock::start();
-    let first = match first_round(&sender, work) {
-        Ok(Some(work)) => work,
-        Ok(None) => return,
-        Err(reason) => return (tally.report)(Event::LinkLost(reason)),
-    };
-    for work in std::iter::once(first).chain(work) {
-        let round = match work {
-            Work::Round(round) => round,
-            Work::Push(needed) => {
+    // Where the machine runs at the destination already, there are no rounds.
+    let mut are_over = slot.is_some_and(|slot| slot.lock().is_some());
+    let mut is_first = true;
+    loop {
+        let next = next_work(&mut sender, work, is_first, are_over);
+        is_first = false;
+        let round = match next {
+            Ok(Some(Work::Round(round))) => round,
+            Ok(Some(Work::Push(needed))) => {
                 priority::give_way();
                 let pushed = sender.into_pusher().push(&needed, pacer);
                 clock.add_to(cpu);
@@ -228,11 +237,14 @@ fn serve(mut sender: Sender, work: &Receiver<Work>, tally: &Tally, cpu: &CpuTime
                     Err(error) => (tally.report)(Event::LinkLost(chain(&error))),
                 };
             }
+            Ok(None) => return,
+            Err(reason) => return (tally.report)(Event::LinkLost(reason)),
         };
         let (sent, last) = (sender.send_round(&round), round.last);
         // The dirty set must be free before the end of the round is reported.
         drop(round);
         clock.add_to(cpu);
+        are_over = last && slot.is_some();
         match sent {
             Ok(sent) => tally.add(sent, last),
             Err(SendError::Stopped) => return,
@@ -241,19 +253,32 @@ fn serve(mut sender: Sender, work: &Receiver<Work>, tally: &Tally, cpu: &CpuTime
     }
 }
 
-/// Waits for the first round, which comes when the destination has all channels. A channel that broke on the way there would
-/// not be noticed otherwise: nothing is sent on it yet.
+/// Waits for what is to be sent next. The first work comes when the destination has all channels: one that broke on the way there would
+/// not be noticed otherwise, as nothing is sent on it yet. When rounds `are_over`, this side says that it is there.
 ///
 /// # Errors
 /// The channel is broken.
-fn first_round(sender: &Sender, work: &Receiver<Work>) -> Result<Option<Work>, String> {
+fn next_work(
+    sender: &mut Sender,
+    work: &Receiver<Work>,
+    is_first: bool,
+    are_over: bool,
+) -> Result<Option<Work>, String> {
+    if !is_first && !are_over {
+        return Ok(work.recv().ok());
+    }
     loop {
-        match work.recv_timeout(LOOK) {
+        match work.recv_timeout(if are_over { PULSE } else { LOOK }) {
             Ok(work) => return Ok(Some(work)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
             Err(RecvTimeoutError::Timeout) if sender.is_hung_up() => {
                 return Err("The destination closed a page channel before it was used".into());
             }
+            Err(RecvTimeoutError::Timeout) if are_over => match sender.pulse() {
+                Ok(()) => {}
+                Err(SendError::Stopped) => return Ok(None),
+                Err(error) => return Err(chain(&error)),
+            },
             Err(RecvTimeoutError::Timeout) => {}
         }
     }

@@ -10,6 +10,7 @@ mod handle;
 mod look;
 mod needed;
 mod postcopy;
+mod pulse;
 mod pusher;
 mod sender;
 mod stalls;

@@ -5,12 +5,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use parking_lot::Mutex;
 use ram::Ram;
-use transport::{Connection, Pacer, Piece, TransportError};
+use transport::{Connection, Pacer, Piece, TransportError, Turn};
 use wire::{Batch, FrameKind, MAX_RUNS, PUSHED, PageCounts, Request, RoundEnd, WireError};
 
 use super::{
     look::{collect_pieces, look},
     needed::{Needed, Stretch},
+    pulse::{PULSE, pulse},
     work::RoundProgress,
 };
 use crate::{
@@ -76,12 +77,9 @@ impl Pusher {
     pub(super) fn push(&mut self, needed: &Needed, pacer: &Pacer) -> Result<(), PushError> {
         while let Some(mut stretch) = needed.next_stretch() {
             loop {
-                // Before pages are taken: the machine may come to wait for one of them, and nobody else can send it then. What is
-                // counted against the limit is the batch before.
+                // Before pages are taken: the machine may come to wait for one of them, and nobody else can send it then.
                 needed.give_way();
-                if !pacer.wait(self.batch.data_bytes()) {
-                    return Err(PushError::Stopped);
-                }
+                self.wait_for_turn(pacer)?;
                 if self.fill(needed, &mut stretch, BATCH_PAGES) == 0 {
                     break;
                 }
@@ -93,10 +91,27 @@ impl Pusher {
         self.connection.send(&frame).map_err(|source| self.broken(source))
     }
 
+    /// Waits until the next batch may go out. What is counted against the limit is the batch before.
+    fn wait_for_turn(&mut self, pacer: &Pacer) -> Result<(), PushError> {
+        loop {
+            match pacer.wait_within(self.batch.data_bytes(), PULSE) {
+                Turn::Now => return Ok(()),
+                Turn::Later => self.pulse()?,
+                Turn::Stopped => return Err(PushError::Stopped),
+            }
+        }
+    }
+
     /// Answers requests until the connection ends.
     pub(super) fn serve(&mut self, slot: &Slot) -> Result<(), PushError> {
         let mut reader = FrameReader::new();
         loop {
+            while !self.connection.wait(PULSE).map_err(|source| self.broken(source))? {
+                // Not before: nobody reads at the destination yet.
+                if slot.lock().is_some() {
+                    self.pulse()?;
+                }
+            }
             let (kind, body) = reader.read(&self.connection).map_err(|error| match error {
                 FrameError::Transport(TransportError::Stopped) => PushError::Stopped,
                 error => PushError::Urgent(error),
@@ -156,6 +171,10 @@ impl Pusher {
         self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.progress.pages.add(pages);
         Ok(())
+    }
+
+    fn pulse(&mut self) -> Result<(), PushError> {
+        pulse(&self.connection, &mut self.sequence).map_err(|source| self.broken(source))
     }
 
     fn next_sequence(&mut self) -> u32 {

@@ -8,6 +8,7 @@ use wire::{Batch, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 
 use super::{
     look::{collect_pieces, look},
+    pulse::pulse,
     pusher::Pusher,
     work::{Chunk, RoundProgress, RoundWork},
 };
@@ -92,6 +93,11 @@ impl Sender {
     /// Whether the destination has closed the channel.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.connection.is_hung_up()
+    }
+
+    /// Says that this side is there, when rounds are over.
+    pub(crate) fn pulse(&mut self) -> Result<(), SendError> {
+        pulse(&self.connection, &mut self.sequence).map_err(|source| self.broken(source))
     }
 
     /// Goes on with pages that follow the machine.

@@ -70,6 +70,14 @@ impl Between {
         self.passages().iter().for_each(|passage| passage.swallows.to_source.store(true, Ordering::SeqCst));
     }
 
+    /// From now on nothing passes either way on the connection that was made last, and neither side is told.
+    pub(crate) fn swallow_last(&self) {
+        let passages = self.passages();
+        let last = passages.last().expect("there are connections");
+        last.swallows.to_destination.store(true, Ordering::SeqCst);
+        last.swallows.to_source.store(true, Ordering::SeqCst);
+    }
+
     fn passages(&self) -> MutexGuard<'_, Vec<Passage>> {
         self.0.passages.lock().unwrap_or_else(PoisonError::into_inner)
     }

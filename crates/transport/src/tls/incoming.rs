@@ -42,6 +42,11 @@ impl Incoming {
         self.raw.start += bytes;
     }
 
+    /// Whether anything is kept.
+    pub(super) fn has_kept(&self) -> bool {
+        !self.raw.is_empty() || !self.plain.is_empty()
+    }
+
     /// Hands over at most `wanted` bytes that are decrypted. Returns how many.
     pub(super) fn give(&mut self, wanted: usize, place: &mut impl FnMut(&[u8])) -> usize {
         let bytes = wanted.min(self.plain.len());

@@ -165,6 +165,11 @@ impl Stream {
         }
     }
 
+    /// Whether something has come already that was not handed over. While another thread receives, it is that thread's.
+    pub(crate) fn has_kept(&self) -> bool {
+        self.incoming.try_lock().is_some_and(|incoming| incoming.arrived.has_kept())
+    }
+
     /// Sends an alert, if there is room for it at once.
     fn say_why(&self, fd: BorrowedFd<'_>, error: &Error) {
         // Whoever sends at this moment fails soon, and without it.
