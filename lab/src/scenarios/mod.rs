@@ -8,6 +8,7 @@ mod encryption;
 mod failures;
 mod moves;
 mod network;
+mod postcopy;
 
 use std::time::Duration;
 
@@ -53,6 +54,16 @@ pub const ALL: &[Scenario] = &[
         "eavesdropper",
         "encrypted, nothing of a guest's memory is on the network; in clear, all of it is",
         encryption::eavesdropper,
+    ),
+    scenario(
+        "postcopy",
+        "a guest runs before its memory is there, and moves back so: memory, disk and stream are whole",
+        postcopy::there_and_back,
+    ),
+    scenario(
+        "postcopy-cut",
+        "the network is cut for 20 s while memory follows, the guest runs on, and all of it comes",
+        postcopy::cut,
     ),
     scenario("clock", "clocks never go back, and the wall clock stays right", clock::clock),
     scenario("devices", "balloon and keyboard are as they were", devices::balloon_and_keyboard),

@@ -26,6 +26,7 @@ mod origin;
 #[allow(dead_code, reason = "as above")]
 mod source;
 mod trail;
+#[allow(dead_code, reason = "as above")]
 mod wire_between;
 #[path = "../../../migration/tests/model/words.rs"]
 #[allow(dead_code, reason = "as above")]
