@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use migration::{Outcome, Status};
-use ram::{Block, DirtyLog, Ram, Userfaultfd};
+use ram::{Block, DirtyLog, Incomplete, Ram, Userfaultfd};
 use state::DeviceState;
 use wire::{BlockInfo, DeviceInfo, Hello};
 
@@ -74,6 +74,11 @@ pub trait DestinationMachine: Send {
     /// This process may not use it, or the kernel lacks something.
     fn userfault(&self) -> Result<Userfaultfd, MachineError> {
         Ok(Userfaultfd::open()?)
+    }
+    /// Pages of the memory will follow: before [`Self::load`], of a machine of which that is so. Threads of the machine that should
+    /// not wait for one in the kernel ask `memory` before they touch it. Must not keep it: it is dropped when all pages are here.
+    fn lacks(&mut self, memory: &Arc<Incomplete>) {
+        let _ = memory;
     }
     /// Makes the machine from its states. Memory is complete, and verified where that was asked for; or whoever touches a page that is
     /// missing waits for it.

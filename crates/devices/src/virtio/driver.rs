@@ -1,6 +1,6 @@
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Buffers, Chain, GuestError, VirtQueue, registers::Line};
+use super::{Buffers, Chain, GuestError, VirtQueue, presence::Ahead, registers::Line};
 use crate::GuestMemory;
 
 /// The driver as its device sees it: guest memory, the queues, and ways to be heard.
@@ -11,6 +11,8 @@ pub struct Driver<'a> {
     pub(super) features: u64,
     pub(super) line: &'a Line,
     pub(super) events: &'a [EventFd],
+    /// Of a machine of which memory is still to come.
+    pub(super) ahead: Option<Ahead<'a>>,
 }
 
 impl<'a> Driver<'a> {
@@ -32,13 +34,26 @@ impl<'a> Driver<'a> {
         self.features
     }
 
-    /// The next request in `queue`, if the queue is ready and has one.
+    /// The next request in `queue`, if the queue is ready and has one. One whose memory is still to come waits, and all behind it;
+    /// everything is looked at again when that memory is here.
     ///
     /// # Errors
     /// The driver broke the rules.
     pub fn pop(&mut self, queue: usize) -> Result<Option<Chain<'a>>, GuestError> {
         let memory = self.memory;
-        self.queue(queue).map_or(Ok(None), |queue| queue.pop(memory))
+        let Some(queue) = self.queues.get_mut(queue).filter(|queue| queue.is_ready()) else {
+            return Ok(None);
+        };
+        let Some(ahead) = &mut self.ahead else { return queue.pop(memory) };
+        if ahead.waits() || !ahead.are_here(queue.next_table(memory)) {
+            return Ok(None);
+        }
+        let Some(chain) = queue.pop(memory)? else { return Ok(None) };
+        if !ahead.buffers_are_here([&chain.readable, &chain.writable]) {
+            queue.unpop(1);
+            return Ok(None);
+        }
+        Ok(Some(chain))
     }
 
     /// Puts the `count` requests popped last from `queue` back.
@@ -92,11 +107,15 @@ impl<'a> Driver<'a> {
         self.queue(queue).map_or(Ok(()), |queue| queue.silence(memory))
     }
 
-    /// Asks the driver to announce requests in `queue`; true if there already are some that were not popped.
+    /// Asks the driver to announce requests in `queue`; true if there already are some that were not popped, but for those that wait
+    /// for their memory.
     ///
     /// # Errors
     /// The driver broke the rules.
     pub fn listen(&mut self, queue: usize) -> Result<bool, GuestError> {
+        if self.ahead.as_ref().is_some_and(Ahead::waits) {
+            return Ok(false);
+        }
         let memory = self.memory;
         self.queue(queue).map_or(Ok(false), |queue| queue.listen(memory))
     }

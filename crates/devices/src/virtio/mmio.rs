@@ -1,4 +1,8 @@
-use std::{io, os::fd::AsRawFd, sync::Arc};
+use std::{
+    io,
+    os::fd::AsRawFd,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::Mutex;
 use state::{DeviceState, StateError};
@@ -6,7 +10,8 @@ use virtio_bindings::virtio_mmio::*;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    Driver, GuestError, TransportV1, VirtQueue, VirtioDevice, VirtioV1,
+    Driver, GuestError, Presence, TransportV1, VirtQueue, VirtioDevice, VirtioV1,
+    presence::Ahead,
     registers::{Line, RING_FEATURES, Registers, StatusChange},
 };
 use crate::{BusDevice, GuestMemory, Interest, Interrupt, Invalid, IoDevice, Lifecycle, Watch};
@@ -59,6 +64,8 @@ struct Shared<D> {
     memory: GuestMemory,
     line: Line,
     events: Vec<EventFd>,
+    /// Of a machine that runs before all of its memory has come.
+    presence: OnceLock<Arc<dyn Presence>>,
     inner: Mutex<Inner<D>>,
 }
 
@@ -68,6 +75,8 @@ struct Inner<D> {
     registers: Registers,
     queues: Vec<VirtQueue>,
     warnings: u32,
+    /// Memory is awaited without which the device does not go on.
+    waits: bool,
 }
 
 impl<D: VirtioDevice> VirtioMmio<D> {
@@ -77,7 +86,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     /// The host has no more file descriptors.
     pub fn new(device: D, memory: GuestMemory, interrupt: Arc<dyn Interrupt>) -> io::Result<Self> {
         let queues = D::QUEUE_SIZES.iter().map(|size| VirtQueue::new(*size)).collect();
-        let inner = Inner { device, registers: Registers::default(), queues, warnings: 0 };
+        let inner = Inner { device, registers: Registers::default(), queues, warnings: 0, waits: false };
         Self::assemble(inner, memory, Line::new(interrupt))
     }
 
@@ -97,7 +106,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         let registers = Registers::restore(&transport, device.features() | RING_FEATURES).map_err(invalid)?;
         let queues = restore_queues::<D>(&transport, &registers, &memory).map_err(invalid)?;
         let line = Line::restore(interrupt, transport.interrupt_status).map_err(invalid)?;
-        Self::assemble(Inner { device, registers, queues, warnings: 0 }, memory, line)
+        Self::assemble(Inner { device, registers, queues, warnings: 0, waits: false }, memory, line)
             .map_err(|source| RestoreError::Events { id: state.id.clone(), source })
     }
 
@@ -134,6 +143,12 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
+    /// Memory of the machine is still to come: the device touches none that is not here. Called before the device works.
+    pub fn lacks_memory(&self, presence: Arc<dyn Presence>) {
+        // It arrives once.
+        let _ = self.shared.presence.set(presence);
+    }
+
     /// Has the I/O thread process queue `queue` soon.
     pub(crate) fn again(&self, queue: usize) {
         self.shared.again(queue);
@@ -142,7 +157,8 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     fn assemble(inner: Inner<D>, memory: GuestMemory, line: Line) -> io::Result<Self> {
         let event = |_: &u16| EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         let events = D::QUEUE_SIZES.iter().map(event).collect::<io::Result<_>>()?;
-        Ok(Self { shared: Arc::new(Shared { memory, line, events, inner: Mutex::new(inner) }) })
+        let (presence, inner) = (OnceLock::new(), Mutex::new(inner));
+        Ok(Self { shared: Arc::new(Shared { memory, line, events, presence, inner }) })
     }
 }
 
@@ -168,25 +184,49 @@ impl<D: VirtioDevice> Shared<D> {
         }
     }
 
-    /// Lets the device work for its driver, if there is one. A driver that breaks the rules has to reset the device.
+    /// Lets the device work for its driver, if there is one. A driver that breaks the rules has to reset the device. A device that
+    /// needs memory that is still to come does nothing until it is here, and looks at everything then.
     fn drive(
-        &self,
+        self: &Arc<Self>,
         inner: &mut Inner<D>,
         work: impl FnOnce(&mut D, &mut Driver<'_>) -> Result<(), GuestError>,
     ) {
-        if !inner.registers.is_live() {
+        if !inner.registers.is_live() || inner.waits {
             return;
         }
+        let presence = self.presence.get().filter(|presence| !presence.is_whole());
+        let mut ahead = presence.map(|presence| Ahead::new(&**presence));
+        let rings =
+            ahead.as_mut().is_none_or(|ahead| ahead.are_here(inner.queues.iter().flat_map(VirtQueue::rings)));
         let mut driver = Driver {
             memory: &self.memory,
             queues: &mut inner.queues,
             features: inner.registers.driver_features,
             line: &self.line,
             events: &self.events,
+            ahead,
         };
-        if let Err(error) = work(&mut inner.device, &mut driver) {
+        let worked = if rings { work(&mut inner.device, &mut driver) } else { Ok(()) };
+        let absent = driver.ahead.map(Ahead::absent).unwrap_or_default();
+        if let Err(error) = worked {
             self.fail(inner, &error);
+        } else if let (Some(presence), false) = (presence, absent.is_empty()) {
+            inner.waits = true;
+            let shared = Arc::downgrade(self);
+            let go_on = move || {
+                // A machine that is gone needs nothing.
+                if let Some(shared) = shared.upgrade() {
+                    shared.go_on();
+                }
+            };
+            presence.bring(absent, Box::new(go_on));
         }
+    }
+
+    /// The memory is here that the device waits for.
+    fn go_on(&self) {
+        self.inner.lock().waits = false;
+        (0..self.events.len()).for_each(|queue| self.again(queue));
     }
 
     fn fail(&self, inner: &mut Inner<D>, error: &GuestError) {
@@ -345,7 +385,7 @@ impl<D: VirtioDevice> IoDevice for VirtioMmio<D> {
     }
 
     fn ready(&mut self, token: u32) {
-        let shared = &*self.shared;
+        let shared = &self.shared;
         let mut inner = shared.inner.lock();
         if let Some(token) = token.checked_sub(DEVICE_TOKENS) {
             shared.drive(&mut inner, |device, driver| device.ready(token, driver));
@@ -357,7 +397,7 @@ impl<D: VirtioDevice> IoDevice for VirtioMmio<D> {
     }
 
     fn kick(&mut self) {
-        let shared = &*self.shared;
+        let shared = &self.shared;
         shared.line.repeat();
         let mut inner = shared.inner.lock();
         for queue in 0..shared.events.len() {

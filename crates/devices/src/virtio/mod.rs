@@ -12,6 +12,9 @@ mod error;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod mmio;
+mod presence;
+#[cfg(test)]
+mod presence_tests;
 mod queue;
 mod registers;
 mod state;
@@ -26,6 +29,7 @@ pub(crate) use device::read_from;
 pub use driver::Driver;
 pub use error::GuestError;
 pub use mmio::{RestoreError, VirtioMmio};
+pub use presence::{MemoryRange, Presence};
 pub use queue::{Chain, VirtQueue};
 pub use registers::RING_FEATURES;
 pub use state::{QueueV1, TransportV1, VirtioV1};

@@ -1,10 +1,10 @@
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
-use super::{Buffers, GuestError, QueueV1};
+use super::{Buffers, GuestError, MemoryRange, QueueV1};
 use crate::{GuestMemory, Invalid};
 
 /// A virtqueue: what the driver set in its registers, and once it is ready, where the device stands in its rings.
@@ -71,6 +71,41 @@ impl VirtQueue {
         let Some(ring) = &mut self.ring else { return Ok(None) };
         let chain = ring.iter(memory).map_err(GuestError::Ring)?.next();
         chain.map(|descriptors| Chain::resolve(descriptors, memory)).transpose()
+    }
+
+    /// What [`Self::pop`] touches before it knows the buffers of the next request, but for the rings: its table of descriptors, if the
+    /// driver put them into one of their own (spec, 2.7.5.3).
+    pub(super) fn next_table(&self, memory: &GuestMemory) -> Option<MemoryRange> {
+        let ring = self.ring.as_ref()?;
+        let next = ring.next_avail();
+        if ring.avail_idx(memory, Ordering::Acquire).ok()?.0 == next {
+            return None;
+        }
+        let slot = u64::from(next % ring.size());
+        let head = ring.avail_ring().checked_add(AVAILABLE_HEADER + 2 * slot)?;
+        let head = u16::from_le(memory.read_obj(GuestAddress(head)).ok()?);
+        if head >= ring.size() {
+            return None;
+        }
+        let descriptor = ring.desc_table().checked_add(16 * u64::from(head))?;
+        let descriptor: Descriptor = memory.read_obj(GuestAddress(descriptor)).ok()?;
+        descriptor.refers_to_indirect_table().then(|| (descriptor.addr(), descriptor.len() as usize))
+    }
+
+    /// Where the rings are, if the queue is ready.
+    pub(super) fn rings(&self) -> impl Iterator<Item = MemoryRange> {
+        let parts = self.is_ready().then(|| self.parts());
+        parts.into_iter().flatten().map(|(_, address, bytes)| (GuestAddress(address), bytes))
+    }
+
+    /// The three parts: name, address, length in bytes (spec, 2.7).
+    fn parts(&self) -> [(&'static str, u64, usize); 3] {
+        let entries = usize::from(self.size);
+        [
+            ("descriptor table", self.descriptors, 16 * entries),
+            ("driver ring", self.driver_ring, 6 + 2 * entries),
+            ("device ring", self.device_ring, 6 + 8 * entries),
+        ]
     }
 
     /// Puts the `count` requests popped last back, to be popped again.
@@ -198,14 +233,7 @@ impl VirtQueue {
         ring.try_set_used_ring_address(GuestAddress(self.device_ring)).map_err(library)?;
         ring.set_event_idx(event_idx);
         ring.set_ready(true);
-        // Lengths of the three parts (spec, 2.7).
-        let entries = usize::from(self.size);
-        let parts = [
-            ("descriptor table", self.descriptors, 16 * entries),
-            ("driver ring", self.driver_ring, 6 + 2 * entries),
-            ("device ring", self.device_ring, 6 + 8 * entries),
-        ];
-        for (name, address, bytes) in parts {
+        for (name, address, bytes) in self.parts() {
             // The library takes a driver ring at address 0 for one that was never set.
             let in_memory = address != 0 && memory.check_range(GuestAddress(address), bytes);
             Invalid::unless(in_memory, || {

@@ -164,6 +164,9 @@ impl Server {
         }
         self.arm(to_come)?;
         let Some(arriving) = &self.arriving else { return Err("There is no attempt".into()) };
+        if let Some(memory) = arriving.lacking.as_ref().and_then(Lacking::memory) {
+            self.machine.lacks(memory);
+        }
         self.machine.load(&arriving.description, states)?;
         self.machine.lock_disks()?;
         self.may_run()

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::Sender as Queue;
+use crossbeam_channel::{RecvTimeoutError, Sender as Queue, bounded};
 use migration::Status;
 use transport::Stopper;
 use wire::PageCounts;
@@ -46,6 +46,17 @@ impl Handle {
     pub fn cancel(&self) {
         // Fails only when the destination is done.
         let _ = self.queue.send(Input::Cancel);
+    }
+
+    /// The machine that runs here starts anew, or ends: what is missing of its memory is not needed any more, and the source may let go
+    /// of it. The machine must be stopped. Returns whether nothing of this side writes its memory any more, which is so within
+    /// `patience` unless a thread hangs.
+    #[must_use]
+    pub fn forget_missing(&self, patience: Duration) -> bool {
+        let (done, is_done) = bounded(1);
+        // Fails only when the destination is done, as the wait does without a time-out: then nothing is missing.
+        let _ = self.queue.send(Input::Forget(done));
+        is_done.recv_timeout(patience) != Err(RecvTimeoutError::Timeout)
     }
 
     /// Stops listening and gives up an attempt under way, unless the machine runs here already.

@@ -78,6 +78,14 @@ impl Lacking {
         self.end();
     }
 
+    /// No page is needed any more that is missing.
+    pub(super) fn forget(&mut self) {
+        if let Some(memory) = &self.memory {
+            memory.forget();
+        }
+        self.end();
+    }
+
     /// This side ends. A machine that did not run yet does not come after all. One that runs keeps waiting for what is missing: its
     /// devices must not go on with pages that are not its own, and write them to its disks.
     pub(super) fn abandon(&mut self) {

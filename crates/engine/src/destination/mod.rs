@@ -77,6 +77,8 @@ enum Input {
     ChannelDone(u32, Result<(), String>),
     /// Every page of the machine that runs here is here.
     Whole,
+    /// No page that is missing is needed any more. Says when that is done.
+    Forget(Queue<()>),
     Cancel,
     Stop,
 }

@@ -87,15 +87,38 @@ impl Server {
         actions
     }
 
+    /// The machine is stopped, and starts anew or ends: pages that are missing are not needed. Nothing writes its memory afterwards.
+    pub(super) fn forget(&mut self) {
+        if !self.lacks_pages() || self.destination.side() != DestinationSide::Owner {
+            return;
+        }
+        // The source hears first that all is well: it takes the end of its channels for a lost link, and asks.
+        for action in self.destination.handle(self.now(), Event::Whole) {
+            self.carry_out(action);
+        }
+        self.close_channels();
+        let lacking = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut());
+        if let Some(lacking) = lacking {
+            tracing::info!("The machine needs none of the pages any more that were still to come");
+            lacking.forget();
+        }
+        self.shared.view.lock().memory = None;
+        self.tell(Status::Completed);
+    }
+
     /// Closes the connections to the source; what has come stays. Nothing that comes of them later is heard.
     pub(super) fn part(&mut self) {
         self.number += 1;
+        self.close_channels();
+        self.close_link();
+    }
+
+    fn close_channels(&mut self) {
         if let Some(arriving) = &mut self.arriving {
             let arrived = self.shared.view.lock().arrived.clone();
             let none = Channels::new(0, wire::Digest::Off, self.machine.ram(), arrived, None);
             mem::replace(&mut arriving.channels, none).close();
         }
-        self.close_link();
     }
 
     /// Tells the source which pages are missing.

@@ -141,6 +141,12 @@ impl Server {
             Input::ChannelDone(_, Ok(())) => self.channel_done(),
             Input::ChannelDone(_, Err(reason)) => self.destination.handle(now, Event::LinkLost(reason)),
             Input::Whole => self.whole(),
+            Input::Forget(done) => {
+                self.forget();
+                // Who asked may have lost patience.
+                let _ = done.send(());
+                Vec::new()
+            }
             Input::Cancel => self.destination.handle(now, Event::Cancel),
             Input::Stop => Vec::new(),
         }

@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     io,
+    ops::Range,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -121,6 +122,12 @@ impl Incomplete {
         self.parts.get(block).map_or(&NONE, |part| &part.missing)
     }
 
+    /// Whether these pages of a block can be touched without waiting for one that is still to come. What is not in the block can.
+    #[must_use]
+    pub fn is_here(&self, block: usize, pages: Range<u64>) -> bool {
+        self.over.load(Ordering::Acquire) || self.parts.get(block).is_none_or(|part| part.is_here(&pages))
+    }
+
     /// The pages of a block that [`Self::wait`] told of and that are not here yet: after a lost link, what to
     /// ask for first. All pages of a host page are in it that is waited for. Empty for a block that there is
     /// not.
@@ -186,6 +193,14 @@ impl Incomplete {
             return Err(io::Error::other(format!("{remaining} pages of memory are still missing")));
         }
         self.let_go()
+    }
+
+    /// No page that is missing is needed any more, as the machine starts anew: none is waited for from here on, and they read as zero,
+    /// or as what was there before. Nothing is landing meanwhile, and nobody runs the machine.
+    pub fn forget(&self) {
+        self.parts.iter().for_each(Part::forget);
+        self.remaining.store(0, Ordering::Release);
+        self.abandon();
     }
 
     /// Gives the memory up although pages are missing: who waits goes on, and reads zero or what was there

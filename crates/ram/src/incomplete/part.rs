@@ -104,6 +104,22 @@ impl Part {
         (page < self.memory.pages).then_some(page)
     }
 
+    /// Nothing is missing any more.
+    pub(super) fn forget(&self) {
+        for set in [&self.missing, &self.unclaimed, &self.awaited] {
+            set.remove_range(0, self.memory.pages);
+        }
+    }
+
+    /// None of the host's pages that these are in lacks anything.
+    pub(super) fn is_here(&self, pages: &Range<u64>) -> bool {
+        if pages.is_empty() {
+            return true;
+        }
+        let (first, last) = (self.host_page_of(pages.start), self.host_page_of(pages.end - 1));
+        self.missing.next_within(first.start, last.end).is_none()
+    }
+
     /// The page of the host that `page` is in, if some of it is missing: first page and number of pages. It
     /// counts as awaited then.
     pub(super) fn awaits(&self, page: u64) -> Option<(u64, u32)> {

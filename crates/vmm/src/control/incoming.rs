@@ -7,7 +7,7 @@ use monitor::{
     CommandError,
     types::{RunState, SocketAddress},
 };
-use ram::{Ram, Userfaultfd};
+use ram::{Incomplete, Ram, Userfaultfd};
 use state::DeviceState;
 use transport::{Address, Listener, Trust};
 use wire::{DeviceInfo, Hello};
@@ -87,6 +87,7 @@ impl Control {
             devices: offer::devices(incoming.description()),
             incoming: Some(incoming),
             machine: None,
+            lacking: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self), filling });
         let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
@@ -148,6 +149,8 @@ struct Vacancy {
     devices: Vec<DeviceInfo>,
     incoming: Option<Incoming>,
     machine: Option<Machine>,
+    /// Of the machine that is about to be loaded, if pages of it will follow.
+    lacking: Option<Weak<Incomplete>>,
 }
 
 impl DestinationMachine for Vacancy {
@@ -180,12 +183,19 @@ impl DestinationMachine for Vacancy {
         Ok(self.keep.page_faults().userfault()?)
     }
 
+    fn lacks(&mut self, memory: &Arc<Incomplete>) {
+        self.lacking = Some(Arc::downgrade(memory));
+    }
+
     fn load(&mut self, offer: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         let description = offer.decode::<Offer>()?.machine;
         let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
         let states = states.to_vec();
         let restored = self.launcher.run(move || incoming.restore(&description, &states))?;
-        self.machine = Some(restored?);
+        let machine = self.machine.insert(restored?);
+        if let Some(memory) = self.lacking.take() {
+            machine.lacks_memory(memory, &self.launcher)?;
+        }
         Ok(())
     }
 

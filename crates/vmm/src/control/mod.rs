@@ -272,7 +272,10 @@ impl Control {
         let machine = self.machine()?;
         // It builds a good part of the machine anew, which is more than most threads may do.
         let (theirs, launcher) = (machine.clone(), self.launcher.clone());
-        let half_done = match self.launcher.run(move || theirs.reset(&launcher)) {
+        let arrival = self.arrival.lock().clone();
+        let forget =
+            move || arrival.is_none_or(|arrival| arrival.handle.forget_missing(postcopy::FORGET_PATIENCE));
+        let half_done = match self.launcher.run(move || theirs.reset(&launcher, forget)) {
             Ok(Ok(())) => None,
             Ok(Err(error)) if error.is_untouched() => {
                 let reason = one_line(&error);
@@ -375,20 +378,16 @@ impl Control {
                 self.reports.store(|| Some(report));
             }
         }
-        let mut lacks_pages = false;
         if let Some(arrival) = arrival {
-            lacks_pages = arrival.handle.snapshot().status.is_postcopy();
+            self.forget_missing(&arrival);
             arrival.handle.stop();
             arrival.handle.join_within(CLOSE_TIMEOUT);
         }
         drop(self.vacant.lock().take());
         self.reports.finish(CLOSE_TIMEOUT);
         let _turn = self.turn.lock();
-        let pause = |machine: &Machine| {
-            if lacks_pages { machine.pause_within(LACKING_PATIENCE) } else { machine.pause() }
-        };
         if let Some(machine) = self.machine.lock().take()
-            && let Err(error) = pause(&machine)
+            && let Err(error) = machine.pause()
         {
             tracing::error!("{}", one_line(&error));
             if error.runs_on() {
@@ -486,9 +485,6 @@ mod truth_tests;
 
 /// Between two words about a migration that keeps the process from ending.
 const UNDECIDED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-/// How long the end of the process waits for a machine to stop whose pages have not all come: what misses one of them waits for ever,
-/// and no page comes any more.
-const LACKING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the end of the process waits for a migration that it cancels.
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 

@@ -1,11 +1,22 @@
 //! A machine that runs at one side while pages of it are at the other: what its operator can say, and what must wait.
 
+use std::time::Duration;
+
 use engine::destination;
 use migration::{Params, Postcopy};
 use monitor::{CommandError, types::MigrationCapability};
 use transport::{Address, Dialler};
 
-use super::{Control, UNDECIDED_PATIENCE, moves::Departure};
+use super::{
+    Control, UNDECIDED_PATIENCE,
+    moves::{Arrival, Departure},
+    one_line,
+};
+
+/// How long the threads that place pages may take to end. They are told to, and wait for nothing but the network.
+pub(super) const FORGET_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end of the process waits for the source to hear that its pages are not needed any more: it asks within 100 ms.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Whether a migration may be as these parameters have it.
 pub(super) fn check(params: &Params) -> Result<(), CommandError> {
@@ -113,6 +124,24 @@ impl Control {
                 "The machine runs at the destination and lacks pages that are here: the process ends when it has them"
             );
             departure.handle.join_within(UNDECIDED_PATIENCE);
+        }
+    }
+
+    /// The process ends, and the machine with it: the source need not keep pages for it. They are given up only when the machine has
+    /// stopped, as it would go on with others.
+    pub(super) fn forget_missing(&self, arrival: &Arrival) {
+        if !arrival.handle.snapshot().status.is_postcopy() {
+            return;
+        }
+        let _turn = self.turn.lock();
+        let machine = self.machine.lock().clone();
+        match machine.map(|machine| machine.pause()) {
+            Some(Err(error)) if error.runs_on() => tracing::error!("{}", one_line(&error)),
+            _ if !arrival.handle.forget_missing(FORGET_PATIENCE) => {
+                tracing::error!("Threads that place pages of the machine do not end");
+            }
+            // It may have taken the end of its channels for a lost link, and asks then.
+            _ => arrival.handle.join_within(FAREWELL),
         }
     }
 

@@ -13,7 +13,7 @@ use devices::{
     rng::Rng,
     rtc::Rtc,
     serial::Serial,
-    virtio::{VirtioDevice, VirtioMmio},
+    virtio::{Presence, VirtioDevice, VirtioMmio},
 };
 use parking_lot::Mutex;
 use state::{DeviceState, StateError};
@@ -44,6 +44,15 @@ impl Devices {
     /// The states of all devices.
     pub(crate) fn save(&self) -> Result<Vec<DeviceState>, StateError> {
         self.all().into_iter().map(|(id, device)| device.save(&id)).collect()
+    }
+
+    /// Memory of the machine is still to come.
+    pub(super) fn lack_memory<P: Presence + 'static>(&self, presence: &Arc<P>) {
+        self.disks.iter().for_each(|disk| disk.lacks_memory(presence.clone()));
+        self.nets.iter().for_each(|net| net.lacks_memory(presence.clone()));
+        self.rng.iter().for_each(|rng| rng.lacks_memory(presence.clone()));
+        self.balloon.iter().for_each(|balloon| balloon.lacks_memory(presence.clone()));
+        self.keyboard.iter().for_each(|keyboard| keyboard.lacks_memory(presence.clone()));
     }
 
     /// Puts all devices into their condition after power-on.

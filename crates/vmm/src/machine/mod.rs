@@ -3,6 +3,7 @@
 //! [`Machine::boot`] builds one that starts; [`Incoming`] is one that waits for its contents and becomes a machine by
 //! [`Incoming::restore`]. Either way it is paused at first.
 
+mod absent;
 mod board;
 mod boot_image;
 mod build;
@@ -23,12 +24,12 @@ mod workshop;
 
 use std::{
     io,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Weak, atomic::AtomicBool},
 };
 
 use ::devices::{balloon::Stats, input::UnknownKey, virtio::VirtioMmio};
 use parking_lot::Mutex;
-use ram::{DirtyLog, Ram};
+use ram::{DirtyLog, Incomplete, Ram};
 
 pub use board::{BoardError, VcpuError};
 pub use boot_image::{BootDescription, FileDescription};
@@ -106,6 +107,12 @@ impl Machine {
             waiting: sum.waiting + vcpu.waiting,
         })
         .unwrap_or_default()
+    }
+
+    /// Pages of its memory are still to come: no thread that works for a device waits for one. Called before it runs first.
+    pub(crate) fn lacks_memory(&self, memory: Weak<Incomplete>, launcher: &Launcher) -> io::Result<()> {
+        self.devices.lack_memory(&absent::Absent::new(self.ram(), memory, launcher)?);
+        Ok(())
     }
 
     /// Presses the power button. What happens is up to the guest.

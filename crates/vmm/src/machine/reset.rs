@@ -1,7 +1,7 @@
 use devices::balloon::Discard;
 use vm_memory::GuestAddress;
 
-use super::{Machine, board::VcpuError, restore::restore_vcpus};
+use super::{Machine, board::VcpuError, restore::restore_vcpus, run::PauseError};
 use crate::{
     arch::{KernelError, Time},
     kvm::KvmError,
@@ -14,6 +14,12 @@ pub enum ResetError {
     /// What it boots cannot be loaded any more. Nothing was changed: it runs if it did.
     #[error(transparent)]
     Image(KernelError),
+    /// It could not be stopped, and runs on.
+    #[error(transparent)]
+    Runs(PauseError),
+    /// Pages of it are still coming, and go on to do so.
+    #[error("Pages of its memory are still coming from where it was, and threads that place them do not end")]
+    Pages,
     /// Memory could not be emptied.
     #[error("Guest memory cannot be emptied")]
     Memory(#[source] std::io::Error),
@@ -32,23 +38,38 @@ impl ResetError {
     /// Whether the machine is as it was. Otherwise it is paused, half of it is reset, and it can only be reset again.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        matches!(self, Self::Image(_))
+        matches!(self, Self::Image(_) | Self::Runs(_) | Self::Pages)
     }
 }
 
 impl Machine {
     /// Starts the guest anew, as after power-on: vCPUs, interrupt controllers, devices, memory, kernel. A machine that ran
-    /// runs afterwards.
+    /// runs afterwards. `forget_missing` is called when it is stopped: pages of its memory that are still to come are not to come any
+    /// more. It returns whether that is so.
     ///
     /// # Errors
     /// See [`ResetError`], and [`ResetError::is_untouched`] for what has become of the machine.
-    pub(crate) fn reset(&self, launcher: &Launcher) -> Result<(), ResetError> {
+    pub(crate) fn reset(
+        &self,
+        launcher: &Launcher,
+        forget_missing: impl FnOnce() -> bool,
+    ) -> Result<(), ResetError> {
         // What can be found out beforehand is: from the next step on there is no way back.
         self.boot.verify(launcher).map_err(ResetError::Image)?;
         let _transition = self.transition.lock();
         let ran = self.is_running();
-        if let Err(error) = self.stop() {
-            tracing::warn!(%error, "the guest is reset with a disk that does not take what was written");
+        match self.stop() {
+            Err(error) if error.runs_on() => return Err(ResetError::Runs(error)),
+            Err(error) => {
+                tracing::warn!(%error, "the guest is reset with a disk that does not take what was written");
+            }
+            Ok(_) => {}
+        }
+        if !forget_missing() {
+            if ran {
+                self.start();
+            }
+            return Err(ResetError::Pages);
         }
         self.devices.reset();
         self.empty_memory().map_err(ResetError::Memory)?;

@@ -67,16 +67,8 @@ impl Machine {
     /// A disk could not be flushed, and the machine is paused all the same; or a thread does not come to a stop in ten seconds, and
     /// the machine runs on.
     pub fn pause(&self) -> Result<PauseTimings, PauseError> {
-        self.pause_within(PATIENCE)
-    }
-
-    /// The same, in no more than this time.
-    ///
-    /// # Errors
-    /// As for [`Self::pause`].
-    pub fn pause_within(&self, patience: Duration) -> Result<PauseTimings, PauseError> {
         let _transition = self.transition.lock();
-        self.stop_within(patience)
+        self.stop()
     }
 
     /// Whether the guest runs. Never waits.
@@ -132,20 +124,16 @@ impl Machine {
 
     /// [`Self::pause`] while the transition is locked.
     pub(super) fn stop(&self) -> Result<PauseTimings, PauseError> {
-        self.stop_within(PATIENCE)
-    }
-
-    fn stop_within(&self, patience: Duration) -> Result<PauseTimings, PauseError> {
         if !self.is_running() {
             return Ok(PauseTimings::default());
         }
         let start = Instant::now();
         // Asking all before waiting for one: the slowest decides, not their sum.
         self.board.vcpus.iter().for_each(Vcpu::ask_to_stop);
-        let stopped = self.wait_until_parked(start + patience).map_err(|who| {
+        let stopped = self.wait_until_parked(start + PATIENCE).map_err(|who| {
             // A thread that parks only now finds that it is to run, and does.
             self.let_threads_run();
-            PauseError::Waits { who, patience }
+            PauseError::Waits { who, patience: PATIENCE }
         })?;
         let (vcpus, io) = (stopped - start, start.elapsed());
         self.running.store(false, Ordering::Release);

@@ -40,6 +40,8 @@ pub(crate) enum Role {
     Faults,
     /// Has guest memory populated.
     Populate,
+    /// Touches memory of a machine that is still to come, so that no thread of a device waits for it.
+    Touch,
     /// Announces a machine to the network, or releases its keys.
     Errand,
     /// Writes reports of migrations.
@@ -72,7 +74,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -88,6 +90,7 @@ impl Role {
         Self::Greet,
         Self::Faults,
         Self::Populate,
+        Self::Touch,
         Self::Errand,
         Self::Report,
         Self::Look,
@@ -144,6 +147,8 @@ impl Role {
             Self::Greet => vec![TALK, CERTIFICATES],
             Self::Faults => vec![TALK, PUNCH],
             Self::Populate => Vec::new(),
+            // The queue of a device is notified. It may hold the device last.
+            Self::Touch => vec![DROP],
             Self::Errand => vec![DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
@@ -176,6 +181,7 @@ impl Role {
             | Self::Control
             | Self::Greet
             | Self::Populate
+            | Self::Touch
             | Self::Errand
             | Self::Report
             | Self::Look

@@ -108,13 +108,57 @@ fn a_destination_whose_source_died_says_so_answers_and_ends() {
     assert_eq!(destination.run_state(), RunState::Running);
     let missing = destination.query_migrate().whimbrel.unwrap().faults.unwrap().missing_pages;
     assert!(missing > 0, "pages went with the source");
-    // A vCPU that waits for a page comes out of the guest at once. A device may wait for one too: then the machine is not
-    // stopped, and says so.
-    let stopped = destination.client().execute("stop", json!({}));
-    let state = if stopped.is_ok() { RunState::Paused } else { RunState::Running };
-    assert_eq!(destination.run_state(), state, "{stopped:?}");
+    // A vCPU that waits for a page comes out of the guest, and no device waits for one.
+    destination.command("stop", json!({}));
+    assert_eq!(destination.run_state(), RunState::Paused);
+    destination.command("cont", json!({}));
     destination.command("quit", json!({}));
     assert!(destination.end().success());
+}
+
+/// As after a power failure: what memory had is not needed, and the disk is here.
+#[test]
+fn a_machine_whose_source_died_can_be_reset() {
+    let Some(lab) = Lab::new() else { return };
+    let disk = lab.disk("disk", 8);
+    let (source, destination, ..) = lacking_pages(&lab, &Spec::calm().disk(&disk));
+    source.kill();
+    destination.migration_is(MigrationStatus::PostcopyPaused);
+    destination.command("system_reset", json!({}));
+    destination.migration_is(MigrationStatus::Completed);
+    assert_eq!(destination.run_state(), RunState::Running);
+    let story = Story::of(&destination);
+    story.says("whimbrel boot");
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_reset_while_pages_come_frees_the_source() {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination, ..) = lacking_pages(&lab, &Spec::calm());
+    destination.command("system_reset", json!({}));
+    source.migration_is(MigrationStatus::Completed);
+    assert_eq!(source.run_state(), RunState::Postmigrate);
+    let mut story = Story::of(&destination);
+    story.says("whimbrel boot");
+    story.filled();
+    // All of its memory is its own again: it moves on.
+    let third = lab.vacancy(&Spec::calm());
+    destination.moves_to(&third, &third.listen());
+    story.goes_on_at(&third);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_machine_that_ends_while_pages_come_frees_the_source() {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination, ..) = lacking_pages(&lab, &Spec::calm());
+    destination.command("quit", json!({}));
+    assert!(destination.end().success());
+    source.migration_is(MigrationStatus::Completed);
+    assert_eq!(source.run_state(), RunState::Postmigrate);
 }
 
 #[test]
