@@ -89,15 +89,17 @@ fn a_busy_machine_moves_there_and_back_and_everything_holds() {
     let output = bench.run(&[&SMALL[..], &more[..]].concat());
     assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
     for expected in [
-        "A busy machine moves A → B → A",
+        "A busy machine moves A → B → A → B → A, the last 2 times by postcopy",
         "Move 1: A → B",
         "Move 2: B → A",
+        "Move 3: A → B by postcopy",
+        "it ran before its memory was there, and waited for pages",
         "round 1 ",
         "channels: 3",
         "Migration status: completed",
         "errors 0",
         "clocks never backwards",
-        "It held: moved 2 times",
+        "It held: moved 4 times",
     ] {
         assert!(output.stdout.contains(expected), "'{expected}' is missing in\n{}", output.stdout);
     }

@@ -11,7 +11,8 @@ use crate::rig::ByteRate;
 /// Watch a busy machine move between two processes and back.
 ///
 /// Starts two VMMs on this host, boots a guest that dirties memory at a set rate and keeps checking all of it, and moves it
-/// A → B → A over TCP while it runs. At the end stands what happened, and whether everything held.
+/// A → B → A over TCP while it runs; then once more by postcopy, where it runs before its memory is there. At the end stands what
+/// happened, and whether everything held.
 ///
 /// Exit status: 0 if everything held, 1 if something did not, 2 if the demo could not begin.
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,10 @@ pub(crate) struct Arguments {
     /// Number of moves: 1 to 100
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) hops: u32,
+
+    /// Number of further moves, in which the machine runs before its memory is there: 0 to 100 [default: 2, if this host allows it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(super) postcopy: Option<u32>,
 
     /// Connections that carry pages: 1 to 64 [default: the VMM's choice]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]

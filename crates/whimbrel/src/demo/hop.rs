@@ -1,6 +1,8 @@
 use std::time::{Duration, Instant};
 
-use monitor::types::{MigrationInfo, MigrationStatus, RoundInfo, RunState, SocketAddress, WhimbrelInfo};
+use monitor::types::{
+    FaultsInfo, MigrationInfo, MigrationStatus, RoundInfo, RunState, SocketAddress, WhimbrelInfo,
+};
 use serde_json::json;
 
 use super::{plan::Plan, screen::Screen};
@@ -21,6 +23,8 @@ pub(super) struct Hop {
     pub(super) stood_still: Option<Duration>,
     /// CPU seconds that the destination spent.
     pub(super) destination_cpu: Option<f64>,
+    /// How long the machine waited for pages that followed it, if it was by postcopy.
+    pub(super) faults: Option<FaultsInfo>,
     /// Number of the guest's reports before the move began.
     pub(super) begun_at: usize,
     /// Number of the guest's reports before those from the destination.
@@ -73,6 +77,7 @@ const PAGE: u64 = 4096;
 /// Moves the machine, and follows it. Afterwards the guest is heard from the destination.
 pub(super) fn hop(
     plan: &Plan,
+    by_postcopy: bool,
     screen: &Screen,
     interrupt: &Interrupt,
     witness: &mut Witness,
@@ -82,6 +87,11 @@ pub(super) fn hop(
     let way = format!("{} → {}", source.name(), destination.name());
     set_up(plan, source)?;
     set_up(plan, destination)?;
+    if by_postcopy {
+        let capability = json!({ "capability": "postcopy-ram", "state": true });
+        source.execute("migrate-set-capabilities", json!({ "capabilities": [capability] }))?;
+        source.execute("migrate-set-parameters", json!({ "whimbrel-postcopy": "immediate" }))?;
+    }
     let port = listen(destination)?;
     witness.listen()?;
     let begun_at = witness.reports().len();
@@ -92,10 +102,11 @@ pub(super) fn hop(
     wait_until_running(interrupt, destination)?;
     witness.follow(destination.serial())?;
     let arrived_at = witness.reports().len();
-    let destination_cpu = destination.query_migrate()?.whimbrel.and_then(|own| own.cpu_seconds);
+    let there = destination.query_migrate()?.whimbrel.unwrap_or_default();
+    let (destination_cpu, faults) = (there.cpu_seconds, there.faults);
     let text = source.human("info migrate")?;
     let stood_still = stood_still(source, destination);
-    Ok(Hop { way, info, text, stood_still, destination_cpu, begun_at, arrived_at })
+    Ok(Hop { way, info, text, stood_still, destination_cpu, faults, begun_at, arrived_at })
 }
 
 fn set_up(plan: &Plan, machine: &mut Machine) -> Result<(), HopError> {
@@ -153,6 +164,10 @@ fn watch(
 /// How far it is, in a few words.
 fn progress(info: &MigrationInfo) -> String {
     let Some(own) = &info.whimbrel else { return String::new() };
+    if info.status == Some(MigrationStatus::PostcopyActive) {
+        let remaining = info.ram.as_ref().map_or(0, |ram| ram.remaining);
+        return format!("the guest runs there, and {} are still to come", Bytes(remaining));
+    }
     if !matches!(info.status, Some(MigrationStatus::Active)) {
         return if own.rounds.is_empty() { "agreeing" } else { "switching over" }.to_owned();
     }

@@ -83,7 +83,7 @@ impl<'a> Journey<'a> {
         self.fill()?;
         let rest = self.rest()?;
         let mut hops = Vec::new();
-        for number in 1..=self.plan.hops {
+        for number in 1..=self.plan.hops() {
             hops.push(self.move_to(number)?);
         }
         self.witness.listen()?;
@@ -152,8 +152,10 @@ impl<'a> Journey<'a> {
         let way = format!("{} → {}", plan.place(number - 1), plan.place(number));
         // The process that a machine left is of no use any more: each place is a fresh one.
         let mut destination = self.yard.start(plan, number, interrupt)?;
+        let by_postcopy = plan.is_by_postcopy(number);
         screen.part(&format!(
-            "Move {number}: {way} (process {} → {})",
+            "Move {number}: {way}{} (process {} → {})",
+            if by_postcopy { " by postcopy" } else { "" },
             self.machine.process_id(),
             destination.process_id()
         ));
@@ -162,7 +164,8 @@ impl<'a> Journey<'a> {
             source => DemoError::Hop { way: way.clone(), source: Box::new(source) },
         };
         let (witness, machine) = (&mut self.witness, &mut self.machine);
-        let hop = hop(plan, screen, interrupt, witness, machine, &mut destination).map_err(failed)?;
+        let hop =
+            hop(plan, by_postcopy, screen, interrupt, witness, machine, &mut destination).map_err(failed)?;
         std::mem::replace(&mut self.machine, destination).quit()?;
         self.tell_of_switch(&hop);
         let felt = settle(plan, screen, interrupt, &mut self.witness, &hop).map_err(failed)?;
@@ -186,6 +189,15 @@ impl<'a> Journey<'a> {
             screen.highlight(&format!("downtime {downtime} ms")),
             screen.dim(&phases(hop.info.whimbrel.as_ref().and_then(|own| own.downtime_phases.as_ref())))
         ));
+        if let Some(faults) = &hop.faults {
+            let us = |us: Option<f64>| Span(Duration::from_secs_f64(us.unwrap_or(0.0).max(0.0) / 1e6));
+            screen.done(&format!(
+                "it ran before its memory was there, and waited for pages {} times: {} as a rule, {} at most",
+                Count(faults.count),
+                us(faults.p50_us),
+                us(faults.worst_us)
+            ));
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn show(arguments: &Arguments, screen: &Screen) -> Result<bool, DemoError> {
     let plan = Plan::new(arguments)?;
     plan.tell(screen);
     let outcome = Journey::begin(&plan, screen, &interrupt)?.travel()?;
-    let verdict = Verdict::new(plan.hops, plan.downtime_limit, &outcome);
+    let verdict = Verdict::new(plan.hops(), plan.downtime_limit, &outcome);
     report::print(&plan, &outcome, &verdict, screen);
     Ok(verdict.holds())
 }

@@ -7,7 +7,9 @@ use super::{
     arguments::{Arguments, Fill},
     screen::Screen,
 };
-use crate::rig::{ByteRate, HUGE_PAGE, HugePages, Memory, available_memory, find_vmm};
+use crate::rig::{
+    ByteRate, HUGE_PAGE, HugePages, Memory, available_memory, find_vmm, userfaults_may_be_heard,
+};
 
 /// What will be done: possible, as far as can be known before it is tried.
 #[derive(Debug)]
@@ -18,7 +20,12 @@ pub(super) struct Plan {
     pub(super) rate: ByteRate,
     pub(super) cpus: CpuCount,
     pub(super) fill: Fill,
-    pub(super) hops: u32,
+    /// Moves by rounds of precopy.
+    precopies: u32,
+    /// Moves after them, by postcopy.
+    postcopies: u32,
+    /// Whether the user did not say how many, and the host allows none.
+    postcopy_is_left_out: bool,
     pub(super) channels: Option<u8>,
     /// 0 for none.
     pub(super) bandwidth: ByteRate,
@@ -60,6 +67,8 @@ const MARGIN: u64 = 256 << 20;
 /// Milliseconds between two reports of the guest. Often enough to tell a gap at the switchover from one before, seldom enough
 /// not to keep the guest busy with writing.
 const REPORT_MS: u32 = 250;
+/// Moves by postcopy, unless the user says how many: there and back.
+const POSTCOPIES: u32 = 2;
 
 impl Plan {
     /// Checks what can be checked, and takes the huge pages.
@@ -74,6 +83,7 @@ impl Plan {
         }
         // Two machines are there at a time: the one that leaves, and the place that it moves to.
         let both = memory.saturating_mul(2);
+        let may_hear_faults = userfaults_may_be_heard();
         let huge_pages = HugePages::reserve(both).map_err(PlanError::Host)?;
         let available = available_memory().map_err(PlanError::Host)?;
         if huge_pages.is_none() && available < both.saturating_add(MARGIN) {
@@ -87,7 +97,9 @@ impl Plan {
             rate: arguments.rate,
             cpus: arguments.cpus,
             fill: arguments.fill,
-            hops: arguments.hops,
+            precopies: arguments.hops,
+            postcopies: arguments.postcopy.unwrap_or(if may_hear_faults { POSTCOPIES } else { 0 }),
+            postcopy_is_left_out: arguments.postcopy.is_none() && !may_hear_faults,
             channels: arguments.channels,
             bandwidth: arguments.bandwidth,
             downtime_limit: Duration::from_millis(arguments.downtime_limit),
@@ -113,6 +125,16 @@ impl Plan {
         )
     }
 
+    /// Moves in all.
+    pub(super) fn hops(&self) -> u32 {
+        self.precopies + self.postcopies
+    }
+
+    /// Whether the machine runs before its memory is there, after this move.
+    pub(super) fn is_by_postcopy(&self, hop: u32) -> bool {
+        hop > self.precopies
+    }
+
     /// Where the machine is before its first move and after each of them: A, B, A, …
     pub(super) fn place(&self, hop: u32) -> &'static str {
         if hop.is_multiple_of(2) { "A" } else { "B" }
@@ -120,13 +142,18 @@ impl Plan {
 
     /// Tells the user.
     pub(super) fn tell(&self, screen: &Screen) {
-        let way: Vec<_> = (0..=self.hops).map(|hop| self.place(hop)).collect();
-        let way = if self.hops <= 6 {
+        let way: Vec<_> = (0..=self.hops()).map(|hop| self.place(hop)).collect();
+        let way = if self.hops() <= 6 {
             way.join(" → ")
         } else {
-            format!("A → B → A …, {} times", self.hops)
+            format!("A → B → A …, {} times", self.hops())
         };
-        screen.title(&format!("A busy machine moves {way}"));
+        let postcopy = match self.postcopies {
+            0 => String::new(),
+            1 => ", the last time by postcopy".to_owned(),
+            times => format!(", the last {times} times by postcopy"),
+        };
+        screen.title(&format!("A busy machine moves {way}{postcopy}"));
         let plural = if self.cpus == CpuCount::ONE { "" } else { "s" };
         let backing = match &self.huge_pages {
             None => "anonymous memory (too few free huge pages)".to_owned(),
@@ -157,6 +184,12 @@ impl Plan {
             ByteRate(0) => "no bandwidth limit".to_owned(),
             limit => format!("at most {limit}"),
         };
+        if self.postcopy_is_left_out {
+            screen.fact(
+                "postcopy",
+                "left out: userfaultfd is not to be had here (docs/postcopy.md says what it takes)",
+            );
+        }
         let limit = self.downtime_limit.as_millis();
         screen.fact("way", &format!("TCP on loopback, {channels}, {bandwidth}, downtime limit {limit} ms"));
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use monitor::types::FaultsInfo;
 
 use super::{hop::Hop, journey::Outcome, plan::Plan, screen::Screen, verdict::Verdict};
-use crate::rig::{Bytes, Felt, Span, bare_cipher_per_gib};
+use crate::rig::{Bytes, Count, Felt, Span, bare_cipher_per_gib};
 
 /// The last move as the monitor tells it, all moves side by side, and the verdict.
 pub(super) fn print(plan: &Plan, outcome: &Outcome, verdict: &Verdict, screen: &Screen) {
@@ -72,7 +73,7 @@ type Row<'a> = (&'a str, Box<dyn Fn(&Hop, &Felt) -> String + 'a>);
 fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let header = std::iter::once(String::new()).chain(outcome.hops.iter().map(|(hop, _)| hop.way.clone()));
+    let header = std::iter::once(String::new()).chain(outcome.hops.iter().map(|(hop, _)| heading(hop)));
     table.set_header(header);
     for (name, figure) in rows(plan) {
         let figures = outcome.hops.iter().map(|(hop, felt)| figure(hop, felt));
@@ -82,6 +83,10 @@ fn table(plan: &Plan, outcome: &Outcome) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
+}
+
+fn heading(hop: &Hop) -> String {
+    if hop.faults.is_some() { format!("{}\nby postcopy", hop.way) } else { hop.way.clone() }
 }
 
 fn rows(plan: &Plan) -> Vec<Row<'_>> {
@@ -97,13 +102,18 @@ fn rows(plan: &Plan) -> Vec<Row<'_>> {
     for phase in PHASES {
         rows.push((phase, Box::new(|hop, _| phase_time(hop, phase.trim_start()))));
     }
-    rows.extend::<[Row<'_>; 6]>([
+    rows.extend::<[Row<'_>; 8]>([
         (
             "STOP → RESUME by the host's clock",
             Box::new(|hop, _| hop.stood_still.map_or_else(none, |time| Span(time).to_string())),
         ),
         ("longest gap the guest felt: switchover", Box::new(|_, felt| Span(felt.gap).to_string())),
         ("                            rounds", Box::new(|_, felt| Span(felt.gap_in_rounds).to_string())),
+        (
+            "waits for pages that follow: how many",
+            Box::new(|hop, _| waits(hop, |faults| Count(faults.count).to_string())),
+        ),
+        ("                             mean", Box::new(|hop, _| waits(hop, |faults| micros(faults.mean_us)))),
         ("dirty rate asked for", Box::new(|_, _| plan.rate.to_string())),
         ("           held", Box::new(|_, felt| felt.rate.to_string())),
         ("CPU seconds, source + destination", Box::new(|hop, _| cpu(hop))),
@@ -128,6 +138,14 @@ fn cpu(hop: &Hop) -> String {
     let seconds = |value: Option<f64>| value.map_or_else(none, |value| format!("{value:.2}"));
     let source = hop.info.whimbrel.as_ref().and_then(|own| own.cpu_seconds);
     format!("{} + {}", seconds(source), seconds(hop.destination_cpu))
+}
+
+fn waits(hop: &Hop, figure: impl FnOnce(&FaultsInfo) -> String) -> String {
+    hop.faults.as_ref().map_or_else(none, figure)
+}
+
+fn micros(us: Option<f64>) -> String {
+    us.map_or_else(none, |us| format!("{us:.0} µs"))
 }
 
 fn span_ms(ms: u64) -> String {

@@ -108,6 +108,7 @@ mod tests {
             text: String::new(),
             stood_still: None,
             destination_cpu: None,
+            faults: None,
             begun_at: 0,
             arrived_at: 0,
         };

@@ -12,6 +12,7 @@ mod procfs;
 mod program;
 mod serial;
 mod units;
+mod userfaults;
 mod witness;
 
 pub(crate) use certificates::{HOST, certificates};
@@ -24,4 +25,5 @@ pub(crate) use machine::{Files, Machine, MachineError};
 pub(crate) use procfs::available_memory;
 pub(crate) use program::{ProgramError, find_vmm};
 pub(crate) use units::{ByteRate, Bytes, Count, Memory, Span};
+pub(crate) use userfaults::userfaults_may_be_heard;
 pub(crate) use witness::{Witness, WitnessError};

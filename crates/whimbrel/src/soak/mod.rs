@@ -38,7 +38,7 @@ use yard::Yard;
 
 use crate::rig::{
     Interrupt, Interrupted, KvmError, MachineError, ProgramError, WitnessError, certificates, check_kvm,
-    find_vmm,
+    find_vmm, userfaults_may_be_heard,
 };
 
 /// Why a soak cannot begin or go on.
@@ -173,13 +173,6 @@ fn soak(arguments: &Arguments) -> Result<bool, SoakError> {
     soak.report(arguments.json.as_deref())?;
     outcome?;
     Ok(soak.tally.lock().holds())
-}
-
-/// Whether a process of this user may hear the page faults of a machine, as far as can be told without trying.
-fn userfaults_may_be_heard() -> bool {
-    let device = fs::File::options().read(true).write(true).open("/dev/userfaultfd").is_ok();
-    let everybody = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
-    device || everybody.is_ok_and(|value| value.trim() == "1") || rustix::process::geteuid().is_root()
 }
 
 impl Soak<'_> {
