@@ -3,11 +3,13 @@
 mod bench;
 mod ca;
 mod demo;
+mod migrate;
 mod monitor;
 mod proxy;
 mod report;
 mod rig;
 mod soak;
+mod up;
 
 use std::{error::Error, process::ExitCode};
 
@@ -26,10 +28,12 @@ enum Command {
     Bench(bench::Arguments),
     Ca(ca::Arguments),
     Demo(demo::Arguments),
+    Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
     Proxy(proxy::Arguments),
     Report(report::Arguments),
     Soak(soak::Arguments),
+    Up(up::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -37,10 +41,12 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Soak(arguments) => Ok(soak::run(&arguments)),
+        Command::Up(arguments) => up::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         output::complain!("whimbrel: {}", with_sources(&*error));

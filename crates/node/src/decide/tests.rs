@@ -1,0 +1,159 @@
+use serde_json::json;
+
+use super::*;
+
+fn now() -> Time {
+    Time(jiff::Timestamp::from_second(1_800_000_000).unwrap())
+}
+
+fn instance(status: serde_json::Value) -> VirtualMachineInstance {
+    serde_json::from_value(json!({
+        "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstance",
+        "metadata": { "name": "db", "namespace": "default", "uid": "1" },
+        "spec": { "domain": { "memory": { "guest": "1Gi" }, "firmware": { "kernelBoot": {} } } },
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn migration(phase: &str) -> VirtualMachineInstanceMigration {
+    serde_json::from_value(json!({
+        "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstanceMigration",
+        "metadata": { "name": "m", "namespace": "default", "uid": "7" },
+        "spec": { "vmiName": "db" },
+        "status": { "phase": phase, "migrationState": {
+            "sourceNode": "a", "sourceVmm": "db-1", "targetNode": "b", "targetVmm": "db-1.7",
+            "targetNodeAddress": "tcp:127.0.0.1:1",
+        }},
+    }))
+    .unwrap()
+}
+
+fn vmm(state: VmmState) -> Vmm {
+    Vmm { state, process: Some(1), attempt: None }
+}
+
+fn up(run: RunState, status: Option<MigrationStatus>) -> VmmState {
+    VmmState::Up { run, migration: Box::new(MigrationInfo { status, ..MigrationInfo::default() }) }
+}
+
+fn ended() -> VmmState {
+    VmmState::Ended { words: "no memory".to_owned(), success: None }
+}
+
+fn on(
+    node: &str,
+    instances: &[VirtualMachineInstance],
+    migrations: &[VirtualMachineInstanceMigration],
+    vmms: &[(&str, Vmm)],
+) -> Vec<Action> {
+    let vmms = vmms.iter().map(|(name, vmm)| ((*name).to_owned(), vmm.clone())).collect();
+    decide(&Here { node, instances, migrations, vmms: &vmms }, &now()).actions
+}
+
+fn scheduled() -> VirtualMachineInstance {
+    instance(json!({ "phase": "Scheduled", "nodeName": "a", "vmm": "db-1" }))
+}
+
+fn running() -> VirtualMachineInstance {
+    instance(json!({ "phase": "Running", "nodeName": "a", "vmm": "db-1" }))
+}
+
+fn phase_of(actions: &[Action]) -> Option<InstancePhase> {
+    actions.iter().find_map(|action| match action {
+        Action::SetInstance(instance) => instance.status.as_ref()?.phase,
+        _ => None,
+    })
+}
+
+fn failure_of(actions: &[Action]) -> Option<FailureReason> {
+    actions.iter().find_map(|action| match action {
+        Action::SetMigration { migration, .. } => {
+            Some(migration.status.as_ref()?.migration_state.as_ref()?.failure.as_ref()?.reason)
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn what_is_placed_here_is_started_once() {
+    let starts = |vmms: &[(&str, Vmm)]| {
+        on("a", &[scheduled()], &[], vmms).iter().any(|action| matches!(action, Action::Start { .. }))
+    };
+    assert!(starts(&[]) && starts(&[("db-1", vmm(VmmState::Prepared))]));
+    assert!(!starts(&[("db-1", vmm(VmmState::Silent))]) && !starts(&[("db-1", vmm(ended()))]));
+    assert_eq!(on("b", &[scheduled()], &[], &[]), [], "it is another node's");
+    assert_eq!(
+        phase_of(&on("a", &[scheduled()], &[], &[("db-1", vmm(ended()))])),
+        Some(InstancePhase::Failed)
+    );
+}
+
+#[test]
+fn a_machine_that_runs_is_ended_only_where_its_object_is_deleted() {
+    let live = vmm(up(RunState::Running, None));
+    assert_eq!(on("a", &[], &[], &[("x", live.clone())]), [Action::Wonder { vmm: "x".to_owned() }]);
+    for run in [RunState::Inmigrate, RunState::Postmigrate] {
+        let left_over = vmm(up(run, None));
+        assert!(matches!(on("a", &[], &[], &[("x", left_over)])[..], [Action::Quit { .. }]), "{run}");
+    }
+    assert_eq!(on("a", &[], &[], &[("x", vmm(ended()))]), [Action::Remove { vmm: "x".to_owned() }]);
+    let mut deleted = running();
+    deleted.metadata.deletion_timestamp = Some(now());
+    let deleted = [deleted];
+    assert!(matches!(on("a", &deleted, &[], &[("db-1", live.clone())])[..], [Action::Quit { .. }]));
+    assert!(matches!(on("a", &deleted, &[], &[("db-1", vmm(ended()))])[..], [Action::Remove { .. }]));
+    assert!(matches!(on("a", &deleted, &[], &[])[..], [Action::Release(_)]));
+    // One that moves is brought to a stop first: else it could arrive when its object is gone.
+    let mut live = live;
+    live.state = up(RunState::Running, Some(MigrationStatus::Active));
+    live.attempt = Some("7".to_owned());
+    let actions = on("a", &deleted, &[migration("Running")], &[("db-1", live)]);
+    assert!(matches!(actions[0], Action::Cancel { .. }), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Quit { .. })), "{actions:?}");
+}
+
+#[test]
+fn running_is_written_before_memory_moves_and_memory_moves_once() {
+    let ready = vmm(up(RunState::Running, None));
+    let actions = on("a", &[running()], &[migration("TargetReady")], &[("db-1", ready.clone())]);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Migrate { .. })), "{actions:?}");
+    let begins = |attempt: Option<&str>, status| {
+        let vmm = Vmm { attempt: attempt.map(str::to_owned), ..vmm(up(RunState::Running, status)) };
+        let actions = on("a", &[running()], &[migration("Running")], &[("db-1", vmm)]);
+        actions.iter().any(|action| matches!(action, Action::Migrate { .. }))
+    };
+    assert!(
+        begins(None, None) && begins(Some("6"), Some(MigrationStatus::Failed)),
+        "the attempt before was another"
+    );
+    assert!(
+        !begins(Some("7"), Some(MigrationStatus::Active))
+            && !begins(Some("7"), Some(MigrationStatus::Failed))
+    );
+}
+
+#[test]
+fn a_side_that_ends_ends_the_migration_with_its_reason() {
+    let target = on("b", &[running()], &[migration("PreparingTarget")], &[("db-1.7", vmm(ended()))]);
+    assert_eq!(failure_of(&target), Some(FailureReason::TargetFailed));
+    let source = on("a", &[], &[migration("Running")], &[("db-1", vmm(ended()))]);
+    assert_eq!(failure_of(&source), Some(FailureReason::SourceGone));
+    let silent = on("a", &[], &[migration("Running")], &[("db-1", vmm(VmmState::Silent))]);
+    assert_eq!(failure_of(&silent), None, "nobody concludes from silence that a machine has stopped");
+}
+
+#[test]
+fn a_target_that_listens_says_where() {
+    let mut state = up(RunState::Inmigrate, None);
+    if let VmmState::Up { migration, .. } = &mut state {
+        let listens = SocketAddress::Inet { host: "::1".to_owned(), port: "9".to_owned() };
+        migration.socket_address = Some(vec![listens]);
+    }
+    let actions = on("b", &[running()], &[migration("PreparingTarget")], &[("db-1.7", vmm(state))]);
+    let [Action::SetMigration { migration, .. }] = &actions[..] else { panic!("{actions:?}") };
+    let status = migration.status.as_ref().unwrap();
+    assert_eq!(status.phase(), MigrationPhase::TargetReady);
+    let address = status.migration_state.as_ref().unwrap().target_node_address.as_deref();
+    assert_eq!(address, Some("tcp:[::1]:9"));
+}
