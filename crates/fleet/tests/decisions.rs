@@ -79,7 +79,7 @@ fn a_migration_goes_to_another_node_and_ends_with_the_instance_there() {
     site.node("a", 8).node("b", 4).machine("db", "Always", 1);
     site.settle(0);
     site.run_instances(1);
-    site.migrate("m1", "db", json!({}));
+    site.migrate("m1", "db", &json!({}));
     site.settle(2);
     let state = site.state("m1");
     assert_eq!((state.source_node.as_deref(), state.target_node.as_deref()), (Some("a"), Some("b")));
@@ -116,7 +116,7 @@ fn a_migration_that_failed_leaves_the_instance_where_it_is() {
     site.node("a", 8).node("b", 4).machine("db", "Always", 1);
     site.settle(0);
     site.run_instances(1);
-    site.migrate("m1", "db", json!({}));
+    site.migrate("m1", "db", &json!({}));
     site.settle(2);
     site.agents_say("m1", true);
     site.settle(3);
@@ -130,7 +130,7 @@ fn a_cancelled_migration_says_what_came_of_it() {
     site.node("a", 8).node("b", 4).machine("db", "Always", 1);
     site.settle(0);
     site.run_instances(1);
-    site.migrate("early", "db", json!({}));
+    site.migrate("early", "db", &json!({}));
     site.settle(2);
     site.cancel("early");
     site.settle(3);
@@ -140,7 +140,7 @@ fn a_cancelled_migration_says_what_came_of_it() {
         (MigrationPhase::Failed, Some(AbortStatus::Succeeded))
     );
     assert_eq!(state.failure.unwrap().reason, FailureReason::Cancelled);
-    site.migrate("late", "db", json!({}));
+    site.migrate("late", "db", &json!({}));
     site.settle(4);
     site.cancel("late");
     // It was running already, and the engine was faster.
@@ -159,7 +159,7 @@ fn while_memory_moves_only_the_engine_ends_a_migration() {
     site.node("a", 8).node("b", 4).machine("db", "Always", 1);
     site.settle(0);
     site.run_instances(1);
-    site.migrate("m1", "db", json!({}));
+    site.migrate("m1", "db", &json!({}));
     site.settle(2);
     site.agents_begin("m1");
     site.cancel("m1");
@@ -176,7 +176,7 @@ fn a_target_that_is_never_ready_is_given_up() {
     site.node("a", 8).node("b", 4).machine("db", "Always", 1);
     site.settle(0);
     site.run_instances(1);
-    site.migrate("m1", "db", json!({}));
+    site.migrate("m1", "db", &json!({}));
     site.settle(2);
     site.settle(200);
     assert_eq!(site.state("m1").failure.unwrap().reason, FailureReason::TargetTimeout);
@@ -192,7 +192,7 @@ fn a_migration_waits_for_its_turn_and_says_so() {
     site.settle(0);
     site.run_instances(1);
     for (index, name) in ["v1", "v2", "v3"].into_iter().enumerate() {
-        site.migrate(&format!("m{index}"), name, json!({}));
+        site.migrate(&format!("m{index}"), name, &json!({}));
     }
     site.settle(2);
     assert_eq!(site.phase("m2"), MigrationPhase::Pending);
@@ -208,15 +208,15 @@ fn a_migration_waits_for_its_turn_and_says_so() {
 #[test]
 fn the_policy_with_more_labels_wins_then_the_first_by_name() {
     let mut site = Site::default();
-    site.policy("z-all", json!({ "selectors": {}, "channels": 1 }));
-    site.policy("b-app", json!({ "selectors": { "virtualMachineInstanceSelector": { "app": "db" } } }));
+    site.policy("z-all", &json!({ "selectors": {}, "channels": 1 }));
+    site.policy("b-app", &json!({ "selectors": { "virtualMachineInstanceSelector": { "app": "db" } } }));
     site.policy(
         "a-app",
-        json!({ "selectors": { "virtualMachineInstanceSelector": { "app": "db" } }, "allowPostCopy": true }),
+        &json!({ "selectors": { "virtualMachineInstanceSelector": { "app": "db" } }, "allowPostCopy": true }),
     );
     site.policy(
         "both",
-        json!({ "selectors": {
+        &json!({ "selectors": {
             "namespaceSelector": { "zone": "1" }, "virtualMachineInstanceSelector": { "app": "db" },
         }}),
     );
@@ -259,7 +259,7 @@ proptest! {
             site.cordon("n0");
         }
         for index in (0..sizes.len()).filter(|index| moved[*index]) {
-            site.migrate(&format!("m{index}"), &format!("v{index}"), json!({}));
+            site.migrate(&format!("m{index}"), &format!("v{index}"), &json!({}));
         }
         site.settle(2);
         let quiet = fleet::decide(&site.world, &at(2));
@@ -267,11 +267,11 @@ proptest! {
         let under_way: Vec<_> = site.world.migrations.iter().filter_map(|migration| migration.status.clone())
             .filter(|status| status.phase().is_under_way()).filter_map(|status| status.migration_state).collect();
         prop_assert!(under_way.len() <= 5);
-        for index in 0..nodes.len() {
+        for (index, room) in nodes.iter().enumerate() {
             let name = Some(format!("n{index}"));
             prop_assert!(under_way.iter().filter(|state| state.source_node == name).count() <= 2);
             prop_assert!(under_way.iter().filter(|state| state.target_node == name).count() <= 2);
-            prop_assert!(site.taken(&format!("n{index}")) <= nodes[index], "no node has more than it has room for");
+            prop_assert!(site.taken(&format!("n{index}")) <= *room, "no node has more than it has room for");
         }
         for state in &under_way {
             prop_assert_ne!(&state.source_node, &state.target_node);

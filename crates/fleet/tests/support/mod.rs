@@ -54,7 +54,7 @@ impl Site {
         self
     }
 
-    pub(crate) fn migrate(&mut self, name: &str, instance: &str, selector: Value) {
+    pub(crate) fn migrate(&mut self, name: &str, instance: &str, selector: &Value) {
         let migration = json!({
             "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstanceMigration",
             "metadata": { "name": name, "namespace": "default", "uid": self.uid() },
@@ -63,7 +63,7 @@ impl Site {
         self.world.migrations.push(serde_json::from_value(migration).unwrap());
     }
 
-    pub(crate) fn policy(&mut self, name: &str, spec: Value) {
+    pub(crate) fn policy(&mut self, name: &str, spec: &Value) {
         let policy = json!({
             "apiVersion": "whimbrel.dev/v1", "kind": "MigrationPolicy", "metadata": { "name": name }, "spec": spec,
         });
@@ -113,7 +113,7 @@ impl Site {
                 }
             }
             Intent::ReleaseInstance(instance) => {
-                world.instances.retain(|own| own.metadata.uid != instance.metadata.uid)
+                world.instances.retain(|own| own.metadata.uid != instance.metadata.uid);
             }
             Intent::SetMachineStatus(machine) => {
                 let place = world.machines.iter_mut().find(|own| own.metadata.uid == machine.metadata.uid);

@@ -6,7 +6,7 @@ fn now() -> Time {
     Time(jiff::Timestamp::from_second(1_800_000_000).unwrap())
 }
 
-fn instance(status: serde_json::Value) -> VirtualMachineInstance {
+fn instance(status: &serde_json::Value) -> VirtualMachineInstance {
     serde_json::from_value(json!({
         "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstance",
         "metadata": { "name": "db", "namespace": "default", "uid": "1" },
@@ -52,11 +52,11 @@ fn on(
 }
 
 fn scheduled() -> VirtualMachineInstance {
-    instance(json!({ "phase": "Scheduled", "nodeName": "a", "vmm": "db-1" }))
+    instance(&json!({ "phase": "Scheduled", "nodeName": "a", "vmm": "db-1" }))
 }
 
 fn running() -> VirtualMachineInstance {
-    instance(json!({ "phase": "Running", "nodeName": "a", "vmm": "db-1" }))
+    instance(&json!({ "phase": "Running", "nodeName": "a", "vmm": "db-1" }))
 }
 
 fn phase_of(actions: &[Action]) -> Option<InstancePhase> {
