@@ -140,6 +140,30 @@ impl Identity {
             &format!("cannot write {} {name:?}: it is not of this node", kind.names.plural),
         ))
     }
+
+    /// An error if this is a node and a change is not its to make: of what is its own it writes the status, says that a VMM is gone, and
+    /// passes nothing on to another node.
+    pub(crate) fn check_change(&self, target: &Target, old: &Value, new: &Value) -> Result<(), ApiError> {
+        let (Role::Node(_), kind) = (&self.role, &target.kind) else { return Ok(()) };
+        let is_same = |path: &&str| jsonpath::find(old, path) == jsonpath::find(new, path);
+        let is_allowed = if target.is_status {
+            kind.node_paths.iter().all(is_same)
+        } else if kind.names.plural == "nodes" {
+            old["spec"] == new["spec"]
+        } else if kind.is_built_in {
+            true
+        } else {
+            let mut released = old.clone();
+            released["metadata"]["finalizers"] = new["metadata"]["finalizers"].clone();
+            released == *new
+        };
+        if is_allowed {
+            return Ok(());
+        }
+        let name = target.name.as_deref().unwrap_or_default();
+        let message = format!("cannot change this of {} {name:?}: it is not for nodes", kind.names.plural);
+        Err(ApiError::forbidden(&self.name, &message))
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +206,31 @@ mod tests {
         assert!(!check("virtualmachineinstances", &json!({})));
         let migration = json!({ "status": { "migrationState": { "sourceNode": "b", "targetNode": "a" } } });
         assert!(check("virtualmachineinstancemigrations", &migration));
+    }
+
+    #[test]
+    fn a_node_passes_nothing_on_and_wants_nothing_else() {
+        let node = Identity { name: "node:a".to_owned(), role: Role::Node("a".to_owned()) };
+        let old = json!({
+            "metadata": { "finalizers": ["x"] }, "spec": { "cancel": false },
+            "status": { "nodeName": "a", "migrationState": { "targetNode": "a" } },
+        });
+        let may = |plural: &str, is_status, path: &str, value: Value| {
+            let target = Target { kind: kind(plural), namespace: None, name: None, is_status };
+            let mut new = old.clone();
+            *new.pointer_mut(path).unwrap() = value;
+            node.check_change(&target, &old, &new).is_ok()
+        };
+        assert!(!may("virtualmachineinstances", true, "/status/nodeName", "b".into()));
+        assert!(!may(
+            "virtualmachineinstancemigrations",
+            true,
+            "/status/migrationState/targetNode",
+            "b".into()
+        ));
+        assert!(may("virtualmachineinstances", false, "/metadata/finalizers", json!([])));
+        assert!(!may("virtualmachineinstancemigrations", false, "/spec/cancel", true.into()));
+        assert!(!may("nodes", false, "/spec/cancel", true.into()));
     }
 
     #[test]

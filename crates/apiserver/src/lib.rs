@@ -12,6 +12,7 @@
 
 mod api;
 mod discovery;
+mod expiry;
 mod form;
 mod identity;
 mod jsonpath;

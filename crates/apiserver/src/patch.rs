@@ -6,6 +6,8 @@ use crate::ApiError;
 
 /// More operations than this are not one change.
 const OPERATIONS: usize = 1000;
+/// Bytes that the operations of one patch may copy: copies of copies would grow without end.
+const COPIED: usize = 2 << 20;
 
 /// What a patch does to an object.
 #[derive(Clone, Debug)]
@@ -49,8 +51,9 @@ impl Patch {
                 Ok(())
             }
             Self::Operations(operations) => {
+                let mut left = COPIED;
                 for (index, operation) in operations.iter().enumerate() {
-                    operate(object, operation).map_err(|why| {
+                    operate(object, operation, &mut left).map_err(|why| {
                         ApiError::new(
                             422,
                             "Invalid",
@@ -64,8 +67,7 @@ impl Patch {
     }
 }
 
-/// Whether a strategic merge patch means what it would mean as a merge patch. Lists would be merged by keys, except that of finalizers,
-/// which clients send whole.
+/// Whether a strategic merge patch means what it would mean as a merge patch: lists would be merged by keys.
 fn is_merge(patch: &Value) -> bool {
     match patch {
         Value::Object(fields) => fields.iter().all(|(name, value)| !name.starts_with('$') && is_merge(value)),
@@ -92,7 +94,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn operate(object: &mut Value, operation: &Value) -> Result<(), String> {
+fn operate(object: &mut Value, operation: &Value, left: &mut usize) -> Result<(), String> {
     let text = |name: &str| operation[name].as_str().ok_or_else(|| format!("it has no {name}"));
     let value = || operation.get("value").cloned().ok_or("it has no value");
     let path = text("path")?;
@@ -116,6 +118,9 @@ fn operate(object: &mut Value, operation: &Value) -> Result<(), String> {
             let from = text("from")?;
             let copied =
                 object.pointer(from).cloned().ok_or_else(|| format!("there is nothing at {from}"))?;
+            *left = left
+                .checked_sub(copied.to_string().len())
+                .ok_or_else(|| format!("the patch copies more than {COPIED} bytes"))?;
             add(object, path, copied)
         }
         "test" => {
@@ -217,6 +222,8 @@ mod tests {
             assert_eq!(patch(wrong.clone()).unwrap_err().code, 422, "{wrong}");
         }
         assert_eq!(patch(json!({})).unwrap_err().code, 400);
+        let double = json!({ "op": "copy", "from": "", "path": "/a/-" });
+        assert_eq!(patch(vec![double; 100].into()).unwrap_err().code, 422, "it would grow for ever");
     }
 
     #[test]

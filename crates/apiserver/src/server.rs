@@ -41,6 +41,8 @@ const MAX_CONNECTIONS: usize = 2000;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces of a watch that wait for a client: one being sent, and the next.
 const PIECES: usize = 1;
+/// How often is looked for events that are old.
+const EXPIRE: Duration = Duration::from_secs(60);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// A server that listens.
@@ -72,6 +74,20 @@ impl Server {
 
     /// Serves until it is dropped.
     pub async fn run(self) {
+        tokio::join!(self.serve(), self.expire());
+    }
+
+    /// Looks for events that are old.
+    async fn expire(&self) {
+        loop {
+            tokio::time::sleep(EXPIRE).await;
+            let api = self.api.clone();
+            // A panic there is said by the thread, and is no reason to stop serving.
+            let _ = task::spawn_blocking(move || api.expire(jiff::Timestamp::now())).await;
+        }
+    }
+
+    async fn serve(&self) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };

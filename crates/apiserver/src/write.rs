@@ -102,6 +102,7 @@ impl Api {
         }
         metadata::set(&mut new["metadata"], "resourceVersion", old["metadata"]["resourceVersion"].clone());
         let warnings = self.admit(&mut new, Some(&old), target, FieldValidation::of(query)?)?;
+        identity.check_change(target, &old, &new)?;
         if !is_dry_run(query)? {
             let is_deleted = !new["metadata"]["deletionTimestamp"].is_null() && metadata::is_free(&new);
             if is_deleted {

@@ -5,7 +5,7 @@
 
 mod record;
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use fleet::{Intent, World};
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use kube::{
 };
 use mirror::Mirror;
 use objects::{
-    Fleet, MigrationPolicy, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
+    Fleet, MIGRATION_FINALIZER, MigrationPolicy, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
     VirtualMachineInstanceMigration,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -35,6 +35,8 @@ pub const NODE_LEASES: &str = "default";
 
 /// How often is decided when nothing changes.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a write may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All objects, copied.
 struct Mirrors {
@@ -93,12 +95,42 @@ pub async fn run(client: Client) {
         // Both ends are a reason to look: what changed, and time.
         let _ = timeout(TICK, changed.notified()).await;
         let Some(world) = mirrors.world() else { continue };
-        for intent in fleet::decide(&world, &Time(Timestamp::now())) {
-            if let Err(error) = carry_out(&client, &intent).await {
-                // Overtaken, or the server is away: either way it is decided again.
-                tracing::debug!(%error, ?intent, "Not done");
-                break;
+        carry_out_all(&client, &fleet::decide(&world, &Time(Timestamp::now()))).await;
+    }
+}
+
+/// Carries out what can be. A machine of which something fails is left for the next time, and holds up no other.
+async fn carry_out_all(client: &Client, intents: &[Intent]) {
+    let mut left = BTreeSet::new();
+    let mut is_done = true;
+    for intent in intents {
+        is_done = match intent.machine() {
+            Some(machine) => !left.contains(&machine),
+            None => is_done || !matches!(intent, Intent::Record(_)),
+        };
+        if !is_done {
+            continue;
+        }
+        let outcome = timeout(PATIENCE, carry_out(client, intent)).await;
+        let Ok(outcome) = outcome else {
+            tracing::warn!("The API does not reply; it is tried again");
+            return;
+        };
+        match outcome {
+            Ok(()) => {}
+            // Overtaken, and decided again.
+            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => is_done = false,
+            Err(kube::Error::Api(refusal)) => {
+                tracing::warn!(%refusal, machine = ?intent.machine(), "A write was refused");
+                is_done = false;
             }
+            Err(error) => {
+                tracing::warn!(%error, "The API cannot be reached; it is tried again");
+                return;
+            }
+        }
+        if !is_done {
+            left.extend(intent.machine());
         }
     }
 }
@@ -115,12 +147,14 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
             api.delete(&instance.name_any(), &options).await.map(drop)
         }
-        Intent::ReleaseInstance(instance) => {
-            let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
-            let others: Vec<_> = instance.finalizers().iter().filter(|name| *name != VMM_FINALIZER).collect();
-            let patch = json!({ "metadata": { "finalizers": others, "resourceVersion": instance.resource_version() } });
-            api.patch(&instance.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        Intent::DeleteMigration(migration) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            let same = Preconditions { uid: migration.uid(), ..Preconditions::default() };
+            let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+            api.delete(&migration.name_any(), &options).await.map(drop)
         }
+        Intent::ReleaseInstance(instance) => release(client, &**instance, VMM_FINALIZER).await,
+        Intent::ReleaseMigration(migration) => release(client, &**migration, MIGRATION_FINALIZER).await,
         Intent::SetMachineStatus(machine) => set_status(client, &**machine).await,
         Intent::SetInstanceStatus(instance) => set_status(client, &**instance).await,
         Intent::SetMigrationStatus(migration) => set_status(client, &**migration).await,
@@ -137,6 +171,16 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {
     Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
+}
+
+async fn release<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let others: Vec<_> = object.finalizers().iter().filter(|name| *name != finalizer).collect();
+    let patch = json!({ "metadata": { "finalizers": others, "resourceVersion": object.resource_version() } });
+    let api = namespaced(client, object);
+    api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
 async fn set_status<K>(client: &Client, object: &K) -> kube::Result<()>

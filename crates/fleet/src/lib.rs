@@ -6,7 +6,7 @@
 //!
 //! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration.
 //! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
-//! * `queue`: how many migrations at a time, and who is next.
+//! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
 
 pub mod fit;
 mod machine;
@@ -15,6 +15,7 @@ mod node;
 mod placement;
 pub mod policy;
 mod queue;
+mod retention;
 mod world;
 
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
@@ -32,6 +33,10 @@ pub enum Intent {
     DeleteInstance(Box<VirtualMachineInstance>),
     /// Let go of this instance, which is being deleted and never had a VMM.
     ReleaseInstance(Box<VirtualMachineInstance>),
+    /// Delete this migration, whose record has been kept long enough.
+    DeleteMigration(Box<VirtualMachineInstanceMigration>),
+    /// Let go of this migration, which is being deleted and is over.
+    ReleaseMigration(Box<VirtualMachineInstanceMigration>),
     /// Write this status.
     SetMachineStatus(Box<VirtualMachine>),
     /// Write this status.
@@ -63,12 +68,33 @@ pub struct Note {
     pub is_warning: bool,
 }
 
-/// What to write now. Intents are to be carried out in order; if one fails, the rest may be left out and decided again.
+impl Intent {
+    /// The namespace and the name of the machine that it is about. Intents about one machine build on each other: if one of them
+    /// is not carried out, those after it must not be either. A [`Note`] belongs to the intent before it.
+    pub fn machine(&self) -> Option<(&str, &str)> {
+        let (metadata, name) = match self {
+            Self::CreateInstance(instance)
+            | Self::DeleteInstance(instance)
+            | Self::ReleaseInstance(instance)
+            | Self::SetInstanceStatus(instance) => (&instance.metadata, world::name_of(&instance.metadata)),
+            Self::SetMachineStatus(machine) => (&machine.metadata, world::name_of(&machine.metadata)),
+            Self::DeleteMigration(migration)
+            | Self::ReleaseMigration(migration)
+            | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
+            Self::SetNodeStatus(_) | Self::Record(_) => return None,
+        };
+        Some((world::namespace_of(metadata), name))
+    }
+}
+
+/// What to write now. Intents are to be carried out in order; what is left out is decided again. [`Intent::machine`] says what must be left
+/// out where one fails.
 pub fn decide(world: &World, now: &Time) -> Vec<Intent> {
     let mut intents = Vec::new();
     node::decide(world, now, &mut intents);
     machine::decide(world, now, &mut intents);
     placement::decide(world, now, &mut intents);
     migration::decide(world, now, &mut intents);
+    retention::decide(world, now, &mut intents);
     intents
 }

@@ -9,6 +9,7 @@ use objects::{
 use crate::{
     Intent, Note, World, fit,
     fit::{Fit, Misfit},
+    node::is_heard,
     placement::roomiest,
     policy,
     queue::{self, Queue},
@@ -18,6 +19,10 @@ use crate::{
 
 /// How long the target may take until it listens, in seconds from when it was chosen.
 const TARGET_SECONDS: i64 = 120;
+/// How long the agent of a target that has the machine waits for the source's report, in seconds, where that agent is not heard of.
+const SOURCE_SECONDS: i64 = 10;
+/// How long is waited, in seconds, for the target's agent to say that it has a machine whose source has ended.
+const TARGET_WORD_SECONDS: i64 = 10;
 
 /// Sends migrations that wait on their way, and closes those that are over.
 pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
@@ -72,7 +77,7 @@ impl Waiting<'_> {
         let instance = self.world.instance(namespace, &migration.spec.vmi_name);
         let instance = instance.filter(|instance| instance.metadata.deletion_timestamp.is_none());
         let phase = instance.map(|instance| instance.status.clone().unwrap_or_default().phase());
-        if migration.spec.cancel {
+        if is_unwanted(migration) {
             return failed(next, FailureReason::Cancelled, "It was cancelled while it waited.", self.now);
         }
         match (instance, phase) {
@@ -169,6 +174,11 @@ fn blocked(instance: &VirtualMachineInstance) -> Option<String> {
     (found.status == ConditionStatus::False).then(|| found.message.clone().unwrap_or_default())
 }
 
+/// Whether somebody wants it given up: to delete a migration is to cancel it.
+fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
+    migration.spec.cancel || migration.metadata.deletion_timestamp.is_some()
+}
+
 fn go_on(
     world: &World,
     migration: &VirtualMachineInstanceMigration,
@@ -180,12 +190,19 @@ fn go_on(
     let state = status.migration_state.clone().unwrap_or_default();
     let instance = world.instance(namespace_of(&migration.metadata), &migration.spec.vmi_name);
     let since = state.start_timestamp.as_ref().map_or(0, |start| now.0.duration_since(start.0).as_secs());
-    let next = if state.completed {
+    let next = if phase == MigrationPhase::Running && is_arrived_unseen(world, &state, now) {
+        let state =
+            MigrationState { completed: true, failed: false, failure: None, failure_reason: None, ..state };
+        closed(migration, &state, now)
+    } else if state.completed {
+        if is_unsure(world, &state, now) {
+            return;
+        }
         closed(migration, &state, now)
     } else if phase == MigrationPhase::Running {
-        // The engine is at work: only the source's agent can say what becomes of it.
+        // The engine is at work: only the agents can say what becomes of it.
         overdue(migration, instance, since, now)
-    } else if migration.spec.cancel {
+    } else if is_unwanted(migration) {
         failed(migration.clone(), FailureReason::Cancelled, "It was cancelled before memory moved.", now)
     } else if instance.is_none_or(|instance| instance.metadata.deletion_timestamp.is_some()) {
         failed(
@@ -215,11 +232,36 @@ fn go_on(
     note_phase(migration, &next, intents);
 }
 
+/// Whether the target has the machine, and the source's agent will not say so: its VMM has ended, or it is not heard of itself.
+fn is_arrived_unseen(world: &World, state: &MigrationState, now: &Time) -> bool {
+    let Some(ready) = &state.target_node_domain_ready_timestamp else { return false };
+    if state.completed {
+        return is_source_gone(state);
+    }
+    !is_heard(world, state.source_node.as_deref(), now)
+        && now.0.duration_since(ready.0).as_secs() > SOURCE_SECONDS
+}
+
+/// Whether the source's VMM has ended, and the target's agent may still say that the machine has arrived.
+fn is_unsure(world: &World, state: &MigrationState, now: &Time) -> bool {
+    let Some(ended) = state.end_timestamp.as_ref().filter(|_| is_source_gone(state)) else { return false };
+    !is_heard(world, state.target_node.as_deref(), now)
+        || now.0.duration_since(ended.0).as_secs() <= TARGET_WORD_SECONDS
+}
+
+fn is_source_gone(state: &MigrationState) -> bool {
+    state.failure.as_ref().is_some_and(|failure| failure.reason == FailureReason::SourceGone)
+}
+
 /// The instance where it has arrived, if that is not written yet.
 fn arrived(instance: &VirtualMachineInstance, migration: &VirtualMachineInstanceMigration) -> Option<Intent> {
     let state = migration.status.as_ref()?.migration_state.clone()?;
     let mut there = instance.clone();
     let status = there.status.get_or_insert_default();
+    // A later run of the same machine has not gone anywhere.
+    if status.vmm != state.source_vmm && status.vmm != state.target_vmm {
+        return None;
+    }
     status.node_name.clone_from(&state.target_node);
     status.vmm.clone_from(&state.target_vmm);
     status.migration_state = Some(MigrationState { progress: None, ..state });
@@ -235,7 +277,7 @@ fn closed(
     let status = next.status.get_or_insert_default();
     let state = status.migration_state.insert(state.clone());
     state.end_timestamp.get_or_insert_with(|| now.clone());
-    if (state.abort_requested || migration.spec.cancel) && state.abort_status != Some(AbortStatus::Succeeded)
+    if (state.abort_requested || is_unwanted(migration)) && state.abort_status != Some(AbortStatus::Succeeded)
     {
         state.abort_requested = true;
         state.abort_status = Some(if state.failed { AbortStatus::Succeeded } else { AbortStatus::Failed });

@@ -36,6 +36,12 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
     }
 }
 
+/// Whether the agent of a node of that name is heard of, by its condition and by its lease: the condition may be older.
+pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
+    let node = world.nodes.iter().find(|node| node.metadata.name.as_deref() == name);
+    node.is_some_and(|node| is_ready(node) && !is_silent(world, node, now))
+}
+
 fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
     let lease = world.leases.iter().find(|lease| lease.metadata.name == node.metadata.name);
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
 use objects::{AbortStatus, FailureReason, InstancePhase, MigrationPhase};

@@ -18,6 +18,11 @@ use tokio::{sync::Notify, time::sleep};
 /// How long is waited between two attempts, first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long a watch lasts until another goes on where it ended, in seconds. Bookmarks come every 30.
+const WATCH_SECONDS: u32 = 290;
+/// How long nothing may come over a connection. A server that is cut off is noticed so.
+const SILENCE: Duration = Duration::from_secs(45);
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,7 +53,9 @@ pub async fn connect(kubeconfig: &Path) -> Result<Client, ConnectError> {
     let path = kubeconfig.display().to_string();
     let wrong = |source| ConnectError::Kubeconfig { path: path.clone(), source };
     let file = Kubeconfig::read_from(kubeconfig).map_err(wrong)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?;
+    let mut config =
+        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?;
+    config.read_timeout = Some(SILENCE);
     Client::try_from(config).map_err(|source| ConnectError::Client { path, source })
 }
 
@@ -112,7 +119,8 @@ where
     async fn follow(&self, api: &Api<K>, mut version: String, changed: &Notify) {
         let mut failures = 0;
         while failures < 5 {
-            let stream = match api.watch(&WatchParams::default(), &version).await {
+            let watch = WatchParams::default().timeout(WATCH_SECONDS);
+            let stream = match api.watch(&watch, &version).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     tracing::debug!(kind = std::any::type_name::<K>(), %error, "Cannot watch");

@@ -19,13 +19,15 @@ use tokio::{runtime::Handle, time::timeout};
 use crate::{
     Config,
     decide::{Action, failed},
-    folder::Folder,
+    folder::{Attempt, Folder},
     observe::Observer,
     process,
 };
 
 /// How long a write may take. It is decided again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long nothing is done about a VMM after something failed.
+const REST: Duration = Duration::from_secs(1);
 /// How often progress is written at most.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How often is said that a machine runs which no object knows.
@@ -54,21 +56,54 @@ pub(crate) struct Actor {
     /// When progress of a migration was last written, by its UID.
     progress: BTreeMap<String, Instant>,
     wondered: BTreeMap<String, Instant>,
+    /// When something last failed that was about a VMM.
+    failed: BTreeMap<String, Instant>,
 }
 
 impl Actor {
     pub(crate) fn new(config: &Config, client: &Client, handle: &Handle) -> Self {
         let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
-        Self { config, client, handle, progress: BTreeMap::new(), wondered: BTreeMap::new() }
+        Self {
+            config,
+            client,
+            handle,
+            progress: BTreeMap::new(),
+            wondered: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
     }
 
-    pub(crate) fn act(&mut self, action: &Action, observer: &mut Observer) -> Result<(), ActError> {
+    /// Does what was decided. What fails is said, and left alone for a moment: it is decided again.
+    pub(crate) fn act(&mut self, action: &Action, observer: &mut Observer) {
+        let vmm = action.vmm();
+        if vmm.is_some_and(|vmm| self.failed.get(vmm).is_some_and(|failed| failed.elapsed() < REST)) {
+            return;
+        }
+        if let Err(error) = self.try_to(action, observer) {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(node = self.config.name, %error, source, "Not done; it is tried again");
+            self.failed.retain(|_, failed| failed.elapsed() < REST);
+            self.failed.extend(vmm.map(|vmm| (vmm.to_owned(), Instant::now())));
+        }
+    }
+
+    fn try_to(&mut self, action: &Action, observer: &mut Observer) -> Result<(), ActError> {
         match action {
-            Action::Start { vmm, instance, from } => self.start(vmm, instance, from.as_deref()),
+            Action::Start { vmm, instance, from } => {
+                let outcome = self.start(vmm, instance, from.as_deref());
+                if let Err(ActError::Files { source, .. }) = &outcome {
+                    observer.give_up(vmm, source.to_string());
+                }
+                outcome
+            }
             Action::Migrate { vmm, migration } => self.migrate(vmm, migration, observer),
             Action::Cancel { vmm } => command(observer, vmm, "migrate_cancel", Value::Null),
             Action::Quit { vmm, process } => self.quit(vmm, *process, observer),
-            Action::Remove { vmm } => self.remove(vmm),
+            Action::Remove { vmm } => {
+                self.remove(vmm)?;
+                observer.forget(vmm);
+                Ok(())
+            }
             Action::SetInstance(instance) => {
                 let api: Api<VirtualMachineInstance> = self.api(instance.namespace());
                 let write = async {
@@ -123,22 +158,22 @@ impl Actor {
     ) -> Result<(), ActError> {
         let uid = migration.uid().unwrap_or_default();
         let folder = self.folder(vmm)?;
-        // Noted before it is said: a note without a migration is one that failed, a migration without a note would be begun twice.
-        fs::write(folder.attempt(), &uid)
-            .map_err(|source| ActError::Files { vmm: vmm.to_owned(), source })?;
-        let Err(error) = begin(observer, vmm, migration) else { return Ok(()) };
-        let said = match &error {
-            ActError::Monitor { source: ClientError::Command { source, .. }, .. } => source.to_string(),
-            error => error.to_string(),
+        if folder.attempt().is_none_or(|attempt| attempt.uid != uid) {
+            let attempt = Attempt { uid, before: session(observer, vmm)? };
+            folder.note(&attempt).map_err(|source| ActError::Files { vmm: vmm.to_owned(), source })?;
+        }
+        let said = match begin(observer, vmm, migration) {
+            Err(ActError::Monitor { source: ClientError::Command { source, .. }, .. }) => source.to_string(),
+            // Without a reply nobody knows whether it has begun: the next look tells.
+            outcome => return outcome,
         };
+        let before = folder.attempt().and_then(|attempt| attempt.before);
+        if session(observer, vmm)? != before {
+            return Ok(());
+        }
         let now = Time(jiff::Timestamp::now());
-        let closed = failed(
-            migration.clone(),
-            FailureReason::EngineFailed,
-            format!("It could not begin: {said}"),
-            &now,
-        );
-        self.set_migration(&closed, false)
+        let message = format!("It could not begin: {said}");
+        self.set_migration(&failed(migration.clone(), FailureReason::EngineFailed, message, &now), false)
     }
 
     fn quit(&self, vmm: &str, process: Option<u32>, observer: &mut Observer) -> Result<(), ActError> {
@@ -165,7 +200,10 @@ impl Actor {
         for report in fs::read_dir(folder.path().join("reports")).into_iter().flatten().flatten() {
             fs::rename(report.path(), kept.join(report.file_name())).map_err(wrong)?;
         }
-        fs::remove_dir_all(folder.path()).map_err(wrong)
+        match fs::remove_dir_all(folder.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(wrong(error)),
+            _ => Ok(()),
+        }
     }
 
     fn set_migration(
@@ -230,6 +268,13 @@ fn begin(
     }
     command(observer, vmm, "migrate-set-parameters", parameters)?;
     command(observer, vmm, "migrate", json!({ "uri": state.target_node_address.unwrap_or_default() }))
+}
+
+/// The session that the engine of a VMM last began or took part in.
+fn session(observer: &mut Observer, vmm: &str) -> Result<Option<String>, ActError> {
+    let wrong = |source| ActError::Monitor { vmm: vmm.to_owned(), source };
+    let client = observer.client(vmm).ok_or_else(|| wrong(ClientError::Closed))?;
+    Ok(client.query_migrate().map_err(wrong)?.whimbrel.and_then(|ours| ours.session))
 }
 
 fn command(observer: &mut Observer, vmm: &str, command: &str, arguments: Value) -> Result<(), ActError> {

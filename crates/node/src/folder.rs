@@ -11,6 +11,15 @@ use serde_json::{Value, json};
 
 use crate::Config;
 
+/// What was noted before a VMM was told to migrate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// UID of the migration.
+    pub(crate) uid: String,
+    /// The engine's session before it: while that is the same, the engine has not begun.
+    pub(crate) before: Option<String>,
+}
+
 /// Paths of one VMM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Folder {
@@ -48,9 +57,18 @@ impl Folder {
         self.path.join("started")
     }
 
-    /// Has the UID of the migration that the VMM was last told to do.
-    pub(crate) fn attempt(&self) -> PathBuf {
-        self.path.join("attempt")
+    /// The migration that the VMM was last told to do, or was about to be.
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
+        let text = fs::read_to_string(self.path.join("attempt")).ok()?;
+        let mut words = text.split_whitespace().map(str::to_owned);
+        Some(Attempt { uid: words.next()?, before: words.next() })
+    }
+
+    /// Notes a migration, before the VMM is told.
+    pub(crate) fn note(&self, attempt: &Attempt) -> io::Result<()> {
+        let unfinished = self.path.join(".attempt");
+        fs::write(&unfinished, format!("{} {}", attempt.uid, attempt.before.as_deref().unwrap_or_default()))?;
+        fs::rename(unfinished, self.path.join("attempt"))
     }
 
     /// Has how the process ended, if its parent was there to see.

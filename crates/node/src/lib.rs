@@ -84,9 +84,7 @@ pub fn run(config: &Config, client: &Client, handle: &Handle) {
         let plan = decide::decide(&here, &now);
         tick = if plan.is_busy { BUSY_TICK } else { TICK };
         for action in &plan.actions {
-            if let Err(error) = actor.act(action, &mut observer) {
-                tracing::warn!(node = config.name, %error, "Not done; it is tried again");
-            }
+            actor.act(action, &mut observer);
         }
     }
 }

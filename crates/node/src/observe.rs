@@ -1,8 +1,8 @@
 //! What the VMMs of this host say of themselves.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use monitor::{
 
 use crate::{
     Config,
-    folder::{Folder, vmm_folders},
+    folder::{Attempt, Folder, vmm_folders},
     process,
 };
 
@@ -29,8 +29,8 @@ pub(crate) struct Vmm {
     pub(crate) state: VmmState,
     /// The id of its process.
     pub(crate) process: Option<u32>,
-    /// UID of the migration that it was last told to do, or was about to be.
-    pub(crate) attempt: Option<String>,
+    /// The migration that it was last told to do, or was about to be.
+    pub(crate) attempt: Option<Attempt>,
 }
 
 /// How a VMM is.
@@ -62,11 +62,24 @@ pub(crate) struct Observer {
     config: Config,
     clients: BTreeMap<String, Client>,
     failed: BTreeMap<String, Instant>,
+    /// Processes that were found, so that not all processes of the host are looked at each time.
+    processes: BTreeMap<String, u32>,
+    /// VMMs that have ended: what was started once is not started again.
+    ended: BTreeSet<String>,
+    /// VMMs that could not be started, and why.
+    unable: BTreeMap<String, String>,
 }
 
 impl Observer {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { config: config.clone(), clients: BTreeMap::new(), failed: BTreeMap::new() }
+        Self {
+            config: config.clone(),
+            clients: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            unable: BTreeMap::new(),
+        }
     }
 
     /// All VMMs that there are, by the names of their folders.
@@ -76,10 +89,13 @@ impl Observer {
             Vec::new()
         });
         self.clients.retain(|name, _| names.contains(name));
-        let running = process::running();
-        let seen = names.into_iter().filter_map(|name| {
-            let folder = Folder::new(&self.config.directory, &name)?;
-            let process = running.get(&folder.description()).copied();
+        self.processes.retain(|name, _| names.contains(name));
+        self.ended.retain(|name| names.contains(name));
+        let mut running = None;
+        let mut seen = BTreeMap::new();
+        for name in names {
+            let Some(folder) = Folder::new(&self.config.directory, &name) else { continue };
+            let process = self.process(&name, &folder, &mut running);
             let state = match process {
                 Some(_) => self.ask(&name),
                 None if folder.mark().exists() => {
@@ -87,10 +103,48 @@ impl Observer {
                 }
                 None => VmmState::Prepared,
             };
-            let attempt = fs::read_to_string(folder.attempt()).ok();
-            Some((name, Vmm { state, process, attempt }))
-        });
-        seen.collect()
+            seen.insert(name, Vmm { state, process, attempt: folder.attempt() });
+        }
+        for (name, words) in &self.unable {
+            let state = VmmState::Ended { words: words.clone(), success: Some(false) };
+            seen.insert(name.clone(), Vmm { state, process: None, attempt: None });
+        }
+        seen
+    }
+
+    /// The process of a VMM, found among all of the host's if it is not known yet.
+    fn process(
+        &mut self,
+        name: &str,
+        folder: &Folder,
+        running: &mut Option<BTreeMap<PathBuf, u32>>,
+    ) -> Option<u32> {
+        let description = folder.description();
+        if let Some(id) = self.processes.get(name).copied() {
+            if process::description_of(id).as_deref() == Some(&*description) {
+                return Some(id);
+            }
+            self.processes.remove(name);
+        }
+        if self.ended.contains(name) || !folder.mark().exists() {
+            return None;
+        }
+        let found = running.get_or_insert_with(process::running).get(&description).copied();
+        match found {
+            Some(id) => self.processes.insert(name.to_owned(), id).map_or((), drop),
+            None => drop(self.ended.insert(name.to_owned())),
+        }
+        found
+    }
+
+    /// A VMM could not be started, and will not be.
+    pub(crate) fn give_up(&mut self, name: &str, why: String) {
+        self.unable.insert(name.to_owned(), why);
+    }
+
+    /// A VMM's folder is gone.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.unable.remove(name);
     }
 
     /// The connection to a VMM's monitor, if it can be had.

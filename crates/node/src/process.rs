@@ -48,7 +48,8 @@ pub fn running() -> BTreeMap<PathBuf, u32> {
     ids.filter_map(|id| Some((description_of(id)?, id))).collect()
 }
 
-fn description_of(id: u32) -> Option<PathBuf> {
+/// The description that a process was started with; `None` unless it is a VMM.
+pub(crate) fn description_of(id: u32) -> Option<PathBuf> {
     // A process that has ended and is not taken note of has an empty one.
     let line = fs::read(format!("/proc/{id}/cmdline")).ok()?;
     let mut words = line.split(|byte| *byte == 0);

@@ -169,6 +169,9 @@ pub struct MigrationState {
     /// Where the target's VMM listens, as the engine writes it: `tcp:127.0.0.1:41234`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_node_address: Option<String>,
+    /// When the target's VMM had the machine, by the word of the target's agent: from then on it is there, whatever the source says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_node_domain_ready_timestamp: Option<Time>,
     /// How memory moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<MigrationMode>,

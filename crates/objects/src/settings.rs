@@ -64,4 +64,12 @@ pub struct MigrationSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub completion_timeout_per_gi_b: Option<u32>,
+    /// Records of migrations that are kept of each machine [default: 20].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub migration_records_per_machine: Option<u32>,
+    /// Hours for which the record of a migration is kept, also when its machine is gone [default: 168].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 87600))]
+    pub migration_record_hours: Option<u32>,
 }

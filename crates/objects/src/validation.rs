@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Fleet, MigrationPolicy, Quantity, SETTINGS_NAME, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
-    VirtualMachineInstanceMigration, VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
+    Fleet, MIGRATION_FINALIZER, MigrationPolicy, Quantity, SETTINGS_NAME, VMM_FINALIZER, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
 };
 
 /// An object that wants to be stored.
@@ -129,7 +129,7 @@ pub(crate) fn instance(review: &mut Review<'_>) -> Admitted {
     match review.old {
         None => {
             instance_spec(&instance.spec, "spec", &mut admitted);
-            hold(review.object);
+            hold(review.object, VMM_FINALIZER);
         }
         Some(old) if old["spec"] != review.object["spec"] => {
             admitted.error(
@@ -143,13 +143,13 @@ pub(crate) fn instance(review: &mut Review<'_>) -> Admitted {
     admitted
 }
 
-/// Puts the finalizer on that holds an instance until its process is gone.
-fn hold(object: &mut Value) {
+/// Puts a finalizer on, which holds an object that is deleted until what belongs to it is gone.
+fn hold(object: &mut Value, finalizer: &str) {
     let finalizers = &mut object["metadata"]["finalizers"];
     match finalizers.as_array_mut() {
-        Some(list) if list.iter().any(|name| name == VMM_FINALIZER) => {}
-        Some(list) => list.push(VMM_FINALIZER.into()),
-        None => *finalizers = serde_json::json!([VMM_FINALIZER]),
+        Some(list) if list.iter().any(|name| name == finalizer) => {}
+        Some(list) => list.push(finalizer.into()),
+        None => *finalizers = serde_json::json!([finalizer]),
     }
 }
 
@@ -254,7 +254,10 @@ pub(crate) fn migration(review: &mut Review<'_>) -> Admitted {
     };
     let namespace = migration.metadata.namespace.clone().unwrap_or_default();
     match review.old {
-        None => new_migration(review, &migration, &namespace, &mut admitted),
+        None => {
+            new_migration(review, &migration, &namespace, &mut admitted);
+            hold(review.object, MIGRATION_FINALIZER);
+        }
         Some(old) => {
             for field in ["vmiName", "addedNodeSelector"] {
                 if old["spec"][field] != review.object["spec"][field] {

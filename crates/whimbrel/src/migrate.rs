@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let kubeconfig = match &arguments.kubeconfig {
+    let kubeconfig = match arguments.kubeconfig.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => path.clone(),
         None => Site::at(None)?.kubeconfig(),
     };

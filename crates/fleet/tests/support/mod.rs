@@ -57,7 +57,9 @@ impl Site {
     pub(crate) fn migrate(&mut self, name: &str, instance: &str, selector: &Value) {
         let migration = json!({
             "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstanceMigration",
-            "metadata": { "name": name, "namespace": "default", "uid": self.uid() },
+            "metadata": {
+                "name": name, "namespace": "default", "uid": self.uid(), "finalizers": ["whimbrel.dev/migration"],
+            },
             "spec": { "vmiName": instance, "addedNodeSelector": selector },
         });
         self.world.migrations.push(serde_json::from_value(migration).unwrap());
@@ -114,6 +116,16 @@ impl Site {
             }
             Intent::ReleaseInstance(instance) => {
                 world.instances.retain(|own| own.metadata.uid != instance.metadata.uid);
+            }
+            Intent::DeleteMigration(migration) => {
+                for own in
+                    world.migrations.iter_mut().filter(|own| own.metadata.uid == migration.metadata.uid)
+                {
+                    own.metadata.deletion_timestamp = Some(at(seconds));
+                }
+            }
+            Intent::ReleaseMigration(migration) => {
+                world.migrations.retain(|own| own.metadata.uid != migration.metadata.uid);
             }
             Intent::SetMachineStatus(machine) => {
                 let place = world.machines.iter_mut().find(|own| own.metadata.uid == machine.metadata.uid);
@@ -195,6 +207,29 @@ impl Site {
             .unwrap()
             .spec
             .cancel = true;
+    }
+
+    pub(crate) fn delete_migration(&mut self, name: &str) {
+        let found = self
+            .world
+            .migrations
+            .iter_mut()
+            .find(|migration| migration.metadata.name.as_deref() == Some(name));
+        found.unwrap().metadata.deletion_timestamp = Some(at(0));
+    }
+
+    /// The target's agent says that its VMM has the machine; the source's, if it says anything, that its VMM has ended.
+    pub(crate) fn target_has(&mut self, name: &str, seconds: i64) {
+        let state = self.status(name).migration_state.get_or_insert_default();
+        state.target_node_domain_ready_timestamp = Some(at(seconds));
+    }
+
+    pub(crate) fn source_is_gone(&mut self, name: &str, seconds: i64) {
+        self.agents_say(name, true);
+        let state = self.status(name).migration_state.get_or_insert_default();
+        state.end_timestamp = Some(at(seconds));
+        let failure = json!({ "reason": "SourceGone", "message": "gone" });
+        state.failure = Some(serde_json::from_value(failure).unwrap());
     }
 
     fn status(&mut self, name: &str) -> &mut VirtualMachineInstanceMigrationStatus {

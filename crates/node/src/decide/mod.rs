@@ -11,6 +11,7 @@ use objects::{
 };
 
 use crate::{
+    folder::Attempt,
     observe::{Vmm, VmmState},
     progress,
 };
@@ -44,6 +45,21 @@ pub(crate) enum Action {
     Release(Box<VirtualMachineInstance>),
     /// Say that a machine runs here which no object knows.
     Wonder { vmm: String },
+}
+
+impl Action {
+    /// The VMM that it is about; none for what is only written.
+    pub(crate) fn vmm(&self) -> Option<&str> {
+        match self {
+            Self::Start { vmm, .. }
+            | Self::Migrate { vmm, .. }
+            | Self::Cancel { vmm }
+            | Self::Quit { vmm, .. }
+            | Self::Remove { vmm }
+            | Self::Wonder { vmm } => Some(vmm),
+            Self::SetInstance(_) | Self::SetMigration { .. } | Self::Release(_) => None,
+        }
+    }
 }
 
 /// What to do.
@@ -131,6 +147,9 @@ impl Here<'_> {
             (InstancePhase::Scheduled | InstancePhase::Running, Some(VmmState::Up { run, .. })) => {
                 up(&mut next, instance, *run, now);
             }
+            // Another VMM may have the machine: what came of the migration is known first.
+            (InstancePhase::Running, None | Some(VmmState::Prepared | VmmState::Ended { .. }))
+                if self.is_leaving(vmm) => {}
             (InstancePhase::Scheduled | InstancePhase::Running, Some(VmmState::Ended { words, success })) => {
                 ended(&mut next, words, *success == Some(true), now);
             }
@@ -149,18 +168,7 @@ impl Here<'_> {
 
     fn delete(&self, instance: &VirtualMachineInstance, vmm: &str, seen: Option<&Vmm>, plan: &mut Plan) {
         // A machine that is on its way may arrive at any moment: first it is known where it is.
-        let is_moving = self.migrations.iter().any(|migration| {
-            let state = migration.status.as_ref().filter(|status| status.phase().is_under_way());
-            let state = state.and_then(|status| status.migration_state.as_ref());
-            state.is_some_and(|state| {
-                state.source_vmm.as_deref() == Some(vmm)
-                    && migration
-                        .status
-                        .as_ref()
-                        .is_some_and(|status| status.phase() == MigrationPhase::Running)
-            })
-        });
-        if is_moving {
+        if self.is_leaving(vmm) {
             return;
         }
         let name = vmm.to_owned();
@@ -177,6 +185,15 @@ impl Here<'_> {
         }
     }
 
+    /// Whether a VMM was told to migrate, or is about to be, and nobody has closed that yet.
+    fn is_leaving(&self, vmm: &str) -> bool {
+        self.migrations.iter().filter_map(|migration| migration.status.as_ref()).any(|status| {
+            let state = status.migration_state.as_ref();
+            status.phase() == MigrationPhase::Running
+                && state.is_some_and(|state| state.source_vmm.as_deref() == Some(vmm))
+        })
+    }
+
     fn target(
         &self,
         migration: &VirtualMachineInstanceMigration,
@@ -186,6 +203,10 @@ impl Here<'_> {
         now: &Time,
         plan: &mut Plan,
     ) {
+        if phase == MigrationPhase::Running {
+            plan.actions.extend(self.arrived(migration, state, vmm, now));
+            return;
+        }
         if !matches!(phase, MigrationPhase::Scheduled | MigrationPhase::PreparingTarget) || state.completed {
             return;
         }
@@ -227,6 +248,25 @@ impl Here<'_> {
         }
     }
 
+    /// What the target says once its VMM has the machine. It counts where the source can say nothing any more.
+    fn arrived(
+        &self,
+        migration: &VirtualMachineInstanceMigration,
+        state: &MigrationState,
+        vmm: &str,
+        now: &Time,
+    ) -> Option<Action> {
+        let seen = self.vmms.get(vmm).map(|seen| &seen.state);
+        let Some(VmmState::Up { run, .. }) = seen else { return None };
+        if !has_machine(*run) || state.target_node_domain_ready_timestamp.is_some() {
+            return None;
+        }
+        let mut next = migration.clone();
+        let state = next.status.get_or_insert_default().migration_state.get_or_insert_default();
+        state.target_node_domain_ready_timestamp = Some(now.clone());
+        Some(set(next))
+    }
+
     fn source(
         &self,
         migration: &VirtualMachineInstanceMigration,
@@ -253,36 +293,50 @@ impl Here<'_> {
         let status = next.status.get_or_insert_default();
         if phase == MigrationPhase::TargetReady {
             // Written before anything is done: from here on only the engine can end it, and nobody closes it behind its back.
-            if !migration.spec.cancel {
+            if !is_unwanted(migration) {
                 status.enter(MigrationPhase::Running, now);
                 status.migration_state.get_or_insert_default().mode = Some(MigrationMode::PreCopy);
                 plan.actions.push(set(next));
             }
-        } else if attempt.as_deref() != uid {
+        } else if !has_begun(attempt.as_ref(), uid, info) {
             plan.actions.push(Action::Migrate { vmm: vmm.to_owned(), migration: Box::new(next) });
         } else if info.status.unwrap_or(MigrationStatus::None).is_final() {
             plan.actions.push(set(over(next, info, now)));
         } else {
-            let wants_end = migration.spec.cancel || state.abort_requested || self.is_deleted(migration);
-            let state = status.migration_state.get_or_insert_default();
-            if wants_end && info.status != Some(MigrationStatus::Cancelling) {
-                plan.actions.push(Action::Cancel { vmm: vmm.to_owned() });
-            }
-            if wants_end && state.abort_status.is_none() {
-                state.abort_requested = true;
-                state.abort_status = Some(AbortStatus::Aborting);
-                plan.actions.push(set(next));
-                return;
-            }
-            if info.status == Some(MigrationStatus::PostcopyActive) {
-                state.mode = Some(MigrationMode::PostCopy);
-            }
-            let fresh = progress::progress(info);
-            if state.progress.as_ref() != Some(&fresh) {
-                state.progress = Some(fresh);
-                plan.actions.push(Action::SetMigration { migration: Box::new(next), is_progress: true });
-            }
+            plan.actions.extend(self.watch(next, info, vmm));
         }
+    }
+
+    /// What to do about a migration that is under way.
+    fn watch(
+        &self,
+        mut migration: VirtualMachineInstanceMigration,
+        info: &MigrationInfo,
+        vmm: &str,
+    ) -> Vec<Action> {
+        let wants_end = is_unwanted(&migration) || self.is_deleted(&migration);
+        let state = migration.status.get_or_insert_default().migration_state.get_or_insert_default();
+        let wants_end = wants_end || state.abort_requested;
+        let mut actions = Vec::new();
+        // Before and after that the engine would refuse: it has ended, or is past the point of no return.
+        if wants_end && matches!(info.status, Some(MigrationStatus::Setup | MigrationStatus::Active)) {
+            actions.push(Action::Cancel { vmm: vmm.to_owned() });
+        }
+        if wants_end && state.abort_status.is_none() {
+            state.abort_requested = true;
+            state.abort_status = Some(AbortStatus::Aborting);
+            actions.push(set(migration));
+            return actions;
+        }
+        if info.status == Some(MigrationStatus::PostcopyActive) {
+            state.mode = Some(MigrationMode::PostCopy);
+        }
+        let fresh = progress::progress(info);
+        if state.progress.as_ref() != Some(&fresh) {
+            state.progress = Some(fresh);
+            actions.push(Action::SetMigration { migration: Box::new(migration), is_progress: true });
+        }
+        actions
     }
 
     fn is_deleted(&self, migration: &VirtualMachineInstanceMigration) -> bool {
@@ -292,6 +346,30 @@ impl Here<'_> {
                 && instance.metadata.deletion_timestamp.is_some()
         })
     }
+}
+
+/// Whether somebody wants it given up: to delete a migration is to cancel it.
+fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
+    migration.spec.cancel || migration.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether the engine has begun with a migration. What it says may be about the one before.
+fn has_begun(attempt: Option<&Attempt>, uid: Option<&str>, info: &MigrationInfo) -> bool {
+    let session = info.whimbrel.as_ref().and_then(|ours| ours.session.as_ref());
+    attempt.is_some_and(|attempt| Some(attempt.uid.as_str()) == uid && attempt.before.as_ref() != session)
+}
+
+/// Whether a VMM in that state is the one that has the machine.
+fn has_machine(run: RunState) -> bool {
+    !matches!(
+        run,
+        RunState::Inmigrate
+            | RunState::RestoreVm
+            | RunState::Prelaunch
+            | RunState::FinishMigrate
+            | RunState::Postmigrate
+            | RunState::InternalError
+    )
 }
 
 fn set(migration: VirtualMachineInstanceMigration) -> Action {
@@ -365,7 +443,7 @@ fn over(
     info: &MigrationInfo,
     now: &Time,
 ) -> VirtualMachineInstanceMigration {
-    let is_asked_for = migration.spec.cancel;
+    let is_asked_for = is_unwanted(&migration);
     let state = migration.status.get_or_insert_default().migration_state.get_or_insert_default();
     state.completed = true;
     state.end_timestamp = Some(now.clone());

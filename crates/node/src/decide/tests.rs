@@ -1,3 +1,4 @@
+use monitor::types::WhimbrelInfo;
 use serde_json::json;
 
 use super::*;
@@ -33,8 +34,16 @@ fn vmm(state: VmmState) -> Vmm {
     Vmm { state, process: Some(1), attempt: None }
 }
 
+const SESSION: &str = "4c5d";
+
+fn attempt(uid: &str, before: Option<&str>) -> Attempt {
+    Attempt { uid: uid.to_owned(), before: before.map(str::to_owned) }
+}
+
 fn up(run: RunState, status: Option<MigrationStatus>) -> VmmState {
-    VmmState::Up { run, migration: Box::new(MigrationInfo { status, ..MigrationInfo::default() }) }
+    let session = status.map(|_| SESSION.to_owned());
+    let whimbrel = Some(WhimbrelInfo { session, ..WhimbrelInfo::default() });
+    VmmState::Up { run, migration: Box::new(MigrationInfo { status, whimbrel, ..MigrationInfo::default() }) }
 }
 
 fn ended() -> VmmState {
@@ -107,7 +116,7 @@ fn a_machine_that_runs_is_ended_only_where_its_object_is_deleted() {
     // One that moves is brought to a stop first: else it could arrive when its object is gone.
     let mut live = live;
     live.state = up(RunState::Running, Some(MigrationStatus::Active));
-    live.attempt = Some("7".to_owned());
+    live.attempt = Some(attempt("7", None));
     let actions = on("a", &deleted, &[migration("Running")], &[("db-1", live)]);
     assert!(matches!(actions[0], Action::Cancel { .. }), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Quit { .. })), "{actions:?}");
@@ -118,19 +127,50 @@ fn running_is_written_before_memory_moves_and_memory_moves_once() {
     let ready = vmm(up(RunState::Running, None));
     let actions = on("a", &[running()], &[migration("TargetReady")], &[("db-1", ready.clone())]);
     assert!(!actions.iter().any(|action| matches!(action, Action::Migrate { .. })), "{actions:?}");
-    let begins = |attempt: Option<&str>, status| {
-        let vmm = Vmm { attempt: attempt.map(str::to_owned), ..vmm(up(RunState::Running, status)) };
+    let begins = |noted: Option<Attempt>, status| {
+        let vmm = Vmm { attempt: noted, ..vmm(up(RunState::Running, status)) };
         let actions = on("a", &[running()], &[migration("Running")], &[("db-1", vmm)]);
         actions.iter().any(|action| matches!(action, Action::Migrate { .. }))
     };
+    assert!(begins(None, None));
+    let before = Some(attempt("6", None));
+    assert!(begins(before, Some(MigrationStatus::Failed)), "the attempt before was another");
+    let cut_off = Some(attempt("7", Some(SESSION)));
     assert!(
-        begins(None, None) && begins(Some("6"), Some(MigrationStatus::Failed)),
-        "the attempt before was another"
+        begins(cut_off, Some(MigrationStatus::Completed)),
+        "what the engine says is about how the machine came here"
     );
-    assert!(
-        !begins(Some("7"), Some(MigrationStatus::Active))
-            && !begins(Some("7"), Some(MigrationStatus::Failed))
-    );
+    for status in [MigrationStatus::Active, MigrationStatus::Failed] {
+        assert!(!begins(Some(attempt("7", None)), Some(status)));
+    }
+}
+
+#[test]
+fn a_cancel_is_said_as_long_as_the_engine_would_do_it() {
+    let says = |status| {
+        let mut unwanted = migration("Running");
+        unwanted.spec.cancel = true;
+        let vmm = Vmm { attempt: Some(attempt("7", None)), ..vmm(up(RunState::Running, Some(status))) };
+        on("a", &[running()], &[unwanted], &[("db-1", vmm)])
+    };
+    let is_told = |status| says(status).iter().any(|action| matches!(action, Action::Cancel { .. }));
+    assert!(is_told(MigrationStatus::Setup) && is_told(MigrationStatus::Active));
+    for late in [MigrationStatus::PostcopyActive, MigrationStatus::Cancelling, MigrationStatus::Device] {
+        assert!(!is_told(late), "{late:?}");
+    }
+}
+
+#[test]
+fn a_source_that_ends_after_the_hand_over_makes_nobody_start_the_machine_again() {
+    let migrations = [migration("Running")];
+    let source = on("a", &[running()], &migrations, &[("db-1", vmm(ended()))]);
+    assert_eq!(phase_of(&source), None, "the other VMM may have it: {source:?}");
+    let target = on("b", &[running()], &migrations, &[("db-1.7", vmm(up(RunState::Running, None)))]);
+    let [Action::SetMigration { migration: said, .. }] = &target[..] else { panic!("{target:?}") };
+    let state = said.status.clone().unwrap().migration_state.unwrap();
+    assert!(state.target_node_domain_ready_timestamp.is_some());
+    let waits = on("b", &[running()], &migrations, &[("db-1.7", vmm(up(RunState::Inmigrate, None)))]);
+    assert_eq!(waits, []);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    thread,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use apiserver::{Api, Server, tls_config};
@@ -50,6 +50,8 @@ pub(crate) struct Arguments {
 /// How long machines may take to end.
 const END: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
+/// How often certificates are renewed, which are valid for a year.
+const RENEW: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     check_kvm()?;
@@ -64,11 +66,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             arguments.listen
         )
     })?;
-    let tokens = site.make(listener.local_addr()?, &names)?;
+    let address = listener.local_addr()?;
+    let tokens = site.make(address, &names)?;
     log_to(&site.log())?;
     let store = Arc::new(Store::open(&site.store(), Limits::default())?);
     let api = Arc::new(Api::new(store, objects::kinds(), tokens)?);
-    let handle = serve(listener, &site, api)?;
+    let (handle, control) = serve(listener, &site, api)?;
+    let mut threads = vec![control];
     let workload = guests::write_workload(site.directory())?;
     for name in &names {
         let config = node::Config {
@@ -82,19 +86,49 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         };
         let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
         let handle = handle.clone();
-        thread::Builder::new().name(name.clone()).spawn(move || node::run(&config, &client, &handle))?;
+        let work = move || node::run(&config, &client, &handle);
+        threads.push(thread::Builder::new().name(name.clone()).spawn(work)?);
     }
     greet(&site, &names);
-    while interrupt.check().is_ok() {
-        // An error is the signal that the loop ends with.
-        let _ = interrupt.sleep(Duration::from_secs(3600));
+    let outcome = stay(&site, address, &names, &interrupt, &threads);
+    finish(&site, &names, arguments.keep || outcome.is_err());
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Stays up until a signal comes, and renews certificates meanwhile.
+fn stay(
+    site: &Site,
+    address: SocketAddr,
+    names: &[String],
+    interrupt: &Interrupt,
+    threads: &[JoinHandle<()>],
+) -> Result<(), Box<dyn Error>> {
+    let mut renewed = Instant::now();
+    while interrupt.sleep(LOOK).is_ok() {
+        if let Some(ended) = threads.iter().find(|thread| thread.is_finished()) {
+            let name = ended.thread().name().unwrap_or("a thread").to_owned();
+            return Err(format!(
+                "{name} has ended, which it should not: {} says more. Machines go on; start this again",
+                site.log().display()
+            )
+            .into());
+        }
+        if renewed.elapsed() >= RENEW {
+            renewed = Instant::now();
+            if let Err(error) = site.make(address, names) {
+                tracing::warn!(%error, "Certificates were not renewed; it is tried again in {RENEW:?}");
+            }
+        }
     }
-    finish(&site, &names, arguments.keep);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Starts the API server and the controllers on a thread of their own.
-fn serve(listener: TcpListener, site: &Site, api: Arc<Api>) -> Result<Handle, Box<dyn Error>> {
+fn serve(
+    listener: TcpListener,
+    site: &Site,
+    api: Arc<Api>,
+) -> Result<(Handle, JoinHandle<()>), Box<dyn Error>> {
     let tls = tls_config(&site.server_tls())?;
     let kubeconfig = site.kubeconfig();
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -109,9 +143,11 @@ fn serve(listener: TcpListener, site: &Site, api: Arc<Api>) -> Result<Handle, Bo
             Err(error) => tracing::error!(%error, "There are no controllers"),
         }
     };
-    let work = move || runtime.block_on(async { tokio::join!(server.run(), control) });
-    thread::Builder::new().name("control-plane".to_owned()).spawn(work)?;
-    Ok(handle)
+    let work = move || {
+        runtime.block_on(async { tokio::join!(server.run(), control) });
+    };
+    let thread = thread::Builder::new().name("control-plane".to_owned()).spawn(work)?;
+    Ok((handle, thread))
 }
 
 fn log_to(path: &Path) -> io::Result<()> {
@@ -161,8 +197,8 @@ fn finish(site: &Site, names: &[String], keep: bool) {
     let count = machines.len();
     if !keep && ask(&format!("End {count} running machines too? [y/N] ")) {
         machines.values().for_each(|process| end(*process));
-        let deadline = std::time::Instant::now() + END;
-        while !processes(site, names).is_empty() && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + END;
+        while !processes(site, names).is_empty() && Instant::now() < deadline {
             thread::sleep(LOOK);
         }
         let left = processes(site, names).len();
