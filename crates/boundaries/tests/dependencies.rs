@@ -185,6 +185,7 @@ const RULES: &[Rule] = &[
             "config",
             "controllers",
             "faults",
+            "fleet",
             "guests",
             "mirror",
             "monitor",

@@ -4,15 +4,19 @@
 //! killed between any two of them: what was not done is decided again, what was done is not. Intents that write a status carry the
 //! revision that they were made from; one that has been overtaken fails, and is decided again.
 //!
-//! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration.
+//! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration,
+//!   `overdue`: what is done when its time is up.
 //! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
+//! * [`plan`]: what would become of a migration that was asked for now.
 //! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
 
 pub mod fit;
 mod machine;
 mod migration;
 mod node;
+mod overdue;
 mod placement;
+pub mod plan;
 pub mod policy;
 mod queue;
 mod retention;

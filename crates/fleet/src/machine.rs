@@ -122,6 +122,7 @@ fn status(
         InstancePhase::Pending if is_unschedulable => "Unschedulable",
         InstancePhase::Pending | InstancePhase::Scheduled => "Starting",
         InstancePhase::Running if is_moving => "Migrating",
+        InstancePhase::Running if instance.spec.paused => "Paused",
         InstancePhase::Running => "Running",
         InstancePhase::Succeeded => "Stopped",
         InstancePhase::Failed => "Failed",

@@ -10,6 +10,7 @@ use crate::{
     Intent, Note, World, fit,
     fit::{Fit, Misfit},
     node::is_heard,
+    overdue,
     placement::roomiest,
     policy,
     queue::{self, Queue},
@@ -128,9 +129,7 @@ impl Waiting<'_> {
         source: &str,
         target: &Fit,
     ) -> VirtualMachineInstanceMigration {
-        let labels = instance.metadata.labels.clone().unwrap_or_default();
-        let namespace = self.world.namespace_labels(namespace_of(&instance.metadata));
-        let choice = policy::choose(&self.world.policies, &namespace, &labels);
+        let choice = policy::of(self.world, instance);
         let state = MigrationState {
             migration_uid: migration.metadata.uid.clone(),
             start_timestamp: Some(self.now.clone()),
@@ -168,7 +167,7 @@ impl Waiting<'_> {
 }
 
 /// Why an instance cannot be migrated, if its agent says so.
-fn blocked(instance: &VirtualMachineInstance) -> Option<String> {
+pub(crate) fn blocked(instance: &VirtualMachineInstance) -> Option<String> {
     let status = instance.status.as_ref()?;
     let found = condition(&status.conditions, "LiveMigratable")?;
     (found.status == ConditionStatus::False).then(|| found.message.clone().unwrap_or_default())
@@ -201,7 +200,7 @@ fn go_on(
         closed(migration, &state, now)
     } else if phase == MigrationPhase::Running {
         // The engine is at work: only the agents can say what becomes of it.
-        overdue(migration, instance, since, now)
+        overdue::act(migration, instance, since, now)
     } else if is_unwanted(migration) {
         failed(migration.clone(), FailureReason::Cancelled, "It was cancelled before memory moved.", now)
     } else if instance.is_none_or(|instance| instance.metadata.deletion_timestamp.is_some()) {
@@ -284,47 +283,6 @@ fn closed(
     }
     let phase = if state.failed { MigrationPhase::Failed } else { MigrationPhase::Succeeded };
     status.enter(phase, now);
-    next
-}
-
-/// Asks for the end of a migration that takes longer than its policy allows.
-fn overdue(
-    migration: &VirtualMachineInstanceMigration,
-    instance: Option<&VirtualMachineInstance>,
-    since: i64,
-    now: &Time,
-) -> VirtualMachineInstanceMigration {
-    let mut next = migration.clone();
-    let Some(state) = next.status.as_mut().and_then(|status| status.migration_state.as_mut()) else {
-        return next;
-    };
-    let per_gib =
-        state.migration_configuration.as_ref().map_or(0, |values| values.completion_timeout_per_gi_b);
-    let gib = instance.map_or(0, fit::memory_of).div_ceil(1 << 30).max(1);
-    let limit = i64::try_from(u64::from(per_gib).saturating_mul(gib)).unwrap_or(i64::MAX);
-    if per_gib == 0 || since <= limit || state.abort_requested {
-        return next;
-    }
-    state.abort_requested = true;
-    state.failure = Some(Failure {
-        reason: FailureReason::CompletionTimeout,
-        message: format!("It took longer than {limit} s, which is what completionTimeoutPerGiB allows."),
-        advice: Some(
-            "Allow auto-converge or post-copy, more bandwidth, or a longer time, in a MigrationPolicy."
-                .to_owned(),
-        ),
-    });
-    let message = "It takes longer than its policy allows, and is given up.".to_owned();
-    let condition = Condition {
-        kind: "Overdue".to_owned(),
-        status: ConditionStatus::True,
-        reason: Some("CompletionTimeout".to_owned()),
-        message: Some(message),
-        last_transition_time: None,
-    };
-    if let Some(status) = next.status.as_mut() {
-        set_condition(&mut status.conditions, condition, now);
-    }
     next
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use objects::{MigrationConfiguration, MigrationPolicy, MigrationSettings, Quantity};
+use objects::{MigrationConfiguration, MigrationPolicy, MigrationSettings, Quantity, VirtualMachineInstance};
 
-use crate::world::name_of;
+use crate::{
+    World,
+    world::{name_of, namespace_of},
+};
 
 /// Seconds for each GiB after which a migration is given up, where nothing is set; KubeVirt's.
 const COMPLETION_TIMEOUT_PER_GIB: u32 = 150;
@@ -44,6 +47,13 @@ pub fn choose<'a>(policies: &'a [MigrationPolicy], namespace: &Labels, instance:
     Choice { policy: candidates.first().map(|(_, policy)| *policy), reason }
 }
 
+/// The policy that applies to the migrations of an instance.
+pub fn of<'a>(world: &'a World, instance: &VirtualMachineInstance) -> Choice<'a> {
+    let labels = instance.metadata.labels.clone().unwrap_or_default();
+    let namespace = world.namespace_labels(namespace_of(&instance.metadata));
+    choose(&world.policies, &namespace, &labels)
+}
+
 /// How many labels of a policy are there; `None` unless it is all of them.
 fn matched(policy: &MigrationPolicy, namespace: &Labels, instance: &Labels) -> Option<usize> {
     let selectors = &policy.spec.selectors;
@@ -60,12 +70,16 @@ pub fn resolve(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -
     let spec = policy.map(|policy| policy.spec.clone()).unwrap_or_default();
     let either = |of_policy: Option<bool>, of_fleet: Option<bool>| of_policy.or(of_fleet).unwrap_or(false);
     let bandwidth = spec.bandwidth_per_migration.or_else(|| settings.bandwidth_per_migration.clone());
+    let allow_post_copy = either(spec.allow_post_copy, settings.allow_post_copy);
+    let disruption = spec.allow_workload_disruption.or(settings.allow_workload_disruption);
     let timeout = spec.completion_timeout_per_gi_b.or(settings.completion_timeout_per_gi_b);
     MigrationConfiguration {
         allow_auto_converge: either(spec.allow_auto_converge, settings.allow_auto_converge),
-        allow_post_copy: either(spec.allow_post_copy, settings.allow_post_copy),
+        allow_post_copy,
+        allow_workload_disruption: disruption.unwrap_or(allow_post_copy),
         bandwidth_per_migration: bandwidth.unwrap_or_else(|| Quantity::from("0")),
         completion_timeout_per_gi_b: timeout.unwrap_or(COMPLETION_TIMEOUT_PER_GIB),
+        deadline_seconds: spec.deadline_seconds,
         max_downtime_ms: spec.max_downtime_ms,
         channels: spec.channels,
     }

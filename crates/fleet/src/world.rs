@@ -40,7 +40,8 @@ impl World {
         ours.map(|fleet| fleet.spec.configuration.migrations.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn instance(&self, namespace: &str, name: &str) -> Option<&VirtualMachineInstance> {
+    /// The instance of that name.
+    pub fn instance(&self, namespace: &str, name: &str) -> Option<&VirtualMachineInstance> {
         self.instances.iter().find(|instance| is_named(&instance.metadata, namespace, name))
     }
 

@@ -105,3 +105,37 @@ fn a_later_run_has_not_gone_where_an_earlier_one_went() {
     site.settle(4);
     assert_eq!((site.phase("m1"), node_of(&site).as_deref()), (MigrationPhase::Succeeded, Some("a")));
 }
+
+fn with_policy(spec: &serde_json::Value) -> Site {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 4).machine("db", "Always", 1);
+    site.policy("p", spec);
+    site.settle(0);
+    site.run_instances(1);
+    site.migrate("m1", "db", &json!({}));
+    site.settle(2);
+    site.agents_begin("m1");
+    site
+}
+
+#[test]
+fn when_the_time_is_up_the_guest_is_disturbed_if_it_may_be_and_else_the_migration_given_up() {
+    let mut site = with_policy(&json!({ "selectors": {}, "deadlineSeconds": 60 }));
+    site.settle(62);
+    assert!(!site.state("m1").abort_requested);
+    site.settle(63);
+    assert!(site.state("m1").abort_requested);
+    assert!(site.state("m1").failure.unwrap().message.contains("60 s, which is what deadlineSeconds allows"));
+
+    let spec = json!({ "selectors": {}, "completionTimeoutPerGiB": 60, "allowWorkloadDisruption": true });
+    let mut site = with_policy(&spec);
+    site.settle(63);
+    let state = site.state("m1");
+    assert!(state.workload_disruption_requested && !state.abort_requested);
+    site.settle(1000);
+    assert!(!site.state("m1").abort_requested, "nothing is dirtied any more: it comes to its end");
+
+    let mut site = with_policy(&json!({ "selectors": {}, "completionTimeoutPerGiB": 0 }));
+    site.settle(1_000_000);
+    assert!(!site.state("m1").abort_requested, "it was given all the time that there is");
+}

@@ -56,6 +56,8 @@ pub(crate) struct Actor {
     /// When progress of a migration was last written, by its UID.
     progress: BTreeMap<String, Instant>,
     wondered: BTreeMap<String, Instant>,
+    /// When a VMM was last told something.
+    told: BTreeMap<(String, &'static str), Instant>,
     /// When something last failed that was about a VMM.
     failed: BTreeMap<String, Instant>,
 }
@@ -69,6 +71,7 @@ impl Actor {
             handle,
             progress: BTreeMap::new(),
             wondered: BTreeMap::new(),
+            told: BTreeMap::new(),
             failed: BTreeMap::new(),
         }
     }
@@ -97,7 +100,7 @@ impl Actor {
                 outcome
             }
             Action::Migrate { vmm, migration } => self.migrate(vmm, migration, observer),
-            Action::Cancel { vmm } => command(observer, vmm, "migrate_cancel", Value::Null),
+            Action::Tell { vmm, what } => self.tell(observer, vmm, what.command()),
             Action::Quit { vmm, process } => self.quit(vmm, *process, observer),
             Action::Remove { vmm } => {
                 self.remove(vmm)?;
@@ -174,6 +177,17 @@ impl Actor {
         let now = Time(jiff::Timestamp::now());
         let message = format!("It could not begin: {said}");
         self.set_migration(&failed(migration.clone(), FailureReason::EngineFailed, message, &now), false)
+    }
+
+    /// Says something again only after a while: what comes of it takes a moment.
+    fn tell(&mut self, observer: &mut Observer, vmm: &str, what: &'static str) -> Result<(), ActError> {
+        let key = (vmm.to_owned(), what);
+        if self.told.get(&key).is_some_and(|told| told.elapsed() < REST) {
+            return Ok(());
+        }
+        self.told.retain(|_, told| told.elapsed() < REST);
+        self.told.insert(key, Instant::now());
+        command(observer, vmm, what, Value::Null)
     }
 
     fn quit(&self, vmm: &str, process: Option<u32>, observer: &mut Observer) -> Result<(), ActError> {
@@ -259,6 +273,8 @@ fn begin(
     let mut parameters = json!({
         "max-bandwidth": values.bandwidth_per_migration.bytes().unwrap_or(0),
         "tls-hostname": state.target_node.unwrap_or_default(),
+        // Of no account without the capability.
+        "whimbrel-postcopy": "auto",
     });
     if let Some(millis) = values.max_downtime_ms {
         parameters["downtime-limit"] = millis.into();

@@ -50,6 +50,9 @@ pub struct VirtualMachineInstanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub volumes: Vec<Volume>,
+    /// Whether the guest stands still. May be changed while it runs; whatever stopped it, it goes on when this is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Labels that a node must have to run it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,

@@ -83,7 +83,7 @@ pub struct VirtualMachineStatus {
     /// Whether it runs.
     #[serde(default)]
     pub ready: bool,
-    /// Its state in a word: Stopped, Starting, Running, Migrating, Stopping, Unschedulable, Failed.
+    /// Its state in a word: Stopped, Starting, Running, Migrating, Paused, Stopping, Unschedulable, Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub printable_status: Option<String>,
     /// What is so.

@@ -187,6 +187,9 @@ pub struct MigrationState {
     /// The same, typed, with advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Whether its time is up, and it shall come to an end at the expense of the guest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workload_disruption_requested: bool,
     /// Whether it shall be given up.
     #[serde(default)]
     pub abort_requested: bool,
@@ -217,6 +220,8 @@ pub enum MigrationMode {
     PreCopy,
     /// The rest after it.
     PostCopy,
+    /// While the machine stands still.
+    Paused,
 }
 
 /// What came of the wish to give a migration up.
@@ -274,12 +279,18 @@ pub struct MigrationConfiguration {
     /// Whether memory may follow the machine.
     #[serde(default)]
     pub allow_post_copy: bool,
+    /// Whether the guest may be disturbed when the time is up.
+    #[serde(default)]
+    pub allow_workload_disruption: bool,
     /// Bytes each second; 0: as many as there are.
     #[serde(default)]
     pub bandwidth_per_migration: Quantity,
     /// Seconds for each GiB; 0: no limit.
     #[serde(default)]
     pub completion_timeout_per_gi_b: u32,
+    /// Seconds in all; absent or 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u32>,
     /// Milliseconds; absent: the engine's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_downtime_ms: Option<u32>,

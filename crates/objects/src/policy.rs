@@ -35,13 +35,21 @@ pub struct MigrationPolicySpec {
     /// Whether the machine may run at the target before all its memory is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_post_copy: Option<bool>,
+    /// What is done when the time of a migration is up: with it the rest follows the machine where that is allowed, or else the machine is
+    /// paused until it has arrived; without it the migration is given up. As `allowPostCopy` where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_workload_disruption: Option<bool>,
     /// Bytes each second that a migration may use; 0: as many as there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_per_migration: Option<Quantity>,
-    /// Seconds for each GiB of memory after which a migration is given up; 0: never.
+    /// Seconds for each GiB of memory after which the time is up; 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub completion_timeout_per_gi_b: Option<u32>,
+    /// Seconds after which the time is up in any case, whatever the memory; 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604800))]
+    pub deadline_seconds: Option<u32>,
     /// Milliseconds that the guest may stand still at the switchover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2000000))]

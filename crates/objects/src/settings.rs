@@ -57,6 +57,9 @@ pub struct MigrationSettings {
     /// As in a policy [default: false].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_post_copy: Option<bool>,
+    /// As in a policy [default: as `allowPostCopy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_workload_disruption: Option<bool>,
     /// As in a policy [default: 0, as many bytes as there are].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_per_migration: Option<Quantity>,

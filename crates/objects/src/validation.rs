@@ -131,16 +131,26 @@ pub(crate) fn instance(review: &mut Review<'_>) -> Admitted {
             instance_spec(&instance.spec, "spec", &mut admitted);
             hold(review.object, VMM_FINALIZER);
         }
-        Some(old) if old["spec"] != review.object["spec"] => {
+        Some(old) if is_another(&old["spec"], &review.object["spec"]) => {
             admitted.error(
                 "spec",
                 FieldErrorKind::Forbidden,
-                "an instance cannot be changed: change its VirtualMachine and restart it",
+                "of an instance only paused can be changed: change its VirtualMachine and restart it",
             );
         }
         Some(_) => {}
     }
     admitted
+}
+
+/// Whether two specs of an instance differ in what cannot change while it runs.
+fn is_another(old: &Value, new: &Value) -> bool {
+    let fixed = |spec: &Value| {
+        let mut spec = spec.clone();
+        spec.as_object_mut().map(|fields| fields.remove("paused"));
+        spec
+    };
+    fixed(old) != fixed(new)
 }
 
 /// Puts a finalizer on, which holds an object that is deleted until what belongs to it is gone.

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -15,11 +14,11 @@ use objects::{
     HOSTNAME_LABEL, MigrationPhase, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     VirtualMachineInstanceMigrationStatus, condition,
 };
-use tokio::{runtime::Builder, sync::Notify, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
+    reach::{Reach, done},
     rig::{Bytes, Span},
-    up::Site,
 };
 
 /// Move a machine of the fleet to another node, and watch.
@@ -33,12 +32,8 @@ pub(crate) struct Arguments {
     /// The node that it shall run on [default: the one with most free memory that fits]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
-    /// Its namespace
-    #[arg(long, short, value_name = "NAME", default_value = "default")]
-    namespace: String,
-    /// How to reach the fleet [default: what KUBECONFIG says, or else the fleet of `whimbrel up`]
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
     /// Do not wait for the end
     #[arg(long)]
     detach: bool,
@@ -47,16 +42,11 @@ pub(crate) struct Arguments {
 const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let kubeconfig = match arguments.kubeconfig.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => path.clone(),
-        None => Site::at(None)?.kubeconfig(),
-    };
-    Builder::new_current_thread().enable_all().build()?.block_on(migrate(arguments, &kubeconfig))
+    arguments.reach.run(async |client| migrate(arguments, &client).await)
 }
 
-async fn migrate(arguments: &Arguments, kubeconfig: &Path) -> Result<ExitCode, Box<dyn Error>> {
-    let client: Client = mirror::connect(kubeconfig).await?;
-    let api: Api<VirtualMachineInstanceMigration> = Api::namespaced(client, &arguments.namespace);
+async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box<dyn Error>> {
+    let api: Api<VirtualMachineInstanceMigration> = arguments.reach.api(client);
     let began = Instant::now();
     let wish = VirtualMachineInstanceMigration {
         metadata: ObjectMeta {
@@ -74,10 +64,7 @@ async fn migrate(arguments: &Arguments, kubeconfig: &Path) -> Result<ExitCode, B
         },
         status: None,
     };
-    let made = api.create(&PostParams::default(), &wish).await.map_err(|error| match error {
-        kube::Error::Api(refusal) => refusal.message.clone().into(),
-        error => Box::<dyn Error>::from(error),
-    })?;
+    let made = done(api.create(&PostParams::default(), &wish)).await?;
     let name = made.name_any();
     output::say!("{name} was made");
     if arguments.detach {
@@ -130,7 +117,8 @@ fn line(status: &VirtualMachineInstanceMigrationStatus) -> String {
     }
 }
 
-fn verdict(machine: &str, status: &VirtualMachineInstanceMigrationStatus) -> ExitCode {
+/// Says what came of a migration. Its exit status is that of one that was wanted.
+pub(crate) fn verdict(machine: &str, status: &VirtualMachineInstanceMigrationStatus) -> ExitCode {
     let state = status.migration_state.clone().unwrap_or_default();
     if status.phase() == MigrationPhase::Failed {
         output::say!("{machine} has not moved: {}", state.failure_reason.unwrap_or_default());

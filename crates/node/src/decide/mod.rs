@@ -1,20 +1,19 @@
 //! What is to be done on this host: objects and VMMs in, actions out. No I/O, no memory.
 
+mod migration;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use monitor::types::{MigrationInfo, MigrationStatus, RunState, SocketAddress};
+use monitor::types::RunState;
 use objects::{
-    AbortStatus, Condition, ConditionStatus, Failure, FailureReason, InstancePhase, MigrationMode,
-    MigrationPhase, MigrationState, VirtualMachineInstance, VirtualMachineInstanceMigration,
-    VirtualMachineInstanceStatus, set_condition,
+    Condition, ConditionStatus, InstancePhase, MigrationPhase, VirtualMachineInstance,
+    VirtualMachineInstanceMigration, VirtualMachineInstanceStatus, set_condition,
 };
 
-use crate::{
-    folder::Attempt,
-    observe::{Vmm, VmmState},
-    progress,
-};
+use crate::observe::{Vmm, VmmState};
+
+pub(crate) use migration::failed;
 
 /// All that there is to know.
 pub(crate) struct Here<'a> {
@@ -31,8 +30,8 @@ pub(crate) enum Action {
     Start { vmm: String, instance: Box<VirtualMachineInstance>, from: Option<String> },
     /// Have a VMM migrate as this object says.
     Migrate { vmm: String, migration: Box<VirtualMachineInstanceMigration> },
-    /// Have a VMM give its migration up.
-    Cancel { vmm: String },
+    /// Tell a VMM something.
+    Tell { vmm: String, what: Word },
     /// Have a VMM end.
     Quit { vmm: String, process: Option<u32> },
     /// Remove the folder of a VMM that has ended, but for its reports.
@@ -47,13 +46,38 @@ pub(crate) enum Action {
     Wonder { vmm: String },
 }
 
+/// What a VMM may be told beside to migrate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// To give its migration up.
+    Cancel,
+    /// To let the rest of the memory follow the machine.
+    PostCopy,
+    /// To let the guest stand still.
+    Stop,
+    /// To let it go on.
+    Continue,
+}
+
+impl Word {
+    /// The command of its monitor.
+    pub(crate) fn command(self) -> &'static str {
+        match self {
+            Self::Cancel => "migrate_cancel",
+            Self::PostCopy => "migrate-start-postcopy",
+            Self::Stop => "stop",
+            Self::Continue => "cont",
+        }
+    }
+}
+
 impl Action {
     /// The VMM that it is about; none for what is only written.
     pub(crate) fn vmm(&self) -> Option<&str> {
         match self {
             Self::Start { vmm, .. }
             | Self::Migrate { vmm, .. }
-            | Self::Cancel { vmm }
+            | Self::Tell { vmm, .. }
             | Self::Quit { vmm, .. }
             | Self::Remove { vmm }
             | Self::Wonder { vmm } => Some(vmm),
@@ -146,6 +170,10 @@ impl Here<'_> {
             (InstancePhase::Scheduled, Some(VmmState::Silent)) => plan.is_busy = true,
             (InstancePhase::Scheduled | InstancePhase::Running, Some(VmmState::Up { run, .. })) => {
                 up(&mut next, instance, *run, now);
+                if let Some(what) = self.wanted(instance, *run, vmm) {
+                    plan.is_busy = true;
+                    plan.actions.push(Action::Tell { vmm: vmm.to_owned(), what });
+                }
             }
             // Another VMM may have the machine: what came of the migration is known first.
             (InstancePhase::Running, None | Some(VmmState::Prepared | VmmState::Ended { .. }))
@@ -163,6 +191,16 @@ impl Here<'_> {
                 status: Some(next),
                 ..instance.clone()
             })));
+        }
+    }
+
+    /// What a VMM must be told so that its guest stands still or goes on as its object says.
+    fn wanted(&self, instance: &VirtualMachineInstance, run: RunState, vmm: &str) -> Option<Word> {
+        match (run, instance.spec.paused) {
+            (RunState::Running, true) => Some(Word::Stop),
+            // A migration may have stopped it, and lets it go on where it arrives.
+            (RunState::Paused, false) if !self.is_leaving(vmm) => Some(Word::Continue),
+            _ => None,
         }
     }
 
@@ -193,187 +231,6 @@ impl Here<'_> {
                 && state.is_some_and(|state| state.source_vmm.as_deref() == Some(vmm))
         })
     }
-
-    fn target(
-        &self,
-        migration: &VirtualMachineInstanceMigration,
-        state: &MigrationState,
-        phase: MigrationPhase,
-        vmm: &str,
-        now: &Time,
-        plan: &mut Plan,
-    ) {
-        if phase == MigrationPhase::Running {
-            plan.actions.extend(self.arrived(migration, state, vmm, now));
-            return;
-        }
-        if !matches!(phase, MigrationPhase::Scheduled | MigrationPhase::PreparingTarget) || state.completed {
-            return;
-        }
-        plan.is_busy = true;
-        let mut next = migration.clone();
-        let status = next.status.get_or_insert_default();
-        match self.vmms.get(vmm).map(|seen| &seen.state) {
-            None | Some(VmmState::Prepared) => {
-                let is_it = |instance: &&VirtualMachineInstance| {
-                    instance.metadata.name.as_deref() == Some(&migration.spec.vmi_name)
-                        && instance.metadata.namespace == migration.metadata.namespace
-                };
-                // If it is gone, the controllers close the migration.
-                let Some(instance) = self.instances.iter().find(is_it) else { return };
-                if phase == MigrationPhase::Scheduled {
-                    status.enter(MigrationPhase::PreparingTarget, now);
-                    plan.actions.push(set(next));
-                }
-                let instance = Box::new(instance.clone());
-                plan.actions.push(Action::Start {
-                    vmm: vmm.to_owned(),
-                    instance,
-                    from: state.source_node.clone(),
-                });
-            }
-            Some(VmmState::Up { migration: info, .. }) => {
-                if let Some(address) = address(info) {
-                    let state = status.migration_state.get_or_insert_default();
-                    state.target_node_address = Some(address);
-                    status.enter(MigrationPhase::TargetReady, now);
-                    plan.actions.push(set(next));
-                }
-            }
-            Some(VmmState::Ended { words, .. }) => {
-                let message = format!("Node {} could not prepare to receive: {words}", self.node);
-                plan.actions.push(set(failed(next, FailureReason::TargetFailed, message, now)));
-            }
-            Some(VmmState::Silent) => {}
-        }
-    }
-
-    /// What the target says once its VMM has the machine. It counts where the source can say nothing any more.
-    fn arrived(
-        &self,
-        migration: &VirtualMachineInstanceMigration,
-        state: &MigrationState,
-        vmm: &str,
-        now: &Time,
-    ) -> Option<Action> {
-        let seen = self.vmms.get(vmm).map(|seen| &seen.state);
-        let Some(VmmState::Up { run, .. }) = seen else { return None };
-        if !has_machine(*run) || state.target_node_domain_ready_timestamp.is_some() {
-            return None;
-        }
-        let mut next = migration.clone();
-        let state = next.status.get_or_insert_default().migration_state.get_or_insert_default();
-        state.target_node_domain_ready_timestamp = Some(now.clone());
-        Some(set(next))
-    }
-
-    fn source(
-        &self,
-        migration: &VirtualMachineInstanceMigration,
-        state: &MigrationState,
-        phase: MigrationPhase,
-        vmm: &str,
-        now: &Time,
-        plan: &mut Plan,
-    ) {
-        if state.completed || phase < MigrationPhase::TargetReady {
-            return;
-        }
-        let seen = self.vmms.get(vmm);
-        let uid = migration.metadata.uid.as_deref();
-        let Some(Vmm { state: VmmState::Up { migration: info, .. }, attempt, .. }) = seen else {
-            if !matches!(seen, Some(Vmm { state: VmmState::Silent, .. })) {
-                let message = format!("The VMM on node {} has ended.", self.node);
-                plan.actions.push(set(failed(migration.clone(), FailureReason::SourceGone, message, now)));
-            }
-            return;
-        };
-        plan.is_busy = true;
-        let mut next = migration.clone();
-        let status = next.status.get_or_insert_default();
-        if phase == MigrationPhase::TargetReady {
-            // Written before anything is done: from here on only the engine can end it, and nobody closes it behind its back.
-            if !is_unwanted(migration) {
-                status.enter(MigrationPhase::Running, now);
-                status.migration_state.get_or_insert_default().mode = Some(MigrationMode::PreCopy);
-                plan.actions.push(set(next));
-            }
-        } else if !has_begun(attempt.as_ref(), uid, info) {
-            plan.actions.push(Action::Migrate { vmm: vmm.to_owned(), migration: Box::new(next) });
-        } else if info.status.unwrap_or(MigrationStatus::None).is_final() {
-            plan.actions.push(set(over(next, info, now)));
-        } else {
-            plan.actions.extend(self.watch(next, info, vmm));
-        }
-    }
-
-    /// What to do about a migration that is under way.
-    fn watch(
-        &self,
-        mut migration: VirtualMachineInstanceMigration,
-        info: &MigrationInfo,
-        vmm: &str,
-    ) -> Vec<Action> {
-        let wants_end = is_unwanted(&migration) || self.is_deleted(&migration);
-        let state = migration.status.get_or_insert_default().migration_state.get_or_insert_default();
-        let wants_end = wants_end || state.abort_requested;
-        let mut actions = Vec::new();
-        // Before and after that the engine would refuse: it has ended, or is past the point of no return.
-        if wants_end && matches!(info.status, Some(MigrationStatus::Setup | MigrationStatus::Active)) {
-            actions.push(Action::Cancel { vmm: vmm.to_owned() });
-        }
-        if wants_end && state.abort_status.is_none() {
-            state.abort_requested = true;
-            state.abort_status = Some(AbortStatus::Aborting);
-            actions.push(set(migration));
-            return actions;
-        }
-        if info.status == Some(MigrationStatus::PostcopyActive) {
-            state.mode = Some(MigrationMode::PostCopy);
-        }
-        let fresh = progress::progress(info);
-        if state.progress.as_ref() != Some(&fresh) {
-            state.progress = Some(fresh);
-            actions.push(Action::SetMigration { migration: Box::new(migration), is_progress: true });
-        }
-        actions
-    }
-
-    fn is_deleted(&self, migration: &VirtualMachineInstanceMigration) -> bool {
-        self.instances.iter().any(|instance| {
-            instance.metadata.name.as_deref() == Some(&migration.spec.vmi_name)
-                && instance.metadata.namespace == migration.metadata.namespace
-                && instance.metadata.deletion_timestamp.is_some()
-        })
-    }
-}
-
-/// Whether somebody wants it given up: to delete a migration is to cancel it.
-fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
-    migration.spec.cancel || migration.metadata.deletion_timestamp.is_some()
-}
-
-/// Whether the engine has begun with a migration. What it says may be about the one before.
-fn has_begun(attempt: Option<&Attempt>, uid: Option<&str>, info: &MigrationInfo) -> bool {
-    let session = info.whimbrel.as_ref().and_then(|ours| ours.session.as_ref());
-    attempt.is_some_and(|attempt| Some(attempt.uid.as_str()) == uid && attempt.before.as_ref() != session)
-}
-
-/// Whether a VMM in that state is the one that has the machine.
-fn has_machine(run: RunState) -> bool {
-    !matches!(
-        run,
-        RunState::Inmigrate
-            | RunState::RestoreVm
-            | RunState::Prelaunch
-            | RunState::FinishMigrate
-            | RunState::Postmigrate
-            | RunState::InternalError
-    )
-}
-
-fn set(migration: VirtualMachineInstanceMigration) -> Action {
-    Action::SetMigration { migration: Box::new(migration), is_progress: false }
 }
 
 /// A VMM says how its machine is.
@@ -396,6 +253,16 @@ fn up(
         format!("The VMM says: {run}"),
     );
     set_condition(&mut status.conditions, ready, now);
+    if run == RunState::Paused {
+        let by = if instance.spec.paused { "PausedByUser" } else { "PausedByMigration" };
+        set_condition(
+            &mut status.conditions,
+            condition("Paused", true, by, "The guest stands still".to_owned()),
+            now,
+        );
+    } else {
+        status.conditions.retain(|condition| condition.kind != "Paused");
+    }
     let blockers: Vec<_> = instance
         .spec
         .volumes
@@ -426,58 +293,6 @@ fn condition(kind: &str, holds: bool, reason: &str, message: String) -> Conditio
         message: Some(message),
         last_transition_time: None,
     }
-}
-
-/// Where a VMM listens for a migration.
-fn address(info: &MigrationInfo) -> Option<String> {
-    match info.socket_address.as_ref()?.first()? {
-        SocketAddress::Inet { host, port } if host.contains(':') => Some(format!("tcp:[{host}]:{port}")),
-        SocketAddress::Inet { host, port } => Some(format!("tcp:{host}:{port}")),
-        _ => None,
-    }
-}
-
-/// The engine has come to an end, well or not.
-fn over(
-    mut migration: VirtualMachineInstanceMigration,
-    info: &MigrationInfo,
-    now: &Time,
-) -> VirtualMachineInstanceMigration {
-    let is_asked_for = is_unwanted(&migration);
-    let state = migration.status.get_or_insert_default().migration_state.get_or_insert_default();
-    state.completed = true;
-    state.end_timestamp = Some(now.clone());
-    state.result = Some(progress::result(info));
-    state.failed = info.status != Some(MigrationStatus::Completed);
-    if state.failed {
-        let failure = match state.failure.take() {
-            Some(known) => known,
-            None => progress::failure(info, is_asked_for || state.abort_requested),
-        };
-        state.failure_reason = Some(failure.message.clone());
-        state.failure = Some(failure);
-    } else {
-        // What was asked for came too late.
-        state.failure = None;
-        state.progress = Some(progress::progress(info));
-    }
-    migration
-}
-
-/// It has come to an end without a word of the engine.
-pub(crate) fn failed(
-    mut migration: VirtualMachineInstanceMigration,
-    reason: FailureReason,
-    message: String,
-    now: &Time,
-) -> VirtualMachineInstanceMigration {
-    let state = migration.status.get_or_insert_default().migration_state.get_or_insert_default();
-    state.completed = true;
-    state.failed = true;
-    state.end_timestamp = Some(now.clone());
-    state.failure_reason = Some(message.clone());
-    state.failure = Some(Failure { reason, message, advice: None });
-    migration
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-use monitor::types::WhimbrelInfo;
+use monitor::types::{MigrationInfo, MigrationStatus, SocketAddress, WhimbrelInfo};
+use objects::FailureReason;
 use serde_json::json;
 
 use super::*;
+use crate::folder::Attempt;
 
 fn now() -> Time {
     Time(jiff::Timestamp::from_second(1_800_000_000).unwrap())
@@ -118,7 +120,7 @@ fn a_machine_that_runs_is_ended_only_where_its_object_is_deleted() {
     live.state = up(RunState::Running, Some(MigrationStatus::Active));
     live.attempt = Some(attempt("7", None));
     let actions = on("a", &deleted, &[migration("Running")], &[("db-1", live)]);
-    assert!(matches!(actions[0], Action::Cancel { .. }), "{actions:?}");
+    assert!(matches!(actions[0], Action::Tell { what: Word::Cancel, .. }), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Quit { .. })), "{actions:?}");
 }
 
@@ -153,7 +155,8 @@ fn a_cancel_is_said_as_long_as_the_engine_would_do_it() {
         let vmm = Vmm { attempt: Some(attempt("7", None)), ..vmm(up(RunState::Running, Some(status))) };
         on("a", &[running()], &[unwanted], &[("db-1", vmm)])
     };
-    let is_told = |status| says(status).iter().any(|action| matches!(action, Action::Cancel { .. }));
+    let is_told =
+        |status| says(status).iter().any(|action| matches!(action, Action::Tell { what: Word::Cancel, .. }));
     assert!(is_told(MigrationStatus::Setup) && is_told(MigrationStatus::Active));
     for late in [MigrationStatus::PostcopyActive, MigrationStatus::Cancelling, MigrationStatus::Device] {
         assert!(!is_told(late), "{late:?}");
@@ -196,4 +199,41 @@ fn a_target_that_listens_says_where() {
     assert_eq!(status.phase(), MigrationPhase::TargetReady);
     let address = status.migration_state.as_ref().unwrap().target_node_address.as_deref();
     assert_eq!(address, Some("tcp:[::1]:9"));
+}
+
+#[test]
+fn a_guest_stands_still_and_goes_on_as_its_object_says() {
+    let told = |paused, run, migrations: &[VirtualMachineInstanceMigration]| {
+        let mut instance = running();
+        instance.spec.paused = paused;
+        let vmm = Vmm { attempt: Some(attempt("7", None)), ..vmm(up(run, Some(MigrationStatus::Active))) };
+        let actions = on("a", &[instance], migrations, &[("db-1", vmm)]);
+        actions.iter().find_map(|action| match action {
+            Action::Tell { what, .. } => Some(*what),
+            _ => None,
+        })
+    };
+    assert_eq!(told(true, RunState::Running, &[]), Some(Word::Stop));
+    assert_eq!(told(false, RunState::Paused, &[]), Some(Word::Continue));
+    assert_eq!(told(true, RunState::Paused, &[]), None);
+    assert_eq!(told(false, RunState::IoError, &[]), None, "what a disk stopped, a person lets go on");
+    assert_eq!(told(false, RunState::Paused, &[migration("Running")]), None, "it goes on where it arrives");
+}
+
+#[test]
+fn a_migration_whose_time_is_up_is_brought_to_its_end_as_its_policy_allows() {
+    let told = |post_copy: bool| {
+        let mut overdue = migration("Running");
+        let state = overdue.status.as_mut().unwrap().migration_state.as_mut().unwrap();
+        state.workload_disruption_requested = true;
+        state.migration_configuration.get_or_insert_default().allow_post_copy = post_copy;
+        let vmm = up(RunState::Running, Some(MigrationStatus::Active));
+        let vmm = Vmm { attempt: Some(attempt("7", None)), ..self::vmm(vmm) };
+        let actions = on("a", &[running()], &[overdue], &[("db-1", vmm)]);
+        actions.iter().find_map(|action| match action {
+            Action::Tell { what, .. } => Some(*what),
+            _ => None,
+        })
+    };
+    assert_eq!((told(true), told(false)), (Some(Word::PostCopy), Some(Word::Stop)));
 }
