@@ -21,6 +21,9 @@ const SYSTEM: &[&str] = &["libc", "rustix", "nix", "signal-hook", "event-manager
 const THREADS: &[&str] = &["crossbeam-channel", "parking_lot", "tokio", "rayon"];
 const MEMORY: &[&str] = &["vm-memory", "vm-superio", "virtio-queue"];
 const SOCKETS: &[&str] = &["rustls", "socket2", "mio", "tokio"];
+const STORAGE: &[&str] = &["redb"];
+const HTTP: &[&str] = &["hyper", "hyper-util", "http-body-util"];
+const KUBERNETES: &[&str] = &["kube", "kube-client"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -133,8 +136,66 @@ const RULES: &[Rule] = &[
         because: "it puts everything together, but is no place for the operator's tool or for test guests",
     },
     Rule {
+        name: "objects",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, STORAGE],
+        because: "it is the kinds of the fleet, and does not know who stores or acts on them",
+    },
+    Rule {
+        name: "fleet",
+        may_use: &["objects"],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, STORAGE, HTTP],
+        because: "it decides: objects and the time go in, intents come out",
+    },
+    Rule {
+        name: "store",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, MEMORY, HTTP, KUBERNETES],
+        because: "it keeps bytes by key, and knows neither kinds nor who asks",
+    },
+    Rule {
+        name: "apiserver",
+        may_use: &["objects", "store"],
+        must_not_use: &[KVM, SYSTEM, MEMORY],
+        because: "it serves kinds that it is told, and knows neither machines nor migrations",
+    },
+    Rule {
+        name: "mirror",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, MEMORY, STORAGE],
+        because: "it copies objects of whatever kind",
+    },
+    Rule {
+        name: "controllers",
+        may_use: &["fleet", "mirror", "objects"],
+        must_not_use: &[KVM, SYSTEM, MEMORY, STORAGE],
+        because: "it carries decisions out through the API alone, and knows neither processes nor sockets of machines",
+    },
+    Rule {
+        name: "node",
+        may_use: &["config", "mirror", "monitor", "objects"],
+        must_not_use: &[KVM, MEMORY, STORAGE],
+        because: "it knows the machines of its own host, by their monitors, and neither other nodes nor placement",
+    },
+    Rule {
         name: "whimbrel",
-        may_use: &["authority", "config", "faults", "guests", "monitor", "output", "report", "transport"],
+        may_use: &[
+            "apiserver",
+            "authority",
+            "config",
+            "controllers",
+            "faults",
+            "fleet",
+            "guests",
+            "mirror",
+            "monitor",
+            "node",
+            "objects",
+            "output",
+            "report",
+            "store",
+            "transport",
+        ],
         must_not_use: &[KVM, MEMORY],
         because: "the operator's tool sees a machine only through its command line and its monitor; certificates it reads as a \
                   machine does",

@@ -15,17 +15,17 @@ const THREADS: &[&str] = &["std::thread", "std::sync::mpsc", "std::sync::Mutex",
 
 const RULES: &[Rule] = &[
     Rule {
-        crates: &["state", "wire", "migration"],
+        crates: &["state", "wire", "migration", "objects", "fleet"],
         forbidden: CLOCKS,
         because: "the time is told to it: what it does must depend on nothing but what goes in",
     },
     Rule {
-        crates: &["state", "wire", "migration"],
+        crates: &["state", "wire", "migration", "objects", "fleet"],
         forbidden: OUTSIDE,
         because: "it does no I/O: others carry its bytes and carry out its actions",
     },
     Rule {
-        crates: &["state", "wire", "migration"],
+        crates: &["state", "wire", "migration", "objects", "fleet"],
         forbidden: THREADS,
         because: "it is called, it never waits",
     },

@@ -3,15 +3,23 @@
 mod bench;
 mod ca;
 mod demo;
+mod machine;
+mod migrate;
 mod monitor;
+mod plan;
+mod policy;
 mod proxy;
+mod reach;
 mod report;
 mod rig;
 mod soak;
+mod up;
 
 use std::{error::Error, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+use machine::Action;
 
 /// The operator's tool for Whimbrel virtual machines.
 #[derive(Debug, Parser)]
@@ -25,22 +33,48 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     Ca(ca::Arguments),
+    /// Give up the migration of a machine, and say what came of that
+    Cancel(machine::Arguments),
     Demo(demo::Arguments),
+    Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
+    /// Let the guest of a machine stand still
+    Pause(machine::Arguments),
+    Plan(plan::Arguments),
+    Policy(policy::Arguments),
     Proxy(proxy::Arguments),
     Report(report::Arguments),
+    /// End the run of a machine, and begin another
+    Restart(machine::Arguments),
     Soak(soak::Arguments),
+    /// Have a machine of the fleet run
+    Start(machine::Arguments),
+    /// End the run of a machine
+    Stop(machine::Arguments),
+    /// Let the guest of a machine go on
+    Unpause(machine::Arguments),
+    Up(up::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Ca(arguments) => ca::run(&arguments),
+        Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
+        Command::Pause(arguments) => machine::run(&arguments, Action::Pause),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
         Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Restart(arguments) => machine::run(&arguments, Action::Restart),
         Command::Soak(arguments) => Ok(soak::run(&arguments)),
+        Command::Start(arguments) => machine::run(&arguments, Action::Start),
+        Command::Stop(arguments) => machine::run(&arguments, Action::Stop),
+        Command::Unpause(arguments) => machine::run(&arguments, Action::Unpause),
+        Command::Up(arguments) => up::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         output::complain!("whimbrel: {}", with_sources(&*error));

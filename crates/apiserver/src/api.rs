@@ -1,0 +1,199 @@
+//! What is done for each request. Nothing here waits: whoever serves calls this on a thread that may do I/O.
+
+use std::sync::Arc;
+
+use objects::Kind;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use store::{Expect, Store};
+
+use crate::{
+    ApiError, Identity, Tokens, discovery,
+    identity::Verb,
+    metadata, openapi, protobuf,
+    route::{Query, Route, Target},
+    watch::Watch,
+};
+
+/// The objects of a fleet, and who may do what with them.
+#[derive(Debug)]
+pub struct Api {
+    pub(crate) store: Arc<Store>,
+    pub(crate) kinds: Vec<Arc<Kind>>,
+    tokens: Tokens,
+    /// Held from reading until writing, so that what was checked holds when it is written.
+    pub(crate) writing: Mutex<()>,
+}
+
+/// A request, with its body read.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+    pub method: String,
+    /// The path, as it came.
+    pub path: String,
+    /// What follows the question mark.
+    pub query: String,
+    /// The header `Accept`.
+    pub accept: String,
+    /// The header `Content-Type`.
+    pub content_type: String,
+    /// The header `Authorization`.
+    pub authorization: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What is sent back.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status code of HTTP.
+    pub code: u16,
+    /// Sentences for the header `Warning`.
+    pub warnings: Vec<String>,
+    /// What follows.
+    pub body: Body,
+}
+
+/// What follows the head of a reply.
+#[derive(Debug)]
+pub enum Body {
+    /// JSON.
+    Value(Value),
+    /// A line of text.
+    Text(&'static str),
+    /// Changes as they happen.
+    Watch(Watch),
+}
+
+impl Reply {
+    pub(crate) fn value(code: u16, value: Value) -> Self {
+        Self { code, warnings: Vec::new(), body: Body::Value(value) }
+    }
+}
+
+impl Api {
+    /// An API over that store, for those kinds and those clients. The namespace `default` is made if it is missing.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn new(store: Arc<Store>, kinds: Vec<Kind>, tokens: Tokens) -> Result<Self, ApiError> {
+        let kinds = kinds.into_iter().map(Arc::new).collect();
+        let api = Self { store, kinds, tokens, writing: Mutex::new(()) };
+        if api.store.get("/namespaces/default").is_none() {
+            let object = json!({
+                "apiVersion": "v1", "kind": "Namespace", "status": { "phase": "Active" },
+                "metadata": {
+                    "name": "default", "uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": metadata::now(),
+                    "labels": { "kubernetes.io/metadata.name": "default" },
+                },
+            });
+            api.store.put("/namespaces/default", Expect::Absent, object.to_string().as_bytes())?;
+        }
+        Ok(api)
+    }
+
+    /// Does a request. A refusal is a reply too.
+    pub fn handle(&self, request: &Request) -> Reply {
+        let outcome = self.answer(request);
+        outcome.unwrap_or_else(|error| Reply::value(error.code, error.to_status()))
+    }
+
+    fn answer(&self, request: &Request) -> Result<Reply, ApiError> {
+        let route = Route::parse(&request.path, &self.kinds)?;
+        if let Route::Health = route {
+            return Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Text("ok") });
+        }
+        let identity = self.tokens.identify(request.authorization.as_deref())?;
+        let query = Query::parse(&request.query)?;
+        if let Route::Objects(target) = &route {
+            return self.objects(request, &identity, target, &query);
+        }
+        if let Route::AccessReview = route {
+            return self.access_review(request, &identity);
+        }
+        if request.method != "GET" {
+            return Err(ApiError::method_not_allowed(&request.method));
+        }
+        let value = match &route {
+            Route::Version => discovery::version(),
+            Route::CoreVersions => discovery::core_versions(),
+            Route::Groups => discovery::groups(&self.kinds),
+            Route::Group(group) => discovery::group(&self.kinds, group)?,
+            Route::Resources { group, version } => discovery::resources(&self.kinds, group, version)?,
+            Route::OpenApiIndex => openapi::index(&self.kinds),
+            Route::OpenApi { group, version } => openapi::document(&self.kinds, group, version)?,
+            Route::Health | Route::AccessReview | Route::Objects(_) => return Err(ApiError::no_page()),
+        };
+        Ok(Reply::value(200, value))
+    }
+
+    fn objects(
+        &self,
+        request: &Request,
+        identity: &Identity,
+        target: &Target,
+        query: &Query,
+    ) -> Result<Reply, ApiError> {
+        let verb = match (request.method.as_str(), target.name.is_some()) {
+            ("GET", true) => Verb::Get,
+            ("GET", false) if query.is_true("watch") => Verb::Watch,
+            ("GET", false) => Verb::List,
+            ("POST", false) => Verb::Create,
+            ("PUT", true) => Verb::Update,
+            ("PATCH", true) => Verb::Patch,
+            ("DELETE", true) => Verb::Delete,
+            (method, _) => return Err(ApiError::method_not_allowed(method)),
+        };
+        identity.check(verb, target)?;
+        let outcome = match verb {
+            Verb::Get => return self.get(request, target),
+            Verb::List => return self.list(request, target, query),
+            Verb::Watch => return self.watch(request, target, query),
+            Verb::Create => self.create(request, identity, target, query),
+            Verb::Update | Verb::Patch => self.update(request, identity, target, query),
+            Verb::Delete => self.delete(request, target, query),
+        };
+        // The audit: who wrote what, with which outcome.
+        let name = target.name.as_deref().unwrap_or_default();
+        let namespace = target.namespace.as_deref().unwrap_or_default();
+        let code = outcome.as_ref().map_or_else(|error| error.code, |reply| reply.code);
+        tracing::info!(
+            user = identity.name,
+            verb = verb.name(),
+            kind = target.kind.names.plural,
+            namespace,
+            name,
+            code,
+            "write"
+        );
+        outcome
+    }
+
+    /// `kubectl auth can-i`.
+    fn access_review(&self, request: &Request, identity: &Identity) -> Result<Reply, ApiError> {
+        if request.method != "POST" {
+            return Err(ApiError::method_not_allowed(&request.method));
+        }
+        let mut review = match protobuf::access_review(&request.body) {
+            Some(review) => review,
+            None => serde_json::from_slice(&request.body)
+                .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?,
+        };
+        if !review.is_object() {
+            return Err(ApiError::bad_request("the body is not an object"));
+        }
+        let asked = &review["spec"]["resourceAttributes"];
+        let text = |name: &str| asked[name].as_str().unwrap_or_default();
+        let is_asked =
+            |kind: &&Arc<Kind>| kind.names.plural == text("resource") && kind.group == text("group");
+        let kind = self.kinds.iter().find(is_asked);
+        let is_allowed = match (text("verb"), kind) {
+            ("*", _) | (_, None) => identity.role == crate::Role::Admin,
+            (verb, Some(kind)) => Verb::parse(verb)
+                .is_some_and(|verb| identity.role.may(verb, kind, text("subresource") == "status")),
+        };
+        review["status"] = json!({ "allowed": is_allowed });
+        Ok(Reply::value(201, review))
+    }
+}

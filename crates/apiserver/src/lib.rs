@@ -1,0 +1,39 @@
+//! The Kubernetes wire protocol for the fleet's kinds: kubectl, kube-rs and every other client of Kubernetes speaks to it.
+//!
+//! A small server for kinds that it is told ([`objects::Kind`]), not a general one. What a machine or a migration is, is not known here.
+//!
+//! # A request's way
+//! TLS and HTTP in `server` (bounded in size, time and number) → [`Api::handle`]: `route` says what the path means, `identity` who it is and
+//! whether it may → `read` or `write` over the store → [`Reply`]. A write goes through `patch`, `metadata` (the server's part of an
+//! object), `schema` (defaults, unknown fields, types) and the kind's own check. A watch is carried on by `watch`, as fast as its client reads.
+//!
+//! What is not there is refused with the right code: server-side apply and strategic merges of lists 415, deletion of collections 405,
+//! everything else that Kubernetes has 404.
+
+mod api;
+mod discovery;
+mod expiry;
+mod form;
+mod identity;
+mod jsonpath;
+mod metadata;
+mod openapi;
+mod patch;
+mod protobuf;
+mod read;
+mod route;
+mod schema;
+mod selector;
+mod server;
+mod status;
+mod table;
+mod tls;
+mod watch;
+mod write;
+
+pub use api::{Api, Body, Reply, Request};
+pub use identity::{Identity, Role, Tokens};
+pub use server::Server;
+pub use status::ApiError;
+pub use tls::{TlsError, tls_config};
+pub use watch::Watch;

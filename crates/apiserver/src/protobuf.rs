@@ -1,0 +1,80 @@
+//! The one message that kubectl sends as protobuf and that is understood here: the question of `kubectl auth can-i`.
+
+use serde_json::{Value, json};
+
+/// What such bodies begin with.
+const MAGIC: &[u8] = b"k8s\0";
+
+/// The attributes that a SelfSubjectAccessReview asks about, as its JSON would have them. `None` if the body is something else.
+pub(crate) fn access_review(body: &[u8]) -> Option<Value> {
+    // runtime.Unknown.raw, then spec, then resourceAttributes.
+    let review = field(body.strip_prefix(MAGIC)?, 2)?;
+    let asked = field(field(review, 2)?, 1)?;
+    let text =
+        |number| field(asked, number).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+    let attributes = json!({
+        "namespace": text(1), "verb": text(2), "group": text(3), "version": text(4), "resource": text(5),
+        "subresource": text(6), "name": text(7),
+    });
+    Some(json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": attributes },
+    }))
+}
+
+/// The bytes of the first field of this number, if it has bytes.
+fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
+    while !message.is_empty() {
+        let (key, rest) = varint(message)?;
+        let (value, rest) = match key & 7 {
+            0 => (None, varint(rest)?.1),
+            1 => (None, rest.get(8..)?),
+            2 => {
+                let (length, rest) = varint(rest)?;
+                let length = usize::try_from(length).ok()?;
+                (Some(rest.get(..length)?), rest.get(length..)?)
+            }
+            5 => (None, rest.get(4..)?),
+            _ => return None,
+        };
+        if key >> 3 == wanted {
+            return value;
+        }
+        message = rest;
+    }
+    None
+}
+
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f).checked_shl(7 * u32::try_from(index).ok()?)?;
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[index + 1..]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(value.len()).unwrap()], value].concat()
+    }
+
+    #[test]
+    fn the_question_is_read_and_nothing_else() {
+        let asked = [bytes(2, b"create"), bytes(5, b"nodes")].concat();
+        let review = [bytes(1, b""), bytes(2, &bytes(1, &asked))].concat();
+        let body = [MAGIC, &bytes(1, b"\x0a\x00"), &bytes(2, &review)].concat();
+        let read = access_review(&body).unwrap();
+        assert_eq!(read["spec"]["resourceAttributes"]["resource"], "nodes");
+        for length in 0..body.len() - 1 {
+            assert_eq!(access_review(&body[..length]), None, "{length}");
+        }
+        assert_eq!(access_review(b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
+        assert_eq!(access_review(b"k8s\0\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), None);
+    }
+}

@@ -1,0 +1,244 @@
+//! HTTP/1.1 over TLS around [`Api`]: what is read is bounded in size and time, and requests are done on threads that may wait for the disk.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    HeaderMap, StatusCode,
+    body::{Body as HttpBody, Bytes, Frame, Incoming},
+    header::{self, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    task,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    Api, ApiError, Reply,
+    api::{Body, Request},
+    watch,
+};
+
+/// The largest body of a request, in bytes: an object of 1 MiB, and room for how it is written.
+const MAX_BODY: usize = 3 << 20;
+/// Connections at a time.
+const MAX_CONNECTIONS: usize = 2000;
+/// What a handshake, the head of a request, and its body may take each.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pieces of a watch that wait for a client: one being sent, and the next.
+const PIECES: usize = 1;
+/// How often is looked for events that are old.
+const EXPIRE: Duration = Duration::from_secs(60);
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    api: Arc<Api>,
+    acceptor: TlsAcceptorOf,
+}
+
+struct TlsAcceptorOf(TlsAcceptor);
+
+impl std::fmt::Debug for TlsAcceptorOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsAcceptor")
+    }
+}
+
+impl Server {
+    /// A server on a socket that listens. To be called where a runtime is.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn new(listener: std::net::TcpListener, tls: ServerConfig, api: Arc<Api>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { listener, api, acceptor: TlsAcceptorOf(TlsAcceptor::from(Arc::new(tls))) })
+    }
+
+    /// Serves until it is dropped.
+    pub async fn run(self) {
+        tokio::join!(self.serve(), self.expire());
+    }
+
+    /// Looks for events that are old.
+    async fn expire(&self) {
+        loop {
+            tokio::time::sleep(EXPIRE).await;
+            let api = self.api.clone();
+            // A panic there is said by the thread, and is no reason to stop serving.
+            let _ = task::spawn_blocking(move || api.expire(jiff::Timestamp::now())).await;
+        }
+    }
+
+    async fn serve(&self) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                // No descriptors, for example: others may give some back.
+                Err(error) => {
+                    tracing::warn!(%error, "Cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            let (api, acceptor) = (self.api.clone(), self.acceptor.0.clone());
+            tokio::spawn(async move {
+                connection(stream, &acceptor, api).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>) {
+    // Small writes follow each other: events of watches.
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+    let service = service_fn(move |request| {
+        let api = api.clone();
+        async move { Ok::<_, Infallible>(respond(request, api).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "A connection ended badly");
+    }
+}
+
+async fn respond(request: hyper::Request<Incoming>, api: Arc<Api>) -> hyper::Response<ReplyBody> {
+    let reply = match read(request).await {
+        // A request that is done changes something: it goes on even if the client does not wait.
+        Ok(request) => {
+            task::spawn_blocking(move || head_of(api.handle(&request))).await.unwrap_or_else(|_| {
+                refusal(&ApiError::internal("the request could not be done; the log has more"))
+            })
+        }
+        Err(error) => refusal(&error),
+    };
+    let (mut response, watch) = reply;
+    if let Some(watch) = watch {
+        let (out, pieces) = mpsc::channel(PIECES);
+        tokio::spawn(watch::run(watch, out));
+        *response.body_mut() = ReplyBody::Pieces(pieces);
+    }
+    response
+}
+
+/// The request with its body.
+async fn read(request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
+    let (head, body) = request.into_parts();
+    let text = |name: HeaderName, headers: &HeaderMap| {
+        headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let body = timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+    let body = body.map_err(|_| ApiError::new(408, "Timeout", "the body did not come in time"))?;
+    let body = body.map_err(|error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
+        Some(_) => {
+            ApiError::new(413, "RequestEntityTooLarge", format!("the body is longer than {MAX_BODY} bytes"))
+        }
+        None => ApiError::bad_request("the body did not come whole"),
+    })?;
+    let authorization = text(header::AUTHORIZATION, &head.headers);
+    Ok(Request {
+        method: head.method.as_str().to_owned(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        accept: text(header::ACCEPT, &head.headers),
+        content_type: text(header::CONTENT_TYPE, &head.headers),
+        authorization: Some(authorization).filter(|header| !header.is_empty()),
+        body: body.to_bytes().to_vec(),
+    })
+}
+
+type Headed = (hyper::Response<ReplyBody>, Option<watch::Watch>);
+
+fn refusal(error: &ApiError) -> Headed {
+    head_of(Reply::value(error.code, error.to_status()))
+}
+
+fn head_of(reply: Reply) -> Headed {
+    let (media_type, bytes, watch) = match reply.body {
+        Body::Value(value) => ("application/json", Bytes::from(value.to_string()), None),
+        Body::Text(text) => ("text/plain", Bytes::from(text), None),
+        Body::Watch(watch) => ("application/json", Bytes::new(), Some(watch)),
+    };
+    let mut response = hyper::Response::new(ReplyBody::Whole(Some(bytes)));
+    *response.status_mut() = StatusCode::from_u16(reply.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    for warning in &reply.warnings {
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {}", quoted(warning))) {
+            headers.append(header::WARNING, value);
+        }
+    }
+    (response, watch)
+}
+
+/// As a quoted string of HTTP (RFC 9110, section 5.6.4), of letters that headers can have.
+fn quoted(text: &str) -> String {
+    let letters = text.chars().take(1000).map(|letter| if letter.is_ascii_graphic() { letter } else { ' ' });
+    let escaped =
+        letters.flat_map(|letter| matches!(letter, '"' | '\\').then_some('\\').into_iter().chain([letter]));
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
+/// The body of a reply: whole, or piece by piece as it comes.
+enum ReplyBody {
+    Whole(Option<Bytes>),
+    Pieces(mpsc::Receiver<Vec<u8>>),
+}
+
+impl HttpBody for ReplyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Pieces(pieces) => {
+                pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(Bytes::from(piece)))))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                hyper::body::SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Pieces(_) => hyper::body::SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted_strings() {
+        assert_eq!(quoted("unknown field \"a\\b\"\nü"), "\"unknown field \\\"a\\\\b\\\"  \"");
+    }
+}

@@ -1,0 +1,198 @@
+//! Carries out what `fleet` decides: mirrors of all objects in, writes out.
+//!
+//! There is one loop and no memory but the mirrors. It runs when something has changed, and once a second, since some decisions come with
+//! time. A write that was overtaken fails and is decided again, so that any number of writes may be cut off at any place.
+
+mod record;
+
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+
+use fleet::{Intent, World};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Namespace, Node},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::NamespaceResourceScope,
+};
+use mirror::Mirror;
+use objects::{
+    Fleet, MIGRATION_FINALIZER, MigrationPolicy, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
+    VirtualMachineInstanceMigration,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::{sync::Notify, time::timeout};
+
+/// The namespace in which agents renew their leases.
+pub const NODE_LEASES: &str = "default";
+
+/// How often is decided when nothing changes.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a write may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// All objects, copied.
+struct Mirrors {
+    machines: Mirror<VirtualMachine>,
+    instances: Mirror<VirtualMachineInstance>,
+    migrations: Mirror<VirtualMachineInstanceMigration>,
+    policies: Mirror<MigrationPolicy>,
+    fleets: Mirror<Fleet>,
+    nodes: Mirror<Node>,
+    leases: Mirror<Lease>,
+    namespaces: Mirror<Namespace>,
+}
+
+impl Mirrors {
+    fn start(client: &Client, changed: &Arc<Notify>) -> Self {
+        Self {
+            machines: Mirror::start(Api::all(client.clone()), changed.clone()),
+            instances: Mirror::start(Api::all(client.clone()), changed.clone()),
+            migrations: Mirror::start(Api::all(client.clone()), changed.clone()),
+            policies: Mirror::start(Api::all(client.clone()), changed.clone()),
+            fleets: Mirror::start(Api::all(client.clone()), changed.clone()),
+            nodes: Mirror::start(Api::all(client.clone()), changed.clone()),
+            leases: Mirror::start(Api::namespaced(client.clone(), NODE_LEASES), changed.clone()),
+            namespaces: Mirror::start(Api::all(client.clone()), changed.clone()),
+        }
+    }
+
+    /// The world as it was last heard of; `None` until all of it was.
+    fn world(&self) -> Option<World> {
+        let is_there = self.machines.is_there()
+            && self.instances.is_there()
+            && self.migrations.is_there()
+            && self.policies.is_there()
+            && self.fleets.is_there()
+            && self.nodes.is_there()
+            && self.leases.is_there()
+            && self.namespaces.is_there();
+        is_there.then(|| World {
+            machines: self.machines.all(),
+            instances: self.instances.all(),
+            migrations: self.migrations.all(),
+            policies: self.policies.all(),
+            fleets: self.fleets.all(),
+            nodes: self.nodes.all(),
+            leases: self.leases.all(),
+            namespaces: self.namespaces.all(),
+        })
+    }
+}
+
+/// Decides and writes until it is dropped. One at a time may run.
+pub async fn run(client: Client) {
+    let changed = Arc::new(Notify::new());
+    let mirrors = Mirrors::start(&client, &changed);
+    loop {
+        // Both ends are a reason to look: what changed, and time.
+        let _ = timeout(TICK, changed.notified()).await;
+        let Some(world) = mirrors.world() else { continue };
+        carry_out_all(&client, &fleet::decide(&world, &Time(Timestamp::now()))).await;
+    }
+}
+
+/// Carries out what can be. A machine of which something fails is left for the next time, and holds up no other.
+async fn carry_out_all(client: &Client, intents: &[Intent]) {
+    let mut left = BTreeSet::new();
+    let mut is_done = true;
+    for intent in intents {
+        is_done = match intent.machine() {
+            Some(machine) => !left.contains(&machine),
+            None => is_done || !matches!(intent, Intent::Record(_)),
+        };
+        if !is_done {
+            continue;
+        }
+        let outcome = timeout(PATIENCE, carry_out(client, intent)).await;
+        let Ok(outcome) = outcome else {
+            tracing::warn!("The API does not reply; it is tried again");
+            return;
+        };
+        match outcome {
+            Ok(()) => {}
+            // Overtaken, and decided again.
+            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => is_done = false,
+            Err(kube::Error::Api(refusal)) => {
+                tracing::warn!(%refusal, machine = ?intent.machine(), "A write was refused");
+                is_done = false;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "The API cannot be reached; it is tried again");
+                return;
+            }
+        }
+        if !is_done {
+            left.extend(intent.machine());
+        }
+    }
+}
+
+async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
+    match intent {
+        Intent::CreateInstance(instance) => {
+            let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
+            api.create(&PostParams::default(), instance).await.map(drop)
+        }
+        Intent::DeleteInstance(instance) => {
+            let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
+            let same = Preconditions { uid: instance.uid(), ..Preconditions::default() };
+            let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+            api.delete(&instance.name_any(), &options).await.map(drop)
+        }
+        Intent::DeleteMigration(migration) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            let same = Preconditions { uid: migration.uid(), ..Preconditions::default() };
+            let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+            api.delete(&migration.name_any(), &options).await.map(drop)
+        }
+        Intent::ReleaseInstance(instance) => release(client, &**instance, VMM_FINALIZER).await,
+        Intent::ReleaseMigration(migration) => release(client, &**migration, MIGRATION_FINALIZER).await,
+        Intent::SetMachineStatus(machine) => set_status(client, &**machine).await,
+        Intent::SetInstanceStatus(instance) => set_status(client, &**instance).await,
+        Intent::SetMigrationStatus(migration) => set_status(client, &**migration).await,
+        Intent::SetNodeStatus(node) => {
+            let api: Api<Node> = Api::all(client.clone());
+            api.replace_status(&node.name_any(), &PostParams::default(), node).await.map(drop)
+        }
+        Intent::Record(note) => record::record(client, note).await,
+    }
+}
+
+fn namespaced<K>(client: &Client, object: &K) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
+}
+
+async fn release<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let others: Vec<_> = object.finalizers().iter().filter(|name| *name != finalizer).collect();
+    let patch = json!({ "metadata": { "finalizers": others, "resourceVersion": object.resource_version() } });
+    let api = namespaced(client, object);
+    api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+}
+
+async fn set_status<K>(client: &Client, object: &K) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    namespaced(client, object)
+        .replace_status(&object.name_any(), &PostParams::default(), object)
+        .await
+        .map(drop)
+}

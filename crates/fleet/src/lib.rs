@@ -1,0 +1,104 @@
+//! The decisions of the fleet. Objects and the time go in ([`World`], [`decide`]), what to write comes out ([`Intent`]).
+//!
+//! Nothing here reads, writes or waits. Every decision is made from all objects as they are, so that whoever carries intents out can be
+//! killed between any two of them: what was not done is decided again, what was done is not. Intents that write a status carry the
+//! revision that they were made from; one that has been overtaken fails, and is decided again.
+//!
+//! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration,
+//!   `overdue`: what is done when its time is up.
+//! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
+//! * [`plan`]: what would become of a migration that was asked for now.
+//! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
+
+pub mod fit;
+mod machine;
+mod migration;
+mod node;
+mod overdue;
+mod placement;
+pub mod plan;
+pub mod policy;
+mod queue;
+mod retention;
+mod world;
+
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
+use objects::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration};
+
+pub use node::NODE_LEASE_SECONDS;
+pub use world::{World, vmm_name};
+
+/// Something to write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Intent {
+    /// Make this instance.
+    CreateInstance(Box<VirtualMachineInstance>),
+    /// Delete this instance, if it is still this one.
+    DeleteInstance(Box<VirtualMachineInstance>),
+    /// Let go of this instance, which is being deleted and never had a VMM.
+    ReleaseInstance(Box<VirtualMachineInstance>),
+    /// Delete this migration, whose record has been kept long enough.
+    DeleteMigration(Box<VirtualMachineInstanceMigration>),
+    /// Let go of this migration, which is being deleted and is over.
+    ReleaseMigration(Box<VirtualMachineInstanceMigration>),
+    /// Write this status.
+    SetMachineStatus(Box<VirtualMachine>),
+    /// Write this status.
+    SetInstanceStatus(Box<VirtualMachineInstance>),
+    /// Write this status.
+    SetMigrationStatus(Box<VirtualMachineInstanceMigration>),
+    /// Write this status.
+    SetNodeStatus(Box<Node>),
+    /// Tell people.
+    Record(Note),
+}
+
+/// Something that people may want to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The kind of the object that it is about.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// In one word.
+    pub reason: &'static str,
+    /// In a sentence.
+    pub message: String,
+    /// Whether something went wrong.
+    pub is_warning: bool,
+}
+
+impl Intent {
+    /// The namespace and the name of the machine that it is about. Intents about one machine build on each other: if one of them
+    /// is not carried out, those after it must not be either. A [`Note`] belongs to the intent before it.
+    pub fn machine(&self) -> Option<(&str, &str)> {
+        let (metadata, name) = match self {
+            Self::CreateInstance(instance)
+            | Self::DeleteInstance(instance)
+            | Self::ReleaseInstance(instance)
+            | Self::SetInstanceStatus(instance) => (&instance.metadata, world::name_of(&instance.metadata)),
+            Self::SetMachineStatus(machine) => (&machine.metadata, world::name_of(&machine.metadata)),
+            Self::DeleteMigration(migration)
+            | Self::ReleaseMigration(migration)
+            | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
+            Self::SetNodeStatus(_) | Self::Record(_) => return None,
+        };
+        Some((world::namespace_of(metadata), name))
+    }
+}
+
+/// What to write now. Intents are to be carried out in order; what is left out is decided again. [`Intent::machine`] says what must be left
+/// out where one fails.
+pub fn decide(world: &World, now: &Time) -> Vec<Intent> {
+    let mut intents = Vec::new();
+    node::decide(world, now, &mut intents);
+    machine::decide(world, now, &mut intents);
+    placement::decide(world, now, &mut intents);
+    migration::decide(world, now, &mut intents);
+    retention::decide(world, now, &mut intents);
+    intents
+}

@@ -1,0 +1,350 @@
+//! The way of a migration, as far as the control plane goes with it. Between `Scheduled` and the end the agents of both nodes have the word.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use objects::{
+    AbortStatus, Condition, ConditionStatus, Failure, FailureReason, InstancePhase, MigrationPhase,
+    MigrationState, VirtualMachineInstance, VirtualMachineInstanceMigration, condition, set_condition,
+};
+
+use crate::{
+    Intent, Note, World, fit,
+    fit::{Fit, Misfit},
+    node::is_heard,
+    overdue,
+    placement::roomiest,
+    policy,
+    queue::{self, Queue},
+    vmm_name,
+    world::{name_of, namespace_of, uid_of},
+};
+
+/// How long the target may take until it listens, in seconds from when it was chosen.
+const TARGET_SECONDS: i64 = 120;
+/// How long the agent of a target that has the machine waits for the source's report, in seconds, where that agent is not heard of.
+const SOURCE_SECONDS: i64 = 10;
+/// How long is waited, in seconds, for the target's agent to say that it has a machine whose source has ended.
+const TARGET_WORD_SECONDS: i64 = 10;
+
+/// Sends migrations that wait on their way, and closes those that are over.
+pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
+    for migration in &world.migrations {
+        let phase = migration.status.clone().unwrap_or_default().phase();
+        if phase.is_under_way() {
+            go_on(world, migration, phase, now, intents);
+        }
+    }
+    let settings = world.settings();
+    let mut queue = Queue::new(world, &settings);
+    // What was sent on its way a moment ago takes memory for the next one.
+    let mut world = world.clone();
+    let waiting: Vec<_> = queue::waiting(&world).into_iter().cloned().collect();
+    let mut position = 1;
+    for migration in waiting {
+        let mut sent = Waiting { world: &world, queue: &queue, now, position }.step(&migration);
+        if sent.status != migration.status {
+            intents.push(Intent::SetMigrationStatus(Box::new(sent.clone())));
+            note_phase(&migration, &sent, intents);
+        }
+        let status = sent.status.get_or_insert_default();
+        if !status.phase().is_under_way() {
+            position += usize::from(!status.phase().is_final());
+        } else if let Some(state) = &status.migration_state {
+            queue.enter(
+                state.source_node.as_deref().unwrap_or_default(),
+                state.target_node.as_deref().unwrap_or_default(),
+            );
+            let place = world.migrations.iter_mut().find(|other| other.metadata.uid == sent.metadata.uid);
+            if let Some(place) = place {
+                *place = sent;
+            }
+        }
+    }
+}
+
+struct Waiting<'a> {
+    world: &'a World,
+    queue: &'a Queue,
+    now: &'a Time,
+    /// Among those that still wait, from 1.
+    position: usize,
+}
+
+impl Waiting<'_> {
+    /// What becomes of a migration that waits.
+    fn step(&self, migration: &VirtualMachineInstanceMigration) -> VirtualMachineInstanceMigration {
+        let mut next = migration.clone();
+        next.status.get_or_insert_default().enter(MigrationPhase::Pending, self.now);
+        let namespace = namespace_of(&migration.metadata);
+        let instance = self.world.instance(namespace, &migration.spec.vmi_name);
+        let instance = instance.filter(|instance| instance.metadata.deletion_timestamp.is_none());
+        let phase = instance.map(|instance| instance.status.clone().unwrap_or_default().phase());
+        if is_unwanted(migration) {
+            return failed(next, FailureReason::Cancelled, "It was cancelled while it waited.", self.now);
+        }
+        match (instance, phase) {
+            (Some(instance), Some(InstancePhase::Running)) => match blocked(instance) {
+                Some(reasons) => failed(next, FailureReason::NotMigratable, &reasons, self.now),
+                None => self.choose(next, instance),
+            },
+            (Some(_), Some(InstancePhase::Pending | InstancePhase::Scheduled)) => {
+                self.wait(next, "InstanceNotRunning", "The instance does not run yet.".to_owned())
+            }
+            _ => failed(
+                next,
+                FailureReason::InstanceGone,
+                "The instance has ended or is being deleted.",
+                self.now,
+            ),
+        }
+    }
+
+    fn choose(
+        &self,
+        migration: VirtualMachineInstanceMigration,
+        instance: &VirtualMachineInstance,
+    ) -> VirtualMachineInstanceMigration {
+        let status = instance.status.clone().unwrap_or_default();
+        let source = status.node_name.unwrap_or_default();
+        if let Some(full) = self.queue.full(&source) {
+            return self.wait(
+                migration,
+                "Queued",
+                format!("Position {} in the queue: {full}.", self.position),
+            );
+        }
+        let mut fits = fit::fits(self.world, instance, &migration.spec.added_node_selector);
+        for fit in &mut fits {
+            fit.misfits.extend(self.queue.full_inbound(&fit.node).map(Misfit::InboundLimit));
+        }
+        match roomiest(&fits) {
+            Some(target) => self.send(migration, instance, &source, target),
+            None => self.wait(migration, "NoNodeFits", format!("No node fits. {}", fit::explain(&fits))),
+        }
+    }
+
+    fn send(
+        &self,
+        mut migration: VirtualMachineInstanceMigration,
+        instance: &VirtualMachineInstance,
+        source: &str,
+        target: &Fit,
+    ) -> VirtualMachineInstanceMigration {
+        let choice = policy::of(self.world, instance);
+        let state = MigrationState {
+            migration_uid: migration.metadata.uid.clone(),
+            start_timestamp: Some(self.now.clone()),
+            source_node: Some(source.to_owned()),
+            target_node: Some(target.node.clone()),
+            source_vmm: instance.status.as_ref().and_then(|status| status.vmm.clone()),
+            target_vmm: Some(vmm_name(&instance.metadata, Some(&migration.metadata))),
+            migration_policy_name: choice.policy.map(|policy| name_of(&policy.metadata).to_owned()),
+            migration_policy_reason: Some(choice.reason),
+            migration_configuration: Some(policy::resolve(choice.policy, &self.world.settings())),
+            ..MigrationState::default()
+        };
+        let status = migration.status.get_or_insert_default();
+        status.migration_state = Some(state);
+        status.enter(MigrationPhase::Scheduled, self.now);
+        let message = format!("It goes from {source} to {}.", target.node);
+        set_condition(
+            &mut status.conditions,
+            scheduled(ConditionStatus::True, "Scheduled", message),
+            self.now,
+        );
+        migration
+    }
+
+    fn wait(
+        &self,
+        mut migration: VirtualMachineInstanceMigration,
+        reason: &str,
+        message: String,
+    ) -> VirtualMachineInstanceMigration {
+        let status = migration.status.get_or_insert_default();
+        set_condition(&mut status.conditions, scheduled(ConditionStatus::False, reason, message), self.now);
+        migration
+    }
+}
+
+/// Why an instance cannot be migrated, if its agent says so.
+pub(crate) fn blocked(instance: &VirtualMachineInstance) -> Option<String> {
+    let status = instance.status.as_ref()?;
+    let found = condition(&status.conditions, "LiveMigratable")?;
+    (found.status == ConditionStatus::False).then(|| found.message.clone().unwrap_or_default())
+}
+
+/// Whether somebody wants it given up: to delete a migration is to cancel it.
+fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
+    migration.spec.cancel || migration.metadata.deletion_timestamp.is_some()
+}
+
+fn go_on(
+    world: &World,
+    migration: &VirtualMachineInstanceMigration,
+    phase: MigrationPhase,
+    now: &Time,
+    intents: &mut Vec<Intent>,
+) {
+    let status = migration.status.clone().unwrap_or_default();
+    let state = status.migration_state.clone().unwrap_or_default();
+    let instance = world.instance(namespace_of(&migration.metadata), &migration.spec.vmi_name);
+    let since = state.start_timestamp.as_ref().map_or(0, |start| now.0.duration_since(start.0).as_secs());
+    let next = if phase == MigrationPhase::Running && is_arrived_unseen(world, &state, now) {
+        let state =
+            MigrationState { completed: true, failed: false, failure: None, failure_reason: None, ..state };
+        closed(migration, &state, now)
+    } else if state.completed {
+        if is_unsure(world, &state, now) {
+            return;
+        }
+        closed(migration, &state, now)
+    } else if phase == MigrationPhase::Running {
+        // The engine is at work: only the agents can say what becomes of it.
+        overdue::act(migration, instance, since, now)
+    } else if is_unwanted(migration) {
+        failed(migration.clone(), FailureReason::Cancelled, "It was cancelled before memory moved.", now)
+    } else if instance.is_none_or(|instance| instance.metadata.deletion_timestamp.is_some()) {
+        failed(
+            migration.clone(),
+            FailureReason::InstanceGone,
+            "The instance has ended or is being deleted.",
+            now,
+        )
+    } else if since > TARGET_SECONDS {
+        let node = state.target_node.as_deref().unwrap_or_default();
+        let message =
+            format!("Node {node} was not ready to receive within {TARGET_SECONDS} s: is its agent running?");
+        failed(migration.clone(), FailureReason::TargetTimeout, &message, now)
+    } else {
+        return;
+    };
+    if next.status == migration.status {
+        return;
+    }
+    // The instance first: should this be cut short, the migration is not over, and is closed again.
+    if next.status.as_ref().is_some_and(|status| status.phase() == MigrationPhase::Succeeded)
+        && let Some(instance) = instance
+    {
+        intents.extend(arrived(instance, &next));
+    }
+    intents.push(Intent::SetMigrationStatus(Box::new(next.clone())));
+    note_phase(migration, &next, intents);
+}
+
+/// Whether the target has the machine, and the source's agent will not say so: its VMM has ended, or it is not heard of itself.
+fn is_arrived_unseen(world: &World, state: &MigrationState, now: &Time) -> bool {
+    let Some(ready) = &state.target_node_domain_ready_timestamp else { return false };
+    if state.completed {
+        return is_source_gone(state);
+    }
+    !is_heard(world, state.source_node.as_deref(), now)
+        && now.0.duration_since(ready.0).as_secs() > SOURCE_SECONDS
+}
+
+/// Whether the source's VMM has ended, and the target's agent may still say that the machine has arrived.
+fn is_unsure(world: &World, state: &MigrationState, now: &Time) -> bool {
+    let Some(ended) = state.end_timestamp.as_ref().filter(|_| is_source_gone(state)) else { return false };
+    !is_heard(world, state.target_node.as_deref(), now)
+        || now.0.duration_since(ended.0).as_secs() <= TARGET_WORD_SECONDS
+}
+
+fn is_source_gone(state: &MigrationState) -> bool {
+    state.failure.as_ref().is_some_and(|failure| failure.reason == FailureReason::SourceGone)
+}
+
+/// The instance where it has arrived, if that is not written yet.
+fn arrived(instance: &VirtualMachineInstance, migration: &VirtualMachineInstanceMigration) -> Option<Intent> {
+    let state = migration.status.as_ref()?.migration_state.clone()?;
+    let mut there = instance.clone();
+    let status = there.status.get_or_insert_default();
+    // A later run of the same machine has not gone anywhere.
+    if status.vmm != state.source_vmm && status.vmm != state.target_vmm {
+        return None;
+    }
+    status.node_name.clone_from(&state.target_node);
+    status.vmm.clone_from(&state.target_vmm);
+    status.migration_state = Some(MigrationState { progress: None, ..state });
+    (there.status != instance.status).then(|| Intent::SetInstanceStatus(Box::new(there)))
+}
+
+fn closed(
+    migration: &VirtualMachineInstanceMigration,
+    state: &MigrationState,
+    now: &Time,
+) -> VirtualMachineInstanceMigration {
+    let mut next = migration.clone();
+    let status = next.status.get_or_insert_default();
+    let state = status.migration_state.insert(state.clone());
+    state.end_timestamp.get_or_insert_with(|| now.clone());
+    if (state.abort_requested || is_unwanted(migration)) && state.abort_status != Some(AbortStatus::Succeeded)
+    {
+        state.abort_requested = true;
+        state.abort_status = Some(if state.failed { AbortStatus::Succeeded } else { AbortStatus::Failed });
+    }
+    let phase = if state.failed { MigrationPhase::Failed } else { MigrationPhase::Succeeded };
+    status.enter(phase, now);
+    next
+}
+
+/// A migration that comes to its end before any memory moved: the machine runs where it was, if it runs.
+fn failed(
+    mut migration: VirtualMachineInstanceMigration,
+    reason: FailureReason,
+    message: &str,
+    now: &Time,
+) -> VirtualMachineInstanceMigration {
+    let uid = migration.metadata.uid.clone();
+    let status = migration.status.get_or_insert_default();
+    let state = status.migration_state.get_or_insert_default();
+    state.migration_uid = uid;
+    state.completed = true;
+    state.failed = true;
+    state.failure_reason = Some(message.to_owned());
+    state.failure = Some(Failure { reason, message: message.to_owned(), advice: None });
+    state.end_timestamp = Some(now.clone());
+    if reason == FailureReason::Cancelled {
+        state.abort_requested = true;
+        state.abort_status = Some(AbortStatus::Succeeded);
+    }
+    status.enter(MigrationPhase::Failed, now);
+    migration
+}
+
+fn scheduled(status: ConditionStatus, reason: &str, message: String) -> Condition {
+    Condition {
+        kind: "Scheduled".to_owned(),
+        status,
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_transition_time: None,
+    }
+}
+
+/// An event for a phase that was entered, if people want to know of it.
+fn note_phase(
+    before: &VirtualMachineInstanceMigration,
+    after: &VirtualMachineInstanceMigration,
+    intents: &mut Vec<Intent>,
+) {
+    let status = after.status.clone().unwrap_or_default();
+    if before.status.as_ref().and_then(|status| status.phase) == status.phase {
+        return;
+    }
+    let state = status.migration_state.clone().unwrap_or_default();
+    let target = state.target_node.unwrap_or_default();
+    let (reason, message, is_warning) = match status.phase() {
+        MigrationPhase::Scheduled => ("Migrating", format!("Goes to node {target}"), false),
+        MigrationPhase::Succeeded => ("Migrated", format!("Runs on node {target}"), false),
+        MigrationPhase::Failed => ("FailedMigration", state.failure_reason.unwrap_or_default(), true),
+        _ => return,
+    };
+    intents.push(Intent::Record(Note {
+        kind: "VirtualMachineInstanceMigration",
+        namespace: namespace_of(&after.metadata).to_owned(),
+        name: name_of(&after.metadata).to_owned(),
+        uid: uid_of(&after.metadata).to_owned(),
+        reason,
+        message,
+        is_warning,
+    }));
+}

@@ -1,0 +1,50 @@
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
+
+use crate::{
+    Intent, Note, World,
+    fit::is_ready,
+    world::{name_of, uid_of},
+};
+
+/// How long an agent may be silent, in seconds, before its node counts as not ready. It renews its lease four times in that time.
+pub const NODE_LEASE_SECONDS: i64 = 40;
+
+/// A node whose agent is not heard of is not ready. That says nothing about its machines: they run on, and nothing of them is started
+/// elsewhere.
+pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
+    for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(world, node, now)) {
+        let mut silent = node.clone();
+        let conditions = silent.status.as_mut().and_then(|status| status.conditions.as_mut());
+        for condition in conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready") {
+            condition.status = "Unknown".to_owned();
+            condition.reason = Some("NotReady".to_owned());
+            condition.message = Some(format!(
+                "Its agent has not been heard of for {NODE_LEASE_SECONDS} s. Its machines may run; nothing of them is started elsewhere."
+            ));
+            condition.last_transition_time = Some(now.clone());
+        }
+        intents.push(Intent::SetNodeStatus(Box::new(silent)));
+        intents.push(Intent::Record(Note {
+            kind: "Node",
+            namespace: "default".to_owned(),
+            name: name_of(&node.metadata).to_owned(),
+            uid: uid_of(&node.metadata).to_owned(),
+            reason: "NodeNotReady",
+            message: format!("The agent of node {} is not heard of", name_of(&node.metadata)),
+            is_warning: true,
+        }));
+    }
+}
+
+/// Whether the agent of a node of that name is heard of, by its condition and by its lease: the condition may be older.
+pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
+    let node = world.nodes.iter().find(|node| node.metadata.name.as_deref() == name);
+    node.is_some_and(|node| is_ready(node) && !is_silent(world, node, now))
+}
+
+fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
+    let lease = world.leases.iter().find(|lease| lease.metadata.name == node.metadata.name);
+    let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
+    // A clock that was set back makes nobody silent.
+    renewed.is_some_and(|renewed| now.0.duration_since(renewed.0).as_secs() > NODE_LEASE_SECONDS)
+}

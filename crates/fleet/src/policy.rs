@@ -1,0 +1,86 @@
+//! Which policy applies to a migration, and what it comes to.
+
+use std::collections::BTreeMap;
+
+use objects::{MigrationConfiguration, MigrationPolicy, MigrationSettings, Quantity, VirtualMachineInstance};
+
+use crate::{
+    World,
+    world::{name_of, namespace_of},
+};
+
+/// Seconds for each GiB after which a migration is given up, where nothing is set; KubeVirt's.
+const COMPLETION_TIMEOUT_PER_GIB: u32 = 150;
+
+/// The policy that applies, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice<'a> {
+    /// The policy; `None` where the settings of the fleet alone apply.
+    pub policy: Option<&'a MigrationPolicy>,
+    /// Why this one, in a sentence.
+    pub reason: String,
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// The policy that applies to an instance with these labels, in a namespace with those: of all whose labels are there, the one with most
+/// labels; of several, the one whose name comes first.
+pub fn choose<'a>(policies: &'a [MigrationPolicy], namespace: &Labels, instance: &Labels) -> Choice<'a> {
+    let mut candidates: Vec<_> =
+        policies.iter().filter_map(|policy| Some((matched(policy, namespace, instance)?, policy))).collect();
+    candidates.sort_by(|(more, one), (less, other)| {
+        less.cmp(more).then_with(|| name_of(&one.metadata).cmp(name_of(&other.metadata)))
+    });
+    let reason = match candidates.as_slice() {
+        [] => "no policy has labels that are all there".to_owned(),
+        [(labels, _)] => format!("the only policy that applies; {labels} of its labels are there"),
+        [(labels, _), (same, second), ..] if labels == same => {
+            format!(
+                "{labels} labels match, as many as of {}, and its name comes first",
+                name_of(&second.metadata)
+            )
+        }
+        [(labels, _), (fewer, second), ..] => {
+            format!("{labels} labels match, more than of {} ({fewer})", name_of(&second.metadata))
+        }
+    };
+    Choice { policy: candidates.first().map(|(_, policy)| *policy), reason }
+}
+
+/// The policy that applies to the migrations of an instance.
+pub fn of<'a>(world: &'a World, instance: &VirtualMachineInstance) -> Choice<'a> {
+    let labels = instance.metadata.labels.clone().unwrap_or_default();
+    let namespace = world.namespace_labels(namespace_of(&instance.metadata));
+    choose(&world.policies, &namespace, &labels)
+}
+
+/// How many labels of a policy are there; `None` unless it is all of them.
+fn matched(policy: &MigrationPolicy, namespace: &Labels, instance: &Labels) -> Option<usize> {
+    let selectors = &policy.spec.selectors;
+    let are_there =
+        |wanted: &Labels, labels: &Labels| wanted.iter().all(|(name, value)| labels.get(name) == Some(value));
+    let (of_namespace, of_instance) =
+        (&selectors.namespace_selector, &selectors.virtual_machine_instance_selector);
+    (are_there(of_namespace, namespace) && are_there(of_instance, instance))
+        .then(|| of_namespace.len() + of_instance.len())
+}
+
+/// What a policy comes to, over the settings of the fleet.
+pub fn resolve(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -> MigrationConfiguration {
+    let spec = policy.map(|policy| policy.spec.clone()).unwrap_or_default();
+    let either = |of_policy: Option<bool>, of_fleet: Option<bool>| of_policy.or(of_fleet).unwrap_or(false);
+    let bandwidth = spec.bandwidth_per_migration.or_else(|| settings.bandwidth_per_migration.clone());
+    let allow_post_copy = either(spec.allow_post_copy, settings.allow_post_copy);
+    let disruption = spec.allow_workload_disruption.or(settings.allow_workload_disruption);
+    let timeout = spec.completion_timeout_per_gi_b.or(settings.completion_timeout_per_gi_b);
+    MigrationConfiguration {
+        allow_auto_converge: either(spec.allow_auto_converge, settings.allow_auto_converge),
+        allow_post_copy,
+        allow_workload_disruption: disruption.unwrap_or(allow_post_copy),
+        bandwidth_per_migration: bandwidth.unwrap_or_else(|| Quantity::from("0")),
+        completion_timeout_per_gi_b: timeout.unwrap_or(COMPLETION_TIMEOUT_PER_GIB),
+        deadline_seconds: spec.deadline_seconds,
+        max_downtime_ms: spec.max_downtime_ms,
+        channels: spec.channels,
+    }
+}

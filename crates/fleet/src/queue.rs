@@ -1,0 +1,84 @@
+//! How many migrations at a time, and who is next.
+
+use std::collections::BTreeMap;
+
+use objects::{MigrationSettings, VirtualMachineInstanceMigration};
+
+use crate::World;
+
+/// Migrations that are under way, by where they count.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    limits: Limits,
+    all: u32,
+    outbound: BTreeMap<String, u32>,
+    inbound: BTreeMap<String, u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    cluster: u32,
+    outbound: u32,
+    inbound: u32,
+}
+
+impl Queue {
+    pub(crate) fn new(world: &World, settings: &MigrationSettings) -> Self {
+        let limits = Limits {
+            cluster: settings.parallel_migrations_per_cluster.unwrap_or(5),
+            outbound: settings.parallel_outbound_migrations_per_node.unwrap_or(2),
+            inbound: settings.parallel_inbound_migrations_per_node.unwrap_or(2),
+        };
+        let mut queue = Self { limits, all: 0, outbound: BTreeMap::new(), inbound: BTreeMap::new() };
+        for migration in &world.migrations {
+            let Some(status) = migration.status.as_ref().filter(|status| status.phase().is_under_way())
+            else {
+                continue;
+            };
+            let state = status.migration_state.clone().unwrap_or_default();
+            queue.enter(&state.source_node.unwrap_or_default(), &state.target_node.unwrap_or_default());
+        }
+        queue
+    }
+
+    /// Counts one more.
+    pub(crate) fn enter(&mut self, source: &str, target: &str) {
+        self.all += 1;
+        *self.outbound.entry(source.to_owned()).or_default() += 1;
+        *self.inbound.entry(target.to_owned()).or_default() += 1;
+    }
+
+    /// Why no further migration may leave a node now.
+    pub(crate) fn full(&self, source: &str) -> Option<String> {
+        if self.all >= self.limits.cluster {
+            return Some(format!(
+                "{} migrations are under way, as many as there may be in the fleet",
+                self.all
+            ));
+        }
+        let leaving = self.outbound.get(source).copied().unwrap_or(0);
+        (leaving >= self.limits.outbound)
+            .then(|| format!("{leaving} migrations leave node {source}, as many as there may be"))
+    }
+
+    /// How many come to a node, if that is as many as may.
+    pub(crate) fn full_inbound(&self, target: &str) -> Option<u32> {
+        self.inbound.get(target).copied().filter(|coming| *coming >= self.limits.inbound)
+    }
+}
+
+/// Migrations that wait, the next one first: who came earlier; at the same second, by name.
+pub(crate) fn waiting(world: &World) -> Vec<&VirtualMachineInstanceMigration> {
+    let is_waiting = |migration: &&VirtualMachineInstanceMigration| {
+        migration
+            .status
+            .as_ref()
+            .is_none_or(|status| !status.phase().is_final() && !status.phase().is_under_way())
+    };
+    let mut waiting: Vec<_> = world.migrations.iter().filter(is_waiting).collect();
+    waiting.sort_by_key(|migration| {
+        let metadata = &migration.metadata;
+        (metadata.creation_timestamp.clone(), metadata.namespace.clone(), metadata.name.clone())
+    });
+    waiting
+}

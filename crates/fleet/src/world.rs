@@ -1,0 +1,83 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Namespace, Node},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use objects::{
+    Fleet, MigrationPolicy, MigrationSettings, SETTINGS_NAME, VirtualMachine, VirtualMachineInstance,
+    VirtualMachineInstanceMigration,
+};
+
+/// All objects, as they are.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Machines.
+    pub machines: Vec<VirtualMachine>,
+    /// Instances.
+    pub instances: Vec<VirtualMachineInstance>,
+    /// Migrations.
+    pub migrations: Vec<VirtualMachineInstanceMigration>,
+    /// Policies.
+    pub policies: Vec<MigrationPolicy>,
+    /// Settings.
+    pub fleets: Vec<Fleet>,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// What agents renew while they live; named as their node.
+    pub leases: Vec<Lease>,
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+}
+
+impl World {
+    /// What is set for migrations.
+    pub fn settings(&self) -> MigrationSettings {
+        let ours = self.fleets.iter().find(|fleet| fleet.metadata.name.as_deref() == Some(SETTINGS_NAME));
+        ours.map(|fleet| fleet.spec.configuration.migrations.clone()).unwrap_or_default()
+    }
+
+    /// The instance of that name.
+    pub fn instance(&self, namespace: &str, name: &str) -> Option<&VirtualMachineInstance> {
+        self.instances.iter().find(|instance| is_named(&instance.metadata, namespace, name))
+    }
+
+    pub(crate) fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
+        let found = self.namespaces.iter().find(|namespace| namespace.metadata.name.as_deref() == Some(name));
+        found.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default()
+    }
+}
+
+pub(crate) fn is_named(metadata: &ObjectMeta, namespace: &str, name: &str) -> bool {
+    metadata.name.as_deref() == Some(name) && namespace_of(metadata) == namespace
+}
+
+pub(crate) fn name_of(metadata: &ObjectMeta) -> &str {
+    metadata.name.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn namespace_of(metadata: &ObjectMeta) -> &str {
+    metadata.namespace.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn uid_of(metadata: &ObjectMeta) -> &str {
+    metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// The name of a VMM and of its folder: of the one that an instance begins in, or of the one that a migration brings it to. Short, since
+/// paths of sockets are (108 bytes), and always the same, so that an agent finds again what another began.
+pub fn vmm_name(instance: &ObjectMeta, migration: Option<&ObjectMeta>) -> String {
+    let digits = |metadata: &ObjectMeta, count| {
+        uid_of(metadata).chars().filter(char::is_ascii_hexdigit).take(count).collect::<String>()
+    };
+    let name: String = name_of(instance)
+        .chars()
+        .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-')
+        .take(16)
+        .collect();
+    let own = format!("{name}-{}", digits(instance, 12));
+    migration.map_or_else(|| own.clone(), |migration| format!("{own}.{}", digits(migration, 8)))
+}

@@ -1,0 +1,288 @@
+//! Decisions, driven against a world in memory: intents are applied as a server would, and decided on again.
+
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod support;
+
+use objects::{AbortStatus, FailureReason, InstancePhase, MigrationPhase};
+use proptest::prelude::*;
+use serde_json::json;
+use support::{Site, at};
+
+#[test]
+fn a_machine_gets_an_instance_and_the_instance_the_roomiest_node() {
+    let mut site = Site::default();
+    site.node("a", 4).node("b", 8).machine("db", "Always", 2);
+    site.settle(0);
+    let instance = site.instance("db");
+    let status = instance.status.clone().unwrap();
+    assert_eq!((status.node_name.as_deref(), status.phase()), (Some("b"), InstancePhase::Scheduled));
+    assert!(status.vmm.unwrap().starts_with("db-"));
+    assert_eq!(site.printable("db"), "Starting");
+}
+
+#[test]
+fn what_fits_nowhere_waits_with_the_reasons_of_every_node() {
+    let mut site = Site::default();
+    site.node("a", 1).node("b", 8).node("c", 8).machine("db", "Always", 2);
+    site.cordon("b");
+    site.silence("c");
+    site.settle(100);
+    let status = site.instance("db").status.clone().unwrap();
+    let message = objects::condition(&status.conditions, "Scheduled").unwrap().message.clone().unwrap();
+    assert!(message.contains("a: 1024 MiB of memory are free, 2048 MiB are needed"), "{message}");
+    assert!(
+        message.contains("b: it is cordoned") && message.contains("c: its agent is not heard of"),
+        "{message}"
+    );
+    assert_eq!(site.printable("db"), "Unschedulable");
+}
+
+#[test]
+fn a_stopped_machine_has_no_instance_and_a_deleted_one_takes_it_along() {
+    let mut site = Site::default();
+    site.node("a", 8).machine("db", "Always", 1).machine("web", "Always", 1);
+    site.settle(0);
+    site.world.machines[0].spec.run_strategy = objects::RunStrategy::Halted;
+    site.world.machines.retain(|machine| machine.metadata.name.as_deref() != Some("web"));
+    site.settle(1);
+    assert!(site.world.instances.iter().all(|instance| instance.metadata.deletion_timestamp.is_some()));
+    assert_eq!(site.printable("db"), "Stopping");
+}
+
+#[test]
+fn a_run_that_failed_is_followed_by_another_after_a_rest() {
+    let mut site = Site::default();
+    site.node("a", 8).machine("db", "RerunOnFailure", 1);
+    site.settle(0);
+    let first = site.instance("db").metadata.uid.clone();
+    site.run_instances(1);
+    site.end_instance("db", InstancePhase::Failed, 2);
+    site.settle(5);
+    assert_eq!(site.instance("db").metadata.uid, first, "it rests");
+    site.settle(20);
+    site.let_go();
+    site.settle(21);
+    assert_ne!(site.instance("db").metadata.uid, first);
+    site.end_instance("db", InstancePhase::Succeeded, 30);
+    site.settle(100);
+    assert_eq!(
+        site.instance("db").status.clone().unwrap().phase(),
+        InstancePhase::Succeeded,
+        "it ended as it should"
+    );
+}
+
+#[test]
+fn a_migration_goes_to_another_node_and_ends_with_the_instance_there() {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 4).machine("db", "Always", 1);
+    site.settle(0);
+    site.run_instances(1);
+    site.migrate("m1", "db", &json!({}));
+    site.settle(2);
+    let state = site.state("m1");
+    assert_eq!((state.source_node.as_deref(), state.target_node.as_deref()), (Some("a"), Some("b")));
+    assert_eq!(state.migration_configuration.unwrap().completion_timeout_per_gi_b, 150);
+    assert_eq!(site.printable("db"), "Migrating");
+    site.agents_say("m1", false);
+    site.settle(5);
+    assert_eq!(site.phase("m1"), MigrationPhase::Succeeded);
+    let status = site.instance("db").status.clone().unwrap();
+    assert_eq!((status.node_name, status.vmm), (Some("b".to_owned()), state.target_vmm));
+    let phases: Vec<_> = site
+        .migration("m1")
+        .status
+        .clone()
+        .unwrap()
+        .phase_transition_timestamps
+        .iter()
+        .map(|entry| entry.phase)
+        .collect();
+    assert_eq!(
+        phases,
+        [
+            MigrationPhase::Pending,
+            MigrationPhase::Scheduled,
+            MigrationPhase::Running,
+            MigrationPhase::Succeeded
+        ]
+    );
+}
+
+#[test]
+fn a_migration_that_failed_leaves_the_instance_where_it_is() {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 4).machine("db", "Always", 1);
+    site.settle(0);
+    site.run_instances(1);
+    site.migrate("m1", "db", &json!({}));
+    site.settle(2);
+    site.agents_say("m1", true);
+    site.settle(3);
+    assert_eq!(site.phase("m1"), MigrationPhase::Failed);
+    assert_eq!(site.instance("db").status.clone().unwrap().node_name.as_deref(), Some("a"));
+}
+
+#[test]
+fn a_cancelled_migration_says_what_came_of_it() {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 4).machine("db", "Always", 1);
+    site.settle(0);
+    site.run_instances(1);
+    site.migrate("early", "db", &json!({}));
+    site.settle(2);
+    site.cancel("early");
+    site.settle(3);
+    let state = site.state("early");
+    assert_eq!(
+        (site.phase("early"), state.abort_status),
+        (MigrationPhase::Failed, Some(AbortStatus::Succeeded))
+    );
+    assert_eq!(state.failure.unwrap().reason, FailureReason::Cancelled);
+    site.migrate("late", "db", &json!({}));
+    site.settle(4);
+    site.cancel("late");
+    // It was running already, and the engine was faster.
+    site.agents_say("late", false);
+    site.settle(5);
+    let state = site.state("late");
+    assert_eq!(
+        (site.phase("late"), state.abort_status),
+        (MigrationPhase::Succeeded, Some(AbortStatus::Failed))
+    );
+}
+
+#[test]
+fn while_memory_moves_only_the_engine_ends_a_migration() {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 4).machine("db", "Always", 1);
+    site.settle(0);
+    site.run_instances(1);
+    site.migrate("m1", "db", &json!({}));
+    site.settle(2);
+    site.agents_begin("m1");
+    site.cancel("m1");
+    site.settle(100);
+    assert_eq!(site.phase("m1"), MigrationPhase::Running, "the source has the word");
+    site.settle(1000);
+    assert!(site.state("m1").abort_requested, "it is asked to end, past its time");
+    assert_eq!(site.phase("m1"), MigrationPhase::Running);
+}
+
+#[test]
+fn a_target_that_is_never_ready_is_given_up() {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 4).machine("db", "Always", 1);
+    site.settle(0);
+    site.run_instances(1);
+    site.migrate("m1", "db", &json!({}));
+    site.settle(2);
+    site.settle(200);
+    assert_eq!(site.state("m1").failure.unwrap().reason, FailureReason::TargetTimeout);
+}
+
+#[test]
+fn a_migration_waits_for_its_turn_and_says_so() {
+    let mut site = Site::default();
+    site.node("a", 64).node("b", 32).node("c", 32);
+    for name in ["v1", "v2", "v3"] {
+        site.machine(name, "Always", 1);
+    }
+    site.settle(0);
+    site.run_instances(1);
+    for (index, name) in ["v1", "v2", "v3"].into_iter().enumerate() {
+        site.migrate(&format!("m{index}"), name, &json!({}));
+    }
+    site.settle(2);
+    assert_eq!(site.phase("m2"), MigrationPhase::Pending);
+    let status = site.migration("m2").status.clone().unwrap();
+    let message = objects::condition(&status.conditions, "Scheduled").unwrap().message.clone().unwrap();
+    assert_eq!(message, "Position 1 in the queue: 2 migrations leave node a, as many as there may be.");
+    site.agents_say("m0", false);
+    site.settle(3);
+    site.settle(4);
+    assert!(site.phase("m2").is_under_way());
+}
+
+#[test]
+fn the_policy_with_more_labels_wins_then_the_first_by_name() {
+    let mut site = Site::default();
+    site.policy("z-all", &json!({ "selectors": {}, "channels": 1 }));
+    site.policy("b-app", &json!({ "selectors": { "virtualMachineInstanceSelector": { "app": "db" } } }));
+    site.policy(
+        "a-app",
+        &json!({ "selectors": { "virtualMachineInstanceSelector": { "app": "db" } }, "allowPostCopy": true }),
+    );
+    site.policy(
+        "both",
+        &json!({ "selectors": {
+            "namespaceSelector": { "zone": "1" }, "virtualMachineInstanceSelector": { "app": "db" },
+        }}),
+    );
+    let labels =
+        |text: &str| serde_json::from_str::<std::collections::BTreeMap<String, String>>(text).unwrap();
+    let name = |namespace: &str, instance: &str| {
+        let choice = fleet::policy::choose(&site.world.policies, &labels(namespace), &labels(instance));
+        (choice.policy.and_then(|policy| policy.metadata.name.clone()).unwrap(), choice.reason)
+    };
+    assert_eq!(name("{}", "{}").0, "z-all");
+    let (winner, reason) = name("{}", r#"{"app":"db"}"#);
+    assert_eq!(winner, "a-app");
+    assert_eq!(reason, "1 labels match, as many as of b-app, and its name comes first");
+    assert_eq!(name(r#"{"zone":"1"}"#, r#"{"app":"db"}"#).0, "both");
+    let values = fleet::policy::resolve(Some(&site.world.policies[2]), &site.world.settings());
+    assert!(values.allow_post_copy && !values.allow_auto_converge);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever is asked for: limits hold, nothing goes where it is or where it does not fit, whatever waits says why, and what was
+    /// decided once is not decided again.
+    #[test]
+    fn limits_hold_and_decisions_come_to_rest(
+        nodes in prop::collection::vec(1..32_u64, 1..5),
+        sizes in prop::collection::vec(1..8_u64, 1..12),
+        moved in prop::collection::vec(any::<bool>(), 12),
+        cordoned in any::<bool>(),
+    ) {
+        let mut site = Site::default();
+        for (index, gib) in nodes.iter().enumerate() {
+            site.node(&format!("n{index}"), *gib);
+        }
+        for (index, gib) in sizes.iter().enumerate() {
+            site.machine(&format!("v{index}"), "Always", *gib);
+        }
+        site.settle(0);
+        site.run_instances(1);
+        if cordoned {
+            site.cordon("n0");
+        }
+        for index in (0..sizes.len()).filter(|index| moved[*index]) {
+            site.migrate(&format!("m{index}"), &format!("v{index}"), &json!({}));
+        }
+        site.settle(2);
+        let quiet = fleet::decide(&site.world, &at(2));
+        prop_assert!(quiet.is_empty(), "{quiet:?}");
+        let under_way: Vec<_> = site.world.migrations.iter().filter_map(|migration| migration.status.clone())
+            .filter(|status| status.phase().is_under_way()).filter_map(|status| status.migration_state).collect();
+        prop_assert!(under_way.len() <= 5);
+        for (index, room) in nodes.iter().enumerate() {
+            let name = Some(format!("n{index}"));
+            prop_assert!(under_way.iter().filter(|state| state.source_node == name).count() <= 2);
+            prop_assert!(under_way.iter().filter(|state| state.target_node == name).count() <= 2);
+            prop_assert!(site.taken(&format!("n{index}")) <= *room, "no node has more than it has room for");
+        }
+        for state in &under_way {
+            prop_assert_ne!(&state.source_node, &state.target_node);
+            prop_assert!(!cordoned || state.target_node.as_deref() != Some("n0"));
+        }
+        for migration in &site.world.migrations {
+            let status = migration.status.clone().unwrap();
+            if status.phase() == MigrationPhase::Pending {
+                prop_assert!(objects::condition(&status.conditions, "Scheduled").unwrap().message.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A fleet in memory.
+
+use fleet::{Intent, World};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use objects::{
+    InstancePhase, MigrationPhase, MigrationState, VirtualMachineInstance, VirtualMachineInstanceMigration,
+    VirtualMachineInstanceMigrationStatus,
+};
+use serde_json::{Value, json};
+
+/// Seconds after the fleet began.
+pub(crate) fn at(seconds: i64) -> Time {
+    Time(Timestamp::from_second(1_800_000_000 + seconds).unwrap())
+}
+
+#[derive(Default)]
+pub(crate) struct Site {
+    pub(crate) world: World,
+    made: u32,
+}
+
+impl Site {
+    fn uid(&mut self) -> String {
+        self.made += 1;
+        format!("{:08x}-0000-4000-8000-000000000000", self.made)
+    }
+
+    pub(crate) fn node(&mut self, name: &str, gib: u64) -> &mut Self {
+        let node = json!({
+            "metadata": { "name": name, "uid": self.uid(), "labels": { "kubernetes.io/hostname": name } },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": "True" }],
+                "allocatable": { "memory": format!("{gib}Gi"), "cpu": "8" },
+            },
+        });
+        let lease =
+            json!({ "metadata": { "name": name }, "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" } });
+        self.world.nodes.push(serde_json::from_value(node).unwrap());
+        self.world.leases.push(serde_json::from_value(lease).unwrap());
+        self
+    }
+
+    pub(crate) fn machine(&mut self, name: &str, strategy: &str, gib: u64) -> &mut Self {
+        let machine = json!({
+            "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachine",
+            "metadata": { "name": name, "namespace": "default", "uid": self.uid() },
+            "spec": { "runStrategy": strategy, "template": { "spec": { "domain": {
+                "memory": { "guest": format!("{gib}Gi") },
+                "firmware": { "kernelBoot": { "container": { "image": "whimbrel.dev/workload" } } },
+            }}}},
+        });
+        self.world.machines.push(serde_json::from_value(machine).unwrap());
+        self
+    }
+
+    pub(crate) fn migrate(&mut self, name: &str, instance: &str, selector: &Value) {
+        let migration = json!({
+            "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstanceMigration",
+            "metadata": {
+                "name": name, "namespace": "default", "uid": self.uid(), "finalizers": ["whimbrel.dev/migration"],
+            },
+            "spec": { "vmiName": instance, "addedNodeSelector": selector },
+        });
+        self.world.migrations.push(serde_json::from_value(migration).unwrap());
+    }
+
+    pub(crate) fn policy(&mut self, name: &str, spec: &Value) {
+        let policy = json!({
+            "apiVersion": "whimbrel.dev/v1", "kind": "MigrationPolicy", "metadata": { "name": name }, "spec": spec,
+        });
+        self.world.policies.push(serde_json::from_value(policy).unwrap());
+    }
+
+    pub(crate) fn cordon(&mut self, name: &str) {
+        let node =
+            self.world.nodes.iter_mut().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
+        node.spec.get_or_insert_default().unschedulable = Some(true);
+    }
+
+    /// The node's agent was last heard of when the fleet began.
+    pub(crate) fn silence(&mut self, name: &str) {
+        let lease =
+            self.world.leases.iter_mut().find(|lease| lease.metadata.name.as_deref() == Some(name)).unwrap();
+        let renewed = at(0).0;
+        lease.spec.get_or_insert_default().renew_time =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(renewed));
+    }
+
+    /// Decides and applies until nothing is left to do.
+    pub(crate) fn settle(&mut self, seconds: i64) {
+        for _ in 0..50 {
+            let intents = fleet::decide(&self.world, &at(seconds));
+            let writes: Vec<_> =
+                intents.into_iter().filter(|intent| !matches!(intent, Intent::Record(_))).collect();
+            if writes.is_empty() {
+                return;
+            }
+            writes.into_iter().for_each(|intent| self.apply(intent, seconds));
+        }
+        panic!("it does not come to rest: {:?}", fleet::decide(&self.world, &at(seconds)));
+    }
+
+    fn apply(&mut self, intent: Intent, seconds: i64) {
+        let world = &mut self.world;
+        match intent {
+            Intent::CreateInstance(mut instance) => {
+                instance.metadata.uid = Some(self.uid());
+                self.world.instances.push(*instance);
+            }
+            Intent::DeleteInstance(instance) => {
+                for own in world.instances.iter_mut().filter(|own| own.metadata.uid == instance.metadata.uid)
+                {
+                    own.metadata.deletion_timestamp = Some(at(seconds));
+                }
+            }
+            Intent::ReleaseInstance(instance) => {
+                world.instances.retain(|own| own.metadata.uid != instance.metadata.uid);
+            }
+            Intent::DeleteMigration(migration) => {
+                for own in
+                    world.migrations.iter_mut().filter(|own| own.metadata.uid == migration.metadata.uid)
+                {
+                    own.metadata.deletion_timestamp = Some(at(seconds));
+                }
+            }
+            Intent::ReleaseMigration(migration) => {
+                world.migrations.retain(|own| own.metadata.uid != migration.metadata.uid);
+            }
+            Intent::SetMachineStatus(machine) => {
+                let place = world.machines.iter_mut().find(|own| own.metadata.uid == machine.metadata.uid);
+                *place.unwrap() = *machine;
+            }
+            Intent::SetInstanceStatus(instance) => {
+                let place = world.instances.iter_mut().find(|own| own.metadata.uid == instance.metadata.uid);
+                *place.unwrap() = *instance;
+            }
+            Intent::SetMigrationStatus(migration) => {
+                let place =
+                    world.migrations.iter_mut().find(|own| own.metadata.uid == migration.metadata.uid);
+                *place.unwrap() = *migration;
+            }
+            Intent::SetNodeStatus(node) => {
+                let place = world.nodes.iter_mut().find(|own| own.metadata.uid == node.metadata.uid);
+                *place.unwrap() = *node;
+            }
+            Intent::Record(_) => {}
+        }
+    }
+
+    pub(crate) fn instance(&self, name: &str) -> &VirtualMachineInstance {
+        self.world.instances.iter().find(|instance| instance.metadata.name.as_deref() == Some(name)).unwrap()
+    }
+
+    pub(crate) fn migration(&self, name: &str) -> &VirtualMachineInstanceMigration {
+        self.world
+            .migrations
+            .iter()
+            .find(|migration| migration.metadata.name.as_deref() == Some(name))
+            .unwrap()
+    }
+
+    pub(crate) fn phase(&self, name: &str) -> MigrationPhase {
+        self.migration(name).status.clone().unwrap_or_default().phase()
+    }
+
+    pub(crate) fn state(&self, name: &str) -> MigrationState {
+        self.migration(name).status.clone().unwrap().migration_state.unwrap()
+    }
+
+    pub(crate) fn printable(&self, name: &str) -> String {
+        let machine = self
+            .world
+            .machines
+            .iter()
+            .find(|machine| machine.metadata.name.as_deref() == Some(name))
+            .unwrap();
+        machine.status.clone().unwrap().printable_status.unwrap()
+    }
+
+    /// Every agent has started what was placed on its node.
+    pub(crate) fn run_instances(&mut self, seconds: i64) {
+        for status in self.world.instances.iter_mut().filter_map(|instance| instance.status.as_mut()) {
+            if status.phase() == InstancePhase::Scheduled {
+                status.enter(InstancePhase::Running, &at(seconds));
+            }
+        }
+        self.settle(seconds);
+    }
+
+    pub(crate) fn end_instance(&mut self, name: &str, phase: InstancePhase, seconds: i64) {
+        let found =
+            self.world.instances.iter_mut().find(|instance| instance.metadata.name.as_deref() == Some(name));
+        found.unwrap().status.as_mut().unwrap().enter(phase, &at(seconds));
+    }
+
+    /// Agents have let go of what is being deleted.
+    pub(crate) fn let_go(&mut self) {
+        self.world.instances.retain(|instance| instance.metadata.deletion_timestamp.is_none());
+    }
+
+    pub(crate) fn cancel(&mut self, name: &str) {
+        self.world
+            .migrations
+            .iter_mut()
+            .find(|migration| migration.metadata.name.as_deref() == Some(name))
+            .unwrap()
+            .spec
+            .cancel = true;
+    }
+
+    pub(crate) fn delete_migration(&mut self, name: &str) {
+        let found = self
+            .world
+            .migrations
+            .iter_mut()
+            .find(|migration| migration.metadata.name.as_deref() == Some(name));
+        found.unwrap().metadata.deletion_timestamp = Some(at(0));
+    }
+
+    /// The target's agent says that its VMM has the machine; the source's, if it says anything, that its VMM has ended.
+    pub(crate) fn target_has(&mut self, name: &str, seconds: i64) {
+        let state = self.status(name).migration_state.get_or_insert_default();
+        state.target_node_domain_ready_timestamp = Some(at(seconds));
+    }
+
+    pub(crate) fn source_is_gone(&mut self, name: &str, seconds: i64) {
+        self.agents_say(name, true);
+        let state = self.status(name).migration_state.get_or_insert_default();
+        state.end_timestamp = Some(at(seconds));
+        let failure = json!({ "reason": "SourceGone", "message": "gone" });
+        state.failure = Some(serde_json::from_value(failure).unwrap());
+    }
+
+    fn status(&mut self, name: &str) -> &mut VirtualMachineInstanceMigrationStatus {
+        let found = self
+            .world
+            .migrations
+            .iter_mut()
+            .find(|migration| migration.metadata.name.as_deref() == Some(name));
+        found.unwrap().status.as_mut().unwrap()
+    }
+
+    /// The agents have come as far as memory moves.
+    pub(crate) fn agents_begin(&mut self, name: &str) {
+        self.status(name).enter(MigrationPhase::Running, &at(3));
+    }
+
+    /// The source's agent says how it ended.
+    pub(crate) fn agents_say(&mut self, name: &str, is_failed: bool) {
+        self.agents_begin(name);
+        let state = self.status(name).migration_state.get_or_insert_default();
+        (state.completed, state.failed) = (true, is_failed);
+    }
+
+    /// GiB of machines that are on a node or on their way there.
+    pub(crate) fn taken(&self, node: &str) -> u64 {
+        let size = |instance: &VirtualMachineInstance| fleet::fit::memory_of(instance) >> 30;
+        let there = self.world.instances.iter().filter(|instance| {
+            instance.status.as_ref().is_some_and(|status| status.node_name.as_deref() == Some(node))
+        });
+        let coming = self.world.migrations.iter().filter(|migration| {
+            let status = migration.status.clone().unwrap_or_default();
+            status.phase().is_under_way()
+                && status.migration_state.is_some_and(|state| state.target_node.as_deref() == Some(node))
+        });
+        there.map(size).sum::<u64>()
+            + coming.map(|migration| size(self.instance(&migration.spec.vmi_name))).sum::<u64>()
+    }
+}

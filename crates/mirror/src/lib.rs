@@ -1,0 +1,166 @@
+//! Copies of objects, kept up to date by a list and a watch, and how to reach the API that has them.
+//!
+//! Who decides reads a [`Mirror`] and never asks the network. A mirror that has lost its connection keeps what it had and tries again; one that
+//! has fallen behind lists anew.
+
+use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, pin_mut};
+use kube::{
+    Api, Client, Config, Resource, ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
+use tokio::{sync::Notify, time::sleep};
+
+/// How long is waited between two attempts, first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long a watch lasts until another goes on where it ended, in seconds. Bookmarks come every 30.
+const WATCH_SECONDS: u32 = 290;
+/// How long nothing may come over a connection. A server that is cut off is noticed so.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The kubeconfig cannot be read, or says what cannot be.
+    #[error("Cannot use the kubeconfig {path}")]
+    Kubeconfig {
+        /// The file.
+        path: String,
+        /// Why.
+        source: kube::config::KubeconfigError,
+    },
+    /// What it says makes no client.
+    #[error("Cannot make a client of the kubeconfig {path}")]
+    Client {
+        /// The file.
+        path: String,
+        /// Why.
+        source: kube::Error,
+    },
+}
+
+/// A client of the API that a kubeconfig names. It connects when it is used.
+///
+/// # Errors
+/// The file cannot be read, or its certificates cannot be used.
+pub async fn connect(kubeconfig: &Path) -> Result<Client, ConnectError> {
+    let path = kubeconfig.display().to_string();
+    let wrong = |source| ConnectError::Kubeconfig { path: path.clone(), source };
+    let file = Kubeconfig::read_from(kubeconfig).map_err(wrong)?;
+    let mut config =
+        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?;
+    config.read_timeout = Some(SILENCE);
+    Client::try_from(config).map_err(|source| ConnectError::Client { path, source })
+}
+
+/// The objects of a kind.
+#[derive(Clone, Debug)]
+pub struct Mirror<K> {
+    /// By namespace and name; `None` until they were listed once.
+    objects: Arc<RwLock<Option<BTreeMap<Key, K>>>>,
+}
+
+type Key = (String, String);
+
+impl<K> Mirror<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    /// Begins to copy, and tells `changed` of everything that changes. Goes on until the runtime ends.
+    pub fn start(api: Api<K>, changed: Arc<Notify>) -> Self {
+        let mirror = Self { objects: Arc::new(RwLock::new(None)) };
+        tokio::spawn(mirror.clone().keep(api, changed));
+        mirror
+    }
+
+    /// Whether they were listed once.
+    pub fn is_there(&self) -> bool {
+        self.objects.read().is_some()
+    }
+
+    /// All objects as they were last heard of, by namespace and name.
+    pub fn all(&self) -> Vec<K> {
+        self.objects.read().iter().flatten().map(|(_, object)| object.clone()).collect()
+    }
+
+    async fn keep(self, api: Api<K>, changed: Arc<Notify>) {
+        let mut pause = PAUSE.0;
+        loop {
+            match self.list(&api, &changed).await {
+                Ok(version) => {
+                    pause = PAUSE.0;
+                    self.follow(&api, version, &changed).await;
+                }
+                Err(error) => {
+                    tracing::debug!(kind = std::any::type_name::<K>(), %error, "Cannot list");
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn list(&self, api: &Api<K>, changed: &Notify) -> kube::Result<String> {
+        let list = api.list(&ListParams::default()).await?;
+        let version = list.metadata.resource_version.clone().unwrap_or_default();
+        let objects = list.items.into_iter().map(|object| (key(&object), object)).collect();
+        *self.objects.write() = Some(objects);
+        changed.notify_one();
+        Ok(version)
+    }
+
+    /// Takes over changes until they cannot be had any more without a new list.
+    async fn follow(&self, api: &Api<K>, mut version: String, changed: &Notify) {
+        let mut failures = 0;
+        while failures < 5 {
+            let watch = WatchParams::default().timeout(WATCH_SECONDS);
+            let stream = match api.watch(&watch, &version).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(kind = std::any::type_name::<K>(), %error, "Cannot watch");
+                    failures += 1;
+                    sleep(PAUSE.0 * failures).await;
+                    continue;
+                }
+            };
+            pin_mut!(stream);
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                        version = object.resource_version().unwrap_or(version);
+                        self.change(key(&object), Some(object));
+                    }
+                    Ok(WatchEvent::Deleted(object)) => {
+                        version = object.resource_version().unwrap_or(version);
+                        self.change(key(&object), None);
+                    }
+                    Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
+                    // It has fallen behind, most likely.
+                    Ok(WatchEvent::Error(_)) => return,
+                    Err(_) => break,
+                }
+                failures = 0;
+                changed.notify_one();
+            }
+        }
+    }
+
+    fn change(&self, key: Key, object: Option<K>) {
+        let mut objects = self.objects.write();
+        let objects = objects.get_or_insert_default();
+        match object {
+            Some(object) => objects.insert(key, object),
+            None => objects.remove(&key),
+        };
+    }
+}
+
+fn key<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}

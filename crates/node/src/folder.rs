@@ -1,0 +1,233 @@
+//! The folder of a VMM: what is in it, and what the machine in it is.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use config::RawConfig;
+use objects::VirtualMachineInstance;
+use serde_json::{Value, json};
+
+use crate::Config;
+
+/// What was noted before a VMM was told to migrate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// UID of the migration.
+    pub(crate) uid: String,
+    /// The engine's session before it: while that is the same, the engine has not begun.
+    pub(crate) before: Option<String>,
+}
+
+/// Paths of one VMM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The folder of a VMM on this node. Names come from objects: one that would lead elsewhere is none.
+    pub(crate) fn new(directory: &Path, name: &str) -> Option<Self> {
+        let is_name = !name.is_empty()
+            && !name.starts_with('.')
+            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-.".contains(letter));
+        is_name.then(|| Self { path: directory.join("vmms").join(name) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The description of the machine, which also is how its process is found again.
+    pub(crate) fn description(&self) -> PathBuf {
+        self.path.join("vm.yaml")
+    }
+
+    pub(crate) fn monitor(&self) -> PathBuf {
+        self.path.join("monitor.sock")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("vmm.log")
+    }
+
+    /// Is there once a process was started, or was about to be.
+    pub(crate) fn mark(&self) -> PathBuf {
+        self.path.join("started")
+    }
+
+    /// The migration that the VMM was last told to do, or was about to be.
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
+        let text = fs::read_to_string(self.path.join("attempt")).ok()?;
+        let mut words = text.split_whitespace().map(str::to_owned);
+        Some(Attempt { uid: words.next()?, before: words.next() })
+    }
+
+    /// Notes a migration, before the VMM is told.
+    pub(crate) fn note(&self, attempt: &Attempt) -> io::Result<()> {
+        let unfinished = self.path.join(".attempt");
+        fs::write(&unfinished, format!("{} {}", attempt.uid, attempt.before.as_deref().unwrap_or_default()))?;
+        fs::rename(unfinished, self.path.join("attempt"))
+    }
+
+    /// Has how the process ended, if its parent was there to see.
+    pub(crate) fn end(&self) -> PathBuf {
+        self.path.join("end")
+    }
+
+    /// Whether the process ended well; `None` where nobody saw.
+    pub(crate) fn success(&self) -> Option<bool> {
+        fs::read_to_string(self.end()).ok().map(|text| text.trim() == "0")
+    }
+
+    /// Makes the folder and describes the machine in it, unless that was done.
+    pub(crate) fn prepare(
+        &self,
+        config: &Config,
+        instance: &VirtualMachineInstance,
+        from: Option<&str>,
+    ) -> io::Result<()> {
+        fs::create_dir_all(self.path.join("reports"))?;
+        let description = describe(self, config, instance, from);
+        // What is written can be read: a description that is wrong is found here, with the field's name.
+        RawConfig::from_yaml(&description, "the machine's description").map_err(io::Error::other)?;
+        let unfinished = self.path.join(".vm.yaml");
+        fs::write(&unfinished, description)?;
+        fs::rename(unfinished, self.description())
+    }
+
+    /// The last lines of its log that say what went wrong.
+    pub(crate) fn last_words(&self) -> String {
+        let text = fs::read(self.log())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last: Vec<_> = lines[lines.len().saturating_sub(3)..].iter().map(|line| line.trim()).collect();
+        last.join(" / ").chars().take(1000).collect()
+    }
+}
+
+/// The names of the VMMs in an agent's directory.
+///
+/// # Errors
+/// The directory cannot be read; one that is not there has none.
+pub fn vmm_folders(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory.join("vmms")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| Folder::new(directory, name).is_some()).collect())
+}
+
+/// The machine as `whimbrel-vmm --config` takes it. JSON is YAML, and what is in it cannot break out of it.
+fn describe(
+    folder: &Folder,
+    config: &Config,
+    instance: &VirtualMachineInstance,
+    from: Option<&str>,
+) -> String {
+    let domain = &instance.spec.domain;
+    let boot = &domain.firmware.kernel_boot;
+    let workload = config.workload.display().to_string();
+    let (kernel, initrd) = match &boot.host {
+        Some(host) => (host.kernel_path.clone(), host.initrd_path.clone()),
+        None => (workload, None),
+    };
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let disks: Vec<_> = domain
+        .devices
+        .disks
+        .iter()
+        .filter_map(|disk| {
+            let volume = instance.spec.volumes.iter().find(|volume| volume.name == disk.name)?;
+            let mut description =
+                json!({ "path": volume.host_disk.as_ref()?.path, "readonly": disk.disk.readonly });
+            if let Some(serial) = &disk.serial {
+                description["serial"] = serial.as_str().into();
+            }
+            Some(description)
+        })
+        .collect();
+    let metadata = &instance.metadata;
+    let mut machine = json!({
+        "name": metadata.name.as_deref().unwrap_or("vm").chars().take(63).collect::<String>(),
+        "uuid": metadata.uid,
+        "memory": format!("{}M", domain.memory.guest.bytes().unwrap_or(0) >> 20),
+        "memory-backing": if domain.memory.hugepages.is_some() { "hugetlb" } else { "memfd" },
+        "cpus": domain.cpu.cores,
+        "kernel": kernel,
+        "cmdline": boot.kernel_args.clone().unwrap_or_default(),
+        "disks": disks,
+        "serial": format!("file:{}", at("serial.log")),
+        "monitor": format!("unix:{}", folder.monitor().display()),
+        "report-dir": at("reports"),
+        "tls": config.tls.display().to_string(),
+    });
+    if let Some(initrd) = initrd {
+        machine["initrd"] = initrd.into();
+    }
+    if let Some(source) = from {
+        machine["incoming"] = format!("tcp:{}:0", bracketed(config)).into();
+        machine["tls-authz"] = format!("dns:{source}").into();
+    }
+    if let Some(machine) = machine.as_object_mut() {
+        machine.retain(|_, value| !matches!(value, Value::Null));
+    }
+    machine.to_string()
+}
+
+/// The node's address as an address of a migration has it.
+fn bracketed(config: &Config) -> String {
+    if config.address.is_ipv6() { format!("[{}]", config.address) } else { config.address.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_no_folder() {
+        let folder = |name| Folder::new(Path::new("/x"), name);
+        assert_eq!(folder("busy-0.1").unwrap().path(), Path::new("/x/vmms/busy-0.1"));
+        for wrong in ["", ".", "..", "../y", "a/b", ".hidden", "a\0b"] {
+            assert_eq!(folder(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_description_is_what_a_vmm_takes() {
+        let instance: VirtualMachineInstance = serde_json::from_value(json!({
+            "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstance",
+            "metadata": { "name": "busy", "uid": "6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11" },
+            "spec": {
+                "domain": {
+                    "memory": { "guest": "256Mi" }, "devices": { "disks": [{ "name": "root", "serial": "r" }] },
+                    "firmware": { "kernelBoot": { "kernelArgs": "a: \"b\" # c", "container": { "image": "x" } } },
+                },
+                "volumes": [{ "name": "root", "hostDisk": { "path": "/d,isk" } }],
+            },
+        }))
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            name: "a".to_owned(),
+            directory: folder.path().to_owned(),
+            vmm: "/vmm".into(),
+            workload: "/kernel".into(),
+            tls: "/tls".into(),
+            address: "::1".parse().unwrap(),
+            share: 1.0,
+        };
+        let own = Folder::new(folder.path(), "busy").unwrap();
+        own.prepare(&config, &instance, Some("b")).unwrap();
+        let text = fs::read_to_string(own.description()).unwrap();
+        let raw = RawConfig::from_yaml(&text, "test").unwrap();
+        assert_eq!(raw.incoming.unwrap().to_string(), "tcp:[::1]:0");
+        assert_eq!(raw.tls_authz.as_deref(), Some("dns:b"));
+        assert_eq!(raw.disks.len(), 1);
+        assert_eq!(vmm_folders(folder.path()).unwrap(), ["busy"]);
+    }
+}

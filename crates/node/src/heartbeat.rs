@@ -1,0 +1,126 @@
+//! The node as an object, and the lease that says that its agent lives.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use objects::HOSTNAME_LABEL;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{runtime::Handle, time::timeout};
+
+use crate::Config;
+
+/// How often the lease is renewed.
+const RENEW: Duration = Duration::from_secs(10);
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the lease holds, in seconds, as others are told.
+const LEASE_SECONDS: u32 = 40;
+/// Where leases of nodes are.
+const NAMESPACE: &str = "default";
+
+/// Renews a node's lease, and its object with it.
+pub(crate) struct Heartbeat {
+    config: Config,
+    client: Client,
+    handle: Handle,
+    next: Instant,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(config: &Config, client: &Client, handle: &Handle) -> Self {
+        Self { config: config.clone(), client: client.clone(), handle: handle.clone(), next: Instant::now() }
+    }
+
+    /// Renews, if it is time. What fails is tried again soon.
+    pub(crate) fn beat(&mut self) {
+        if Instant::now() < self.next {
+            return;
+        }
+        let outcome = self.handle.block_on(async { timeout(PATIENCE, self.renew()).await });
+        self.next = Instant::now() + if matches!(outcome, Ok(Ok(()))) { RENEW } else { RENEW / 10 };
+        if let Ok(Err(error)) = outcome {
+            tracing::warn!(node = self.config.name, %error, "Cannot renew the lease");
+        }
+    }
+
+    async fn renew(&self) -> kube::Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": self.config.name, "namespace": NAMESPACE },
+            "spec": {
+                "holderIdentity": self.config.name, "leaseDurationSeconds": LEASE_SECONDS,
+                "renewTime": format!("{:.6}", Timestamp::now()),
+            },
+        });
+        self.create_or_merge(&leases, &lease).await?;
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": { "name": self.config.name, "labels": { HOSTNAME_LABEL: self.config.name } },
+        });
+        self.create_or_merge(&nodes, &node).await?;
+        let ready = json!({
+            "type": "Ready", "status": "True", "reason": "Ready", "message": "The agent renews its lease",
+            "lastHeartbeatTime": seconds(Timestamp::now()),
+        });
+        let status = json!({
+            "conditions": [ready], "allocatable": self.resources(), "capacity": self.resources(),
+            "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
+            "nodeInfo": {
+                "kubeletVersion": concat!("whimbrel-", env!("CARGO_PKG_VERSION")), "kernelVersion": kernel(),
+                "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "containerRuntimeVersion": "",
+                "kubeProxyVersion": "", "machineID": "", "osImage": "", "systemUUID": "",
+            },
+        });
+        let patch = Patch::Merge(json!({ "status": status }));
+        nodes.patch_status(&self.config.name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    async fn create_or_merge<K>(&self, api: &Api<K>, object: &Value) -> kube::Result<()>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug + serde::Serialize,
+    {
+        let patch = Patch::Merge(object);
+        match api.patch(&self.config.name, &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(refusal)) if refusal.code == 404 => {
+                let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+                api.create(&PostParams::default(), &object).await.map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// What machines may have here.
+    fn resources(&self) -> Value {
+        let share = |bytes: u64| (bytes as f64 * self.config.share.clamp(0.0, 1.0)) as u64;
+        let memory = share(meminfo("MemTotal:") << 10);
+        let huge = share(meminfo("HugePages_Total:").saturating_mul(2 << 20));
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        json!({ "cpu": cpus.to_string(), "memory": memory.to_string(), "hugepages-2Mi": huge.to_string() })
+    }
+}
+
+fn seconds(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// The number after a name in `/proc/meminfo`; 0 where there is none.
+fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let rest = text.lines().find_map(|line| line.strip_prefix(name));
+    rest.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,90 @@
+//! The agent of a host: it starts the VMMs that shall be here, finds those that are, and says in objects what they say.
+//!
+//! An agent owns nothing and remembers nothing. Each turn it looks at the objects ([`mirror`]) and at its VMMs (`observe`), decides without
+//! I/O what is to be done (`decide`), and does it (`act`). Whatever kills it between two steps, the next one decides from what is there.
+//!
+//! * A VMM is a process in a session of its own (`process`), and a folder (`folder`) whose name the objects say. It outlives its agent.
+//! * A machine that runs is ended only where its object is being deleted. What is not known to the objects and runs is left alone, and
+//!   said in the log: the objects may be the ones that are wrong.
+//! * A folder is started once. Without a process it is a run that has ended.
+
+mod act;
+mod decide;
+mod folder;
+mod heartbeat;
+mod observe;
+mod process;
+mod progress;
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Api, Client};
+use mirror::Mirror;
+use objects::{VirtualMachineInstance, VirtualMachineInstanceMigration};
+use tokio::{runtime::Handle, sync::Notify, time::timeout};
+
+use act::Actor;
+use heartbeat::Heartbeat;
+use observe::Observer;
+
+pub use folder::vmm_folders;
+pub use process::running;
+
+/// What an agent is told of its host.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name, which its certificate has too.
+    pub name: String,
+    /// The agent's directory. VMMs are in `vmms/`.
+    pub directory: PathBuf,
+    /// The program `whimbrel-vmm`.
+    pub vmm: PathBuf,
+    /// The kernel of the workload guest.
+    pub workload: PathBuf,
+    /// The certificates that migrations are encrypted with.
+    pub tls: PathBuf,
+    /// Where other nodes reach this one.
+    pub address: IpAddr,
+    /// Which part of the host's memory machines may have here, from 0 to 1.
+    pub share: f64,
+}
+
+/// How often an agent looks while nothing happens that it would hear of.
+const TICK: Duration = Duration::from_secs(1);
+/// How often it looks while a VMM starts or memory moves.
+const BUSY_TICK: Duration = Duration::from_millis(20);
+
+/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made.
+pub fn run(config: &Config, client: &Client, handle: &Handle) {
+    let changed = Arc::new(Notify::new());
+    let (instances, migrations) = handle.block_on(async {
+        let instances: Mirror<VirtualMachineInstance> =
+            Mirror::start(Api::all(client.clone()), changed.clone());
+        let migrations: Mirror<VirtualMachineInstanceMigration> =
+            Mirror::start(Api::all(client.clone()), changed.clone());
+        (instances, migrations)
+    });
+    let mut heartbeat = Heartbeat::new(config, client, handle);
+    let mut observer = Observer::new(config);
+    let mut actor = Actor::new(config, client, handle);
+    let mut tick = TICK;
+    loop {
+        // Both ends are a reason to look: what changed, and time.
+        let _ = handle.block_on(async { timeout(tick, changed.notified()).await });
+        heartbeat.beat();
+        if !instances.is_there() || !migrations.is_there() {
+            continue;
+        }
+        let (instances, migrations) = (instances.all(), migrations.all());
+        let vmms = observer.look();
+        let now = Time(jiff::Timestamp::now());
+        let here =
+            decide::Here { node: &config.name, instances: &instances, migrations: &migrations, vmms: &vmms };
+        let plan = decide::decide(&here, &now);
+        tick = if plan.is_busy { BUSY_TICK } else { TICK };
+        for action in &plan.actions {
+            actor.act(action, &mut observer);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Event, Namespace, Node},
+};
+use kube::CustomResourceExt;
+
+use crate::{
+    Fleet, Kind, MigrationPolicy, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
+    kubernetes::built_in, validation,
+};
+
+/// All kinds of the fleet, ours first.
+pub fn kinds() -> Vec<Kind> {
+    let mut kinds = vec![
+        Kind::custom(&VirtualMachine::crd(), validation::machine).operated(&[]),
+        Kind::custom(&VirtualMachineInstance::crd(), validation::instance).operated(&[".status.nodeName"]),
+        Kind::custom(&VirtualMachineInstanceMigration::crd(), validation::migration)
+            .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"]),
+        Kind::custom(&MigrationPolicy::crd(), validation::policy),
+        Kind::custom(&Fleet::crd(), validation::settings),
+    ];
+    kinds.extend([built_in::<Node>(), built_in::<Namespace>(), built_in::<Event>(), built_in::<Lease>()]);
+    kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_schema_and_a_name_of_its_own() {
+        let kinds = kinds();
+        for kind in &kinds {
+            assert_eq!(kind.schema["type"], "object", "{}", kind.names.kind);
+            assert!(kind.schema["properties"].is_object(), "{}", kind.names.kind);
+            let same = kinds.iter().filter(|other| other.names.plural == kind.names.plural);
+            assert_eq!(same.count(), 1, "{}", kind.names.plural);
+        }
+    }
+
+    #[test]
+    fn schemas_stand_alone() {
+        for kind in kinds() {
+            let text = kind.schema.to_string();
+            assert!(!text.contains("$ref"), "{} refers to what is not served: {text}", kind.names.kind);
+        }
+    }
+
+    #[test]
+    fn fields_have_kubevirts_names() {
+        let kinds = kinds();
+        let policy = kinds.iter().find(|kind| kind.names.kind == "MigrationPolicy").unwrap();
+        let spec = &policy.schema["properties"]["spec"]["properties"];
+        for name in ["allowAutoConverge", "allowPostCopy", "bandwidthPerMigration", "completionTimeoutPerGiB"]
+        {
+            assert!(spec[name].is_object(), "{name} is missing in {spec}");
+        }
+        let selectors = &spec["selectors"]["properties"];
+        assert!(
+            selectors["namespaceSelector"].is_object()
+                && selectors["virtualMachineInstanceSelector"].is_object()
+        );
+    }
+}

@@ -1,0 +1,292 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, MigrationState, Quantity};
+
+/// The image name of the workload guest that is built in: what starts without a download.
+pub const WORKLOAD_IMAGE: &str = "whimbrel.dev/workload";
+
+/// One run of a machine.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "whimbrel.dev",
+    version = "v1",
+    kind = "VirtualMachineInstance",
+    plural = "virtualmachineinstances",
+    singular = "virtualmachineinstance",
+    shortname = "vmi",
+    shortname = "vmis",
+    category = "all",
+    namespaced,
+    status = "VirtualMachineInstanceStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "One run of a machine",
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "NodeName", type_ = "string", json_path = ".status.nodeName"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Live-Migratable",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='LiveMigratable')].status",
+        priority = "1"
+    ),
+    printcolumn(name = "VMM", type_ = "string", json_path = ".status.vmm", priority = "1")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualMachineInstanceSpec {
+    /// The machine as its guest sees it.
+    pub domain: DomainSpec,
+    /// What is behind the disks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub volumes: Vec<Volume>,
+    /// Whether the guest stands still. May be changed while it runs; whatever stopped it, it goes on when this is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Labels that a node must have to run it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// The machine as its guest sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DomainSpec {
+    /// Its processors.
+    #[serde(default)]
+    pub cpu: Cpu,
+    /// Its memory.
+    pub memory: Memory,
+    /// What it boots.
+    pub firmware: Firmware,
+    /// Its devices.
+    #[serde(default)]
+    pub devices: Devices,
+}
+
+/// Processors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cpu {
+    /// How many, 1 to 64.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub cores: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self { cores: one() }
+    }
+}
+
+/// Memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// How much the guest has: 2Mi to 8Ti, in multiples of 2Mi.
+    pub guest: Quantity,
+    /// Have it in huge pages of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hugepages: Option<Hugepages>,
+}
+
+/// Huge pages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hugepages {
+    /// Their size: 2Mi.
+    pub page_size: Quantity,
+}
+
+/// What the machine boots.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Firmware {
+    /// A kernel that is loaded from outside; there is no other way yet.
+    pub kernel_boot: KernelBoot,
+}
+
+/// A kernel that is loaded from outside. Either `container` or `host` says which.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelBoot {
+    /// Its command line: one line of at most 2047 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2047))]
+    pub kernel_args: Option<String>,
+    /// From an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<KernelBootContainer>,
+    /// From files that every node has at the same path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostKernel>,
+}
+
+/// A kernel from an image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelBootContainer {
+    /// The image. `whimbrel.dev/workload`, the workload guest that is built in, is the only one yet.
+    pub image: String,
+}
+
+/// A kernel from files of the nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostKernel {
+    /// The kernel's absolute path.
+    pub kernel_path: String,
+    /// The absolute path of its initial RAM disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd_path: Option<String>,
+}
+
+/// Devices.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Devices {
+    /// Disks, each named as the volume behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub disks: Vec<Disk>,
+}
+
+/// A disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// The name of the volume behind it.
+    pub name: String,
+    /// As what it is attached.
+    #[serde(default)]
+    pub disk: DiskTarget,
+    /// What the guest sees as its serial number: 1 to 20 letters, digits, '-', '_' or '.'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 20))]
+    pub serial: Option<String>,
+}
+
+/// As what a disk is attached.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskTarget {
+    /// The bus: virtio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+    /// Whether the guest may not write it.
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+/// What is behind a disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// What the disk calls it.
+    pub name: String,
+    /// A raw image or a block device of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_disk: Option<HostDisk>,
+}
+
+/// A raw image or a block device of the node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostDisk {
+    /// Its absolute path.
+    pub path: String,
+    /// Whether it is the same storage at that path on every node. Without it the machine cannot be migrated.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// What is seen of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualMachineInstanceStatus {
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<InstancePhase>,
+    /// When it came to each phase.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phase_transition_timestamps: Vec<PhaseTime>,
+    /// The node that it is placed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// The VMM that runs it: the name of its folder on that node. Changes with every migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmm: Option<String>,
+    /// Why it ended, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What is so, with all reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Its latest migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_state: Option<MigrationState>,
+}
+
+/// Where an instance stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InstancePhase {
+    /// Made, nothing done yet, or no node fits.
+    #[default]
+    Pending,
+    /// A node is chosen, whose agent starts a VMM.
+    Scheduled,
+    /// Its VMM runs it.
+    Running,
+    /// Its guest has shut down.
+    Succeeded,
+    /// Its VMM has ended in another way.
+    Failed,
+}
+
+impl InstancePhase {
+    /// Whether it will never run again.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// When a phase began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseTime {
+    /// The phase.
+    pub phase: InstancePhase,
+    /// When it began.
+    pub phase_transition_timestamp: Time,
+}
+
+impl VirtualMachineInstanceStatus {
+    /// The phase, `Pending` where none was written yet.
+    pub fn phase(&self) -> InstancePhase {
+        self.phase.unwrap_or_default()
+    }
+
+    /// Enters a phase, unless it is there already.
+    pub fn enter(&mut self, phase: InstancePhase, now: &Time) {
+        if self.phase != Some(phase) {
+            self.phase = Some(phase);
+            self.phase_transition_timestamps
+                .push(PhaseTime { phase, phase_transition_timestamp: now.clone() });
+        }
+    }
+}

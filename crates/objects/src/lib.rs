@@ -1,0 +1,55 @@
+//! The kinds of the fleet: types, schemas, defaults, and what makes an object wrong.
+//!
+//! Fields have KubeVirt's names wherever they mean the same; what KubeVirt has no name for stands beside, never inside a known
+//! field. Who writes which field is in `docs/fleet.md`. Nothing here stores, serves or acts on an object.
+//!
+//! * One file for each kind of ours: `machine`, `instance`, `migration`, `policy`, `settings`.
+//! * [`kinds`] lists all kinds, also those of Kubernetes that the fleet needs, each with what a server must know of it.
+//! * [`FieldError`] is what validation says: the path of the field and a sentence.
+
+#![allow(clippy::duplicated_attributes, reason = "two columns of a table may have one type")]
+
+mod catalogue;
+mod condition;
+mod instance;
+mod kind;
+mod kubernetes;
+mod machine;
+mod migration;
+mod policy;
+mod quantity;
+mod schema;
+mod settings;
+mod validation;
+
+pub use catalogue::kinds;
+pub use condition::{Condition, ConditionStatus, condition, set_condition};
+pub use instance::{
+    Cpu, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel, Hugepages, InstancePhase,
+    KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance, VirtualMachineInstanceSpec,
+    VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
+};
+pub use kind::{Column, Kind, Names, Scope};
+pub use machine::{
+    InstanceTemplate, RunStrategy, TemplateMetadata, VirtualMachine, VirtualMachineSpec, VirtualMachineStatus,
+};
+pub use migration::{
+    AbortStatus, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode, MigrationPhase,
+    MigrationPhaseTime, MigrationResult, MigrationState, Progress, VirtualMachineInstanceMigration,
+    VirtualMachineInstanceMigrationSpec, VirtualMachineInstanceMigrationStatus,
+};
+pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
+pub use quantity::{Quantity, QuantityError};
+pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
+pub use validation::{Admitted, FieldError, FieldErrorKind, Review};
+
+/// The group of our kinds.
+pub const GROUP: &str = "whimbrel.dev";
+/// The version of our kinds.
+pub const VERSION: &str = "v1";
+/// The label that carries a node's name; on every Node, and what `addedNodeSelector` names to say one node.
+pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+/// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.
+pub const VMM_FINALIZER: &str = "whimbrel.dev/vmm";
+/// Holds a migration until it is over; set at creation, taken off by the controllers. To delete one that goes on is to cancel it.
+pub const MIGRATION_FINALIZER: &str = "whimbrel.dev/migration";

@@ -1,0 +1,364 @@
+//! What makes an object wrong beyond its schema, with the path of the field; and what deserves a warning.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    Fleet, MIGRATION_FINALIZER, MigrationPolicy, Quantity, SETTINGS_NAME, VMM_FINALIZER, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
+};
+
+/// An object that wants to be stored.
+pub struct Review<'a> {
+    /// The object as it would be stored; a check may fill in what is missing.
+    pub object: &'a mut Value,
+    /// The object as it is stored; `None` where it is new.
+    pub old: Option<&'a Value>,
+    /// The objects of a kind, by its plural, in a namespace.
+    pub others: &'a dyn Fn(&str, &str) -> Vec<Value>,
+}
+
+impl fmt::Debug for Review<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Review").field("object", &self.object).field("old", &self.old).finish_non_exhaustive()
+    }
+}
+
+/// What a check says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Admitted {
+    /// What is wrong; the object is refused unless this is empty.
+    pub errors: Vec<FieldError>,
+    /// What is probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{path}: {kind}{message}")]
+pub struct FieldError {
+    /// Where: `spec.template.spec.domain.memory.guest`.
+    pub path: String,
+    /// What kind of wrong.
+    pub kind: FieldErrorKind,
+    /// In words, without a name of the field.
+    pub message: String,
+}
+
+/// What kind of wrong a field is, as Kubernetes tells them apart.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FieldErrorKind {
+    /// It is missing.
+    Required,
+    /// Its value cannot be.
+    Invalid(Value),
+    /// It may not be there, or not be changed.
+    Forbidden,
+    /// It is there twice.
+    Duplicate(Value),
+}
+
+impl FieldErrorKind {
+    /// The word that clients look for.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid(_) => "FieldValueInvalid",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::Duplicate(_) => "FieldValueDuplicate",
+        }
+    }
+}
+
+impl fmt::Display for FieldErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Required => f.write_str("Required value: "),
+            Self::Invalid(value) => write!(f, "Invalid value: {value}: "),
+            Self::Forbidden => f.write_str("Forbidden: "),
+            Self::Duplicate(value) => write!(f, "Duplicate value: {value}: "),
+        }
+    }
+}
+
+pub(crate) type Admit = fn(&mut Review<'_>) -> Admitted;
+
+impl Admitted {
+    fn error(&mut self, path: impl Into<String>, kind: FieldErrorKind, message: impl Into<String>) {
+        self.errors.push(FieldError { path: path.into(), kind, message: message.into() });
+    }
+
+    fn invalid(&mut self, path: impl Into<String>, value: impl Into<Value>, message: impl Into<String>) {
+        self.error(path, FieldErrorKind::Invalid(value.into()), message);
+    }
+
+    fn quantity(&mut self, path: &str, quantity: Option<&Quantity>) -> Option<u64> {
+        match quantity?.bytes() {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.invalid(path, quantity?.to_string(), error.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// The object as its type. What does not fit is an error of the whole object.
+fn typed<T: DeserializeOwned>(review: &Review<'_>, admitted: &mut Admitted) -> Option<T> {
+    serde_json::from_value(review.object.clone())
+        .map_err(|error| admitted.invalid("", Value::Null, error.to_string()))
+        .ok()
+}
+
+pub(crate) fn anything(_: &mut Review<'_>) -> Admitted {
+    Admitted::default()
+}
+
+pub(crate) fn machine(review: &mut Review<'_>) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(machine) = typed::<VirtualMachine>(review, &mut admitted) else { return admitted };
+    instance_spec(&machine.spec.template.spec, "spec.template.spec", &mut admitted);
+    admitted
+}
+
+pub(crate) fn instance(review: &mut Review<'_>) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(instance) = typed::<VirtualMachineInstance>(review, &mut admitted) else { return admitted };
+    match review.old {
+        None => {
+            instance_spec(&instance.spec, "spec", &mut admitted);
+            hold(review.object, VMM_FINALIZER);
+        }
+        Some(old) if is_another(&old["spec"], &review.object["spec"]) => {
+            admitted.error(
+                "spec",
+                FieldErrorKind::Forbidden,
+                "of an instance only paused can be changed: change its VirtualMachine and restart it",
+            );
+        }
+        Some(_) => {}
+    }
+    admitted
+}
+
+/// Whether two specs of an instance differ in what cannot change while it runs.
+fn is_another(old: &Value, new: &Value) -> bool {
+    let fixed = |spec: &Value| {
+        let mut spec = spec.clone();
+        spec.as_object_mut().map(|fields| fields.remove("paused"));
+        spec
+    };
+    fixed(old) != fixed(new)
+}
+
+/// Puts a finalizer on, which holds an object that is deleted until what belongs to it is gone.
+fn hold(object: &mut Value, finalizer: &str) {
+    let finalizers = &mut object["metadata"]["finalizers"];
+    match finalizers.as_array_mut() {
+        Some(list) if list.iter().any(|name| name == finalizer) => {}
+        Some(list) => list.push(finalizer.into()),
+        None => *finalizers = serde_json::json!([finalizer]),
+    }
+}
+
+const MEBIBYTES_2: u64 = 2 << 20;
+const MEMORY_MAX: u64 = 8 << 40;
+
+fn instance_spec(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
+    let path = format!("{at}.domain.memory.guest");
+    let guest = &spec.domain.memory.guest;
+    if let Some(bytes) = admitted.quantity(&path, Some(guest))
+        && (!(MEBIBYTES_2..=MEMORY_MAX).contains(&bytes) || !bytes.is_multiple_of(MEBIBYTES_2))
+    {
+        admitted.invalid(path, guest.to_string(), "must be 2Mi to 8Ti, in multiples of 2Mi");
+    }
+    if let Some(hugepages) = &spec.domain.memory.hugepages
+        && hugepages.page_size.bytes() != Ok(MEBIBYTES_2)
+    {
+        let path = format!("{at}.domain.memory.hugepages.pageSize");
+        admitted.invalid(path, hugepages.page_size.to_string(), "must be 2Mi");
+    }
+    boot(spec, &format!("{at}.domain.firmware.kernelBoot"), admitted);
+    disks(spec, at, admitted);
+}
+
+fn boot(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
+    let boot = &spec.domain.firmware.kernel_boot;
+    if let Some(args) = &boot.kernel_args
+        && args.contains(|letter: char| letter.is_control())
+    {
+        admitted.invalid(format!("{at}.kernelArgs"), args.as_str(), "must be one line");
+    }
+    match (&boot.container, &boot.host) {
+        (None, None) => admitted.error(
+            at,
+            FieldErrorKind::Required,
+            format!("say what to boot: container.image {WORKLOAD_IMAGE}, or host.kernelPath"),
+        ),
+        (Some(_), Some(_)) => {
+            admitted.error(format!("{at}.host"), FieldErrorKind::Forbidden, "there is a container too");
+        }
+        (Some(container), None) if container.image != WORKLOAD_IMAGE => admitted.invalid(
+            format!("{at}.container.image"),
+            container.image.as_str(),
+            format!("images cannot be fetched yet; {WORKLOAD_IMAGE} is built in"),
+        ),
+        (Some(_), None) => {}
+        (None, Some(host)) => {
+            absolute(&host.kernel_path, format!("{at}.host.kernelPath"), admitted);
+            if let Some(initrd) = &host.initrd_path {
+                absolute(initrd, format!("{at}.host.initrdPath"), admitted);
+            }
+        }
+    }
+}
+
+fn absolute(path: &str, at: String, admitted: &mut Admitted) {
+    if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        admitted.invalid(at, path, "must be an absolute path without '..'");
+    }
+}
+
+fn disks(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
+    let mut volumes = BTreeMap::new();
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        let path = format!("{at}.volumes[{index}]");
+        if volumes.insert(volume.name.as_str(), index).is_some() {
+            let kind = FieldErrorKind::Duplicate(volume.name.as_str().into());
+            admitted.error(format!("{path}.name"), kind, "another volume has this name");
+        }
+        match &volume.host_disk {
+            Some(disk) => absolute(&disk.path, format!("{path}.hostDisk.path"), admitted),
+            None => admitted.error(path, FieldErrorKind::Required, "say what is behind it: hostDisk"),
+        }
+    }
+    let mut used = BTreeMap::new();
+    for (index, disk) in spec.domain.devices.disks.iter().enumerate() {
+        let path = format!("{at}.domain.devices.disks[{index}]");
+        if !volumes.contains_key(disk.name.as_str()) {
+            admitted.invalid(format!("{path}.name"), disk.name.as_str(), "there is no volume of this name");
+        }
+        if used.insert(disk.name.as_str(), index).is_some() {
+            let kind = FieldErrorKind::Duplicate(disk.name.as_str().into());
+            admitted.error(format!("{path}.name"), kind, "another disk has this name");
+        }
+        if disk.disk.bus.as_deref().is_some_and(|bus| bus != "virtio") {
+            admitted.invalid(
+                format!("{path}.disk.bus"),
+                disk.disk.bus.clone().unwrap_or_default(),
+                "must be virtio",
+            );
+        }
+    }
+    for (name, index) in volumes.iter().filter(|(name, _)| !used.contains_key(*name)) {
+        admitted.invalid(format!("{at}.volumes[{index}].name"), *name, "no disk uses this volume");
+    }
+}
+
+pub(crate) fn migration(review: &mut Review<'_>) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(migration) = typed::<VirtualMachineInstanceMigration>(review, &mut admitted) else {
+        return admitted;
+    };
+    let namespace = migration.metadata.namespace.clone().unwrap_or_default();
+    match review.old {
+        None => {
+            new_migration(review, &migration, &namespace, &mut admitted);
+            hold(review.object, MIGRATION_FINALIZER);
+        }
+        Some(old) => {
+            for field in ["vmiName", "addedNodeSelector"] {
+                if old["spec"][field] != review.object["spec"][field] {
+                    admitted.error(
+                        format!("spec.{field}"),
+                        FieldErrorKind::Forbidden,
+                        "cannot be changed: cancel this migration and make another",
+                    );
+                }
+            }
+            if old["spec"]["cancel"] == true && !migration.spec.cancel {
+                admitted.error(
+                    "spec.cancel",
+                    FieldErrorKind::Forbidden,
+                    "a cancelled migration cannot be taken up again",
+                );
+            }
+        }
+    }
+    admitted
+}
+
+fn new_migration(
+    review: &Review<'_>,
+    migration: &VirtualMachineInstanceMigration,
+    namespace: &str,
+    admitted: &mut Admitted,
+) {
+    let name = migration.spec.vmi_name.as_str();
+    let instances = (review.others)("virtualmachineinstances", namespace);
+    let instance = instances.iter().find(|instance| instance["metadata"]["name"] == name);
+    let Some(instance) = instance else {
+        admitted.invalid("spec.vmiName", name, format!("there is no such instance in namespace {namespace}"));
+        return;
+    };
+    if matches!(instance["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        admitted.invalid("spec.vmiName", name, "this instance has ended");
+    }
+    let others = (review.others)("virtualmachineinstancemigrations", namespace);
+    let is_active = |other: &&Value| {
+        other["spec"]["vmiName"] == name
+            && !matches!(other["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+    };
+    if let Some(other) = others.iter().find(is_active) {
+        let other = other["metadata"]["name"].as_str().unwrap_or_default();
+        admitted.invalid("spec.vmiName", name, format!("this instance is migrated already, by {other}"));
+    }
+    let target = migration.spec.added_node_selector.get(crate::HOSTNAME_LABEL);
+    if let Some(target) = target
+        && instance["status"]["nodeName"] == target.as_str()
+    {
+        let path = "spec.addedNodeSelector[kubernetes.io/hostname]";
+        admitted.invalid(path, target.as_str(), "the instance is on this node already");
+    }
+}
+
+pub(crate) fn policy(review: &mut Review<'_>) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(policy) = typed::<MigrationPolicy>(review, &mut admitted) else { return admitted };
+    let bandwidth =
+        admitted.quantity("spec.bandwidthPerMigration", policy.spec.bandwidth_per_migration.as_ref());
+    if bandwidth == Some(0) {
+        admitted.warnings.push(
+            "spec.bandwidthPerMigration is 0: these migrations take all the bandwidth that there is"
+                .to_owned(),
+        );
+    }
+    let selectors = &policy.spec.selectors;
+    if selectors.namespace_selector.is_empty() && selectors.virtual_machine_instance_selector.is_empty() {
+        admitted.warnings.push(
+            "spec.selectors is empty: this policy applies to every instance that no other policy applies to"
+                .to_owned(),
+        );
+    }
+    if policy.spec.completion_timeout_per_gi_b == Some(0) {
+        admitted
+            .warnings
+            .push("spec.completionTimeoutPerGiB is 0: these migrations are never given up".to_owned());
+    }
+    admitted
+}
+
+pub(crate) fn settings(review: &mut Review<'_>) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(fleet) = typed::<Fleet>(review, &mut admitted) else { return admitted };
+    let name = fleet.metadata.name.unwrap_or_default();
+    if name != SETTINGS_NAME {
+        admitted.invalid("metadata.name", name, format!("the settings are called {SETTINGS_NAME}"));
+    }
+    let migrations = &fleet.spec.configuration.migrations;
+    let path = "spec.configuration.migrations.bandwidthPerMigration";
+    admitted.quantity(path, migrations.bandwidth_per_migration.as_ref());
+    admitted
+}

@@ -1,0 +1,141 @@
+//! `whimbrel migrate`: moves a machine of the fleet, and watches.
+
+use std::{
+    error::Error,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+use objects::{
+    HOSTNAME_LABEL, MigrationPhase, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
+    VirtualMachineInstanceMigrationStatus, condition,
+};
+use tokio::{sync::Notify, time::timeout};
+
+use crate::{
+    reach::{Reach, done},
+    rig::{Bytes, Span},
+};
+
+/// Move a machine of the fleet to another node, and watch.
+///
+/// Ctrl-C ends the watching, not the migration: `kubectl get vmim` shows it, and spec.cancel gives it up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The machine
+    #[arg(value_name = "VM")]
+    machine: String,
+    /// The node that it shall run on [default: the one with most free memory that fits]
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+    /// Do not wait for the end
+    #[arg(long)]
+    detach: bool,
+}
+
+const TICK: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    arguments.reach.run(async |client| migrate(arguments, &client).await)
+}
+
+async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box<dyn Error>> {
+    let api: Api<VirtualMachineInstanceMigration> = arguments.reach.api(client);
+    let began = Instant::now();
+    let wish = VirtualMachineInstanceMigration {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", arguments.machine)),
+            ..ObjectMeta::default()
+        },
+        spec: VirtualMachineInstanceMigrationSpec {
+            vmi_name: arguments.machine.clone(),
+            added_node_selector: arguments
+                .to
+                .iter()
+                .map(|node| (HOSTNAME_LABEL.to_owned(), node.clone()))
+                .collect(),
+            cancel: false,
+        },
+        status: None,
+    };
+    let made = done(api.create(&PostParams::default(), &wish)).await?;
+    let name = made.name_any();
+    output::say!("{name} was made");
+    if arguments.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let changed = std::sync::Arc::new(Notify::new());
+    let mirror = mirror::Mirror::start(api, changed.clone());
+    let mut shown = String::new();
+    loop {
+        // Both ends are a reason to look.
+        let _ = timeout(TICK, changed.notified()).await;
+        let found = mirror.all().into_iter().find(|migration| migration.name_any() == name);
+        let Some(migration) = found else {
+            if mirror.is_there() {
+                return Err(
+                    format!("{name} was deleted; the machine may have moved: `kubectl get vmi`").into()
+                );
+            }
+            continue;
+        };
+        let status = migration.status.unwrap_or_default();
+        let line = line(&status);
+        if line != shown {
+            output::say!("{:>9}  {line}", Span(began.elapsed()).to_string());
+            shown = line;
+        }
+        if status.phase().is_final() {
+            return Ok(verdict(&arguments.machine, &status));
+        }
+    }
+}
+
+/// Where a migration stands, on a line.
+fn line(status: &VirtualMachineInstanceMigrationStatus) -> String {
+    let state = status.migration_state.clone().unwrap_or_default();
+    let why = condition(&status.conditions, "Scheduled").and_then(|condition| condition.message.clone());
+    match (status.phase(), state.progress) {
+        (MigrationPhase::Pending | MigrationPhase::Scheduled, _) => {
+            format!("{:?}: {}", status.phase(), why.unwrap_or_default())
+        }
+        (MigrationPhase::Running, Some(progress)) => format!(
+            "Running: round {}, {}%, {} to go, {}/s on the wire, {}/s dirtied",
+            progress.round,
+            progress.percent.unwrap_or(0),
+            Bytes(progress.remaining_bytes),
+            Bytes(progress.wire_rate),
+            Bytes(progress.dirty_rate)
+        ),
+        (phase, _) => format!("{phase:?}"),
+    }
+}
+
+/// Says what came of a migration. Its exit status is that of one that was wanted.
+pub(crate) fn verdict(machine: &str, status: &VirtualMachineInstanceMigrationStatus) -> ExitCode {
+    let state = status.migration_state.clone().unwrap_or_default();
+    if status.phase() == MigrationPhase::Failed {
+        output::say!("{machine} has not moved: {}", state.failure_reason.unwrap_or_default());
+        if let Some(advice) = state.failure.and_then(|failure| failure.advice) {
+            output::say!("{advice}");
+        }
+        return ExitCode::FAILURE;
+    }
+    let result = state.result.unwrap_or_default();
+    let millis = |millis: Option<u64>| Span(Duration::from_millis(millis.unwrap_or(0)));
+    output::say!(
+        "{machine} runs on {} now: {} in all, {} down, {} sent in {} rounds",
+        state.target_node.unwrap_or_default(),
+        millis(result.total_ms),
+        millis(result.downtime.map(|downtime| downtime.total_ms)),
+        Bytes(result.transferred_bytes),
+        result.rounds
+    );
+    ExitCode::SUCCESS
+}

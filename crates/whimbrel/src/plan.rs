@@ -1,0 +1,93 @@
+//! `whimbrel plan`: what would become of a migration, before it is asked for.
+
+use std::{error::Error, process::ExitCode};
+
+use fleet::fit::Fit;
+use objects::{HOSTNAME_LABEL, InstancePhase, MigrationConfiguration};
+
+use crate::{
+    reach::{Reach, world},
+    rig::Bytes,
+};
+
+/// Show where a machine of the fleet could run, and how a migration would go.
+///
+/// The exit status is 0 if it would begin now, else 1.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The machine
+    #[arg(value_name = "VM")]
+    machine: String,
+    /// The node that it shall go to
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    arguments.reach.run(async |client| {
+        let world = world(&client).await?;
+        let (name, namespace) = (arguments.machine.as_str(), arguments.reach.namespace.as_str());
+        let instance = world.instance(namespace, name).ok_or_else(|| {
+            format!("{name} does not run: there is no such instance in namespace {namespace}")
+        })?;
+        let added = arguments.to.iter().map(|node| (HOSTNAME_LABEL.to_owned(), node.clone())).collect();
+        let plan = fleet::plan::plan(&world, instance, &added);
+        let status = instance.status.clone().unwrap_or_default();
+        let here = status.node_name.as_deref().unwrap_or("no node yet");
+        output::say!("{name} is on {here} ({:?})", status.phase());
+        output::say!("");
+        show_fits(&plan.fits);
+        output::say!("");
+        let policy = plan.choice.policy.and_then(|policy| policy.metadata.name.as_deref()).unwrap_or("none");
+        output::say!("Policy: {policy} ({})", plan.choice.reason);
+        show_values(&plan.values);
+        output::say!("");
+        let why_not = match (&plan.blocked, &plan.queued, &plan.target) {
+            _ if status.phase() != InstancePhase::Running => Some("the machine does not run yet".to_owned()),
+            (Some(why), ..) | (None, Some(why), _) => Some(why.clone()),
+            (None, None, None) => Some("no node fits".to_owned()),
+            (None, None, Some(_)) => None,
+        };
+        match (&why_not, plan.target) {
+            (None, Some(target)) => output::say!("A migration would go to {target} now."),
+            _ => output::say!(
+                "A migration would not begin now: {}.",
+                why_not.as_deref().unwrap_or_default().trim_end_matches('.')
+            ),
+        }
+        if plan.ahead > 0 {
+            output::say!("{} migrations wait already, and come first.", plan.ahead);
+        }
+        Ok(if why_not.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+fn show_fits(fits: &[Fit]) {
+    let width = fits.iter().map(|fit| fit.node.len()).max().unwrap_or(0).max(4);
+    output::say!("{:width$}  FITS  FREE        WHY NOT", "NODE");
+    for fit in fits {
+        let why: Vec<_> = fit.misfits.iter().map(ToString::to_string).collect();
+        let fits = if why.is_empty() { "yes" } else { "no" };
+        output::say!("{:width$}  {fits:4}  {:10}  {}", fit.node, Bytes(fit.free).to_string(), why.join("; "));
+    }
+}
+
+/// Values of a migration, one on a line.
+pub(crate) fn show_values(values: &MigrationConfiguration) {
+    for (name, value) in listed(values) {
+        output::say!("  {name:24} {value}");
+    }
+}
+
+/// Values of a migration with their names, as manifests have them.
+pub(crate) fn listed(values: &MigrationConfiguration) -> Vec<(String, String)> {
+    let fields = serde_json::to_value(values).unwrap_or_default();
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    fields.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+}

@@ -1,0 +1,116 @@
+//! `whimbrel policy`: which policy applies, and what one would change.
+
+use std::{
+    error::Error,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use fleet::{World, policy::resolve};
+use objects::{MigrationPolicy, VirtualMachineInstance};
+
+use crate::{
+    plan::{listed, show_values},
+    reach::{Reach, world},
+};
+
+/// Show which migration policy applies to a machine, or what a policy would change before it exists.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say which policy applies to a machine, why, and what it comes to
+    Explain {
+        /// The machine
+        #[arg(value_name = "VM")]
+        machine: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Say for which machines a policy would change what, if it were applied
+    Try {
+        /// The policy's manifest, YAML or JSON; '-' is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    match &arguments.command {
+        Command::Explain { machine, reach } => reach.run(async |client| {
+            let world = world(&client).await?;
+            let instance = world
+                .instance(&reach.namespace, machine)
+                .ok_or_else(|| format!("There is no instance {machine} in namespace {}", reach.namespace))?;
+            let choice = fleet::policy::of(&world, instance);
+            output::say!("{} ({})", name_of(choice.policy), choice.reason);
+            show_values(&resolve(choice.policy, &world.settings()));
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Try { file, reach } => reach.run(async |client| {
+            let policy = read(file)?;
+            let before = world(&client).await?;
+            let mut after = before.clone();
+            after.policies.retain(|other| other.metadata.name != policy.metadata.name);
+            after.policies.push(policy);
+            let changes: Vec<_> =
+                before.instances.iter().filter_map(|one| difference(&before, &after, one)).collect();
+            changes.iter().for_each(|change| output::say!("{change}"));
+            output::say!("{} of {} instances would change", changes.len(), before.instances.len());
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+fn read(path: &Path) -> Result<MigrationPolicy, Box<dyn Error>> {
+    let wrong = |error: io::Error| format!("Cannot read {}: {error}", path.display());
+    let mut text = String::new();
+    if path == Path::new("-") {
+        io::stdin().read_to_string(&mut text).map_err(wrong)?;
+    } else {
+        text = fs::read_to_string(path).map_err(wrong)?;
+    }
+    serde_saphyr::from_str(&text)
+        .map_err(|error| format!("{} is no MigrationPolicy: {error}", path.display()).into())
+}
+
+/// What would change for an instance, on a line.
+fn difference(before: &World, after: &World, instance: &VirtualMachineInstance) -> Option<String> {
+    let of = |world: &World| {
+        let choice = fleet::policy::of(world, instance);
+        (name_of(choice.policy), listed(&resolve(choice.policy, &world.settings())))
+    };
+    let ((old_name, old), (new_name, new)) = (of(before), of(after));
+    if old_name == new_name && old == new {
+        return None;
+    }
+    let value = |list: &[(String, String)], name: &str| {
+        let found = list.iter().find(|(known, _)| known == name);
+        found.map_or_else(|| "unset".to_owned(), |(_, value)| value.clone())
+    };
+    let mut names: Vec<_> = old.iter().chain(&new).map(|(name, _)| name.clone()).collect();
+    names.sort();
+    names.dedup();
+    let changes = names.iter().filter(|name| value(&old, name) != value(&new, name));
+    let changes: Vec<_> =
+        changes.map(|name| format!("{name} {} → {}", value(&old, name), value(&new, name))).collect();
+    let metadata = &instance.metadata;
+    Some(format!(
+        "{}/{}: policy {old_name} → {new_name}; {}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        if changes.is_empty() { "the values stay".to_owned() } else { changes.join(", ") }
+    ))
+}
+
+fn name_of(policy: Option<&MigrationPolicy>) -> String {
+    policy.and_then(|policy| policy.metadata.name.clone()).unwrap_or_else(|| "none".to_owned())
+}

@@ -1,0 +1,234 @@
+//! `whimbrel up`: a fleet on this host, with one command.
+
+mod site;
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs::OpenOptions,
+    io::{self, IsTerminal},
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use apiserver::{Api, Server, tls_config};
+use parking_lot::Mutex;
+use store::{Limits, Store};
+use tokio::runtime::{Builder, Handle};
+
+use crate::rig::{Interrupt, check_kvm, find_vmm};
+
+pub(crate) use site::Site;
+
+/// Start a fleet on this host: control plane and nodes, driven by kubectl.
+///
+/// Everything is in one directory. Started again it finds all as it was, machines that run too.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How many nodes this host plays
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    nodes: u32,
+    /// Where the fleet's files go [default: .whimbrel in the home directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where the API listens; with port 0 at one that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:16443")]
+    listen: SocketAddr,
+    /// Leave machines running at the end, without asking
+    #[arg(long)]
+    keep: bool,
+    /// The program whimbrel-vmm [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    vmm: Option<PathBuf>,
+}
+
+/// How long machines may take to end.
+const END: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
+/// How often certificates are renewed, which are valid for a year.
+const RENEW: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    check_kvm()?;
+    let vmm = find_vmm(arguments.vmm.as_deref())?;
+    let interrupt = Interrupt::install()?;
+    let site = Site::at(arguments.dir.as_deref())?;
+    let names: Vec<_> =
+        (0..arguments.nodes).map(|index| format!("node-{}", (b'a' + index as u8) as char)).collect();
+    let listener = TcpListener::bind(arguments.listen).map_err(|error| {
+        format!(
+            "Cannot listen at {} ({error}): is another fleet up? Say another place with --listen",
+            arguments.listen
+        )
+    })?;
+    let address = listener.local_addr()?;
+    let tokens = site.make(address, &names)?;
+    log_to(&site.log())?;
+    let store = Arc::new(Store::open(&site.store(), Limits::default())?);
+    let api = Arc::new(Api::new(store, objects::kinds(), tokens)?);
+    let (handle, control) = serve(listener, &site, api)?;
+    let mut threads = vec![control];
+    let workload = guests::write_workload(site.directory())?;
+    for name in &names {
+        let config = node::Config {
+            name: name.clone(),
+            directory: site.node(name),
+            vmm: vmm.clone(),
+            workload: workload.clone(),
+            tls: site.node_tls(name),
+            address: IpAddr::from([127, 0, 0, 1]),
+            share: 0.8 / f64::from(arguments.nodes),
+        };
+        let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
+        let handle = handle.clone();
+        let work = move || node::run(&config, &client, &handle);
+        threads.push(thread::Builder::new().name(name.clone()).spawn(work)?);
+    }
+    greet(&site, &names);
+    let outcome = stay(&site, address, &names, &interrupt, &threads);
+    finish(&site, &names, arguments.keep || outcome.is_err());
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Stays up until a signal comes, and renews certificates meanwhile.
+fn stay(
+    site: &Site,
+    address: SocketAddr,
+    names: &[String],
+    interrupt: &Interrupt,
+    threads: &[JoinHandle<()>],
+) -> Result<(), Box<dyn Error>> {
+    let mut renewed = Instant::now();
+    while interrupt.sleep(LOOK).is_ok() {
+        if let Some(ended) = threads.iter().find(|thread| thread.is_finished()) {
+            let name = ended.thread().name().unwrap_or("a thread").to_owned();
+            return Err(format!(
+                "{name} has ended, which it should not: {} says more. Machines go on; start this again",
+                site.log().display()
+            )
+            .into());
+        }
+        if renewed.elapsed() >= RENEW {
+            renewed = Instant::now();
+            if let Err(error) = site.make(address, names) {
+                tracing::warn!(%error, "Certificates were not renewed; it is tried again in {RENEW:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts the API server and the controllers on a thread of their own.
+fn serve(
+    listener: TcpListener,
+    site: &Site,
+    api: Arc<Api>,
+) -> Result<(Handle, JoinHandle<()>), Box<dyn Error>> {
+    let tls = tls_config(&site.server_tls())?;
+    let kubeconfig = site.kubeconfig();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let server = {
+        let _runtime = runtime.enter();
+        Server::new(listener, tls, api)?
+    };
+    let control = async move {
+        match mirror::connect(&kubeconfig).await {
+            Ok(client) => controllers::run(client).await,
+            Err(error) => tracing::error!(%error, "There are no controllers"),
+        }
+    };
+    let work = move || {
+        runtime.block_on(async { tokio::join!(server.run(), control) });
+    };
+    let thread = thread::Builder::new().name("control-plane".to_owned()).spawn(work)?;
+    Ok((handle, thread))
+}
+
+fn log_to(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let file = Arc::new(Mutex::new(file));
+    let writer = move || LogFile(file.clone());
+    let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).log_internal_errors(false);
+    log.with_max_level(tracing::level_filters::LevelFilter::INFO).init();
+    Ok(())
+}
+
+struct LogFile(Arc<Mutex<std::fs::File>>);
+
+impl io::Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut *self.0.lock(), bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn greet(site: &Site, names: &[String]) {
+    output::say!(
+        "The fleet is up: nodes {}. Its files are in {}.",
+        names.join(" and "),
+        site.directory().display()
+    );
+    output::say!("");
+    output::say!("In another terminal:");
+    output::say!("  export KUBECONFIG={}", site.kubeconfig().display());
+    output::say!("  kubectl apply -f examples/busy.yaml");
+    output::say!("  kubectl get vmi -w");
+    output::say!("  whimbrel migrate busy");
+    output::say!("  kubectl get vmim -o wide");
+    output::say!("");
+    output::say!("Ctrl-C ends it.");
+}
+
+/// Ends machines, if that is wanted. In doubt they go on.
+fn finish(site: &Site, names: &[String], keep: bool) {
+    let machines = processes(site, names);
+    if machines.is_empty() {
+        return;
+    }
+    let count = machines.len();
+    if !keep && ask(&format!("End {count} running machines too? [y/N] ")) {
+        machines.values().for_each(|process| end(*process));
+        let deadline = Instant::now() + END;
+        while !processes(site, names).is_empty() && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+        let left = processes(site, names).len();
+        output::say!("{} machines ended.", count.saturating_sub(left));
+    } else {
+        output::say!("{count} machines go on. `whimbrel up` with the same directory finds them again.");
+    }
+}
+
+/// Processes of machines of this fleet.
+fn processes(site: &Site, names: &[String]) -> BTreeMap<PathBuf, u32> {
+    let is_ours = |path: &Path| names.iter().any(|name| path.starts_with(site.node(name).join("vmms")));
+    node::running().into_iter().filter(|(path, _)| is_ours(path)).collect()
+}
+
+fn end(process: u32) {
+    use rustix::process::{Pid, Signal, kill_process};
+    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(process, Signal::TERM);
+    }
+}
+
+/// Whether somebody says yes. Nobody does where there is no terminal.
+fn ask(question: &str) -> bool {
+    if !io::stdin().is_terminal() {
+        return false;
+    }
+    let mut line = String::new();
+    output::show(question).is_ok()
+        && io::stdin().read_line(&mut line).is_ok()
+        && matches!(line.trim(), "y" | "Y" | "yes")
+}
