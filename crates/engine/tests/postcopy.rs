@@ -23,6 +23,7 @@ use machine::{
     Arrival, Machine, Notes, PAGES, ram,
     travel::{Destination, assert_arrived_whole, destination, loopback, migrate},
 };
+use wire::Digest;
 use wire_between::Between;
 
 fn by_postcopy(postcopy: Postcopy) -> Params {
@@ -217,6 +218,43 @@ fn an_urgent_connection_on_which_nothing_comes_through_is_made_again() {
     assert_arrived_whole(&machine, &destination, &notes);
     assert_eq!(touching.join().unwrap(), 0, "pages were wrong when they were touched");
     assert!(notes.statuses.lock().unwrap().contains(&Status::PostcopyRecover));
+}
+
+#[test]
+fn a_page_that_is_damaged_on_the_way_is_asked_for_again_before_the_machine_sees_it() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(PAGES);
+    let destination = destination(&loopback(), &machine);
+    let (between, address) = Between::start(destination.address());
+    let params = by_postcopy(Postcopy::Immediate).digest(Digest::Transfer).channels(2);
+    let (handle, notes) = migrate(machine.clone(), &address, params.max_postcopy_bandwidth(8_000_000));
+    while handle.snapshot().status != Status::PostcopyActive {
+        std::thread::yield_now();
+    }
+    between.damage();
+    while handle.snapshot().status == Status::PostcopyActive {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    handle.set_postcopy_bandwidth(0);
+    assert_arrived_whole(&machine, &destination, &notes);
+    assert!(notes.statuses.lock().unwrap().contains(&Status::PostcopyRecover), "it was not noticed");
+}
+
+#[test]
+fn pages_of_rounds_and_those_that_follow_are_compared() {
+    let machine = Machine::new(ram(), 0);
+    machine.fill();
+    machine.run(PAGES);
+    let destination = destination(&loopback(), &machine);
+    let params = by_postcopy(Postcopy::OnRequest).digest(Digest::Transfer).max_bandwidth(4_000_000);
+    let (handle, notes) = migrate(machine.clone(), destination.address(), params);
+    while handle.snapshot().statistics.dirty_syncs < 2 {
+        std::thread::yield_now();
+    }
+    handle.start_postcopy();
+    assert_arrived_whole(&machine, &destination, &notes);
+    assert_eq!(destination.handle.snapshot().attempt.unwrap().compared, Some(Ok(())));
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub(crate) fn pages_seeds() -> Vec<Vec<u8>> {
     let runs =
         vec![run(0, 1, Encoding::Raw), run(9, 2048 - 1, Encoding::Raw), run(3000, 1 << 17, Encoding::Zero)];
     let mut batch = Vec::new();
-    Batch { round: 1, block: 0, runs }.encode_into(0, &mut batch);
+    Batch { round: 1, block: 0, runs, sum: None }.encode_into(0, &mut batch);
     let end = RoundEnd { round: 1, last: true, pages: PageCounts { raw: 2048, zero: u64::MAX } };
     let mut too_long = FrameHeader::encode(FrameKind::Pages, 0, &[]).to_vec();
     too_long[4..8].fill(0xff);

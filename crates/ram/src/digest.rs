@@ -4,7 +4,7 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use crate::{PAGE_SIZE, Ram, page_sum::page_sum};
+use crate::{PAGE_SIZE, PageSet, Ram, page_sum::page_sum};
 
 /// A sum of every page as it was last sent or placed, kept up to date page by page, and of every *piece* of memory.
 ///
@@ -57,6 +57,16 @@ impl PageSums {
     /// Takes them in as pages of zeros.
     pub fn take_zeros(&self, block: usize, first_page: u64, pages: u64) {
         self.update(block, first_page, pages, |_| 0);
+    }
+
+    /// Leaves these pages of a block out of the comparison: they come later, or come again. Both sides leave out the same.
+    pub fn leave_out(&self, block: usize, pages: &PageSet) {
+        let mut from = 0;
+        while let Some(first) = pages.next(from) {
+            let end = pages.next_absent_within(first, pages.capacity()).unwrap_or(pages.capacity());
+            self.take_zeros(block, first, end - first);
+            from = end;
+        }
     }
 
     /// Which of these pages, with a bit set for each that is to be looked at (`wanted`) and each that may have been touched

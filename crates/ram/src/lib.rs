@@ -28,6 +28,7 @@ pub use dirty_log::DirtyLog;
 pub use dirty_set::DirtySet;
 pub use incomplete::{ArmError, ClaimError, Fault, Incomplete, Landing, MAX_BYTES, MAX_CLAIMS};
 pub use page_set::{PageSet, for_each_run};
+pub use page_sum::sum_of_pages;
 pub use place::{Placer, Segment};
 pub use populate::Populate;
 pub use touched::Touched;

@@ -28,6 +28,19 @@ pub(crate) unsafe fn page_sum(page: NonNull<u8>) -> u64 {
     }
 }
 
+/// A sum of pages that lie side by side, and of those that were summed up `before` (0 for none). Part of the protocol, as [`page_sum`].
+///
+/// # Safety
+/// All `bytes`, which are whole pages, are mapped and readable at `address`.
+#[must_use]
+pub unsafe fn sum_of_pages(before: u64, address: NonNull<u8>, bytes: usize) -> u64 {
+    (0..bytes / PAGE_SIZE).fold(before, |sum, page| {
+        // SAFETY: the caller's promise.
+        let page = unsafe { page_sum(address.add(page * PAGE_SIZE)) };
+        sum.wrapping_mul(PRIME64_1).wrapping_add(page)
+    })
+}
+
 /// Eight sums side by side, as wide as a stripe.
 type Lanes = [u64; LANES];
 

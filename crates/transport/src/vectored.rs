@@ -34,6 +34,12 @@ impl Piece {
         Self { address, bytes }
     }
 
+    /// Where it begins.
+    #[must_use]
+    pub fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
     /// How many bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -189,8 +189,11 @@ impl Features {
     /// where there is nothing else. A destination can take silence for death.
     pub const PULSE: Self = Self(1 << 1);
 
+    /// Where a digest was asked for, each batch of pages that follow the machine has its [sum](crate::Batch::sum).
+    pub const SUMS: Self = Self(1 << 2);
+
     /// What this release can do beyond the protocol version.
-    pub const OURS: Self = Self(Self::POSTCOPY.0 | Self::PULSE.0);
+    pub const OURS: Self = Self(Self::POSTCOPY.0 | Self::PULSE.0 | Self::SUMS.0);
 
     /// Features by their bits.
     #[must_use]

@@ -19,10 +19,13 @@ pub const MAX_BATCH_BYTES: u64 = 8 << 20;
 /// The round of pages that follow a machine that runs at the destination: they belong to none.
 pub const PUSHED: u32 = u32::MAX;
 
+/// Round 4, block 2, whether a sum follows the runs 1, zero 1.
 const BATCH_HEAD_BYTES: usize = 8;
+/// Of the sum of a batch.
+const SUM_BYTES: usize = 8;
 /// First page 8, pages 4, bytes of data 4, encoding 1, zeros 3.
 const RUN_BYTES: usize = 20;
-pub(crate) const MAX_TABLE_BYTES: u32 = (BATCH_HEAD_BYTES + MAX_RUNS * RUN_BYTES) as u32;
+pub(crate) const MAX_TABLE_BYTES: u32 = (BATCH_HEAD_BYTES + MAX_RUNS * RUN_BYTES + SUM_BYTES) as u32;
 /// Round 4, flags 4, raw pages 8, zero pages 8, zeros 16 for encodings to come.
 pub(crate) const ROUND_END_BYTES: u32 = 40;
 
@@ -77,6 +80,8 @@ pub struct Batch {
     pub block: u16,
     /// At most [`MAX_RUNS`], with at most [`MAX_BATCH_BYTES`] of data in all.
     pub runs: Vec<Run>,
+    /// Of the raw pages, by which damage is found before anybody uses them; only with [`Features::SUMS`](crate::Features::SUMS).
+    pub sum: Option<u64>,
 }
 
 /// Last frame of a round on a page channel. The destination lets no channel go past the end of a round before all
@@ -158,13 +163,16 @@ impl Batch {
         frame.resize(HEADER_BYTES, 0);
         frame.extend_from_slice(&self.round.to_le_bytes());
         frame.extend_from_slice(&self.block.to_le_bytes());
-        frame.extend_from_slice(&[0; 2]);
+        frame.extend_from_slice(&[u8::from(self.sum.is_some()), 0]);
         for run in &self.runs {
             frame.extend_from_slice(&run.first_page.to_le_bytes());
             frame.extend_from_slice(&run.pages.to_le_bytes());
             // More than fits is more than a batch may have, and is refused.
             frame.extend_from_slice(&u32::try_from(run.data_bytes()).unwrap_or(u32::MAX).to_le_bytes());
             frame.extend_from_slice(&[run.encoding as u8, 0, 0, 0]);
+        }
+        if let Some(sum) = self.sum {
+            frame.extend_from_slice(&sum.to_le_bytes());
         }
         seal(frame, FrameKind::Pages, sequence);
     }
@@ -182,9 +190,18 @@ impl Batch {
         let Some((head, runs)) = table.split_at_checked(BATCH_HEAD_BYTES) else {
             return malformed("without a head");
         };
-        if runs.len() % RUN_BYTES != 0 || runs.len() / RUN_BYTES > MAX_RUNS || head[6..] != [0, 0] {
+        let (runs, sum) = match head[6..] {
+            [0, 0] => (runs, None),
+            [1, 0] => match runs.split_last_chunk::<SUM_BYTES>() {
+                Some((runs, sum)) => (runs, Some(u64::from_le_bytes(*sum))),
+                None => return malformed("without its sum"),
+            },
+            _ => return malformed("with a head of an unknown kind"),
+        };
+        if runs.len() % RUN_BYTES != 0 || runs.len() / RUN_BYTES > MAX_RUNS {
             return malformed("with a table of the wrong size");
         }
+        self.sum = sum;
         self.round = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
         self.block = u16::from_le_bytes([head[4], head[5]]);
         let Some(limit) = block_pages(self.block) else {
@@ -282,7 +299,7 @@ mod tests {
 
     fn batch(runs: &[(u64, u32, Encoding)]) -> Batch {
         let runs = runs.iter().map(|&(first_page, pages, encoding)| Run { first_page, pages, encoding });
-        Batch { round: 3, block: 1, runs: runs.collect() }
+        Batch { round: 3, block: 1, runs: runs.collect(), sum: None }
     }
 
     fn through_the_wire(batch: &Batch, block_pages: u64) -> Result<Batch, WireError> {

@@ -86,7 +86,7 @@ fn greeting() -> Greeting {
 fn batch() -> Batch {
     let run = |first_page, pages, encoding| Run { first_page, pages, encoding };
     let runs = vec![run(0, 3, Encoding::Raw), run(1 << 40, 65_536, Encoding::Zero), run(9, 1, Encoding::Raw)];
-    Batch { round: 2, block: 1, runs }
+    Batch { round: 2, block: 1, runs, sum: None }
 }
 
 fn frames() -> Vec<(String, Vec<u8>)> {

@@ -118,8 +118,8 @@ fn batch() -> impl Strategy<Value = Batch> {
         pages,
         encoding: Encoding::Zero,
     });
-    (any::<u32>(), any::<u16>(), vec(prop_oneof![raw, zero], 0..MAX_RUNS))
-        .prop_map(|(round, block, runs)| Batch { round, block, runs })
+    (any::<u32>(), any::<u16>(), vec(prop_oneof![raw, zero], 0..MAX_RUNS), any::<Option<u64>>())
+        .prop_map(|(round, block, runs, sum)| Batch { round, block, runs, sum })
 }
 
 fn decode_batch(table: &[u8]) -> Option<Batch> {
@@ -242,7 +242,7 @@ proptest! {
 #[test]
 fn a_table_cut_anywhere_but_between_two_runs_is_refused() {
     let runs = (0..5).map(|index| Run { first_page: index * 10, pages: 3, encoding: Encoding::Raw });
-    let batch = Batch { round: 1, block: 0, runs: runs.collect() };
+    let batch = Batch { round: 1, block: 0, runs: runs.collect(), sum: None };
     let table = table_of(&batch);
     for cut in 0..table.len() {
         let runs = decode_batch(&table[..cut]).map(|batch| batch.runs.len());

@@ -118,7 +118,7 @@ impl Server {
             let _ = queue.send(Input::Whole);
         };
         let has_pulse = self.agreed.is_some_and(|agreed| agreed.features.has(Features::PULSE));
-        let lacking = hello.postcopy.then(|| Lacking::new(&ram, has_pulse, whole));
+        let lacking = hello.postcopy.then(|| Lacking::new(&ram, has_pulse, hello.digest.is_on(), whole));
         let postcopy = lacking.as_ref().map(|lacking| lacking.postcopy.clone());
         let channels = Channels::new(hello.channels, hello.digest, ram, arrived, postcopy);
         Arriving { description: hello.machine, channels, lacking }
@@ -155,6 +155,9 @@ impl Server {
         // Before the machine is made of it: a hypervisor may write guest memory while it restores vCPUs.
         match (expected, arriving.channels.sums()) {
             (Some(expected), Some(sums)) => {
+                if let Some(lacking) = &arriving.lacking {
+                    lacking.leave_out_of(sums);
+                }
                 let compared = sums.compare(expected);
                 self.count(|counts| counts.compared(compared.clone()));
                 compared.map_err(|places| format!("Memory is not as it was at the source: {places}"))?;

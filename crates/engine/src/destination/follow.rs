@@ -11,6 +11,8 @@ pub(super) struct Postcopy {
     pub(super) faults: Arc<Faults>,
     /// Whether something comes every second on each connection, or it is broken.
     pub(super) has_pulse: bool,
+    /// Whether each batch must have a sum of its pages.
+    pub(super) has_sums: bool,
     /// Called when the last page has come.
     pub(super) whole: Arc<dyn Fn() + Send + Sync>,
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread::JoinHandle};
 
-use ram::{Incomplete, PageSet, Ram, Userfaultfd};
+use ram::{Incomplete, PageSet, PageSums, Ram, Userfaultfd};
 use wire::PageBits;
 
 use super::follow::Postcopy;
@@ -19,13 +19,19 @@ pub(super) struct Lacking {
 }
 
 impl Lacking {
-    pub(super) fn new(ram: &Ram, has_pulse: bool, whole: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        ram: &Ram,
+        has_pulse: bool,
+        has_sums: bool,
+        whole: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let noted = ram.blocks().iter().map(|block| PageSet::new(block.pages())).collect();
         let postcopy = Postcopy {
             gate: Arc::default(),
             closed: Arc::default(),
             faults: Arc::default(),
             has_pulse,
+            has_sums,
             whole: Arc::new(whole),
         };
         Self { noted, memory: None, thread: None, ran: false, postcopy }
@@ -37,6 +43,11 @@ impl Lacking {
         let added =
             self.noted.get(usize::from(bits.block)).and_then(|set| set.add_words(bits.first_page, &words));
         added.map(|_| ()).ok_or_else(|| "The source names pages that do not exist".into())
+    }
+
+    /// What was sent before of the pages that will follow is not compared.
+    pub(super) fn leave_out_of(&self, sums: &PageSums) {
+        self.noted.iter().enumerate().for_each(|(index, pages)| sums.leave_out(index, pages));
     }
 
     /// Has accesses to what was noted wait, and starts hearing them.
@@ -126,7 +137,7 @@ mod tests {
         let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: 1 << 20 };
         let ram = Ram::allocate(&[layout], Backing::Memfd).unwrap();
         let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
-        let mut lacking = Lacking::new(&ram, true, || {});
+        let mut lacking = Lacking::new(&ram, true, false, || {});
         lacking.note(&PageBits { block: 0, first_page: 0, bits: vec![7] }).unwrap();
         lacking.arm(&threads, &ram, userfault, 3).unwrap();
         let (memory, figures) = (Arc::downgrade(lacking.memory().unwrap()), lacking.postcopy.faults.clone());

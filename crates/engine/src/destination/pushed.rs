@@ -29,6 +29,13 @@ pub(super) enum PushedError {
     Claim { lane: Lane, source: ClaimError },
     #[error("{lane}: {found} arrived, {sent} were sent")]
     Count { lane: Lane, found: PageCounts, sent: PageCounts },
+    #[error(
+        "{lane}: pages are not what was sent. The network or the memory of a host damages what it carries: nothing of them was used, \
+         and they are asked for again"
+    )]
+    Damaged { lane: Lane },
+    #[error("{lane} brings pages without a sum, and a digest was agreed on")]
+    NoSum { lane: Lane },
     #[error("Pages that have come cannot be given to the machine")]
     Place(#[source] std::io::Error),
     #[error("Stopped")]
@@ -82,7 +89,7 @@ impl Pushed {
                     let pages = |block| Some(incomplete.missing(usize::from(block)).capacity());
                     let decoded = batch.decode_from(body, pages);
                     decoded.map_err(|error| failed(self.lane, error.into()))?;
-                    self.place(&batch, &mut landing)?;
+                    self.place(&batch, &mut landing, postcopy.has_sums)?;
                     postcopy.faults.came(&batch);
                     if incomplete.remaining() == 0 {
                         (postcopy.whole)();
@@ -103,7 +110,10 @@ impl Pushed {
         }
     }
 
-    fn place(&mut self, batch: &Batch, landing: &mut Landing) -> Result<(), PushedError> {
+    fn place(&mut self, batch: &Batch, landing: &mut Landing, has_sums: bool) -> Result<(), PushedError> {
+        if has_sums && batch.sum.is_none() && batch.data_bytes() > 0 {
+            return Err(PushedError::NoSum { lane: self.lane });
+        }
         if batch.round != PUSHED {
             return Err(PushedError::Round { lane: self.lane, round: batch.round });
         }
@@ -117,10 +127,19 @@ impl Pushed {
             };
             claimed.map_err(|source| PushedError::Claim { lane: self.lane, source })?;
         }
+        // Receiving uses the pieces up.
+        let summed = batch.sum.map(|sent| (sent, self.pieces.clone()));
         // SAFETY: the segments are claimed: they lie in memory of `landing` that lives as long as it does, that nobody else
         // writes, and that the machine cannot reach before they are settled.
         unsafe { self.connection.receive_pieces(&mut self.pieces) }
             .map_err(|error| failed(self.lane, error.into()))?;
+        if let Some((sent, pieces)) = summed {
+            // SAFETY: as above; they are mapped for as long as they are claimed.
+            let add = |sum, piece: &Piece| unsafe { ram::sum_of_pages(sum, piece.address(), piece.bytes()) };
+            if pieces.iter().fold(0, add) != sent {
+                return Err(PushedError::Damaged { lane: self.lane });
+            }
+        }
         landing.settle().map_err(PushedError::Place)?;
         let pages = batch.pages();
         self.pages += pages;

@@ -145,6 +145,7 @@ impl Attempt {
             progress: shared.progress.clone(),
             sums,
             verifies,
+            sums_what_follows: params.digest.is_on(),
         };
         let resources = channels::Resources {
             threads: self.threads.clone(),

@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded, unbounded};
 use migration::source::Event;
-use ram::PageSums;
+use ram::{PageSet, PageSums};
 use transport::{Connection, Dial, Pacer, SessionSecret};
 use wire::{Agreed, Role, SessionId};
 
@@ -146,11 +146,12 @@ impl Channels {
             let (place, connected) = bounded::<Arc<Connection>>(1);
             let (cpu, report) = (resources.cpu.clone(), self.tally.report.clone());
             let (ram, progress) = (resources.pages.ram.clone(), resources.pages.progress.clone());
+            let sums = resources.pages.sums_what_follows;
             let lost = report.clone();
             let serve = move || {
                 let Ok(connection) = connected.recv() else { return };
                 let mut clock = ThreadClock::start();
-                let served = Pusher::new(Lane::Urgent, connection, 0, ram, progress).serve(&slot);
+                let served = Pusher::new(Lane::Urgent, connection, 0, ram, progress, sums).serve(&slot);
                 clock.add_to(&cpu);
                 match served {
                     Ok(()) | Err(PushError::Stopped) => {}
@@ -171,6 +172,13 @@ impl Channels {
         for queue in &self.work {
             // A thread that is gone has reported why.
             let _ = queue.send(Work::Round(work.clone()));
+        }
+    }
+
+    /// These pages of each block follow the machine: what was sent of them is not compared.
+    pub(super) fn leave_out(&self, blocks: &[PageSet]) {
+        if let Some(sums) = &self.tally.sums {
+            blocks.iter().enumerate().for_each(|(index, pages)| sums.leave_out(index, pages));
         }
     }
 

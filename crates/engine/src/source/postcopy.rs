@@ -34,12 +34,13 @@ impl Attempt {
                 }
             }
         }
-        let needed = Arc::new(Needed::new(blocks));
-        let to_come = needed.left();
-        *self.shared.needed.lock() = Some(needed);
         let Some(channels) = &self.channels else {
             return Event::LinkLost("There are no channels".into());
         };
+        channels.leave_out(&blocks);
+        let needed = Arc::new(Needed::new(blocks));
+        let to_come = needed.left();
+        *self.shared.needed.lock() = Some(needed);
         channels.send_round(&Arc::new(RoundWork::new(round, true, set, Arc::default())));
         Event::Divided { to_come }
     }

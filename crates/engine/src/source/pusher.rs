@@ -49,6 +49,8 @@ pub(super) struct Pusher {
     pages: PageCounts,
     frame: Vec<u8>,
     pieces: Vec<Piece>,
+    /// Whether batches have sums.
+    sums: bool,
 }
 
 impl Pusher {
@@ -59,6 +61,7 @@ impl Pusher {
         sequence: u32,
         ram: Ram,
         progress: Arc<RoundProgress>,
+        sums: bool,
     ) -> Self {
         Self {
             lane,
@@ -70,6 +73,7 @@ impl Pusher {
             pages: PageCounts::default(),
             frame: Vec::with_capacity(16 << 10),
             pieces: Vec::with_capacity(MAX_RUNS),
+            sums,
         }
     }
 
@@ -157,10 +161,11 @@ impl Pusher {
     }
 
     fn send(&mut self) -> Result<(), PushError> {
-        let sequence = self.next_sequence();
-        self.batch.encode_into(sequence, &mut self.frame);
         self.pieces.clear();
         collect_pieces(&self.ram, &self.batch, &mut self.pieces);
+        self.batch.sum = self.sums.then(|| sum(&self.pieces));
+        let sequence = self.next_sequence();
+        self.batch.encode_into(sequence, &mut self.frame);
         // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`. The machine does not run here any more:
         // nothing writes them.
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
@@ -189,4 +194,9 @@ impl Pusher {
             source => PushError::Transport { lane: self.lane, source },
         }
     }
+}
+
+fn sum(pieces: &[Piece]) -> u64 {
+    // SAFETY: the pieces are segments of the memory of a `Pusher`, which keeps it.
+    pieces.iter().fold(0, |sum, piece| unsafe { ram::sum_of_pages(sum, piece.address(), piece.bytes()) })
 }

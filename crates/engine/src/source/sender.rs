@@ -53,6 +53,8 @@ pub(crate) struct Pages {
     pub(crate) sums: Option<Arc<PageSums>>,
     /// Whether all memory is compared in the end.
     pub(crate) verifies: bool,
+    /// Whether pages that follow the machine are summed up.
+    pub(crate) sums_what_follows: bool,
 }
 
 /// One page channel.
@@ -108,6 +110,7 @@ impl Sender {
             self.sequence,
             self.pages.ram,
             self.pages.progress,
+            self.pages.sums_what_follows,
         )
     }
 

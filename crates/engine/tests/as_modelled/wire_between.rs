@@ -17,6 +17,8 @@ pub(crate) struct Between(Arc<Inner>);
 
 struct Inner {
     to: (String, u16),
+    /// Whether the next bytes to the destination that fill a buffer get one bit of another kind.
+    damages: AtomicBool,
     passages: Mutex<Vec<Passage>>,
 }
 
@@ -39,7 +41,11 @@ impl Between {
         let Address::Tcp { host, port } = to else { panic!("{to} is no TCP address") };
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened at");
         let address = listener.local_addr().expect("it has an address");
-        let between = Self(Arc::new(Inner { to: (host.clone(), *port), passages: Mutex::default() }));
+        let between = Self(Arc::new(Inner {
+            to: (host.clone(), *port),
+            damages: AtomicBool::new(false),
+            passages: Mutex::default(),
+        }));
         let theirs = between.clone();
         // It ends with the process of the test.
         std::thread::spawn(move || {
@@ -78,6 +84,11 @@ impl Between {
         last.swallows.to_source.store(true, Ordering::SeqCst);
     }
 
+    /// Flips one bit of what goes to the destination next, where so much goes at once that it is page data.
+    pub(crate) fn damage(&self) {
+        self.0.damages.store(true, Ordering::SeqCst);
+    }
+
     fn passages(&self) -> MutexGuard<'_, Vec<Passage>> {
         self.0.passages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,15 +101,19 @@ impl Between {
         let ends = [source.try_clone()?, destination.try_clone()?];
         self.passages().push(Passage { ends, swallows: swallows.clone() });
         let back = (destination.try_clone()?, source.try_clone()?, swallows.clone());
-        std::thread::spawn(move || pass(source, destination, &swallows.to_destination));
-        std::thread::spawn(move || pass(back.0, back.1, &back.2.to_source));
+        let inner = self.0.clone();
+        std::thread::spawn(move || pass(source, destination, &swallows.to_destination, &inner.damages));
+        std::thread::spawn(move || pass(back.0, back.1, &back.2.to_source, &AtomicBool::new(false)));
         Ok(())
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, swallows: &AtomicBool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, swallows: &AtomicBool, damages: &AtomicBool) {
     let mut bytes = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if count == bytes.len() && damages.swap(false, Ordering::SeqCst) {
+            bytes[count / 2] ^= 1;
+        }
         if !swallows.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() {
             break;
         }

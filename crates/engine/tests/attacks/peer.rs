@@ -149,7 +149,7 @@ impl Peer {
 
     pub(crate) fn batch(&mut self, round: u32, runs: &[Run]) -> Vec<u8> {
         let mut frame = Vec::new();
-        Batch { round, block: 0, runs: runs.to_vec() }.encode_into(self.said, &mut frame);
+        Batch { round, block: 0, runs: runs.to_vec(), sum: None }.encode_into(self.said, &mut frame);
         self.said += 1;
         frame
     }

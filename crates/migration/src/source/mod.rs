@@ -266,6 +266,17 @@ impl Source {
                     );
                     return self.fail(now, reason);
                 }
+                if self.hello.postcopy
+                    && self.hello.digest.is_on()
+                    && !destination.agreed.features.has(Features::SUMS)
+                {
+                    let reason = format!(
+                        "Release {} of the destination cannot compare pages that follow the machine: upgrade it, or migrate without \
+                         a digest or without postcopy",
+                        destination.release
+                    );
+                    return self.fail(now, reason);
+                }
                 self.statistics.destination = Some(destination);
                 self.enter(State::Handshake, now);
                 self.heard = now;

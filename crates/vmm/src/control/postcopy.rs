@@ -6,6 +6,7 @@ use engine::destination;
 use migration::{Params, Postcopy};
 use monitor::{CommandError, types::MigrationCapability};
 use transport::{Address, Dialler};
+use wire::Digest;
 
 use super::{
     Control, UNDECIDED_PATIENCE,
@@ -20,10 +21,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Whether a migration may be as these parameters have it.
 pub(super) fn check(params: &Params) -> Result<(), CommandError> {
-    if params.postcopy.is_possible() && params.digest.is_on() {
+    if params.postcopy.is_possible() && params.digest == Digest::Full {
         return Err(CommandError::generic(
-            "Parameter 'whimbrel-digest' and capability 'postcopy-ram' exclude each other: a digest compares memory before the \
-             machine runs, and with postcopy it runs before. Switch one of them off",
+            "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared before \
+             the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
         ));
     }
     Ok(())

@@ -50,20 +50,23 @@ impl Scenario {
             if arguments.faults.is_empty() { drawn } else { arguments.faults.clone() }
         };
         let flips = |faults: &[Fault]| faults.iter().any(|fault| matches!(fault.what, What::Flip(_)));
-        let mut faults = draw(wanted, &mut random);
-        // What follows is not compared: a bit that is flipped in clear would not be found.
-        let postcopy = wanted && (encrypted || !flips(&faults));
-        if postcopy != wanted {
-            faults = draw(postcopy, &mut random);
-        }
-        let flips = flips(&faults);
+        let faults = draw(wanted, &mut random);
+        let (postcopy, flips) = (wanted, flips(&faults));
         let some = [(2, "transfer"), (1, "full")];
         let (found, by_chance) = (random.weighted(&some), random.weighted(&[(3, "off"), some[0], some[1]]));
         Self {
             seed,
             channels: random.between(1, 4) as u8,
             digest: match arguments.digest {
-                _ if postcopy => "off",
+                Digest::Needed if postcopy && flips && !encrypted => "transfer",
+                Digest::Needed if postcopy => {
+                    if follows.below(3) == 0 {
+                        "transfer"
+                    } else {
+                        "off"
+                    }
+                }
+                Digest::On if postcopy => "transfer",
                 Digest::Needed if flips && !encrypted => found.unwrap_or("full"),
                 Digest::Needed => by_chance.unwrap_or("full"),
                 Digest::On => found.unwrap_or("full"),
