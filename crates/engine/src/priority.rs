@@ -2,10 +2,10 @@
 
 use rustix::process::{Pid, setpriority_process};
 
-/// How much the threads give way that carry what nobody waits for, while a machine runs that lacks pages: they get a tenth of what
-/// others get that want the processor too (a weight of 110 to 1024: Linux, kernel/sched/core.c, sched_prio_to_weight), and all that
+/// How much the threads give way that carry what nobody waits for, while a machine runs that lacks pages: they get a third of what
+/// others get that want the processor too (a weight of 335 to 1024: Linux, kernel/sched/core.c, sched_prio_to_weight), and all that
 /// nobody else wants. A vCPU, and who brings it the page that it waits for, do not wait behind them.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// From here on this thread gives way to others. Only ever called at the end of a thread's life: without a privilege nobody gets back
 /// what was given away.
