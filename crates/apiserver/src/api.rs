@@ -143,6 +143,7 @@ impl Api {
             ("PUT", true) => Verb::Update,
             ("PATCH", true) => Verb::Patch,
             ("DELETE", true) => Verb::Delete,
+            ("DELETE", false) => Verb::DeleteCollection,
             (method, _) => return Err(ApiError::method_not_allowed(method)),
         };
         identity.check(verb, target)?;
@@ -153,6 +154,7 @@ impl Api {
             Verb::Create => self.create(request, identity, target, query),
             Verb::Update | Verb::Patch => self.update(request, identity, target, query),
             Verb::Delete => self.delete(request, target, query),
+            Verb::DeleteCollection => self.delete_all(request, target, query),
         };
         // The audit: who wrote what, with which outcome.
         let name = target.name.as_deref().unwrap_or_default();

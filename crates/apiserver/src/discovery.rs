@@ -57,7 +57,7 @@ pub(crate) fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Resu
         let is_namespaced = kind.scope == Scope::Namespaced;
         let mut whole = json!({
             "name": names.plural, "singularName": names.singular, "namespaced": is_namespaced, "kind": names.kind,
-            "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
         });
         if !names.short.is_empty() {
             whole["shortNames"] = json!(names.short);

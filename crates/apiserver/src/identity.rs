@@ -74,6 +74,7 @@ pub(crate) enum Verb {
     Update,
     Patch,
     Delete,
+    DeleteCollection,
 }
 
 impl Verb {
@@ -86,11 +87,21 @@ impl Verb {
             Self::Update => "update",
             Self::Patch => "patch",
             Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
         }
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let all = [Self::Get, Self::List, Self::Watch, Self::Create, Self::Update, Self::Patch, Self::Delete];
+        let all = [
+            Self::Get,
+            Self::List,
+            Self::Watch,
+            Self::Create,
+            Self::Update,
+            Self::Patch,
+            Self::Delete,
+            Self::DeleteCollection,
+        ];
         all.into_iter().find(|verb| verb.name() == name)
     }
 
@@ -108,7 +119,7 @@ impl Role {
             Self::View => false,
             Self::Operate => kind.is_operated && !is_status,
             Self::Node(_) => match verb {
-                Verb::Delete => false,
+                Verb::Delete | Verb::DeleteCollection => false,
                 Verb::Create => kind.is_built_in && kind.names.plural != "namespaces",
                 _ => !kind.node_paths.is_empty() || kind.names.plural == "events",
             },

@@ -4,18 +4,19 @@
 //!
 //! # A request's way
 //! TLS and HTTP in `server` (bounded in size, time and number) → [`Api::handle`]: `route` says what the path means, `identity` who it is and
-//! whether it may → `read` or `write` over the store → [`Reply`]. A write goes through `patch`, `metadata` (the server's part of an
+//! whether it may → `read`, `write` or `delete` over the store → [`Reply`]. A write goes through `patch` or `managers` (server-side apply), `metadata` (the server's part of an
 //! object), `schema` (defaults, unknown fields, types) and the kind's own check. A watch is carried on by `watch`, as fast as its client reads.
 //!
-//! What is not there is refused with the right code: server-side apply and strategic merges of lists 415, deletion of collections 405,
-//! everything else that Kubernetes has 404.
+//! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404.
 
 mod api;
+mod delete;
 mod discovery;
 mod expiry;
 mod form;
 mod identity;
 mod jsonpath;
+mod managers;
 mod metadata;
 mod openapi;
 mod patch;

@@ -51,7 +51,7 @@ pub(crate) fn identify(object: &mut Value, target: &Target) -> Result<(), ApiErr
     if target.namespace.is_none() {
         remove(metadata, &["namespace"]);
     }
-    remove(metadata, &["managedFields", "selfLink"]);
+    remove(metadata, &["selfLink"]);
     Ok(())
 }
 
@@ -78,7 +78,10 @@ pub(crate) fn begin(object: &mut Value, kind: &Kind) -> Result<(), ApiError> {
             FieldError { path: "metadata.name".to_owned(), kind: kind_of_error, message: message.to_owned() };
         return Err(ApiError::invalid(kind, &name, &[error]));
     }
-    remove(metadata, &["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"]);
+    remove(
+        metadata,
+        &["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"],
+    );
     metadata["uid"] = Uuid::new_v4().to_string().into();
     metadata["creationTimestamp"] = now().into();
     metadata["generation"] = 1.into();
@@ -114,6 +117,9 @@ pub(crate) fn proceed(new: &mut Value, old: &Value, target: &Target) -> Result<(
     for field in ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"]
     {
         set(metadata, field, before[field].clone());
+    }
+    if metadata["managedFields"].is_null() {
+        set(metadata, "managedFields", before["managedFields"].clone());
     }
     if kind.has_status {
         set(new, "status", old["status"].clone());

@@ -35,9 +35,6 @@ impl Patch {
                     "a JSON patch is a list of up to {OPERATIONS} operations"
                 ))),
             },
-            "application/apply-patch+yaml" => Err(ApiError::unsupported_media_type(
-                "server-side apply is not supported here yet: use kubectl apply without --server-side",
-            )),
             other => {
                 Err(ApiError::unsupported_media_type(format!("patches of type {other:?} are not supported")))
             }
@@ -232,6 +229,5 @@ mod tests {
         let cordon = json!({ "spec": { "unschedulable": true } });
         assert_eq!(patched(kind, json!({}), &cordon), Ok(cordon.clone()));
         assert_eq!(patched(kind, json!({}), &json!({ "spec": { "taints": [] } })).unwrap_err().code, 415);
-        assert_eq!(patched("application/apply-patch+yaml", json!({}), &cordon).unwrap_err().code, 415);
     }
 }

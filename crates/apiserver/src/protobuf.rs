@@ -1,6 +1,6 @@
-//! The one message that kubectl sends as protobuf and that is understood here: the question of `kubectl auth can-i`.
+//! The two messages that kubectl sends as protobuf: the question of `kubectl auth can-i`, and the namespace of `kubectl create namespace`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// What such bodies begin with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -22,27 +22,65 @@ pub(crate) fn access_review(body: &[u8]) -> Option<Value> {
     }))
 }
 
+/// A namespace that is to be made, as its JSON would have it. `None` if the body is something else.
+pub(crate) fn namespace(body: &[u8]) -> Option<Value> {
+    let unknown = body.strip_prefix(MAGIC)?;
+    if field(field(unknown, 1)?, 2)? != b"Namespace" {
+        return None;
+    }
+    let metadata = field(field(unknown, 2)?, 1)?;
+    let mut read = json!({ "name": text(metadata, 1)?, "generateName": text(metadata, 2)? });
+    for (number, name) in [(11, "labels"), (12, "annotations")] {
+        read[name] = pairs(metadata, number)?.into();
+    }
+    Some(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": read }))
+}
+
+/// A field of this number as text; empty where it is missing.
+fn text(message: &[u8], wanted: u64) -> Option<&str> {
+    std::str::from_utf8(field(message, wanted).unwrap_or_default()).ok()
+}
+
+/// A map of texts: a field of this number for each pair.
+fn pairs(mut message: &[u8], wanted: u64) -> Option<Map<String, Value>> {
+    let mut pairs = Map::new();
+    while !message.is_empty() {
+        let (number, value, rest) = next(message)?;
+        if number == wanted {
+            pairs.insert(text(value?, 1)?.to_owned(), text(value?, 2)?.into());
+        }
+        message = rest;
+    }
+    Some(pairs)
+}
+
 /// The bytes of the first field of this number, if it has bytes.
 fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
     while !message.is_empty() {
-        let (key, rest) = varint(message)?;
-        let (value, rest) = match key & 7 {
-            0 => (None, varint(rest)?.1),
-            1 => (None, rest.get(8..)?),
-            2 => {
-                let (length, rest) = varint(rest)?;
-                let length = usize::try_from(length).ok()?;
-                (Some(rest.get(..length)?), rest.get(length..)?)
-            }
-            5 => (None, rest.get(4..)?),
-            _ => return None,
-        };
-        if key >> 3 == wanted {
+        let (number, value, rest) = next(message)?;
+        if number == wanted {
             return value;
         }
         message = rest;
     }
     None
+}
+
+/// The number of the first field of a message, its bytes if it has some, and what follows.
+fn next(message: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
+    let (key, rest) = varint(message)?;
+    let (value, rest) = match key & 7 {
+        0 => (None, varint(rest)?.1),
+        1 => (None, rest.get(8..)?),
+        2 => {
+            let (length, rest) = varint(rest)?;
+            let length = usize::try_from(length).ok()?;
+            (Some(rest.get(..length)?), rest.get(length..)?)
+        }
+        5 => (None, rest.get(4..)?),
+        _ => return None,
+    };
+    Some((key >> 3, value, rest))
 }
 
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -74,7 +112,21 @@ mod tests {
         for length in 0..body.len() - 1 {
             assert_eq!(access_review(&body[..length]), None, "{length}");
         }
+        assert_eq!(namespace(&body), None);
         assert_eq!(access_review(b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
         assert_eq!(access_review(b"k8s\0\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), None);
+    }
+
+    #[test]
+    fn a_namespace_is_read_with_its_labels() {
+        let label = [bytes(1, b"team"), bytes(2, b"a")].concat();
+        let metadata = [bytes(1, b"lab"), bytes(11, &label)].concat();
+        let body = [MAGIC, &bytes(1, &bytes(2, b"Namespace")), &bytes(2, &bytes(1, &metadata))].concat();
+        let read = namespace(&body).unwrap();
+        assert_eq!(read["metadata"]["name"], "lab");
+        assert_eq!(read["metadata"]["labels"], json!({ "team": "a" }));
+        for length in 0..body.len() {
+            assert_ne!(namespace(&body[..length]).as_ref(), Some(&read), "{length}");
+        }
     }
 }

@@ -24,6 +24,13 @@ impl Api {
         Ok((entry, object))
     }
 
+    /// The object that a target names, if there is one.
+    pub(crate) fn find_if_any(&self, target: &Target) -> Result<Option<(Entry, Value)>, ApiError> {
+        let Some(entry) = self.store.get(&target.key()) else { return Ok(None) };
+        let object = object(&entry)?;
+        Ok(Some((entry, object)))
+    }
+
     pub(crate) fn get(&self, request: &Request, target: &Target) -> Result<Reply, ApiError> {
         let (_, object) = self.find(target)?;
         let form = Form::of(&request.accept, &Query::parse(&request.query)?);

@@ -48,6 +48,22 @@ impl ApiError {
         Self::about(kind, name, 409, "Conflict", message)
     }
 
+    /// Fields that a manager applies are others': whose, and which.
+    pub(crate) fn apply_conflict(conflicts: &[(String, String)]) -> Self {
+        let noun = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
+        let list: Vec<_> =
+            conflicts.iter().map(|(whose, path)| format!("conflict with {whose:?}: {path}")).collect();
+        let causes: Vec<_> = conflicts
+            .iter()
+            .map(|(whose, path)| {
+                let message = format!("conflict with {whose:?}");
+                json!({ "reason": "FieldManagerConflict", "message": message, "field": path })
+            })
+            .collect();
+        let message = format!("Apply failed with {} {noun}: {}", conflicts.len(), list.join(", "));
+        Self { code: 409, reason: "Conflict", message, details: json!({ "causes": causes }) }
+    }
+
     pub(crate) fn method_not_allowed(what: &str) -> Self {
         Self::new(405, "MethodNotAllowed", format!("{what} is not supported on this resource"))
     }

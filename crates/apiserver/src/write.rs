@@ -1,14 +1,17 @@
-//! Changing objects: create, replace, patch, delete. Each holds the lock of writers from reading to writing.
+//! Changing objects: create, replace, patch, apply. Each holds the lock of writers from reading to writing.
 
 use objects::{FieldError, FieldErrorKind, Review, Scope};
 use serde_json::{Value, json};
-use store::{Expect, StoreError};
+use store::{Entry, Expect, StoreError};
 
 use crate::{
     Api, ApiError, Identity, Reply,
     api::Request,
-    form, metadata,
+    form,
+    identity::Verb,
+    managers, metadata,
     patch::Patch,
+    protobuf,
     route::{Query, Target},
     schema,
 };
@@ -32,7 +35,7 @@ impl FieldValidation {
     }
 }
 
-fn is_dry_run(query: &Query) -> Result<bool, ApiError> {
+pub(crate) fn is_dry_run(query: &Query) -> Result<bool, ApiError> {
     match query.get("dryRun") {
         None => Ok(false),
         Some("All") => Ok(true),
@@ -63,10 +66,66 @@ impl Api {
         }
         self.check_namespace(&target)?;
         let warnings = self.admit(&mut object, None, &target, FieldValidation::of(query)?)?;
+        managers::note_update(&json!({}), &mut object, &manager(identity, query));
         if !is_dry_run(query)? {
             self.put(&mut object, &target, Expect::Absent)?;
         }
         Ok(Reply { warnings, ..Reply::value(201, object) })
+    }
+
+    /// Server-side apply: makes an object what a manager wants of it, whether it is there or not.
+    fn apply(
+        &self,
+        request: &Request,
+        identity: &Identity,
+        target: &Target,
+        query: &Query,
+    ) -> Result<Reply, ApiError> {
+        if target.is_status {
+            return Err(ApiError::unsupported_media_type("a status cannot be applied here: patch it"));
+        }
+        let Some(manager) = query.get("fieldManager").map(managers::manager_name) else {
+            return Err(ApiError::bad_request("fieldManager is required for apply patch"));
+        };
+        let text =
+            std::str::from_utf8(&request.body).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
+        let mut applied: Value = serde_saphyr::from_str(text)
+            .map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))?;
+        metadata::identify(&mut applied, target)?;
+        if applied["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+        }
+        let is_forced = query.is_true("force");
+        let over = |old: &Value| {
+            let applied = managers::apply(old, &applied, &manager, is_forced);
+            applied.map_err(|conflicts| ApiError::apply_conflict(&conflicts))
+        };
+        let _writing = self.writing.lock();
+        let Some((entry, old)) = self.find_if_any(target)? else {
+            identity.check(Verb::Create, target)?;
+            let mut begun = json!({
+                "apiVersion": applied["apiVersion"], "kind": applied["kind"],
+                "metadata": { "name": applied["metadata"]["name"], "namespace": applied["metadata"]["namespace"] },
+            });
+            metadata::identify(&mut begun, target)?;
+            metadata::begin(&mut begun, &target.kind)?;
+            let mut object = over(&begun)?;
+            identity.check_object(&target.kind, &object)?;
+            self.check_namespace(target)?;
+            let warnings = self.admit(&mut object, None, target, FieldValidation::of(query)?)?;
+            if !is_dry_run(query)? {
+                self.put(&mut object, target, Expect::Absent)?;
+            }
+            return Ok(Reply { warnings, ..Reply::value(201, object) });
+        };
+        identity.check_object(&target.kind, &old)?;
+        let mut new = over(&old)?;
+        metadata::set(
+            &mut new["metadata"],
+            "resourceVersion",
+            applied["metadata"]["resourceVersion"].clone(),
+        );
+        self.replace(new, (&entry, &old), identity, target, query, None)
     }
 
     /// Replaces an object, or patches it.
@@ -78,13 +137,15 @@ impl Api {
         query: &Query,
     ) -> Result<Reply, ApiError> {
         let media_type = request.content_type.split(';').next().unwrap_or_default().trim();
+        if media_type == "application/apply-patch+yaml" && request.method == "PATCH" {
+            return self.apply(request, identity, target, query);
+        }
         let patch =
             if request.method == "PATCH" { Some(Patch::parse(media_type, &request.body)?) } else { None };
         let _writing = self.writing.lock();
         let (entry, old) = self.find(target)?;
         identity.check_object(&target.kind, &old)?;
-        let name = target.name.as_deref().unwrap_or_default();
-        let mut new = match patch {
+        let new = match patch {
             None => parse(request)?,
             Some(patch) => {
                 let mut new = old.clone();
@@ -92,8 +153,22 @@ impl Api {
                 new
             }
         };
+        self.replace(new, (&entry, &old), identity, target, query, Some(&manager(identity, query)))
+    }
+
+    /// Puts an object in the place of what was found, having checked it. `manager` is who changes fields, where that is not noted yet.
+    fn replace(
+        &self,
+        mut new: Value,
+        (entry, old): (&Entry, &Value),
+        identity: &Identity,
+        target: &Target,
+        query: &Query,
+        manager: Option<&str>,
+    ) -> Result<Reply, ApiError> {
+        let name = target.name.as_deref().unwrap_or_default();
         metadata::identify(&mut new, target)?;
-        metadata::proceed(&mut new, &old, target)?;
+        metadata::proceed(&mut new, old, target)?;
         let seen = new["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         if !seen.is_empty() && seen != entry.revision.to_string() {
             let why =
@@ -101,66 +176,20 @@ impl Api {
             return Err(ApiError::conflict(&target.kind, name, why));
         }
         metadata::set(&mut new["metadata"], "resourceVersion", old["metadata"]["resourceVersion"].clone());
-        let warnings = self.admit(&mut new, Some(&old), target, FieldValidation::of(query)?)?;
-        identity.check_change(target, &old, &new)?;
+        let warnings = self.admit(&mut new, Some(old), target, FieldValidation::of(query)?)?;
+        identity.check_change(target, old, &new)?;
+        if let Some(manager) = manager.filter(|_| !target.is_status) {
+            managers::note_update(old, &mut new, manager);
+        }
         if !is_dry_run(query)? {
             let is_deleted = !new["metadata"]["deletionTimestamp"].is_null() && metadata::is_free(&new);
             if is_deleted {
-                self.store.delete(&target.key(), entry.revision)?;
-            } else if new != old {
+                self.remove(target, entry.revision)?;
+            } else if new != *old {
                 self.put(&mut new, target, Expect::Revision(entry.revision))?;
             }
         }
         Ok(Reply { warnings, ..Reply::value(200, new) })
-    }
-
-    pub(crate) fn delete(
-        &self,
-        request: &Request,
-        target: &Target,
-        query: &Query,
-    ) -> Result<Reply, ApiError> {
-        let options: Value = if request.body.is_empty() {
-            json!({})
-        } else {
-            serde_json::from_slice(&request.body)
-                .map_err(|error| ApiError::bad_request(format!("the options are not JSON: {error}")))?
-        };
-        let _writing = self.writing.lock();
-        let (entry, mut object) = self.find(target)?;
-        let name = target.name.as_deref().unwrap_or_default();
-        for field in ["uid", "resourceVersion"] {
-            let wanted = &options["preconditions"][field];
-            if !wanted.is_null() && *wanted != object["metadata"][field] {
-                let why = format!(
-                    "the precondition {field} is {wanted}, but the object has {}",
-                    object["metadata"][field]
-                );
-                return Err(ApiError::conflict(&target.kind, name, &why));
-            }
-        }
-        self.check_empty(target)?;
-        let is_dry = is_dry_run(query)? || options["dryRun"].as_array().is_some_and(|list| !list.is_empty());
-        if !metadata::is_free(&object) {
-            if object["metadata"]["deletionTimestamp"].is_null() {
-                object["metadata"]["deletionTimestamp"] = metadata::now().into();
-                object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
-                if !is_dry {
-                    self.put(&mut object, target, Expect::Revision(entry.revision))?;
-                }
-            }
-            return Ok(Reply::value(200, object));
-        }
-        if !is_dry {
-            self.store.delete(&target.key(), entry.revision)?;
-        }
-        let details = json!({
-            "name": name, "group": target.kind.group, "kind": target.kind.names.plural, "uid": object["metadata"]["uid"],
-        });
-        let status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
-        });
-        Ok(Reply::value(200, status))
     }
 
     /// Checks an object against its schema and its kind. Returns warnings.
@@ -207,7 +236,7 @@ impl Api {
     }
 
     /// The objects of a kind in a namespace.
-    fn all(&self, plural: &str, namespace: &str) -> Vec<Value> {
+    pub(crate) fn all(&self, plural: &str, namespace: &str) -> Vec<Value> {
         let Some(kind) = self.kinds.iter().find(|kind| kind.names.plural == plural) else {
             return Vec::new();
         };
@@ -219,7 +248,7 @@ impl Api {
     }
 
     /// Writes an object, and gives it the version that it has now.
-    fn put(&self, object: &mut Value, target: &Target, expect: Expect) -> Result<(), ApiError> {
+    pub(crate) fn put(&self, object: &mut Value, target: &Target, expect: Expect) -> Result<(), ApiError> {
         let mut stored = object.clone();
         metadata::set(&mut stored["metadata"], "resourceVersion", Value::Null);
         let bytes = stored.to_string();
@@ -238,36 +267,15 @@ impl Api {
 
     fn check_namespace(&self, target: &Target) -> Result<(), ApiError> {
         let Some(namespace) = &target.namespace else { return Ok(()) };
-        if self.store.get(&format!("/namespaces/{namespace}")).is_some() {
+        let Some(entry) = self.store.get(&format!("/namespaces/{namespace}")) else {
+            return Err(ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found")));
+        };
+        if form::object(&entry)?["metadata"]["deletionTimestamp"].is_null() {
             return Ok(());
         }
-        Err(ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found")))
-    }
-
-    /// A namespace can be deleted when nothing is in it.
-    fn check_empty(&self, target: &Target) -> Result<(), ApiError> {
-        if target.kind.names.plural != "namespaces" || !target.kind.group.is_empty() {
-            return Ok(());
-        }
-        let name = target.name.as_deref().unwrap_or_default();
-        if name == "default" {
-            return Err(ApiError::new(
-                403,
-                "Forbidden",
-                "namespaces \"default\" is forbidden: this namespace may not be deleted",
-            ));
-        }
-        let is_kept = |plural: &str| !matches!(plural, "events" | "leases");
-        let kinds =
-            self.kinds.iter().filter(|kind| kind.scope == Scope::Namespaced && is_kept(&kind.names.plural));
-        for kind in kinds {
-            let count = self.all(&kind.names.plural, name).len();
-            if count > 0 {
-                let why = format!("there are {count} {} in it: delete them first", kind.names.plural);
-                return Err(ApiError::conflict(&target.kind, name, &why));
-            }
-        }
-        Ok(())
+        let message =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        Err(ApiError::new(403, "Forbidden", message))
     }
 }
 
@@ -290,8 +298,18 @@ fn check_finalizers(new: &Value, old: &Value, target: &Target) -> Result<(), Api
     Err(ApiError::invalid(&target.kind, target.name.as_deref().unwrap_or_default(), &[error]))
 }
 
+/// Who changes fields: by the name that a client gives itself, or else its own.
+fn manager(identity: &Identity, query: &Query) -> String {
+    managers::manager_name(query.get("fieldManager").unwrap_or(&identity.name))
+}
+
 fn parse(request: &Request) -> Result<Value, ApiError> {
     let media_type = request.content_type.split(';').next().unwrap_or_default().trim();
+    if media_type == "application/vnd.kubernetes.protobuf"
+        && let Some(namespace) = protobuf::namespace(&request.body)
+    {
+        return Ok(namespace);
+    }
     if !matches!(media_type, "" | "application/json" | "*/*") {
         return Err(ApiError::unsupported_media_type(format!(
             "bodies are application/json here, not {media_type:?}"

@@ -129,9 +129,78 @@ fn patches_edits_and_labels_change_what_they_say() {
     let text =
         fixture.refused("admin", r#"patch vm busy --type=merge -p {"metadata":{"resourceVersion":"1"}}"#);
     assert!(text.contains("the object has been modified"), "{text}");
-    let text =
-        fixture.refused("admin", &format!("apply --server-side -f {}", fixture.file("vm.yaml", MACHINE)));
-    assert!(text.contains("server-side apply is not supported here yet"), "{text}");
+}
+
+#[test]
+fn server_side_apply_knows_whose_a_field_is() {
+    if !has_kubectl() {
+        return;
+    }
+    let fixture = Fixture::start();
+    let file = fixture.file("vm.yaml", MACHINE);
+    let apply = format!("apply --server-side -f {file}");
+    assert!(fixture.kubectl(&apply).contains("busy serverside-applied"));
+    let version = || fixture.kubectl("get vm busy -o jsonpath={.metadata.resourceVersion}");
+    let first = version();
+    fixture.kubectl(&apply);
+    assert_eq!(version(), first, "applied again, nothing changes");
+    let managers =
+        fixture.kubectl("get vm busy --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}");
+    assert_eq!(managers, "kubectl");
+    fixture.kubectl(r#"patch vm busy --type=merge -p {"spec":{"runStrategy":"Halted"}}"#);
+    let text = fixture.refused("admin", &apply);
+    assert!(text.contains("conflict with \"kubectl-patch\"") && text.contains(".spec.runStrategy"), "{text}");
+    fixture.kubectl(&format!("{apply} --force-conflicts"));
+    assert_eq!(fixture.kubectl("get vm busy -o jsonpath={.spec.runStrategy}"), "Always");
+    let less = fixture.file("vm.yaml", &MACHINE.replace(", kernelArgs: rate=50M", ""));
+    fixture.kubectl(&format!("apply --server-side -f {less}"));
+    let boot = "get vm busy -o jsonpath={.spec.template.spec.domain.firmware.kernelBoot}";
+    assert!(!fixture.kubectl(boot).contains("rate"), "what was taken out of the manifest is gone");
+    assert!(!fixture.kubectl("get vm busy -o yaml").contains("managedFields"));
+    let text = fixture.refused("viewer", &apply);
+    assert!(text.contains("forbidden"), "{text}");
+}
+
+#[test]
+fn what_was_applied_by_the_client_can_be_applied_by_the_server() {
+    if !has_kubectl() {
+        return;
+    }
+    let fixture = Fixture::start();
+    fixture.kubectl(&format!("apply -f {}", fixture.file("vm.yaml", MACHINE)));
+    fixture.kubectl(&format!("apply --server-side -f {}", fixture.file("vm.yaml", MACHINE)));
+    let more = fixture.file("more.yaml", &MACHINE.replace("cores: 2", "cores: 3"));
+    fixture.kubectl(&format!("apply --server-side -f {more}"));
+    assert_eq!(fixture.kubectl("get vm busy -o jsonpath={.spec.template.spec.domain.cpu.cores}"), "3");
+    assert!(fixture.kubectl(&format!("diff -f {more}")).is_empty());
+}
+
+#[test]
+fn many_are_deleted_at_once_and_a_namespace_takes_nothing_new_while_it_goes() {
+    if !has_kubectl() {
+        return;
+    }
+    let fixture = Fixture::start();
+    for name in ["busy", "lazy"] {
+        fixture.kubectl(&format!(
+            "create -f {}",
+            fixture.file(name, &MACHINE.replace("name: busy", &format!("name: {name}")))
+        ));
+    }
+    let path = "/apis/whimbrel.dev/v1/namespaces/default/virtualmachines?labelSelector=app%3Dbusy&fieldSelector=metadata.name%3Dlazy";
+    fixture.kubectl(&format!("delete --raw {path}"));
+    assert_eq!(fixture.kubectl("get vm -o name").trim(), "virtualmachine.whimbrel.dev/busy");
+    fixture.kubectl("delete vm --all");
+    fixture.kubectl("create ns lab");
+    fixture.kubectl("delete ns lab --wait=false");
+    assert!(fixture.kubectl("get ns lab").contains("Terminating"));
+    let file = fixture.file("vm.yaml", MACHINE);
+    let text = fixture.refused("admin", &format!("create -n lab -f {file}"));
+    assert!(text.contains("because it is being terminated"), "{text}");
+    let text = fixture.refused("admin", "delete ns default");
+    assert!(text.contains("may not be deleted"), "{text}");
+    fixture.kubectl(r#"patch ns lab --type=merge -p {"metadata":{"finalizers":null}}"#);
+    assert!(fixture.refused("admin", "get ns lab").contains("not found"));
 }
 
 #[test]

@@ -23,11 +23,11 @@ use kube::{
 };
 use mirror::Mirror;
 use objects::{
-    Fleet, MIGRATION_FINALIZER, MigrationPolicy, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
-    VirtualMachineInstanceMigration,
+    Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, VMM_FINALIZER, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineInstanceMigration,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::Notify, time::timeout};
 
 /// The namespace in which agents renew their leases.
@@ -141,17 +141,13 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
             api.create(&PostParams::default(), instance).await.map(drop)
         }
-        Intent::DeleteInstance(instance) => {
-            let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
-            let same = Preconditions { uid: instance.uid(), ..Preconditions::default() };
-            let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
-            api.delete(&instance.name_any(), &options).await.map(drop)
-        }
-        Intent::DeleteMigration(migration) => {
-            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
-            let same = Preconditions { uid: migration.uid(), ..Preconditions::default() };
-            let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
-            api.delete(&migration.name_any(), &options).await.map(drop)
+        Intent::DeleteInstance(instance) => delete(client, &**instance).await,
+        Intent::DeleteMachine(machine) => delete(client, &**machine).await,
+        Intent::DeleteMigration(migration) => delete(client, &**migration).await,
+        Intent::ReleaseNamespace(namespace) => {
+            let api: Api<Namespace> = Api::all(client.clone());
+            let patch = without(&**namespace, NAMESPACE_FINALIZER);
+            api.patch(&namespace.name_any(), &PatchParams::default(), &patch).await.map(drop)
         }
         Intent::ReleaseInstance(instance) => release(client, &**instance, VMM_FINALIZER).await,
         Intent::ReleaseMigration(migration) => release(client, &**migration, MIGRATION_FINALIZER).await,
@@ -173,14 +169,29 @@ where
     Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
 }
 
+/// Deletes an object, if it is still this one.
+async fn delete<K>(client: &Client, object: &K) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let same = Preconditions { uid: object.uid(), ..Preconditions::default() };
+    let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+    namespaced(client, object).delete(&object.name_any(), &options).await.map(drop)
+}
+
 async fn release<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    let patch = without(object, finalizer);
+    namespaced(client, object).patch(&object.name_any(), &PatchParams::default(), &patch).await.map(drop)
+}
+
+/// A patch that takes a finalizer off an object as it was seen.
+fn without<K: Resource>(object: &K, finalizer: &str) -> Patch<Value> {
     let others: Vec<_> = object.finalizers().iter().filter(|name| *name != finalizer).collect();
-    let patch = json!({ "metadata": { "finalizers": others, "resourceVersion": object.resource_version() } });
-    let api = namespaced(client, object);
-    api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    let metadata = json!({ "finalizers": others, "resourceVersion": object.resource_version() });
+    Patch::Merge(json!({ "metadata": metadata }))
 }
 
 async fn set_status<K>(client: &Client, object: &K) -> kube::Result<()>

@@ -13,6 +13,7 @@
 pub mod fit;
 mod machine;
 mod migration;
+mod namespace;
 mod node;
 mod overdue;
 mod placement;
@@ -22,7 +23,10 @@ mod queue;
 mod retention;
 mod world;
 
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Node},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use objects::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration};
 
 pub use node::NODE_LEASE_SECONDS;
@@ -37,6 +41,10 @@ pub enum Intent {
     DeleteInstance(Box<VirtualMachineInstance>),
     /// Let go of this instance, which is being deleted and never had a VMM.
     ReleaseInstance(Box<VirtualMachineInstance>),
+    /// Delete this machine, whose namespace is being deleted.
+    DeleteMachine(Box<VirtualMachine>),
+    /// Let go of this namespace, which is being deleted and empty.
+    ReleaseNamespace(Box<Namespace>),
     /// Delete this migration, whose record has been kept long enough.
     DeleteMigration(Box<VirtualMachineInstanceMigration>),
     /// Let go of this migration, which is being deleted and is over.
@@ -81,11 +89,13 @@ impl Intent {
             | Self::DeleteInstance(instance)
             | Self::ReleaseInstance(instance)
             | Self::SetInstanceStatus(instance) => (&instance.metadata, world::name_of(&instance.metadata)),
-            Self::SetMachineStatus(machine) => (&machine.metadata, world::name_of(&machine.metadata)),
+            Self::DeleteMachine(machine) | Self::SetMachineStatus(machine) => {
+                (&machine.metadata, world::name_of(&machine.metadata))
+            }
             Self::DeleteMigration(migration)
             | Self::ReleaseMigration(migration)
             | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
-            Self::SetNodeStatus(_) | Self::Record(_) => return None,
+            Self::SetNodeStatus(_) | Self::ReleaseNamespace(_) | Self::Record(_) => return None,
         };
         Some((world::namespace_of(metadata), name))
     }
@@ -100,5 +110,6 @@ pub fn decide(world: &World, now: &Time) -> Vec<Intent> {
     placement::decide(world, now, &mut intents);
     migration::decide(world, now, &mut intents);
     retention::decide(world, now, &mut intents);
+    namespace::decide(world, &mut intents);
     intents
 }

@@ -18,7 +18,8 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
         let instance = world.instance(namespace_of(&machine.metadata), name_of(&machine.metadata));
         // An instance of that name that somebody else made is left alone, and in the way.
         let own = instance.filter(|instance| is_of(instance, machine));
-        if instance.is_none() && wants_run(machine.spec.run_strategy) {
+        let may_run = !world.is_namespace_ending(namespace_of(&machine.metadata));
+        if instance.is_none() && may_run && wants_run(machine.spec.run_strategy) {
             intents.push(Intent::CreateInstance(Box::new(new_instance(machine))));
         }
         if let Some(own) = own

@@ -45,6 +45,11 @@ impl World {
         self.instances.iter().find(|instance| is_named(&instance.metadata, namespace, name))
     }
 
+    pub(crate) fn is_namespace_ending(&self, name: &str) -> bool {
+        let mut found = self.namespaces.iter().filter(|one| one.metadata.name.as_deref() == Some(name));
+        found.any(|one| one.metadata.deletion_timestamp.is_some())
+    }
+
     pub(crate) fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
         let found = self.namespaces.iter().find(|namespace| namespace.metadata.name.as_deref() == Some(name));
         found.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default()

@@ -139,3 +139,24 @@ fn when_the_time_is_up_the_guest_is_disturbed_if_it_may_be_and_else_the_migratio
     site.settle(1_000_000);
     assert!(!site.state("m1").abort_requested, "it was given all the time that there is");
 }
+
+#[test]
+fn a_namespace_that_is_deleted_goes_when_everything_in_it_is_gone() {
+    let mut site = on_its_way();
+    let namespace = json!({
+        "metadata": {
+            "name": "default", "finalizers": ["whimbrel.dev/namespace"], "deletionTimestamp": "2027-01-01T00:00:00Z",
+        },
+    });
+    site.world.namespaces.push(serde_json::from_value(namespace).unwrap());
+    site.settle(3);
+    assert!(site.world.machines.is_empty());
+    assert!(site.instance("db").metadata.deletion_timestamp.is_some());
+    assert_eq!((site.phase("m1"), site.world.namespaces.len()), (MigrationPhase::Running, 1));
+    site.agents_say("m1", true);
+    site.settle(4);
+    assert_eq!((site.world.migrations.len(), site.world.namespaces.len()), (0, 1), "a VMM is still there");
+    site.let_go();
+    site.settle(5);
+    assert!(site.world.instances.is_empty() && site.world.namespaces.is_empty());
+}

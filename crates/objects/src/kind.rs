@@ -139,6 +139,7 @@ impl Kind {
             group: group.to_owned(),
             version: "v1".to_owned(),
             has_status: names.kind == "Node" || names.kind == "Namespace",
+            admit: if names.kind == "Namespace" { validation::namespace } else { validation::anything },
             names,
             scope,
             is_built_in: true,
@@ -147,7 +148,6 @@ impl Kind {
             node_paths: &[".metadata.name"],
             columns,
             schema,
-            admit: validation::anything,
         }
     }
 }

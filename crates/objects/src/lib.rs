@@ -51,5 +51,7 @@ pub const VERSION: &str = "v1";
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.
 pub const VMM_FINALIZER: &str = "whimbrel.dev/vmm";
+/// Holds a namespace until what is in it is gone; set at creation, taken off by the controllers.
+pub const NAMESPACE_FINALIZER: &str = "whimbrel.dev/namespace";
 /// Holds a migration until it is over; set at creation, taken off by the controllers. To delete one that goes on is to cancel it.
 pub const MIGRATION_FINALIZER: &str = "whimbrel.dev/migration";

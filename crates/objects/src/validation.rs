@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Fleet, MIGRATION_FINALIZER, MigrationPolicy, Quantity, SETTINGS_NAME, VMM_FINALIZER, VirtualMachine,
-    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
+    Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, Quantity, SETTINGS_NAME, VMM_FINALIZER,
+    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec,
+    WORKLOAD_IMAGE,
 };
 
 /// An object that wants to be stored.
@@ -113,6 +114,14 @@ fn typed<T: DeserializeOwned>(review: &Review<'_>, admitted: &mut Admitted) -> O
 }
 
 pub(crate) fn anything(_: &mut Review<'_>) -> Admitted {
+    Admitted::default()
+}
+
+pub(crate) fn namespace(review: &mut Review<'_>) -> Admitted {
+    if review.old.is_none() {
+        hold(review.object, NAMESPACE_FINALIZER);
+        review.object["status"] = serde_json::json!({ "phase": "Active" });
+    }
     Admitted::default()
 }
 

@@ -26,6 +26,8 @@ const CACHE: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct File {
     database: Database,
+    /// Changes that count for [`crate::AbortAfter`].
+    pub(crate) count: u64,
 }
 
 type Opened = (File, BTreeMap<String, Entry>, u64);
@@ -65,7 +67,7 @@ impl File {
             }
             error => damaged(error.into()),
         })?;
-        let file = Self { database };
+        let file = Self { database, count: 0 };
         let found = file.number(FORMAT).map_err(damaged)?.unwrap_or(KNOWN_FORMAT);
         if found > KNOWN_FORMAT {
             return Err(StoreError::Format { path: path.to_owned(), found, known: KNOWN_FORMAT });

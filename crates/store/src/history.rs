@@ -27,6 +27,15 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// For tests: the process aborts right after so many changes of keys that begin so, as if it had been killed there.
+#[derive(Clone, Copy, Debug)]
+pub struct AbortAfter {
+    /// What keys that count begin with.
+    pub prefix: &'static str,
+    /// How many changes are made, 1 or more.
+    pub changes: u64,
+}
+
 impl Default for Limits {
     /// 10,000 changes in 32 MiB: a minute and a half of a fleet in which 100 machines move at a time.
     fn default() -> Self {

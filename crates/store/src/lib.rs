@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub use error::StoreError;
-pub use history::{Change, Limits};
+pub use history::{AbortAfter, Change, Limits};
 
 use file::File;
 use history::History;
@@ -67,6 +67,7 @@ pub struct Store {
     file: Mutex<File>,
     shown: RwLock<Shown>,
     latest: watch::Sender<u64>,
+    abort_after: Option<AbortAfter>,
 }
 
 /// What readers see.
@@ -84,7 +85,18 @@ impl Store {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
         let (file, entries, revision) = File::open(path)?;
         let shown = Shown { entries, history: History::new(revision, limits) };
-        Ok(Self { file: Mutex::new(file), shown: RwLock::new(shown), latest: watch::Sender::new(revision) })
+        Ok(Self {
+            file: Mutex::new(file),
+            shown: RwLock::new(shown),
+            latest: watch::Sender::new(revision),
+            abort_after: None,
+        })
+    }
+
+    /// This store, in a process that shall abort after some changes.
+    #[must_use]
+    pub fn aborting(self, after: Option<AbortAfter>) -> Self {
+        Self { abort_after: after, ..self }
     }
 
     /// The revision of the latest change.
@@ -165,6 +177,12 @@ impl Store {
             return Err(StoreError::Conflict { key: key.to_owned(), found });
         }
         file.commit(revision, key, value.as_deref())?;
+        if let Some(after) = self.abort_after.filter(|after| key.starts_with(after.prefix)) {
+            file.count += 1;
+            if file.count >= after.changes {
+                std::process::abort();
+            }
+        }
         let entry = value.map(|value| Entry { revision, value });
         let mut shown = self.shown.write();
         match &entry {

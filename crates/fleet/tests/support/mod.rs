@@ -117,6 +117,12 @@ impl Site {
             Intent::ReleaseInstance(instance) => {
                 world.instances.retain(|own| own.metadata.uid != instance.metadata.uid);
             }
+            Intent::DeleteMachine(machine) => {
+                world.machines.retain(|own| own.metadata.uid != machine.metadata.uid);
+            }
+            Intent::ReleaseNamespace(namespace) => {
+                world.namespaces.retain(|own| own.metadata.name != namespace.metadata.name);
+            }
             Intent::DeleteMigration(migration) => {
                 for own in
                     world.migrations.iter_mut().filter(|own| own.metadata.uid == migration.metadata.uid)

@@ -18,7 +18,7 @@ use std::{
 
 use apiserver::{Api, Server, tls_config};
 use parking_lot::Mutex;
-use store::{Limits, Store};
+use store::{AbortAfter, Limits, Store};
 use tokio::runtime::{Builder, Handle};
 
 use crate::rig::{Interrupt, check_kvm, find_vmm};
@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// Leave machines running at the end, without asking
     #[arg(long)]
     keep: bool,
+    /// Abort right after so many writes of machines and migrations, for tests
+    #[arg(long, hide = true, value_name = "N")]
+    abort_after: Option<u64>,
     /// The program whimbrel-vmm [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     vmm: Option<PathBuf>,
@@ -69,7 +72,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let address = listener.local_addr()?;
     let tokens = site.make(address, &names)?;
     log_to(&site.log())?;
-    let store = Arc::new(Store::open(&site.store(), Limits::default())?);
+    let abort = arguments.abort_after.map(|changes| AbortAfter { prefix: "whimbrel.dev/", changes });
+    let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
     let api = Arc::new(Api::new(store, objects::kinds(), tokens)?);
     let (handle, control) = serve(listener, &site, api)?;
     let mut threads = vec![control];

@@ -8,7 +8,7 @@ mod programs;
 mod operator;
 mod site;
 
-use site::Fleet;
+use site::{Fleet, manifest};
 
 #[test]
 fn a_machine_starts_moves_and_goes_and_leaves_nothing_but_the_record() {
@@ -95,5 +95,35 @@ fn a_machine_whose_process_dies_is_said_to_have_failed_and_runs_again() {
     fleet.wait_phase("vmi/busy", "Failed");
     fleet.wait("vmi/busy", |seen| seen["metadata"]["uid"].is_string() && seen["metadata"]["uid"] != first);
     fleet.wait_phase("vmi/busy", "Running");
+    fleet.wait_vmms((1, 1));
+}
+
+#[test]
+fn a_fleet_that_is_killed_after_every_write_starts_moves_and_deletes_a_machine() {
+    let Some(mut fleet) = Fleet::start() else { return };
+    let machine = fleet.file("machine.yaml", &manifest("50M"));
+    let migration = fleet.file(
+        "migration.yaml",
+        "apiVersion: whimbrel.dev/v1\nkind: VirtualMachineInstanceMigration\nmetadata: {name: m}\n\
+         spec: {vmiName: busy}\n",
+    );
+    let starts = fleet.while_aborting(|fleet| {
+        let is_there = |what: &str| fleet.get(what)["metadata"]["name"].is_string();
+        fleet.insist(&format!("create -f {machine}"), || is_there("vm/busy"));
+        let before = fleet.wait_phase("vmi/busy", "Running")["status"]["nodeName"].clone();
+        fleet.insist(&format!("create -f {migration}"), || is_there("vmim/m"));
+        fleet.wait_phase("vmim/m", "Succeeded");
+        let after = fleet.wait("vmi/busy", |seen| seen["status"]["nodeName"].is_string());
+        assert_ne!(after["status"]["nodeName"], before);
+        fleet.wait_vmms((1, 1));
+        fleet.insist("delete vm busy --wait=false", || {
+            let machines = fleet.get("vm");
+            machines["items"].as_array().is_some_and(Vec::is_empty)
+        });
+        fleet.wait_vmms((0, 0));
+    });
+    assert!(starts > 10, "it was killed {starts} times");
+    fleet.wait("vmi", |seen| seen["items"].as_array().is_some_and(Vec::is_empty));
+    fleet.machine("50M");
     fleet.wait_vmms((1, 1));
 }

@@ -110,3 +110,17 @@ fn a_migration_that_is_deleted_is_cancelled_and_goes() {
     fleet.wait_vmms((1, 1));
     assert_eq!(fleet.get("vmi/busy")["status"]["vmm"], before);
 }
+
+#[test]
+fn a_namespace_is_deleted_with_the_machine_that_moves_in_it() {
+    let Some(fleet) = Fleet::start() else { return };
+    fleet.slow("4Mi");
+    fleet.kubectl("create ns lab");
+    fleet.kubectl("config set-context --current --namespace=lab");
+    fleet.machine("50M");
+    fleet.migration("m");
+    fleet.wait_phase("vmim/m", "Running");
+    fleet.kubectl("delete ns lab");
+    fleet.wait_vmms((0, 0));
+    assert!(!fleet.kubectl("get ns").contains("lab"));
+}

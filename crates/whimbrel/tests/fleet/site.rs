@@ -3,8 +3,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -41,19 +43,61 @@ impl Fleet {
     }
 
     pub(crate) fn up(&mut self) {
-        let mut program = Command::new(assert_cmd::cargo::cargo_bin("whimbrel"))
-            .args(["up", "--listen", "127.0.0.1:0", "--keep", "--dir"])
-            .arg(self.dir())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut program = command(self.dir()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         assert!(first.starts_with("The fleet is up: nodes node-a and node-b."), "{first}");
         // What it says further on has a reader, so that it does not fail.
         thread::spawn(move || lines.for_each(drop));
         self.program = Some(program);
+    }
+
+    /// Has the fleet abort right after every write of a machine or a migration, and start again each time, while `work` is done.
+    pub(crate) fn while_aborting(&mut self, work: impl FnOnce(&Self)) -> usize {
+        self.kill();
+        let is_over = AtomicBool::new(false);
+        let (fleet, over) = (&*self, &is_over);
+        let starts = thread::scope(|scope| {
+            let starts = scope.spawn(move || {
+                let mut starts = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let mut command = command(fleet.dir());
+                    command.args(["--abort-after", "1"]).stdout(Stdio::null()).stderr(Stdio::null());
+                    let mut program = command.spawn().unwrap();
+                    starts += 1;
+                    while program.try_wait().unwrap().is_none() && !over.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    // It may have ended by itself.
+                    let _ = program.kill();
+                    program.wait().unwrap();
+                }
+                starts
+            });
+            // Whatever becomes of the work, the other thread ends.
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(fleet)));
+            over.store(true, Ordering::Relaxed);
+            let starts = starts.join().unwrap();
+            outcome.map(|()| starts)
+        });
+        self.up();
+        starts.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Says it to kubectl until it has taken effect, as far as one can see.
+    pub(crate) fn insist(&self, line: &str, is_done: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_done() {
+            assert!(Instant::now() < deadline, "kubectl {line}\n{}", self.log());
+            self.run(&format!("{line} --request-timeout=5s"));
+        }
+    }
+
+    /// A file with a manifest, by its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
     }
 
     /// Kills control plane and agents at once, without a chance to do anything.
@@ -135,8 +179,7 @@ impl Fleet {
 
     /// A small machine that dirties some bytes each second.
     pub(crate) fn machine(&self, rate: &str) {
-        let example = include_str!("../../../../examples/busy.yaml");
-        self.create(&example.replace("512Mi", "128Mi").replace("64M rate=50M", &format!("8M rate={rate}")));
+        self.create(&manifest(rate));
         self.wait_phase("vmi/busy", "Running");
     }
 
@@ -181,4 +224,17 @@ impl Drop for Fleet {
         }
         self.kill_vmms();
     }
+}
+
+/// The manifest of a small machine that dirties some bytes each second.
+pub(crate) fn manifest(rate: &str) -> String {
+    let example = include_str!("../../../../examples/busy.yaml");
+    example.replace("512Mi", "128Mi").replace("64M rate=50M", &format!("8M rate={rate}"))
+}
+
+/// `whimbrel up` for the fleet of a directory.
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("whimbrel"));
+    command.args(["up", "--listen", "127.0.0.1:0", "--keep", "--dir"]).arg(directory).stdin(Stdio::null());
+    command
 }
