@@ -17,6 +17,7 @@ mod page_set;
 mod page_sum;
 mod place;
 mod populate;
+mod sample;
 mod touched;
 mod userfault;
 mod zero;
@@ -30,6 +31,7 @@ pub use incomplete::{ArmError, ClaimError, Fault, Incomplete, Landing, MAX_BYTES
 pub use page_set::{PageSet, for_each_run};
 pub use place::{Placer, Segment};
 pub use populate::Populate;
+pub use sample::Sample;
 pub use touched::Touched;
 pub use userfault::{UserfaultError, Userfaultfd};
 pub use zero::is_zero_page;

@@ -32,6 +32,12 @@ impl Touched {
         Self { ram, pagemap: pagemap.map(Arc::new), entries: Vec::new() }
     }
 
+    /// The memory.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
     /// Overwrites `touched`, one bit a page from `first_page` of `block` on: set where a page may have been touched.
     ///
     /// The answer is true for the moment of looking. To send memory by it, clear the pages' dirty bits before: a page that is

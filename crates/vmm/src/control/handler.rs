@@ -4,9 +4,9 @@ use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability,
-        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
-        ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
+        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, KeyCode,
+        MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus,
+        NameInfo, ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
     },
 };
 use transport::Address;
@@ -198,6 +198,14 @@ impl Handler for Commands {
 
     fn query_migrate_parameters(&self) -> MigrationParameters {
         self.0.settings.lock().parameters.clone()
+    }
+
+    fn calc_dirty_rate(&self, request: DirtyRateRequest) -> Result<(), CommandError> {
+        self.0.calc_dirty_rate(request)
+    }
+
+    fn query_dirty_rate(&self) -> DirtyRateInfo {
+        self.0.dirty_rate.info()
     }
 
     fn announce_self(&self, parameters: &AnnounceParameters) -> Result<(), CommandError> {

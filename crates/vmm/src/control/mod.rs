@@ -10,9 +10,11 @@
 //! * `threads`: the threads of the process, for whoever pins them.
 //! * `query`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
+//! * `dirty_rate`: how fast the guest writes its memory, for whoever asks.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
+mod dirty_rate;
 mod filling;
 mod handler;
 mod incoming;
@@ -52,6 +54,7 @@ use crate::{Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher:
 pub use handler::Commands;
 pub use incoming::Awaited;
 
+use dirty_rate::DirtyRate;
 use keys::HeldKeys;
 use moves::{Arrival, Departure};
 use reports::Reports;
@@ -127,6 +130,7 @@ pub struct Control {
     /// Held by the command that starts a migration.
     departing: Mutex<()>,
     held_keys: HeldKeys,
+    dirty_rate: DirtyRate,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
     arrival: Mutex<Option<Arrival>>,
@@ -187,6 +191,7 @@ impl Control {
             broken: Mutex::default(),
             departing: Mutex::default(),
             held_keys: HeldKeys::default(),
+            dirty_rate: DirtyRate::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
             machine_events,

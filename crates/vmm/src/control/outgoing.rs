@@ -42,6 +42,7 @@ impl Control {
         let trust = self.trust()?;
         security::check_address(&trust, &address)?;
         security::check_to_leave(&trust)?;
+        self.dirty_rate.give_way()?;
         let total_bytes = machine.ram().bytes();
         let session = uuid::Uuid::new_v4();
         let (params, fixed_costs) = {

@@ -42,6 +42,8 @@ pub(crate) enum Role {
     Populate,
     /// Announces a machine to the network, or releases its keys.
     Errand,
+    /// Measures how fast the guest writes its memory.
+    Measure,
     /// Writes reports of migrations.
     Report,
     /// Looks at files in storage that may not answer: which image is behind a disk, whether a kernel is what it was, certificates.
@@ -72,7 +74,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -89,6 +91,7 @@ impl Role {
         Self::Faults,
         Self::Populate,
         Self::Errand,
+        Self::Measure,
         Self::Report,
         Self::Look,
         Self::Log,
@@ -146,6 +149,8 @@ impl Role {
             Self::Populate => Vec::new(),
             Self::Errand => vec![DROP],
             // It may hold the machine last.
+            Self::Measure => vec![HOLES, DROP],
+            // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
             // It may hold a lock last.
             Self::Look => vec![HOLES, DROP, CERTIFICATES],
@@ -169,6 +174,7 @@ impl Role {
             }
             Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS],
             Self::Faults => vec![PAGE_FAULTS],
+            Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG],
             Self::Dial => vec![NON_BLOCKING, RESOLVE],
             Self::Events
             | Self::Signals
