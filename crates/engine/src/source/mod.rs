@@ -8,10 +8,12 @@ mod carry_out;
 mod channels;
 mod handle;
 mod look;
+mod looks;
 mod needed;
 mod postcopy;
 mod pusher;
 mod sender;
+mod slowing;
 mod stalls;
 mod work;
 
@@ -37,6 +39,7 @@ use crate::{
 
 pub use self::{
     handle::{Handle, Snapshot},
+    slowing::VcpuSlowed,
     stalls::RoundStalls,
 };
 
@@ -87,6 +90,8 @@ struct Shared {
     /// How often page channels have renewed their keys, up to the last round that is over.
     rekeys: AtomicU64,
     stalls: Mutex<Stalls>,
+    /// What was taken from vCPUs.
+    slowed: Arc<Mutex<Vec<VcpuSlowed>>>,
 }
 
 /// What reaches the migration thread.
@@ -144,6 +149,7 @@ pub fn start_on(
         security: Mutex::default(),
         rekeys: 0.into(),
         stalls: Mutex::default(),
+        slowed: Arc::default(),
     });
     let (events, inputs) = unbounded();
     let (living, alive) = bounded(0);

@@ -171,6 +171,7 @@ impl Handler for Commands {
         let mut settings = self.0.settings.lock();
         let mut parameters = settings.parameters.clone();
         parameters.apply(change);
+        parameters.end.check().map_err(CommandError::generic)?;
         if let Some(list) = change.tls_authz.as_deref().filter(|list| !list.is_empty()) {
             security::authz(list)?;
         }

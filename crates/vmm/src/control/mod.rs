@@ -7,14 +7,16 @@
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
 //!   of it to the other, and whether it is taken in. `moves` is what is known of either.
 //! * `filling`: has memory ready before the pages of a machine come.
+//! * `throttle`: slows vCPUs down for a migration.
 //! * `threads`: the threads of the process, for whoever pins them.
-//! * `query`: the engine's figures in the monitor's words; `wording` has what it advises.
+//! * `query`, `ending`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `dirty_rate`: how fast the guest writes its memory, for whoever asks.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
 mod dirty_rate;
+mod ending;
 mod filling;
 mod handler;
 mod incoming;
@@ -29,6 +31,7 @@ mod security;
 mod settings;
 mod story;
 mod threads;
+mod throttle;
 mod wording;
 
 use std::{

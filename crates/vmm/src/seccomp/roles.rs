@@ -42,6 +42,8 @@ pub(crate) enum Role {
     Populate,
     /// Announces a machine to the network, or releases its keys.
     Errand,
+    /// Slows vCPUs down.
+    Throttle,
     /// Measures how fast the guest writes its memory.
     Measure,
     /// Writes reports of migrations.
@@ -74,7 +76,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -92,6 +94,7 @@ impl Role {
         Self::Populate,
         Self::Errand,
         Self::Measure,
+        Self::Throttle,
         Self::Report,
         Self::Look,
         Self::Log,
@@ -148,7 +151,8 @@ impl Role {
             Self::Faults => vec![TALK, PUNCH],
             Self::Populate => Vec::new(),
             Self::Errand => vec![DROP],
-            // It may hold the machine last.
+            // These may hold the machine last.
+            Self::Throttle => vec![DROP],
             Self::Measure => vec![HOLES, DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
@@ -183,6 +187,7 @@ impl Role {
             | Self::Greet
             | Self::Populate
             | Self::Errand
+            | Self::Throttle
             | Self::Report
             | Self::Look
             | Self::Log => Vec::new(),
