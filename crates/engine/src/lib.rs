@@ -25,13 +25,14 @@ mod main_thread;
 mod page_counters;
 mod priority;
 mod threads;
+mod throttle;
 
 pub mod destination;
 pub mod source;
 
 pub use migration::{
-    Advice, Downtime, FixedCosts, Outcome, Params, Postcopy, Progress, RoundStats, Statistics, Status,
-    source::Verdict,
+    Advice, ByWhen, Downtime, FixedCosts, Means, Outcome, Params, Postcopy, Progress, RoundStats, Statistics,
+    Status, Steps, Throttling, source::Verdict,
 };
 pub use ram::{
     Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, UserfaultError,
@@ -46,6 +47,7 @@ pub use wire::{BlockInfo, DeviceInfo, Digest, FrameKind, Hello, Offer, PageCount
 
 pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
 pub use threads::{NewThread, PlainThreads, ThreadRole, Threads, catch_panic};
+pub use throttle::{Throttle, VcpuLoad};
 
 /// An error and everything that caused it, in one line. Errors of other crates may repeat what caused them: that is told once.
 #[must_use]

@@ -5,6 +5,8 @@ use ram::{Block, DirtyLog, Incomplete, Ram, Userfaultfd};
 use state::DeviceState;
 use wire::{BlockInfo, DeviceInfo, Hello};
 
+use crate::Throttle;
+
 /// Why a machine could not do what it was asked; the engine passes it on and does not look inside.
 pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -16,6 +18,11 @@ pub trait SourceMachine: Send + Sync {
     fn dirty_log(&self) -> Arc<dyn DirtyLog>;
     /// What vCPUs have spent their time on up to now; `None` where that is not known. Called after every round.
     fn vcpu_times(&self) -> Option<VcpuTimes>;
+    /// What slows its vCPUs down, where a migration would not come to its end otherwise and may do so ([`migration::Throttling`]);
+    /// `None`, the default, for a machine that cannot be slowed down. Asked for once in an attempt.
+    fn throttle(&self) -> Option<Arc<dyn Throttle>> {
+        None
+    }
     /// Every device whose state [`Self::save`] will answer.
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What the destination's machine must be able to be; it is compared by [`DestinationMachine::check`].

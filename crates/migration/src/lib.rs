@@ -28,9 +28,11 @@
 
 mod advice;
 
+pub mod by_when;
 pub mod convergence;
 pub mod custody;
 pub mod destination;
+pub mod dirtying;
 pub mod fixed_costs;
 pub mod handover;
 pub mod page_cost;
@@ -38,9 +40,11 @@ pub mod params;
 pub mod source;
 pub mod stats;
 pub mod status;
+pub mod throttle;
 pub mod wire_rate;
 
 pub use advice::Advice;
+pub use by_when::{ByWhen, Means};
 pub use convergence::{Decision, Next};
 pub use destination::Destination;
 pub use fixed_costs::FixedCosts;
@@ -49,6 +53,7 @@ pub use params::{Params, Postcopy};
 pub use source::Source;
 pub use stats::{Downtime, Progress, RoundStats, Statistics};
 pub use status::{Outcome, Status};
+pub use throttle::{Steps, Throttling};
 pub use wire_rate::WireRate;
 
 /// Time since the attempt began.

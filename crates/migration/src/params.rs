@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::WireRate;
+use crate::{ByWhen, Throttling, WireRate};
 
 /// Parameters of a migration. There will be more: begin with [`Params::default`], and set those that are to differ, as
 /// `Params::default().channels(2)` or by assignment. Those marked *live* take effect while it runs.
@@ -26,6 +26,10 @@ pub struct Params {
     /// Bytes per second over all channels for pages that follow a machine that runs, 0 for no limit. Those that it waits for
     /// come without a limit. Live.
     pub max_postcopy_bandwidth: u64,
+    /// Whether vCPUs may be slowed down for rounds to come to an end.
+    pub throttling: Throttling,
+    /// By when it is to be over.
+    pub by_when: Option<ByWhen>,
     /// What to compare before the machine runs at the destination.
     pub digest: wire::Digest,
     /// How long beyond [`Self::downtime_limit`] the machine may be stopped in switchover before the attempt is given up and
@@ -67,6 +71,8 @@ impl Default for Params {
             pause_before_switchover: false,
             postcopy: Postcopy::Off,
             max_postcopy_bandwidth: 0,
+            throttling: Throttling::Off,
+            by_when: None,
             digest: wire::Digest::Off,
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
@@ -110,6 +116,16 @@ impl Params {
     #[must_use]
     pub fn max_postcopy_bandwidth(self, max_postcopy_bandwidth: u64) -> Self {
         Self { max_postcopy_bandwidth, ..self }
+    }
+
+    #[must_use]
+    pub fn throttling(self, throttling: Throttling) -> Self {
+        Self { throttling, ..self }
+    }
+
+    #[must_use]
+    pub fn by_when(self, by_when: Option<ByWhen>) -> Self {
+        Self { by_when, ..self }
     }
 
     #[must_use]

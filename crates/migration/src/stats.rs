@@ -92,6 +92,8 @@ pub struct Statistics {
     pub reason: String,
     /// What people can do, where it does not come to its end by itself.
     pub advice: Option<Advice>,
+    /// Decisions that were not taken by the end of a round alone, with the time: the last [`MAX_ROUNDS_KEPT`].
+    pub decisions: VecDeque<(Time, String)>,
     /// When the machine was told to stop, since the start; `None` before.
     pub stopped: Option<Time>,
     /// The destination's release, and what both sides can do, once they have greeted.
@@ -120,6 +122,14 @@ impl Statistics {
             self.rounds.pop_front();
         }
         self.rounds.push_back(round);
+    }
+
+    /// Something was decided.
+    pub(crate) fn decide(&mut self, now: Time, what: String) {
+        if self.decisions.len() == MAX_ROUNDS_KEPT {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back((now, what));
     }
 
     /// Speed of the wire, as the rounds so far tell it. `None` before any byte was sent.

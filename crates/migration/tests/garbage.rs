@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use state::DeviceState;
 use whimbrel_migration::{
-    Destination, FixedCosts, Outcome, Params, Postcopy, Source, Time,
+    ByWhen, Destination, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling, Time,
     destination::{self, Action as Done},
     source::{self, Action, State},
 };
@@ -128,7 +128,12 @@ fn good_answers(action: &Action) -> Vec<source::Event> {
         Action::Stop => Stopped { was_running: true },
         Action::SaveDevices => Saved { devices: 2 },
         Action::Resume { .. } => Resumed(Ok(())),
-        Action::Send(_) | Action::CutRound | Action::Needed(_) | Action::Disconnect | Action::End(_) => {
+        Action::Send(_)
+        | Action::CutRound
+        | Action::Throttle { .. }
+        | Action::Needed(_)
+        | Action::Disconnect
+        | Action::End(_) => {
             return Vec::new();
         }
     };
@@ -177,6 +182,8 @@ struct SourceLife {
     lacks: bool,
     /// The destination said that it has every page.
     whole: bool,
+    /// Time is taken from vCPUs.
+    slowed: bool,
 }
 
 impl SourceLife {
@@ -191,6 +198,11 @@ impl SourceLife {
                 Action::Resume { .. } => {
                     assert!(!self.gone || self.not_running, "resumed after go");
                 }
+                Action::Throttle { share } => {
+                    assert!((0.0..=0.99).contains(share), "{share}");
+                    self.slowed = *share > 0.0;
+                }
+                Action::Stop => assert!(!self.slowed, "slowed down while it is stopped"),
                 Action::Send(Message::Complete(complete)) => self.lacks = complete.to_come.is_some(),
                 Action::End(Outcome::Completed) => {
                     assert!(self.gone && !source.side().may_run());
@@ -200,9 +212,34 @@ impl SourceLife {
                 _ => {}
             }
             self.ended |= matches!(action, Action::End(_));
+            assert!(!self.ended || !self.slowed, "slowed down after the end");
         }
         assert!(self.not_running || !self.gone || !source.side().may_run(), "may run after go");
     }
+}
+
+/// What a look finds, which may be anything.
+fn look(rng: &mut Rng) -> source::Event {
+    let mut any = || {
+        let limit = [1, 20, 1 << 20, u64::MAX][rng.below(4) as usize];
+        rng.below(limit)
+    };
+    source::Event::Look { sent_bytes: any(), done_pages: any(), clean_pages: any(), dirty_pages: any() }
+}
+
+fn deadline(rng: &mut Rng) -> Option<ByWhen> {
+    let means = [&[][..], &[Means::Throttle], &[Means::Downtime, Means::Throttle, Means::Postcopy]];
+    let deadline = [None, Some(0), Some(2), Some(31_536_000)][rng.below(4) as usize];
+    deadline.map(|seconds| ByWhen {
+        deadline: Duration::from_secs(seconds),
+        means: means[rng.below(3) as usize].to_vec(),
+        longest_downtime: Duration::from_millis(rng.below(3000)),
+    })
+}
+
+fn throttling(rng: &mut Rng) -> Throttling {
+    [Throttling::Off, Throttling::Computed { max: 0.99 }, Throttling::Steps(Steps::default())]
+        [rng.below(3) as usize]
 }
 
 #[test]
@@ -212,7 +249,8 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
         let mut rng = Rng(seed);
         let postcopy = [Postcopy::Off, Postcopy::OnRequest, Postcopy::Immediate][rng.below(3) as usize];
         let params = Params::default().pause_before_switchover(rng.below(4) == 0).postcopy(postcopy);
-        let (mut source, actions) = source(params);
+        let (mut source, actions) =
+            source(params.by_when(deadline(&mut rng)).throttling(throttling(&mut rng)));
         let mut answers: Vec<_> = actions.iter().flat_map(good_answers).collect();
         let (mut life, mut now) = (SourceLife::default(), Time::ZERO);
         for _ in 0..80 {
@@ -224,6 +262,7 @@ fn a_source_runs_the_machine_after_go_only_if_the_destination_says_that_it_does_
                 15..20 => source::Event::Tick,
                 20..25 if answers.is_empty() => source::Event::Continue,
                 25..27 => source::Event::StartPostcopy,
+                27..32 => look(&mut rng),
                 _ if answers.is_empty() => continue,
                 _ => answers.remove(0),
             };

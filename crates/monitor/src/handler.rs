@@ -4,9 +4,9 @@ use address::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability, MigrationCapabilityStatus,
-    MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, StatusInfo, ThreadInfo,
-    UuidInfo,
+    AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, KeyCode,
+    MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus,
+    NameInfo, ParameterChange, StatusInfo, ThreadInfo, UuidInfo,
 };
 
 /// What a machine can be asked and told: one method per command of QMP.
@@ -93,6 +93,15 @@ pub trait Handler: Send + Sync {
 
     /// `query-migrate-parameters`.
     fn query_migrate_parameters(&self) -> MigrationParameters;
+
+    /// `calc-dirty-rate`: starts to measure how fast the guest writes its memory.
+    ///
+    /// # Errors
+    /// That is being measured, there is no machine here that could be, or a migration uses what the mode needs.
+    fn calc_dirty_rate(&self, request: DirtyRateRequest) -> Result<(), CommandError>;
+
+    /// `query-dirty-rate`: the measurement under way, or the last one.
+    fn query_dirty_rate(&self) -> DirtyRateInfo;
 
     /// `announce-self`: announces the machine to the network.
     fn announce_self(&self, announce: &AnnounceParameters) -> Result<(), CommandError>;

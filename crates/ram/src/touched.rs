@@ -32,6 +32,12 @@ impl Touched {
         Self { ram, pagemap: pagemap.map(Arc::new), entries: Vec::new() }
     }
 
+    /// The memory.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
     /// Overwrites `touched`, one bit a page from `first_page` of `block` on: set where a page may have been touched.
     ///
     /// The answer is true for the moment of looking. To send memory by it, clear the pages' dirty bits before: a page that is
@@ -84,7 +90,9 @@ impl Touched {
                 Ok(_) | Err(rustix::io::Errno::NXIO) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            at = seek(file, SeekFrom::Hole(data))?.min(end);
+            // The kernel goes on to the next hole, however far that is: not for a single page.
+            let is_last = data / PAGE_SIZE as u64 + 1 >= end / PAGE_SIZE as u64;
+            at = if is_last { end } else { seek(file, SeekFrom::Hole(data))?.min(end) };
             for page in data / PAGE_SIZE as u64 - first..at.div_ceil(PAGE_SIZE as u64) - first {
                 touched[(page / 64) as usize] |= 1 << (page % 64);
             }

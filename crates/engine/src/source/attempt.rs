@@ -20,6 +20,8 @@ use wire::{Agreed, Message};
 use super::{
     Input, Shared, Target,
     channels::Channels,
+    looks::Looks,
+    slowing::Slowing,
     work::{Chunks, RoundWork},
 };
 use crate::{Observer, SourceMachine, Threads, chain, cpu_time::ThreadClock, link::Link};
@@ -57,6 +59,8 @@ pub(super) struct Attempt {
     pub(super) ahead: Option<Vec<PageSet>>,
     /// What the destination says in a recovery that it lacks.
     pub(super) listed: Option<Vec<PageSet>>,
+    pub(super) slowing: Slowing,
+    pub(super) looks: Looks,
     status: Status,
     clock: Option<ThreadClock>,
 }
@@ -70,7 +74,13 @@ impl Attempt {
         shared: Arc<Shared>,
         queue: Queue<Input>,
     ) -> Self {
+        let slowing = Slowing::new(machine.as_ref(), shared.slowed.clone());
+        if !slowing.is_possible() {
+            shared.source.lock().cannot_throttle();
+        }
         Self {
+            slowing,
+            looks: Looks::new(&machine.ram()),
             threads,
             touched: Touched::new(machine.ram()),
             machine,
@@ -150,10 +160,14 @@ impl Attempt {
 
     fn next_event(&mut self, inputs: &Receiver<Input>) -> Event {
         loop {
-            let deadline = self.shared.source.lock().deadline();
-            let input = match deadline {
-                Some(deadline) => match inputs.recv_deadline(self.shared.began + deadline) {
+            let source = self.shared.source.lock();
+            let (deadline, look_due) = (source.deadline(), self.looks.due(source.state()));
+            drop(source);
+            let deadline = deadline.map(|deadline| self.shared.began + deadline);
+            let input = match deadline.into_iter().chain(look_due).min() {
+                Some(deadline) => match inputs.recv_deadline(deadline) {
                     Ok(input) => input,
+                    Err(_) if look_due.is_some_and(|due| due <= Instant::now()) => return self.look(),
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Event::Tick,
                 },
                 // `self.queue` keeps the channel open.
@@ -183,6 +197,14 @@ impl Attempt {
                 }
             }
         }
+    }
+
+    /// Looks at the round under way.
+    fn look(&mut self) -> Event {
+        self.slowing.renew();
+        let Some(set) = &self.set else { return Event::Tick };
+        let looked = self.looks.look(set, self.machine.dirty_log().as_ref(), &self.shared);
+        looked.unwrap_or_else(|error| Event::MachineFailed(format!("The dirty log cannot be read: {error}")))
     }
 
     /// A control connection is up: from here on it is read.
@@ -232,6 +254,8 @@ impl Attempt {
     }
 
     fn end(mut self, outcome: &Outcome) {
+        // Given back already by the state machine, but for a defect.
+        self.slowing.take(0.0);
         self.disconnect();
         if let Err(error) = self.machine.dirty_log().stop() {
             tracing::warn!("Dirty logging could not be stopped: {error}");

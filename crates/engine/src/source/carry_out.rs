@@ -44,6 +44,10 @@ impl Attempt {
             Action::Needed(bits) => self.list(&bits).err().map(Event::LinkLost),
             Action::Reopen { channels } => Some(self.reopen(channels).unwrap_or_else(Event::LinkLost)),
             Action::Push => self.push().err().map(Event::LinkLost),
+            Action::Throttle { share } => {
+                self.slowing.take(share);
+                None
+            }
             Action::FetchDirty => Some(self.fetch_dirty()),
             Action::Stop => Some(match self.machine.stop() {
                 Ok(was_running) => Event::Stopped { was_running },
@@ -180,6 +184,7 @@ impl Attempt {
     }
 
     fn fetch_dirty(&mut self) -> Event {
+        self.slowing.renew();
         // Not when the machine is stopped: every microsecond counts then.
         let over = match self.shared.source.lock().state() {
             State::Fetching(rounds) => Some(rounds.round),

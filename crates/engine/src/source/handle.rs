@@ -6,12 +6,13 @@ use std::{
 use crossbeam_channel::Sender as Queue;
 use migration::{
     FixedCosts, Params, Progress, Statistics, Status,
+    by_when::Plan,
     source::{Event, Verdict},
 };
 use transport::{Dial, Security};
 use wire::PageCounts;
 
-use super::{Input, RoundStalls, Shared};
+use super::{Input, RoundStalls, Shared, VcpuSlowed};
 use crate::main_thread::MainThread;
 
 /// An attempt under way, or over.
@@ -55,6 +56,12 @@ pub struct Snapshot {
     pub security: Option<Security>,
     /// What vCPUs spent besides the guest, in every round that is over and in which the machine ran.
     pub stalls: Vec<RoundStalls>,
+    /// What was taken from each vCPU; empty if nothing ever was.
+    pub slowed: Vec<VcpuSlowed>,
+    /// The share of their time that is taken from vCPUs that write.
+    pub throttle: f64,
+    /// What is planned to be over in time, where there is a deadline.
+    pub plan: Option<Plan>,
     /// Switchover costs as measured.
     pub fixed_costs: FixedCosts,
 }
@@ -156,6 +163,9 @@ impl Handle {
                 security.rekeys += shared.rekeys.load(Ordering::Relaxed);
                 security
             }),
+            slowed: shared.slowed.lock().clone(),
+            throttle: source.throttle().share(),
+            plan: source.plan().cloned(),
             fixed_costs: source.fixed_costs(),
             stalls: shared.stalls.lock().rounds(),
             statistics,

@@ -8,11 +8,13 @@ mod carry_out;
 mod channels;
 mod handle;
 mod look;
+mod looks;
 mod needed;
 mod postcopy;
 mod pulse;
 mod pusher;
 mod sender;
+mod slowing;
 mod stalls;
 mod work;
 
@@ -38,6 +40,7 @@ use crate::{
 
 pub use self::{
     handle::{Handle, Snapshot},
+    slowing::VcpuSlowed,
     stalls::RoundStalls,
 };
 
@@ -88,6 +91,8 @@ struct Shared {
     /// How often page channels have renewed their keys, up to the last round that is over.
     rekeys: AtomicU64,
     stalls: Mutex<Stalls>,
+    /// What was taken from vCPUs.
+    slowed: Arc<Mutex<Vec<VcpuSlowed>>>,
 }
 
 /// What reaches the migration thread.
@@ -145,6 +150,7 @@ pub fn start_on(
         security: Mutex::default(),
         rekeys: 0.into(),
         stalls: Mutex::default(),
+        slowed: Arc::default(),
     });
     let (events, inputs) = unbounded();
     let (living, alive) = bounded(0);

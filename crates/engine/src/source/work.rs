@@ -101,6 +101,11 @@ impl RoundWork {
 }
 
 impl RoundProgress {
+    /// Bytes and pages of the round, as far as it is.
+    pub(crate) fn so_far(&self) -> (u64, u64) {
+        (self.sent_bytes.load(Ordering::Relaxed), self.pages.get().total())
+    }
+
     /// A round begins.
     pub(crate) fn reset(&self) {
         self.sent_bytes.store(0, Ordering::Relaxed);

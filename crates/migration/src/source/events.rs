@@ -29,6 +29,17 @@ pub enum Event {
         /// Whether the machine runs, as of a moment after that.
         running: bool,
     },
+    /// The round under way was looked at. Nobody asks for it: the more often it comes, the sooner something is noticed.
+    Look {
+        /// Bytes that were sent in it.
+        sent_bytes: u64,
+        /// Pages that were dealt with in it.
+        done_pages: u64,
+        /// Pages of it that are not dirty any more.
+        clean_pages: u64,
+        /// Pages that are dirty, those of the round included that are not sent.
+        dirty_pages: u64,
+    },
     /// The machine is stopped, its disks are flushed.
     Stopped {
         /// Whether it ran until then.
@@ -114,6 +125,11 @@ pub enum Action {
     Push,
     /// Read the dirty log; answer with `DirtyFetched`.
     FetchDirty,
+    /// Take this share of its time from each vCPU that writes, from now on; 0 gives all of it back.
+    Throttle {
+        /// 0 to [`crate::throttle::MOST`].
+        share: f64,
+    },
     /// Stop the machine; answer with `Stopped`.
     Stop,
     /// Save and send device states while the last pages fly, release disk locks; answer with `Saved`.

@@ -5,6 +5,7 @@
 
 mod ending;
 mod events;
+mod pace;
 mod pings;
 mod postcopy;
 mod rounds;
@@ -14,11 +15,11 @@ use std::time::Duration;
 
 use wire::{Accept, Digest, Features, Greeted, Hello, Message, Role};
 
-use self::pings::Pings;
 pub use self::{
     events::{Action, Event, Verdict},
     state::{LastPages, Recovery, Rounds, State, Stop},
 };
+use self::{pace::Course, pings::Pings};
 use crate::{
     FixedCosts, Outcome, Params, Progress, Statistics, Status, Time, custody::SourcePages, digest_time,
     fixed_costs::Obstacle, handover::SourceSide, stats::bytes_of,
@@ -62,6 +63,7 @@ pub struct Source {
     channels: u16,
     /// The user wants no more rounds: the machine is to run at the destination now.
     postcopy_wanted: bool,
+    course: Course,
 }
 
 impl Source {
@@ -86,6 +88,7 @@ impl Source {
             pings: Pings::default(),
             channels: 0,
             postcopy_wanted: false,
+            course: Course::default(),
         };
         (source, vec![Action::Connect(Role::Control)])
     }
@@ -95,6 +98,7 @@ impl Source {
         let mut actions = self.take(now, event);
         // After every event: a peer that never stops talking must not keep a deadline from being noticed.
         actions.extend(self.tick(now));
+        self.lift_throttle(&mut actions);
         actions
     }
 
@@ -107,6 +111,9 @@ impl Source {
             Event::Prepared => self.prepared(now),
             Event::RoundSent { bytes, pages, digest } => self.round_sent(now, bytes, pages, digest),
             Event::DirtyFetched { pages, running } => self.fetched(now, pages, running),
+            Event::Look { sent_bytes, done_pages, clean_pages, dirty_pages } => {
+                self.looked(now, sent_bytes, dirty_pages, clean_pages, done_pages)
+            }
             Event::Stopped { was_running } => self.stopped(now, was_running),
             Event::Divided { to_come } => self.divided(now, to_come),
             Event::Saved { devices } => self.saved(now, devices),
@@ -223,7 +230,7 @@ impl Source {
         }
         if let Some(obstacle) = self.obstacle(now) {
             let eta = obstacle.until.map(|until| until.saturating_sub(now));
-            let note = obstacle.reason(self.params.downtime_limit);
+            let note = obstacle.reason(self.limit());
             self.progress = Progress::held_up(&self.progress, now, eta, note);
             return self.progress.clone();
         }
@@ -237,7 +244,7 @@ impl Source {
         let remaining = self.statistics.remaining_pages.saturating_sub(done_pages) as f64
             * cost.of_a_page_now(sent_bytes, done_pages);
         let dirty_rate = self.statistics.dirty_rate() / crate::PAGE_BYTES as f64 * cost.of_a_dirty_page();
-        let budget = self.params.downtime_limit.saturating_sub(self.fixed.total()).as_secs_f64();
+        let budget = self.limit().saturating_sub(self.fixed.total()).as_secs_f64();
         let in_the_end = self.params.switchover_rate(measured).map(|rate| rate.bytes_per_second);
         let enough = in_the_end.or(rate).map_or(0.0, |rate| rate * budget);
         self.progress = Progress::estimate(&self.progress, now, remaining, enough, dirty_rate, rate);
@@ -251,7 +258,7 @@ impl Source {
             State::Resting { rounds, .. } => rounds.running,
             _ => false,
         };
-        if running { self.fixed.obstacle(self.params.downtime_limit, now) } else { None }
+        if running { self.fixed.obstacle(self.limit(), now) } else { None }
     }
 
     fn connected(&mut self, now: Time, destination: Greeted) -> Vec<Action> {
@@ -465,7 +472,7 @@ impl Source {
         } else {
             Duration::ZERO
         };
-        self.params.switchover_timeout + self.params.downtime_limit + digest
+        self.params.switchover_timeout + self.limit() + digest
     }
 
     fn enter(&mut self, state: State, now: Time) {

@@ -6,7 +6,7 @@ use wire::{Message, PageCounts};
 
 use super::{Action, LastPages, REST, Recovery, Rounds, Source, State, Stop};
 use crate::{
-    Decision, Postcopy, RoundStats, Time,
+    Decision, Params, Postcopy, RoundStats, Time,
     convergence::{self, Next, Standing},
     stats::bytes_of,
 };
@@ -46,6 +46,7 @@ impl Source {
     }
 
     pub(super) fn begin_round(&mut self, now: Time, rounds: Rounds) -> Vec<Action> {
+        self.course_begins_round(now, rounds);
         self.enter(State::Sending(rounds), now);
         vec![Action::SendRound { round: rounds.round, last: false }]
     }
@@ -131,11 +132,13 @@ impl Source {
             running: rounds.running,
             extra_rounds: rounds.extra,
         };
+        let limit = self.limit();
+        let params = Params { downtime_limit: limit, ..self.params.clone() };
         let Some(last) = self.statistics.rounds.back_mut() else { return Vec::new() };
         last.dirty_pages = pages;
         last.dirty_rate = bytes_of(pages) as f64 / now.saturating_sub(last.began).as_secs_f64().max(1e-9);
         let Decision { next, predicted, reason, advice } =
-            convergence::decide(&self.params, &self.fixed, last, &standing);
+            convergence::decide(&params, &self.fixed, last, &standing);
         let took = now.saturating_sub(last.began);
         let gained_nothing = pages >= last.pages.total();
         last.decision.clone_from(&reason);
@@ -144,19 +147,21 @@ impl Source {
         self.statistics.predicted = predicted;
         self.statistics.reason = format!("Round {}: {reason}", rounds.round + 1);
         self.statistics.advice = advice;
-        let limit = self.params.downtime_limit;
+        let within_limit = predicted.is_some_and(|predicted| predicted <= limit);
+        let mut actions = self.course_after_round(now, rounds, next, within_limit);
         let futile = gained_nothing && predicted.is_some_and(|predicted| predicted > limit);
         if next == Next::Round && self.goes_on_by_postcopy(futile, rounds) {
-            return self.stop(now, rounds.round + 1, rounds.running, true);
+            actions.extend(self.stop(now, rounds.round + 1, rounds.running, true));
+            return actions;
         }
-        match next {
+        actions.extend(match next {
             Next::Round => {
-                let below_the_limit = predicted.is_some_and(|predicted| predicted <= limit);
-                let extra = rounds.extra + u32::from(below_the_limit);
+                let extra = rounds.extra + u32::from(within_limit);
                 self.go_on(now, Rounds { round: rounds.round + 1, extra, ..rounds }, took, futile)
             }
             Next::Switchover => self.stop(now, rounds.round + 1, rounds.running, false),
-        }
+        });
+        actions
     }
 
     /// Begins the switchover: no round but the last one, of this number, is sent before the machine runs at the destination.
@@ -164,6 +169,8 @@ impl Source {
         let stop = Stop { round, began: now, waited: Duration::ZERO, was_running, postcopy, to_come: 0 };
         self.enter(State::Stopping(stop), now);
         self.statistics.stopped = Some(now);
+        // What would end the rounds is of no use any more.
+        self.statistics.advice = None;
         vec![Action::Stop]
     }
 
@@ -185,7 +192,7 @@ impl Source {
 
     /// The next round, after a rest where the last one `took` little time and one more is `futile`.
     fn go_on(&mut self, now: Time, rounds: Rounds, took: Time, futile: bool) -> Vec<Action> {
-        let in_the_way = rounds.running && self.fixed.obstacle(self.params.downtime_limit, now).is_some();
+        let in_the_way = rounds.running && self.fixed.obstacle(self.limit(), now).is_some();
         // Nothing is being sent at this moment.
         let mut actions = self.ping_again(now);
         // Sending does not help then, only time does.

@@ -57,6 +57,8 @@ pub(crate) enum Broken {
     TakesWhatItHas,
     /// The source counts pages as arrived that it has sent.
     CountsOnWhatItSent,
+    /// The source gives vCPUs their time back only where the migration goes on to its end.
+    SlowsAMachineThatStays,
     /// The source does not look for a destination that it has lost.
     DoesNotLookForIt,
 }

@@ -17,7 +17,7 @@ use crate::{
     arrival::{Arrival, There},
     network::Side,
     origin::Guest,
-    source::Ending,
+    source::{Duty, Ending},
     words::{Packet, Word},
     world::{Lock, Model, NO_PANIC, World},
 };
@@ -31,6 +31,7 @@ pub(crate) const HONEST: &str = "a machine that is stopped has a migration that 
 pub(crate) const KEPT: &str = "what the machine lacks is kept at the source while its process lives";
 pub(crate) const TRULY_WHOLE: &str = "the destination says that it has every page only when it has";
 pub(crate) const ONCE: &str = "no page is written over that the machine has";
+pub(crate) const AT_FULL_SPEED: &str = "a machine is slowed down only while rounds of it are sent";
 pub(crate) const SETTLES: &str = "left alone, both alive, exactly one side comes to have the machine";
 
 /// Everything that `model` is explored for.
@@ -49,6 +50,12 @@ pub(crate) fn of(model: &Model) -> Vec<Property<Model>> {
     }
     if model.postcopy.is_possible() {
         all.extend(examples_with_postcopy());
+    }
+    if model.throttles {
+        all.push(sometime("a machine that is slowed down moves", |_, world| {
+            state_is(world, |state| matches!(state, State::Sending(rounds) if rounds.round == 2))
+                && is_slowed(world)
+        }));
     }
     if model.partings > 1 {
         all.push(sometime("a channel of one recovery comes in the next", a_channel_comes_late));
@@ -78,6 +85,7 @@ fn claims() -> Vec<Property<Model>> {
         always(KEPT, |_, world| !lacks_pages(world) || world.origin.is_none() || is_kept(world)),
         always(TRULY_WHOLE, |_, world| !lacks_pages(world) || !is_said_to_be_whole(world)),
         always(ONCE, |_, world| !world.history.is_overwritten),
+        always(AT_FULL_SPEED, is_at_full_speed),
         always(SETTLES, settles),
     ]
 }
@@ -149,6 +157,21 @@ fn a_channel_comes_late(_: &Model, world: &World) -> bool {
     let next = |link| world.network.next(link, Side::Destination);
     let channels = world.network.numbers().filter(|&link| matches!(next(link), Some(Packet::Channel(_))));
     lacks_pages(world) && channels.count() > 1
+}
+
+fn is_slowed(world: &World) -> bool {
+    world.origin.as_ref().is_some_and(|origin| origin.is_slowed)
+}
+
+/// Whatever is to be done yet comes first.
+fn is_at_full_speed(_: &Model, world: &World) -> bool {
+    let attempt = world.origin.as_ref().and_then(|origin| origin.attempt.as_ref());
+    let is_sent =
+        |state: &State| matches!(state, State::Sending(_) | State::Fetching(_) | State::Resting { .. });
+    !is_slowed(world)
+        || attempt.is_some_and(|attempt| {
+            is_sent(attempt.source.state()) || attempt.todo.contains(&Duty::Throttle { on: false })
+        })
 }
 
 type Condition = fn(&Model, &World) -> bool;

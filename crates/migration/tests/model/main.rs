@@ -102,6 +102,29 @@ fn two_migrations_keep_the_machine_at_one_side_whatever_strikes() {
 }
 
 #[test]
+fn a_machine_that_is_slowed_down_is_let_go_however_the_attempt_ends() {
+    let model = Model { attempts: 1, kills: 1, rounds: 2, throttles: true, ..Model::default() };
+    must_hold("a machine is slowed down", model);
+    let model = Model {
+        attempts: 1,
+        rounds: 2,
+        throttles: true,
+        postcopy: Postcopy::OnRequest,
+        partings: 1,
+        ..Model::default()
+    };
+    must_hold("a machine is slowed down, and pages follow", model);
+}
+
+#[test]
+fn without_its_rule_a_machine_stays_slow() {
+    let broken = Some(Broken::SlowsAMachineThatStays);
+    let model = Model { attempts: 1, rounds: 2, throttles: true, broken, ..Model::default() };
+    let failed = explore("SlowsAMachineThatStays", model, Some(claims::AT_FULL_SPEED));
+    assert!(failed.contains_key(claims::AT_FULL_SPEED));
+}
+
+#[test]
 fn every_page_is_whole_at_a_side_that_lives_whatever_strikes() {
     let model = Model {
         attempts: 1,

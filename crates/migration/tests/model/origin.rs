@@ -17,6 +17,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     pub(crate) guest: Guest,
+    /// Time is taken from its vCPUs.
+    pub(crate) is_slowed: bool,
     pub(crate) attempt: Option<Attempt>,
     /// How the last attempt ended.
     pub(crate) last: Option<Ending>,
@@ -55,7 +57,7 @@ pub(crate) struct Attempt {
 
 impl Origin {
     pub(crate) fn new(guest: Guest) -> Self {
-        Self { guest, attempt: None, last: None }
+        Self { guest, is_slowed: false, attempt: None, last: None }
     }
 
     /// Whether the machine is here: it runs, or an operator's word makes it run.
@@ -163,7 +165,10 @@ impl World {
         let duties = attempt.source.handle(input);
         let after = (attempt.source.view(), duties);
         model.has_decided(&before, &after);
-        attempt.todo.extend(after.1);
+        let goes_on = !after.1.iter().any(|duty| matches!(duty, Duty::End(_)));
+        let is_broken = model.broken == Some(Broken::SlowsAMachineThatStays);
+        let is_done = |duty: &Duty| goes_on || !is_broken || *duty != Duty::Throttle { on: false };
+        attempt.todo.extend(after.1.into_iter().filter(is_done));
         if is_parted(attempt) && !was_parted {
             self.history.partings = (self.history.partings + 1).min(model.partings);
         }
@@ -186,6 +191,11 @@ impl World {
                     }
                 }
                 Duty::SendRound { last } => attempt.round = Some(last),
+                Duty::Throttle { on } => {
+                    if let Some(origin) = &mut self.origin {
+                        origin.is_slowed = on;
+                    }
+                }
                 // It may be over at any time.
                 Duty::CutRound => {}
                 Duty::Needed(pages) => attempt.listed = Some(attempt.listed.unwrap_or(0) | pages),
@@ -262,6 +272,7 @@ impl World {
             Duty::Connect
             | Duty::Say(_)
             | Duty::SendRound { .. }
+            | Duty::Throttle { .. }
             | Duty::CutRound
             | Duty::Needed(_)
             | Duty::Push

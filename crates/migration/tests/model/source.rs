@@ -8,7 +8,7 @@ use std::{
 };
 
 use whimbrel_migration::{
-    FixedCosts, Outcome, Params, Source, Status, Time,
+    FixedCosts, Outcome, Params, Source, Status, Steps, Throttling, Time,
     custody::SourcePages,
     handover::SourceSide,
     source::{Action, Event, LastPages, Rounds, State, Stop, Verdict},
@@ -21,6 +21,10 @@ use crate::{
     world::Model,
 };
 
+/// One step, after which nothing more is taken: another share would be another world.
+const STEP: Throttling =
+    Throttling::Steps(Steps { initial: 20, increment: 10, max: 20, tailslow: false, trigger: 50 });
+
 /// Longer than anything waits.
 const LONG: Duration = Duration::from_secs(1_000_000);
 
@@ -32,6 +36,7 @@ pub(crate) enum Duty {
     Prepare,
     SendRound { last: bool },
     CutRound,
+    Throttle { on: bool },
     FetchDirty,
     Stop,
     Divide,
@@ -99,6 +104,10 @@ pub(crate) struct View {
     ending: Option<Ending>,
     pages: SourcePages,
     wants_postcopy: bool,
+    /// Time is taken from vCPUs.
+    throttles: bool,
+    /// Rounds that count against the machine.
+    strikes: u8,
 }
 
 impl Real {
@@ -106,7 +115,8 @@ impl Real {
         let params = Params::default()
             .channels(1)
             .pause_before_switchover(model.asks_before_switchover)
-            .postcopy(model.postcopy);
+            .postcopy(model.postcopy)
+            .throttling(if model.throttles { STEP } else { Throttling::Off });
         let (source, actions) = Source::start(params, hello(session), FixedCosts::default());
         (Self(Arc::new(source)), actions.iter().map(Duty::of).collect())
     }
@@ -119,6 +129,8 @@ impl Real {
             ending: self.0.outcome().map(Ending::of),
             pages: self.0.pages(),
             wants_postcopy: self.0.wants_postcopy(),
+            throttles: self.0.throttle().share() > 0.0,
+            strikes: self.0.throttle().strikes(),
         }
     }
 
@@ -245,6 +257,7 @@ impl Duty {
             Action::Send(message) => Self::Say(Word::of(message)),
             Action::Prepare { .. } => Self::Prepare,
             Action::SendRound { last, .. } => Self::SendRound { last: *last },
+            Action::Throttle { share } => Self::Throttle { on: *share > 0.0 },
             Action::FetchDirty => Self::FetchDirty,
             Action::Stop => Self::Stop,
             Action::SaveDevices => Self::SaveDevices,
@@ -265,6 +278,7 @@ impl Duty {
             Self::Connect
             | Self::Say(_)
             | Self::SendRound { .. }
+            | Self::Throttle { .. }
             | Self::CutRound
             | Self::Disconnect
             | Self::Needed(_)

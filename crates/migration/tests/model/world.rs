@@ -41,6 +41,8 @@ pub(crate) struct Model {
     pub(crate) pauses: bool,
     /// Whether the operator is asked before the switchover.
     pub(crate) asks_before_switchover: bool,
+    /// Whether vCPUs are slowed down.
+    pub(crate) throttles: bool,
     /// Whether pages may follow the machine.
     pub(crate) postcopy: Postcopy,
     /// How many there are then, at least one.

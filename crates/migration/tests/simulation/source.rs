@@ -339,6 +339,7 @@ impl World {
             }
             Action::End(outcome) => Carried::Ended(outcome),
             Action::CutRound
+            | Action::Throttle { .. }
             | Action::Divide { .. }
             | Action::Needed(_)
             | Action::Reopen { .. }
@@ -494,6 +495,7 @@ fn name_of(action: &Action) -> &'static str {
         Action::Resume { .. } => "Resume",
         Action::Disconnect => "Disconnect",
         Action::CutRound => "CutRound",
+        Action::Throttle { .. } => "Throttle",
         Action::Divide { .. } => "Divide",
         Action::Needed(_) => "Needed",
         Action::Reopen { .. } => "Reopen",

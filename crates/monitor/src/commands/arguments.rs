@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::CommandError;
@@ -152,4 +154,15 @@ fn as_object(value: Value) -> Option<Map<String, Value>> {
 /// The error for a text that is none of those that an argument may be.
 pub(crate) fn not_accepted(name: &str, value: &str) -> CommandError {
     CommandError::generic(format!("Parameter '{name}' does not accept value '{value}'"))
+}
+
+/// The value, if it is in the range.
+pub(super) fn in_range(name: &str, value: u64, range: RangeInclusive<u64>) -> Result<u64, CommandError> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let (low, high) = range.into_inner();
+    Err(CommandError::generic(format!(
+        "Parameter '{name}' expects a value between {low} and {high}, not {value}"
+    )))
 }

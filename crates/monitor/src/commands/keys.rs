@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     Context, Outcome,
-    arguments::{Arguments, not_accepted},
+    arguments::{Arguments, in_range, not_accepted},
     done,
 };
 use crate::{CommandError, types::KeyCode};
@@ -18,7 +18,7 @@ pub(super) fn send_key(context: Context<'_>, mut arguments: Arguments) -> Outcom
     let keys = arguments.objects("keys")?.into_iter().map(key).collect::<Result<Vec<_>, _>>()?;
     let hold = arguments.optional_u64("hold-time")?.unwrap_or(DEFAULT_HOLD_MS);
     arguments.finish()?;
-    let hold = super::parameters::in_range("hold-time", hold, 0..=MAX_HOLD_MS)?;
+    let hold = in_range("hold-time", hold, 0..=MAX_HOLD_MS)?;
     if keys.len() > MAX_KEYS {
         return Err(CommandError::generic(format!("Parameter 'keys' has more than {MAX_KEYS} keys")));
     }
@@ -60,7 +60,7 @@ pub(crate) fn parse_combination(
         None => DEFAULT_HOLD_MS,
         Some(text) => text.parse().map_err(|_| not_accepted("hold-time", text))?,
     };
-    let hold = super::parameters::in_range("hold-time", hold, 0..=MAX_HOLD_MS)?;
+    let hold = in_range("hold-time", hold, 0..=MAX_HOLD_MS)?;
     if keys.len() > MAX_KEYS {
         return Err(CommandError::generic(format!("Parameter 'keys' has more than {MAX_KEYS} keys")));
     }

@@ -1,4 +1,8 @@
-use super::{Context, Outcome, arguments::Arguments, done};
+use super::{
+    Context, Outcome,
+    arguments::{Arguments, in_range},
+    done,
+};
 use crate::{CommandError, types::AnnounceParameters};
 
 pub(super) fn balloon(context: Context<'_>, mut arguments: Arguments) -> Outcome {
@@ -15,7 +19,7 @@ pub(super) fn announce_self(context: Context<'_>, mut arguments: Arguments) -> O
     let default = context.handler.query_migrate_parameters().announce;
     let mut number = |name: &str, range: std::ops::RangeInclusive<u64>, default: u64| {
         let value = arguments.optional_u64(name)?.unwrap_or(default);
-        super::parameters::in_range(name, value, range)
+        in_range(name, value, range)
     };
     let announce = AnnounceParameters {
         initial: number("initial", AnnounceParameters::PAUSE_MS, default.initial)?,

@@ -2,6 +2,8 @@
 
 mod arguments;
 mod decide;
+mod dirty_rate;
+mod ending;
 mod keys;
 mod machine;
 mod migration;
@@ -9,6 +11,7 @@ mod parameters;
 
 use arguments::Arguments;
 pub(crate) use decide::{LET_GO_RISK, TAKE_BACK_RISK};
+pub(crate) use dirty_rate::request as dirty_rate_request;
 pub(crate) use keys::parse_combination;
 pub(crate) use migration::{capability_states, set_capabilities};
 pub(crate) use parameters::{parse_size, parse_text as parse_parameter};
@@ -40,7 +43,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 33] = [
+const COMMANDS: [Command; 35] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -77,6 +80,8 @@ const COMMANDS: [Command; 33] = [
         name: "query-migrate-parameters",
         run: Run::Plain(|c| to_value(&c.handler.query_migrate_parameters())),
     },
+    Command { name: "calc-dirty-rate", run: Run::With(dirty_rate::calc_dirty_rate) },
+    Command { name: "query-dirty-rate", run: Run::With(dirty_rate::query_dirty_rate) },
     Command { name: "query-whimbrel-report", run: Run::Plain(|c| c.handler.query_whimbrel_report()) },
     Command {
         name: "query-whimbrel-threads",

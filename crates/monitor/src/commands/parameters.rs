@@ -1,6 +1,10 @@
 use std::ops::RangeInclusive;
 
-use super::{Context, Outcome, arguments::Arguments, done};
+use super::{
+    Context, Outcome,
+    arguments::{Arguments, in_range},
+    done, ending,
+};
 use crate::{
     CommandError,
     types::{AnnounceParameters, Digest, MAX_CHANNELS, ParameterChange, Postcopy},
@@ -25,24 +29,19 @@ pub(crate) const PARAMETER_NAMES: [&str; 14] = [
 ];
 
 /// Parameters of QEMU's that mean something that Whimbrel does not do.
-const NOT_SUPPORTED: [&str; 22] = [
+const NOT_SUPPORTED: [&str; 17] = [
     "block-bitmap-mapping",
     "block-incremental",
     "compress-level",
     "compress-threads",
     "compress-wait-thread",
-    "cpu-throttle-increment",
-    "cpu-throttle-initial",
-    "cpu-throttle-tailslow",
     "decompress-threads",
     "direct-io",
-    "max-cpu-throttle",
     "mode",
     "multifd-compression",
     "multifd-qatzip-level",
     "multifd-zlib-level",
     "multifd-zstd-level",
-    "throttle-trigger-threshold",
     "vcpu-dirty-limit",
     "x-checkpoint-delay",
     "x-vcpu-dirty-limit-period",
@@ -75,6 +74,7 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
     let tls_creds = arguments.optional_string_or_null("tls-creds")?;
     let tls_hostname = arguments.optional_string_or_null("tls-hostname")?;
     let tls_authz = arguments.optional_string_or_null("tls-authz")?;
+    let end = ending::take(&mut arguments)?;
     let mut number = |name: &str, range: RangeInclusive<u64>| match arguments.optional_u64(name)? {
         Some(value) => in_range(name, value, range).map(Some),
         None => Ok(None),
@@ -95,6 +95,7 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
         max_postcopy_bandwidth: number("max-postcopy-bandwidth", 0..=u64::MAX)?,
         whimbrel_digest: digest(&mut arguments)?,
         whimbrel_postcopy: postcopy(&mut arguments)?,
+        end,
     };
     arguments.finish()?;
     Ok(change)
@@ -103,6 +104,9 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
 /// One parameter given as text: the arguments of `migrate_set_parameter`. As in QEMU, bandwidths are in MiB/s if they have
 /// no suffix.
 pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, CommandError> {
+    if let Some(word) = ending::word(name, value) {
+        return parse(Arguments::new([(name.to_owned(), word?)].into_iter().collect()));
+    }
     let unknown = || CommandError::generic(format!("invalid parameter value: {name}"));
     let argument = match name {
         _ if NOT_SUPPORTED.contains(&name) => serde_json::Value::Null,
@@ -112,7 +116,9 @@ pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, Com
         "max-bandwidth" | "max-postcopy-bandwidth" | "avail-switchover-bandwidth" => {
             parse_size(name, value, 1 << 20)?.into()
         }
-        _ if PARAMETER_NAMES.contains(&name) => parse_size(name, value, 1)?.into(),
+        _ if PARAMETER_NAMES.contains(&name) || ending::NAMES.contains(&name) => {
+            parse_size(name, value, 1)?.into()
+        }
         _ => return Err(unknown()),
     };
     parse(Arguments::new([(name.to_owned(), argument)].into_iter().collect()))
@@ -160,15 +166,4 @@ fn postcopy(arguments: &mut Arguments) -> Result<Option<Postcopy>, CommandError>
         CommandError::generic(format!("Parameter '{NAME}' expects {expected}, not '{name}'"))
     });
     postcopy.map(Some)
-}
-
-/// The value, if it is in the range.
-pub(super) fn in_range(name: &str, value: u64, range: RangeInclusive<u64>) -> Result<u64, CommandError> {
-    if range.contains(&value) {
-        return Ok(value);
-    }
-    let (low, high) = range.into_inner();
-    Err(CommandError::generic(format!(
-        "Parameter '{name}' expects a value between {low} and {high}, not {value}"
-    )))
 }

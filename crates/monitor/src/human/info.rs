@@ -1,4 +1,4 @@
-use super::info_migrate;
+use super::{dirty_rate, info_migrate};
 use crate::{
     CommandError,
     commands::{self, Context},
@@ -9,9 +9,14 @@ use crate::{
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
 
 /// What `info` can show: name, help, text.
-const TOPICS: [(&str, &str, Topic); 10] = [
+const TOPICS: [(&str, &str, Topic); 11] = [
     ("balloon", "show balloon information", balloon),
     ("cpus", "show the vCPUs and their threads", cpus),
+    (
+        "dirty_rate",
+        "show how fast the guest writes its memory, as calc_dirty_rate measured it",
+        dirty_rate::info,
+    ),
     ("migrate", "show migration status (-a is accepted: all is always shown)", |c| {
         Ok(info_migrate(&c.handler.query_migrate()))
     }),
@@ -78,6 +83,11 @@ fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
         format!("announce-max: {} ms\n", p.announce.max),
         format!("announce-rounds: {}\n", p.announce.rounds),
         format!("announce-step: {} ms\n", p.announce.step),
+        format!("throttle-trigger-threshold: {}\n", p.end.throttle_trigger_threshold),
+        format!("cpu-throttle-initial: {}\n", p.end.cpu_throttle_initial),
+        format!("cpu-throttle-increment: {}\n", p.end.cpu_throttle_increment),
+        format!("cpu-throttle-tailslow: {}\n", if p.end.cpu_throttle_tailslow { "on" } else { "off" }),
+        format!("max-cpu-throttle: {}\n", p.end.max_cpu_throttle),
         format!("tls-creds: '{}'\n", p.tls_creds),
         format!("tls-hostname: '{}'\n", p.tls_hostname),
         format!("max-bandwidth: {} bytes/second\n", p.max_bandwidth),
@@ -87,6 +97,10 @@ fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
         format!("max-postcopy-bandwidth: {} bytes/second\n", p.max_postcopy_bandwidth),
         format!("whimbrel-digest: {}\n", p.whimbrel_digest.name()),
         format!("whimbrel-postcopy: {}\n", p.whimbrel_postcopy.name()),
+        format!("whimbrel-throttle: {}\n", p.end.whimbrel_throttle.name()),
+        format!("whimbrel-deadline: {} s\n", p.end.whimbrel_deadline),
+        format!("whimbrel-means: {}\n", p.end.whimbrel_means),
+        format!("whimbrel-downtime-max: {} ms\n", p.end.whimbrel_downtime_max),
         format!("tls-authz: '{}'\n", p.tls_authz),
     ]
     .concat())

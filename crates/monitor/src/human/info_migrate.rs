@@ -25,6 +25,9 @@ impl Display for Text<'_> {
         if let Some(ram) = &info.ram {
             ram_figures(f, ram)?;
         }
+        if let Some(percentage) = info.cpu_throttle_percentage {
+            writeln!(f, "cpu throttle percentage: {percentage}")?;
+        }
         if let Some(addresses) = &info.socket_address {
             socket_addresses(f, addresses)?;
         }
@@ -172,6 +175,7 @@ fn own_figures(
     if let Some(limit) = own.downtime_limit_ms {
         writeln!(f, "downtime limit: {limit} ms")?;
     }
+    end(f, own)?;
     if let Some(seconds) = own.cpu_seconds {
         writeln!(f, "cpu time: {seconds:.2} s")?;
     }
@@ -187,6 +191,22 @@ fn own_figures(
         downtime_phases(f, phases)?;
     }
     rounds(f, &own.rounds)
+}
+
+/// How it comes to its end, as far as that is not by rounds alone.
+fn end(f: &mut fmt::Formatter<'_>, own: &WhimbrelInfo) -> fmt::Result {
+    for vcpu in own.throttle.iter().flat_map(|throttle| &throttle.vcpus) {
+        let (index, percentage) = (vcpu.cpu_index, vcpu.percentage);
+        writeln!(f, "taken from vCPU {index}: {:.0} ms, {percentage:.0} % now", vcpu.taken_ms)?;
+    }
+    if let Some(deadline) = &own.deadline {
+        let plan = deadline.plan.as_deref().map_or_else(String::new, |plan| format!(": {plan}"));
+        writeln!(f, "deadline: {} s, {} left{plan}", deadline.seconds, Duration(deadline.left_ms))?;
+    }
+    for decision in &own.decisions {
+        writeln!(f, "decided after {}: {}", Duration(decision.at_ms), decision.text)?;
+    }
+    Ok(())
 }
 
 fn progress(

@@ -1,5 +1,6 @@
 //! `human-monitor-command`: the commands of QEMU's human monitor, which are lines of text and answer in text.
 
+mod dirty_rate;
 mod info;
 mod info_migrate;
 
@@ -38,7 +39,7 @@ impl From<CommandError> for Failure {
 
 type Outcome = Result<String, Failure>;
 
-const COMMANDS: [Command; 21] = [
+const COMMANDS: [Command; 22] = [
     Command {
         name: "announce_self",
         alias: "",
@@ -54,6 +55,13 @@ const COMMANDS: [Command; 21] = [
         arguments: "target",
         help: "request the guest to change its memory to this many MiB",
         run: balloon,
+    },
+    Command {
+        name: "calc_dirty_rate",
+        alias: "",
+        arguments: "[-r] [-b] second [sample_pages_per_GB]",
+        help: "start to measure how fast the guest writes its memory: by looking at pages, or with -b by the dirty log; see info dirty_rate",
+        run: dirty_rate::calc,
     },
     Command {
         name: "cont",

@@ -27,6 +27,9 @@ pub struct MigrationInfo {
     /// Milliseconds from the command to the first page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setup_time: Option<u64>,
+    /// Per cent of vCPU time that is taken from the guest, so that the migration comes to its end; while some is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_throttle_percentage: Option<u64>,
     /// What went wrong, as a sentence; when the migration failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_desc: Option<String>,

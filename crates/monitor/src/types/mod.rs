@@ -5,6 +5,8 @@
 
 mod address;
 mod capability;
+mod dirty_rate;
+mod ending;
 mod keys;
 mod machine;
 mod migration;
@@ -14,6 +16,11 @@ mod whimbrel;
 
 pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
+pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
+pub use ending::{
+    DeadlineInfo, DecisionInfo, EndChange, EndParameters, MAX_DEADLINE_SECONDS, MEANS, ThrottleInfo,
+    ThrottleWay, VcpuThrottleInfo,
+};
 pub use keys::{KeyCode, qcode_names};
 pub use machine::{BalloonInfo, CpuInfoFast, NameInfo, QemuVersion, ThreadInfo, UuidInfo, VersionInfo};
 pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};

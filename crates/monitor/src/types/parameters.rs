@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::{EndChange, EndParameters};
+
 /// The most channels that a migration may have.
 pub const MAX_CHANNELS: u8 = 64;
 
@@ -31,6 +33,9 @@ pub struct MigrationParameters {
     pub whimbrel_digest: Digest,
     /// When the machine may run on the destination before its memory is there; with the capability `postcopy-ram`. Whimbrel's own.
     pub whimbrel_postcopy: Postcopy,
+    /// How it comes to its end.
+    #[serde(flatten)]
+    pub end: EndParameters,
 }
 
 /// When a machine may run on the destination before its memory is there.
@@ -107,6 +112,7 @@ impl MigrationParameters {
             max_postcopy_bandwidth: 0,
             whimbrel_digest: Digest::default(),
             whimbrel_postcopy: Postcopy::default(),
+            end: EndParameters::default(),
         }
     }
 
@@ -126,6 +132,7 @@ impl MigrationParameters {
         set(&mut self.max_postcopy_bandwidth, change.max_postcopy_bandwidth);
         set(&mut self.whimbrel_digest, change.whimbrel_digest);
         set(&mut self.whimbrel_postcopy, change.whimbrel_postcopy);
+        self.end.apply(&change.end);
         let texts = [
             (&mut self.tls_creds, &change.tls_creds),
             (&mut self.tls_hostname, &change.tls_hostname),
@@ -196,4 +203,6 @@ pub struct ParameterChange {
     pub whimbrel_digest: Option<Digest>,
     /// See [`MigrationParameters::whimbrel_postcopy`].
     pub whimbrel_postcopy: Option<Postcopy>,
+    /// See [`MigrationParameters::end`].
+    pub end: EndChange,
 }

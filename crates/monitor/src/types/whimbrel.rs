@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::{DeadlineInfo, DecisionInfo, ThrottleInfo};
+
 /// What `query-migrate` says beyond QEMU: the object `whimbrel` of [`MigrationInfo`](super::MigrationInfo).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -42,6 +44,15 @@ pub struct WhimbrelInfo {
     /// CPU time that this process spent on the migration, user and system, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
+    /// What is taken of vCPU time; once some was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<ThrottleInfo>,
+    /// By when it is to be over, and how; where there is a deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlineInfo>,
+    /// What was decided beside the ends of rounds, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<DecisionInfo>,
     /// How the connections are protected; once there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security: Option<SecurityInfo>,

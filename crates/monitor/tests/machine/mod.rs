@@ -11,10 +11,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability,
-        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus,
-        NameInfo, ParameterChange, RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
-        WhimbrelInfo,
+        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus,
+        KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
+        MigrationRamStats, MigrationStatus, NameInfo, ParameterChange, RoundInfo, RunState, ShutdownCause,
+        StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 
@@ -49,6 +49,7 @@ pub(crate) struct State {
     pub(crate) held: Duration,
     pub(crate) announced: Option<AnnounceParameters>,
     pub(crate) incoming: Option<Address>,
+    pub(crate) measured: Option<DirtyRateRequest>,
     pub(crate) quitting: bool,
     cancelled: bool,
     /// What the operator said of a migration with an unknown end.
@@ -73,6 +74,7 @@ impl Machine {
             held: Duration::ZERO,
             announced: None,
             incoming: None,
+            measured: None,
             quitting: false,
             cancelled: false,
             decided: None,
@@ -333,6 +335,24 @@ impl Handler for Machine {
 
     fn query_migrate_parameters(&self) -> MigrationParameters {
         self.state().parameters.clone()
+    }
+
+    fn calc_dirty_rate(&self, request: DirtyRateRequest) -> Outcome {
+        self.state().measured = Some(request);
+        Ok(())
+    }
+
+    fn query_dirty_rate(&self) -> DirtyRateInfo {
+        let Some(request) = self.state().measured else { return DirtyRateInfo::default() };
+        DirtyRateInfo {
+            dirty_rate: Some(77),
+            status: DirtyRateStatus::Measured,
+            start_time: 5,
+            calc_time: request.calc_time.as_secs(),
+            sample_pages: request.sample_pages,
+            mode: request.mode,
+            ..DirtyRateInfo::default()
+        }
     }
 
     fn announce_self(&self, announce: &AnnounceParameters) -> Outcome {

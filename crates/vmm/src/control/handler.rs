@@ -4,9 +4,9 @@ use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, KeyCode, MigrationCapability,
-        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus, NameInfo,
-        ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
+        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, KeyCode,
+        MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus,
+        NameInfo, ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
     },
 };
 use transport::Address;
@@ -171,6 +171,7 @@ impl Handler for Commands {
         let mut settings = self.0.settings.lock();
         let mut parameters = settings.parameters.clone();
         parameters.apply(change);
+        parameters.end.check().map_err(CommandError::generic)?;
         if let Some(list) = change.tls_authz.as_deref().filter(|list| !list.is_empty()) {
             security::authz(list)?;
         }
@@ -198,6 +199,14 @@ impl Handler for Commands {
 
     fn query_migrate_parameters(&self) -> MigrationParameters {
         self.0.settings.lock().parameters.clone()
+    }
+
+    fn calc_dirty_rate(&self, request: DirtyRateRequest) -> Result<(), CommandError> {
+        self.0.calc_dirty_rate(request)
+    }
+
+    fn query_dirty_rate(&self) -> DirtyRateInfo {
+        self.0.dirty_rate.info()
     }
 
     fn announce_self(&self, parameters: &AnnounceParameters) -> Result<(), CommandError> {

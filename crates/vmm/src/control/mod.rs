@@ -7,12 +7,16 @@
 //! * `outgoing`, `incoming`: what the migration engine needs of a machine that leaves or comes; `offer` is what the one says
 //!   of it to the other, and whether it is taken in. `moves` is what is known of either.
 //! * `filling`: has memory ready before the pages of a machine come.
+//! * `throttle`: slows vCPUs down for a migration.
 //! * `threads`: the threads of the process, for whoever pins them.
-//! * `query`: the engine's figures in the monitor's words; `wording` has what it advises.
+//! * `query`, `ending`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
+//! * `dirty_rate`: how fast the guest writes its memory, for whoever asks.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
+mod dirty_rate;
+mod ending;
 mod filling;
 mod handler;
 mod incoming;
@@ -27,6 +31,7 @@ mod security;
 mod settings;
 mod story;
 mod threads;
+mod throttle;
 mod wording;
 
 use std::{
@@ -52,6 +57,7 @@ use crate::{Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher:
 pub use handler::Commands;
 pub use incoming::Awaited;
 
+use dirty_rate::DirtyRate;
 use keys::HeldKeys;
 use moves::{Arrival, Departure};
 use reports::Reports;
@@ -127,6 +133,7 @@ pub struct Control {
     /// Held by the command that starts a migration.
     departing: Mutex<()>,
     held_keys: HeldKeys,
+    dirty_rate: DirtyRate,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
     arrival: Mutex<Option<Arrival>>,
@@ -187,6 +194,7 @@ impl Control {
             broken: Mutex::default(),
             departing: Mutex::default(),
             held_keys: HeldKeys::default(),
+            dirty_rate: DirtyRate::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
             machine_events,

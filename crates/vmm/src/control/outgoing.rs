@@ -3,7 +3,7 @@ use std::{
     time::SystemTime,
 };
 
-use engine::{MachineError, Observer, SourceMachine, Threads, VcpuTimes, source};
+use engine::{MachineError, Observer, SourceMachine, Threads, Throttle, VcpuTimes, source};
 use migration::{FixedCosts, Outcome, Status, source::Verdict};
 use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
@@ -16,6 +16,7 @@ use super::{
     moves::Departure,
     offer::{self, Offer},
     one_line, postcopy, query, security, story,
+    throttle::Throttler,
 };
 use crate::{Machine, vcpu::Spent};
 
@@ -42,6 +43,7 @@ impl Control {
         let trust = self.trust()?;
         security::check_address(&trust, &address)?;
         security::check_to_leave(&trust)?;
+        self.dirty_rate.give_way()?;
         let total_bytes = machine.ram().bytes();
         let session = uuid::Uuid::new_v4();
         let (params, fixed_costs) = {
@@ -168,6 +170,10 @@ impl SourceMachine for Leaving {
         let mut times = VcpuTimes::new(kernel, waiting);
         times.faults = faults;
         Some(times)
+    }
+
+    fn throttle(&self) -> Option<Arc<dyn Throttle>> {
+        Some(Arc::new(Throttler::new(&self.machine, self.control.launcher.clone())))
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

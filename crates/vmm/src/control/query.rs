@@ -9,7 +9,7 @@ use monitor::types::{
 use std::time::Duration;
 use wire::SessionId;
 
-use super::{security, wording};
+use super::{ending, security, wording};
 
 /// What is told of a migration that leaves.
 pub(super) fn outgoing(
@@ -34,6 +34,7 @@ pub(super) fn outgoing(
             .filter(|_| snapshot.status == Status::Completed || snapshot.status.is_postcopy())
             .map(millis),
         setup_time: begun.then(|| millis(statistics.setup)),
+        cpu_throttle_percentage: ending::percentage(snapshot),
         error_desc: failed.then(|| statistics.reason.clone()),
         whimbrel: Some(whimbrel(snapshot, session, address)),
         ..MigrationInfo::default()
@@ -133,12 +134,15 @@ fn whimbrel(snapshot: &source::Snapshot, session: &str, address: &str) -> Whimbr
         session: Some(session.to_owned()),
         channels: Some(snapshot.channels.into()),
         rounds: statistics.rounds.iter().map(|stats| round(stats, stalls_in(snapshot, stats))).collect(),
-        downtime_limit_ms: Some(millis(snapshot.params.downtime_limit)),
+        downtime_limit_ms: Some(millis(ending::limit(snapshot))),
         predicted_downtime_ms: statistics.predicted.map(fine_millis),
         percentage: Some(snapshot.progress.percentage),
         eta_ms: snapshot.progress.eta.filter(|_| under_way).map(millis),
         eta_note: snapshot.progress.note.clone().filter(|_| under_way),
         downtime_phases: phases(snapshot),
+        throttle: ending::throttle(snapshot),
+        deadline: ending::deadline(snapshot),
+        decisions: ending::decisions(snapshot),
         cpu_seconds: Some(snapshot.cpu.as_secs_f64()),
         // Not before there is a connection.
         security: statistics

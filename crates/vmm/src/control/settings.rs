@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use config::Config;
-use migration::{FixedCosts, Params};
+use migration::{ByWhen, FixedCosts, Means, Params, Steps, Throttling};
 use monitor::{
     CommandError,
-    types::{Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy},
+    types::{
+        Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy, ThrottleWay,
+    },
 };
 
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
@@ -22,7 +24,8 @@ pub(super) struct Settings {
 /// Capabilities that can be switched on and off.
 /// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
 /// it waits is always measured.
-const SWITCHABLE: [MigrationCapability; 6] = [
+const SWITCHABLE: [MigrationCapability; 7] = [
+    MigrationCapability::AutoConverge,
     MigrationCapability::Events,
     MigrationCapability::PauseBeforeSwitchover,
     MigrationCapability::Multifd,
@@ -77,6 +80,9 @@ impl Settings {
         [
             ("multifd-channels", now.multifd_channels != wanted.multifd_channels),
             ("whimbrel-digest", now.whimbrel_digest != wanted.whimbrel_digest),
+            ("whimbrel-deadline", now.end.whimbrel_deadline != wanted.end.whimbrel_deadline),
+            ("whimbrel-means", now.end.whimbrel_means != wanted.end.whimbrel_means),
+            ("of throttling", now.end != wanted.end),
             ("whimbrel-postcopy", now.whimbrel_postcopy != wanted.whimbrel_postcopy),
         ]
         .into_iter()
@@ -99,11 +105,42 @@ impl Settings {
             .pause_before_switchover(self.has(MigrationCapability::PauseBeforeSwitchover))
             .postcopy(self.postcopy())
             .max_postcopy_bandwidth(parameters.max_postcopy_bandwidth)
+            .throttling(self.throttling())
+            .by_when(self.by_when())
             .digest(digest(parameters.whimbrel_digest))
     }
 }
 
 impl Settings {
+    /// vCPUs are slowed down where the capability says so, or a deadline that may use it.
+    fn throttling(&self) -> Throttling {
+        let end = &self.parameters.end;
+        let by_deadline = end.whimbrel_deadline > 0 && end.means().any(|means| means == "throttle");
+        if !self.has(MigrationCapability::AutoConverge) && !by_deadline {
+            return Throttling::Off;
+        }
+        match end.whimbrel_throttle {
+            ThrottleWay::Computed => Throttling::Computed { max: f64::from(end.max_cpu_throttle) / 100.0 },
+            ThrottleWay::Steps => Throttling::Steps(Steps {
+                initial: end.cpu_throttle_initial,
+                increment: end.cpu_throttle_increment,
+                max: end.max_cpu_throttle,
+                tailslow: end.cpu_throttle_tailslow,
+                trigger: end.throttle_trigger_threshold,
+            }),
+        }
+    }
+
+    fn by_when(&self) -> Option<ByWhen> {
+        let end = &self.parameters.end;
+        let known = |name| Means::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, means)| means);
+        (end.whimbrel_deadline > 0).then(|| ByWhen {
+            deadline: Duration::from_secs(end.whimbrel_deadline),
+            means: end.means().filter_map(known).collect(),
+            longest_downtime: Duration::from_millis(end.whimbrel_downtime_max),
+        })
+    }
+
     fn postcopy(&self) -> migration::Postcopy {
         if !self.has(MigrationCapability::PostcopyRam) {
             return migration::Postcopy::Off;

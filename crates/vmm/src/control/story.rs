@@ -233,6 +233,9 @@ fn decisions(statistics: &migration::Statistics) -> Vec<Decision> {
             text: format!("The user let it go on after {:.0} ms", ms(waiting)),
         });
     }
+    let others = statistics.decisions.iter();
+    decisions.extend(others.map(|(at, text)| Decision { at_ms: ms(*at), text: text.clone() }));
+    decisions.sort_by(|one, other| one.at_ms.total_cmp(&other.at_ms));
     decisions
 }
 

@@ -14,6 +14,22 @@ pub(super) fn advice(advice: &Advice) -> Option<String> {
              avail-switchover-bandwidth (bytes/s), and less downtime is foretold; or raise max-bandwidth"
                 .into()
         }
+        Advice::DoesNotConverge { per_cent, downtime } => format!(
+            "It does not come to its end: memory is dirtied as fast as it is sent. Each of these would end it: capability auto-converge, \
+             which would take about {per_cent} % of the time of vCPUs that write; downtime-limit={} or more, at once; capability \
+             postcopy-ram; or whimbrel-deadline, which chooses. Capabilities and deadlines hold from the next start: cancel first",
+            downtime.as_millis()
+        ),
+        Advice::AllowMore { throttle, postcopy } => {
+            let help = [(*throttle, "throttle"), (*postcopy, "postcopy (with the capability postcopy-ram)")];
+            let help: Vec<_> = help.into_iter().filter(|(helps, _)| *helps).map(|(_, name)| name).collect();
+            if help.is_empty() {
+                "No means is left: more bandwidth, a later deadline, or a guest that does less".into()
+            } else {
+                format!("The deadline is not foretold to be met: allow {} in whimbrel-means, or a longer downtime by \
+                 whimbrel-downtime-max", help.join(" and "))
+            }
+        }
         // One that this program has no words for yet.
         _ => return None,
     })
@@ -37,6 +53,11 @@ mod tests {
     fn advice_names_the_parameter_and_a_value_that_it_takes() {
         let raise = advice(&Advice::RaiseDowntimeLimit { enough: Duration::from_millis(4) }).unwrap();
         assert!(raise.contains("migrate-set-parameters downtime-limit=4 or more"), "{raise}");
+        let ends = Advice::DoesNotConverge { per_cent: 71, downtime: Duration::from_millis(2100) };
+        let ends = advice(&ends).unwrap();
+        assert!(ends.contains("71 %") && ends.contains("downtime-limit=2100 or more"), "{ends}");
+        let allow = advice(&Advice::AllowMore { throttle: true, postcopy: false }).unwrap();
+        assert!(allow.contains("allow throttle in whimbrel-means") && !allow.contains("postcopy"), "{allow}");
         let tell = advice(&Advice::TellSwitchoverBandwidth).unwrap();
         assert!(tell.contains("avail-switchover-bandwidth"), "{tell}");
     }

@@ -115,6 +115,13 @@ impl Machine {
         Ok(())
     }
 
+    /// What each vCPU has dirtied, and what was taken from it.
+    pub(crate) fn vcpu_loads(&self) -> Vec<engine::VcpuLoad> {
+        let load =
+            |vcpu: &crate::vcpu::Vcpu| engine::VcpuLoad { faults: vcpu.faults(), taken: vcpu.rested() };
+        self.board.vcpus.iter().map(load).collect()
+    }
+
     /// Presses the power button. What happens is up to the guest.
     pub fn power_button(&self) {
         self.devices.power.lock().press_power_button();

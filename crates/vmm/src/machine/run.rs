@@ -71,6 +71,13 @@ impl Machine {
         self.stop()
     }
 
+    /// Has each vCPU do nothing for this long, once, in their order. A machine that is stopped meanwhile does not wait for that.
+    pub(crate) fn rest_vcpus(&self, pieces: &[Duration]) {
+        for (vcpu, piece) in self.board.vcpus.iter().zip(pieces).filter(|(_, piece)| !piece.is_zero()) {
+            vcpu.rest(*piece);
+        }
+    }
+
     /// Whether the guest runs. Never waits.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -44,6 +44,10 @@ pub(crate) enum Role {
     Touch,
     /// Announces a machine to the network, or releases its keys.
     Errand,
+    /// Slows vCPUs down.
+    Throttle,
+    /// Measures how fast the guest writes its memory.
+    Measure,
     /// Writes reports of migrations.
     Report,
     /// Looks at files in storage that may not answer: which image is behind a disk, whether a kernel is what it was, certificates.
@@ -74,7 +78,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -92,6 +96,8 @@ impl Role {
         Self::Populate,
         Self::Touch,
         Self::Errand,
+        Self::Measure,
+        Self::Throttle,
         Self::Report,
         Self::Look,
         Self::Log,
@@ -150,6 +156,9 @@ impl Role {
             // The queue of a device is notified. It may hold the device last.
             Self::Touch => vec![DROP],
             Self::Errand => vec![DROP],
+            // These may hold the machine last.
+            Self::Throttle => vec![DROP],
+            Self::Measure => vec![HOLES, DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
             // It may hold a lock last.
@@ -174,6 +183,7 @@ impl Role {
             }
             Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS],
             Self::Faults => vec![PAGE_FAULTS],
+            Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG],
             Self::Dial => vec![NON_BLOCKING, RESOLVE],
             Self::Events
             | Self::Signals
@@ -183,6 +193,7 @@ impl Role {
             | Self::Populate
             | Self::Touch
             | Self::Errand
+            | Self::Throttle
             | Self::Report
             | Self::Look
             | Self::Log => Vec::new(),

@@ -3,7 +3,8 @@
 //! A request to stop is three steps, in this order: the stop flag is set, `immediate_exit` is set in the vCPU's shared
 //! page, a signal is sent. Wherever the vCPU thread is, one of them stops it: before it looks at the flag, the flag;
 //! between that and the guest, `immediate_exit`, which makes `KVM_RUN` return at once (Linux,
-//! Documentation/virt/kvm/api.rst, 5 "The kvm_run structure"); in the guest, the signal.
+//! Documentation/virt/kvm/api.rst, 5 "The kvm_run structure"); in the guest, the signal. A request to rest goes the same way, with a
+//! flag of its own; whoever finds that `KVM_RUN` was interrupted takes `immediate_exit` back before it looks at the flags.
 #![expect(unsafe_code, reason = "one shared page with the kernel, one signal handler")]
 
 use std::{

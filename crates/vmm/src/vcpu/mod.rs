@@ -2,6 +2,7 @@
 
 mod exit;
 mod kick;
+mod rest;
 mod run;
 mod threads;
 mod times;
@@ -13,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use devices::MachineRequests as _;
@@ -25,6 +26,7 @@ pub(crate) use times::Spent;
 
 use crate::{bus::Buses, events::Events, panics};
 use kick::ImmediateExit;
+use rest::Rest;
 use run::End;
 use threads::Worker;
 use times::Meter;
@@ -52,6 +54,8 @@ struct Shared {
     /// Asks the thread to park; see [`kick`].
     stop: AtomicBool,
     immediate_exit: ImmediateExit,
+    /// Time that is taken from it while the machine runs.
+    rest: Rest,
     /// Whether the thread is in, or on its way into, the guest.
     running: Mutex<bool>,
     parked: Condvar,
@@ -77,6 +81,7 @@ impl Vcpu {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             immediate_exit: ImmediateExit::map(&fd)?,
+            rest: Rest::default(),
             running: Mutex::new(false),
             parked: Condvar::new(),
         });
@@ -108,9 +113,32 @@ impl Vcpu {
         self.meter.read(self.thread_id())
     }
 
+    /// Page faults of the guest that KVM has resolved, where KVM tells.
+    pub(crate) fn faults(&self) -> Option<u64> {
+        self.meter.faults()
+    }
+
     /// Asks the vCPU to leave the guest, without waiting: all are asked before one is waited for.
     pub(crate) fn ask_to_stop(&self) {
         self.shared.stop.store(true, Ordering::SeqCst);
+        self.make_it_leave();
+        self.shared.rest.end();
+    }
+
+    /// Has the vCPU do nothing for so long, once, or until it is asked to stop. Does nothing if it rests already.
+    pub(crate) fn rest(&self, piece: Duration) {
+        if self.shared.rest.ask(piece) {
+            self.make_it_leave();
+        }
+    }
+
+    /// How long it has rested since it was made.
+    pub(crate) fn rested(&self) -> Duration {
+        self.shared.rest.taken()
+    }
+
+    /// Whatever was asked of it: it looks what that was.
+    fn make_it_leave(&self) {
         self.shared.immediate_exit.set(true);
         if let Some(thread) = self.worker.as_ref().and_then(Worker::thread) {
             kick::interrupt(thread);

@@ -31,10 +31,13 @@ pub(super) fn run(fd: &mut VcpuFd, shared: &Shared, buses: &Buses) -> End {
     // Tells a guest that keeps time by kvmclock that it was stopped, so that its watchdogs do not bite; fails for others.
     let _ = fd.kvmclock_ctrl();
     shared.immediate_exit.set(false);
-    // The flag comes after: who sets it sets `immediate_exit` again after it, see `kick`.
+    // The flags come after: who sets one sets `immediate_exit` again after it, see `kick`.
     while !shared.stop.load(Ordering::SeqCst) {
-        if let Next::Leave(end) = step(fd, buses) {
-            return end;
+        shared.rest.take(&shared.stop);
+        match step(fd, buses) {
+            Next::Enter => {}
+            Next::Interrupted => shared.immediate_exit.set(false),
+            Next::Leave(end) => return end,
         }
     }
     complete(fd, shared, buses)

@@ -48,12 +48,16 @@ impl Meter {
         Self { faults }
     }
 
+    /// Page faults of the guest that KVM resolved.
+    pub(crate) fn faults(&self) -> Option<u64> {
+        let (fd, place) = self.faults.as_ref()?;
+        let mut value = [0; 8];
+        (pread(fd, &mut value, *place).ok()? == value.len()).then(|| u64::from_ne_bytes(value))
+    }
+
     /// The figures now. `thread` is the kernel's id of its thread.
     pub(crate) fn read(&self, thread: u32) -> Spent {
-        let faults = self.faults.as_ref().and_then(|(fd, place)| {
-            let mut value = [0; 8];
-            (pread(fd, &mut value, *place).ok()? == value.len()).then(|| u64::from_ne_bytes(value))
-        });
+        let faults = self.faults();
         let kernel = cpu_time(thread, Clock::UserAndKernel).saturating_sub(cpu_time(thread, Clock::User));
         Spent { faults, kernel, waiting: waiting(thread).unwrap_or_default() }
     }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
 mod devices;
+mod dirty_rate;
 mod disk_locks;
 mod faults;
 mod harmed;

@@ -18,11 +18,13 @@ pub(super) struct Vocabulary {
 }
 
 /// Arguments of the QMP commands that have some.
-const QMP_ARGUMENTS: [(&str, &[&str]); 8] = [
+const QMP_ARGUMENTS: [(&str, &[&str]); 10] = [
     ("migrate", &["uri="]),
     ("migrate-incoming", &["uri=", "exit-on-error="]),
     ("migrate-continue", &["state=pre-switchover"]),
     ("migrate-set-capabilities", &[r#"capabilities=[{"capability":""#]),
+    ("calc-dirty-rate", &["calc-time=", "calc-time-unit=", "sample-pages=", "mode="]),
+    ("query-dirty-rate", &["calc-time-unit="]),
     ("balloon", &["value="]),
     ("announce-self", &["initial=", "max=", "rounds=", "step="]),
     ("send-key", &[r#"keys=[{"type":"qcode","data":""#, "hold-time="]),

@@ -79,6 +79,7 @@ impl Journey<'_> {
             was_unknown,
             damaged: self.scenario.encrypted && struck.iter().any(damages_guest),
             in_clear,
+            slowed: is_slowed(&mut guest.place)?,
             postcopy: self.scenario.postcopy_after.is_some(),
         };
         Ok(Journeyed { facts, passed, struck, source_reason, destination_reason })
@@ -90,6 +91,10 @@ impl Journey<'_> {
             "multifd-channels": self.scenario.channels,
             "whimbrel-digest": self.scenario.digest,
             "max-postcopy-bandwidth": self.scenario.push_bandwidth,
+            // A little is too much: what is taken does not depend on how busy this host is.
+            "whimbrel-throttle": "steps",
+            "throttle-trigger-threshold": 1,
+            "cpu-throttle-initial": 50,
             "whimbrel-postcopy": if self.scenario.postcopy_after == Some(0) { "immediate" } else { "request" },
         });
         for parameters in [parameters, self.security.clone()] {
@@ -97,7 +102,10 @@ impl Journey<'_> {
         }
         let postcopy =
             json!({ "capability": "postcopy-ram", "state": self.scenario.postcopy_after.is_some() });
-        source.machine.execute("migrate-set-capabilities", json!({ "capabilities": [postcopy] }))?;
+        let throttle = json!({ "capability": "auto-converge", "state": self.scenario.throttles });
+        source
+            .machine
+            .execute("migrate-set-capabilities", json!({ "capabilities": [postcopy, throttle] }))?;
         Ok(())
     }
 
@@ -230,6 +238,14 @@ fn look_at_source(place: &mut Place) -> Result<(Source, String), SoakError> {
         runs: state == RunState::Running,
     };
     Ok((source, reason(&info)))
+}
+
+/// Whether time is taken from vCPUs of a machine whose migration is over.
+fn is_slowed(place: &mut Place) -> Result<bool, SoakError> {
+    let info = place.ask(Machine::query_migrate)?;
+    Ok(info.is_some_and(|info| {
+        info.status.is_some_and(MigrationStatus::is_final) && info.cpu_throttle_percentage.is_some()
+    }))
 }
 
 fn look_at_destination(place: &mut Place) -> Result<(Destination, String), SoakError> {

@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) damaged: bool,
     /// It was to be encrypted, and was not.
     pub(super) in_clear: bool,
+    /// Time is taken from vCPUs though the migration is over.
+    pub(super) slowed: bool,
     /// Pages were to follow the machine.
     pub(super) postcopy: bool,
 }
@@ -114,6 +116,9 @@ pub(super) fn judge(facts: &Facts) -> Result<Outcome, String> {
     if facts.in_clear {
         return Err("It was to be encrypted, and passed in clear".into());
     }
+    if facts.slowed {
+        return Err("The migration is over, and the machine is still slowed down for it".into());
+    }
     if facts.damaged && matches!(facts.destination, Destination::Alive { runs: true, .. }) {
         return Err(
             "A bit was flipped on an encrypted connection, and the machine runs at the destination".into()
@@ -181,6 +186,7 @@ mod tests {
             was_unknown: false,
             damaged: false,
             in_clear: false,
+            slowed: false,
             postcopy: false,
         }
     }
@@ -258,6 +264,8 @@ mod tests {
         let facts = facts(alive(MigrationStatus::Completed, false, false), RUNS, &[], true);
         let damaged = judge(&Facts { damaged: true, ..facts.clone() }).unwrap_err();
         assert!(damaged.contains("A bit was flipped"), "{damaged}");
+        let slowed = judge(&Facts { slowed: true, ..facts.clone() }).unwrap_err();
+        assert!(slowed.contains("still slowed down"), "{slowed}");
         let in_clear = judge(&Facts { in_clear: true, ..facts }).unwrap_err();
         assert!(in_clear.contains("in clear"), "{in_clear}");
     }

@@ -13,6 +13,8 @@ pub(super) struct Scenario {
     pub(super) digest: &'static str,
     /// Bytes each second, 0 for no limit. A limit makes more rounds.
     pub(super) bandwidth: u64,
+    /// vCPUs are slowed down while rounds are sent.
+    pub(super) throttles: bool,
     /// By TLS.
     pub(super) encrypted: bool,
     /// The machine runs before its memory is there, so many milliseconds after the beginning; 0 is before the first page.
@@ -52,6 +54,9 @@ impl Scenario {
         let flips = |faults: &[Fault]| faults.iter().any(|fault| matches!(fault.what, What::Flip(_)));
         let faults = draw(wanted, &mut random);
         let (postcopy, flips) = (wanted, flips(&faults));
+        // And these.
+        let mut slows = Random::new(seed.rotate_left(16));
+        let throttles = slows.below(4) == 0;
         let some = [(2, "transfer"), (1, "full")];
         let (found, by_chance) = (random.weighted(&some), random.weighted(&[(3, "off"), some[0], some[1]]));
         Self {
@@ -72,7 +77,13 @@ impl Scenario {
                 Digest::On => found.unwrap_or("full"),
                 Digest::Off => "off",
             },
-            bandwidth: if random.below(5) == 0 { random.between(40, 200) * 1_000_000 } else { 0 },
+            bandwidth: match random.below(5) {
+                0 => random.between(40, 200) * 1_000_000,
+                // There must be rounds for it.
+                _ if throttles => slows.between(20, 60) * 1_000_000,
+                _ => 0,
+            },
+            throttles,
             encrypted,
             postcopy_after: postcopy.then(|| follows.below(2) * follows.below(200)),
             push_bandwidth: if follows.below(3) == 0 { 0 } else { follows.between(4, 60) * 1_000_000 },
@@ -96,6 +107,9 @@ impl Scenario {
         }
         if self.bandwidth > 0 {
             text += &format!(", {} MB/s", self.bandwidth / 1_000_000);
+        }
+        if self.throttles {
+            text += ", slowed down";
         }
         if self.encrypted {
             text += ", encrypted";

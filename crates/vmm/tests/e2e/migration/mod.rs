@@ -3,6 +3,7 @@
 mod attempts;
 mod disturbed;
 mod encrypted;
+mod ending;
 mod moves;
 mod postcopy;
 mod report;
