@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use objects::Kind;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    ApiError, Identity, Tokens, discovery,
+    ApiError, Identity, Registrar, Tokens, discovery,
     identity::Verb,
     metadata, openapi, protobuf,
     route::{Query, Route, Target},
@@ -20,7 +20,9 @@ use crate::{
 pub struct Api {
     pub(crate) store: Arc<Store>,
     pub(crate) kinds: Vec<Arc<Kind>>,
-    tokens: Tokens,
+    pub(crate) tokens: RwLock<Tokens>,
+    /// Who lets hosts join; nobody where hosts cannot.
+    pub(crate) registrar: Option<Arc<dyn Registrar>>,
     /// Held from reading until writing, so that what was checked holds when it is written.
     pub(crate) writing: Mutex<()>,
 }
@@ -79,7 +81,8 @@ impl Api {
     /// The store cannot be written.
     pub fn new(store: Arc<Store>, kinds: Vec<Kind>, tokens: Tokens) -> Result<Self, ApiError> {
         let kinds = kinds.into_iter().map(Arc::new).collect();
-        let api = Self { store, kinds, tokens, writing: Mutex::new(()) };
+        let tokens = RwLock::new(tokens);
+        let api = Self { store, kinds, tokens, registrar: None, writing: Mutex::new(()) };
         if api.store.get("/namespaces/default").is_none() {
             let object = json!({
                 "apiVersion": "v1", "kind": "Namespace", "status": { "phase": "Active" },
@@ -104,10 +107,13 @@ impl Api {
         if let Route::Health = route {
             return Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Text("ok") });
         }
-        let identity = self.tokens.identify(request.authorization.as_deref())?;
+        let identity = self.tokens.read().identify(request.authorization.as_deref())?;
         let query = Query::parse(&request.query)?;
         if let Route::Objects(target) = &route {
             return self.objects(request, &identity, target, &query);
+        }
+        if let Route::Join = route {
+            return self.join(request, &identity);
         }
         if let Route::AccessReview = route {
             return self.access_review(request, &identity);
@@ -123,7 +129,9 @@ impl Api {
             Route::Resources { group, version } => discovery::resources(&self.kinds, group, version)?,
             Route::OpenApiIndex => openapi::index(&self.kinds),
             Route::OpenApi { group, version } => openapi::document(&self.kinds, group, version)?,
-            Route::Health | Route::AccessReview | Route::Objects(_) => return Err(ApiError::no_page()),
+            Route::Health | Route::Join | Route::AccessReview | Route::Objects(_) => {
+                return Err(ApiError::no_page());
+            }
         };
         Ok(Reply::value(200, value))
     }

@@ -16,6 +16,8 @@ pub enum Role {
     Operate,
     /// Everything.
     Admin,
+    /// Become a node, and nothing else.
+    Join,
     /// What the agent of this node needs: see everything, and write what is its own.
     Node(String),
 }
@@ -115,6 +117,7 @@ impl Role {
     pub(crate) fn may(&self, verb: Verb, kind: &Kind, is_status: bool) -> bool {
         match self {
             Self::Admin => true,
+            Self::Join => false,
             _ if verb.reads() => true,
             Self::View => false,
             Self::Operate => kind.is_operated && !is_status,
@@ -193,6 +196,7 @@ mod tests {
     fn each_role_may_what_it_is_for() {
         let may = |role: &Role, verb, plural, is_status| role.may(verb, &kind(plural), is_status);
         let node = Role::Node("a".to_owned());
+        assert!(!may(&Role::Join, Verb::List, "nodes", false));
         for role in [&Role::View, &Role::Operate, &Role::Admin, &node] {
             assert!(may(role, Verb::Watch, "virtualmachines", false));
         }

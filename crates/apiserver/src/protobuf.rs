@@ -66,8 +66,11 @@ fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
     None
 }
 
-/// The number of the first field of a message, its bytes if it has some, and what follows.
-fn next(message: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
+/// The number of a field, its bytes if it has some, and what follows.
+type Field<'a> = (u64, Option<&'a [u8]>, &'a [u8]);
+
+/// The first field of a message.
+fn next(message: &[u8]) -> Option<Field<'_>> {
     let (key, rest) = varint(message)?;
     let (value, rest) = match key & 7 {
         0 => (None, varint(rest)?.1),

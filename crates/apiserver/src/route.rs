@@ -35,6 +35,8 @@ pub(crate) enum Route {
         /// The version.
         version: String,
     },
+    /// A host wants to be a node.
+    Join,
     /// May I …?
     AccessReview,
     /// Objects.
@@ -74,6 +76,7 @@ impl Route {
         let parts = parts.collect::<Result<Vec<&str>, _>>()?;
         Ok(match *parts.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
+            ["join"] => Self::Join,
             ["version"] => Self::Version,
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,

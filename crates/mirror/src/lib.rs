@@ -13,7 +13,11 @@ use kube::{
 };
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
-use tokio::{sync::Notify, time::sleep};
+use serde_json::Value;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 /// How long is waited between two attempts, first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -22,6 +26,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const WATCH_SECONDS: u32 = 290;
 /// How long nothing may come over a connection. A server that is cut off is noticed so.
 const SILENCE: Duration = Duration::from_secs(45);
+/// How long a request of ours may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +63,31 @@ pub async fn connect(kubeconfig: &Path) -> Result<Client, ConnectError> {
         Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?;
     config.read_timeout = Some(SILENCE);
     Client::try_from(config).map_err(|source| ConnectError::Client { path, source })
+}
+
+/// Posts JSON to a path of the API that is none of Kubernetes'.
+///
+/// # Errors
+/// The API cannot be reached, does not reply in time, or refuses.
+pub async fn post(client: &Client, path: &str, body: &Value) -> Result<Value, PostError> {
+    let request = http::Request::post(path).header("Content-Type", "application/json");
+    let request = request.body(body.to_string().into_bytes())?;
+    Ok(timeout(PATIENCE, client.request(request)).await.map_err(|_| PostError::Slow)??)
+}
+
+/// Why something could not be posted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The path is none.
+    #[error("Cannot make the request")]
+    Request(#[from] http::Error),
+    /// There was no reply.
+    #[error("The control plane did not reply within {} s", PATIENCE.as_secs())]
+    Slow,
+    /// It was refused, or the API cannot be reached.
+    #[error("The control plane refused, or cannot be reached")]
+    Refused(#[from] kube::Error),
 }
 
 /// The objects of a kind.

@@ -2,10 +2,12 @@
 
 mod bench;
 mod ca;
+mod controlplane;
 mod demo;
 mod machine;
 mod migrate;
 mod monitor;
+mod node;
 mod plan;
 mod policy;
 mod proxy;
@@ -35,9 +37,11 @@ enum Command {
     Ca(ca::Arguments),
     /// Give up the migration of a machine, and say what came of that
     Cancel(machine::Arguments),
+    Controlplane(controlplane::Arguments),
     Demo(demo::Arguments),
     Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
+    Node(node::Arguments),
     /// Let the guest of a machine stand still
     Pause(machine::Arguments),
     Plan(plan::Arguments),
@@ -61,9 +65,11 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
+        Command::Controlplane(arguments) => controlplane::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
+        Command::Node(arguments) => node::run(&arguments),
         Command::Pause(arguments) => machine::run(&arguments, Action::Pause),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),

@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::rig::{Interrupt, check_kvm, find_vmm};
 
-pub(crate) use site::Site;
+pub(crate) use site::{Endpoint, NODE_FILES, Site, kubeconfig, make_private, write_private};
 
 /// Start a fleet on this host: control plane and nodes, driven by kubectl.
 ///
@@ -63,20 +63,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let site = Site::at(arguments.dir.as_deref())?;
     let names: Vec<_> =
         (0..arguments.nodes).map(|index| format!("node-{}", (b'a' + index as u8) as char)).collect();
-    let listener = TcpListener::bind(arguments.listen).map_err(|error| {
-        format!(
-            "Cannot listen at {} ({error}): is another fleet up? Say another place with --listen",
-            arguments.listen
-        )
-    })?;
-    let address = listener.local_addr()?;
-    let tokens = site.make(address, &names)?;
-    log_to(&site.log())?;
     let abort = arguments.abort_after.map(|changes| AbortAfter { prefix: "whimbrel.dev/", changes });
-    let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
-    let api = Arc::new(Api::new(store, objects::kinds(), tokens)?);
-    let (handle, control) = serve(listener, &site, api)?;
-    let mut threads = vec![control];
+    let plane = ControlPlane::start(&site, arguments.listen, Vec::new(), &names, abort)?;
+    let mut threads = vec![plane.thread];
+    let handle = plane.handle;
     let workload = guests::write_workload(site.directory())?;
     for name in &names {
         let config = node::Config {
@@ -94,15 +84,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         threads.push(thread::Builder::new().name(name.clone()).spawn(work)?);
     }
     greet(&site, &names);
-    let outcome = stay(&site, address, &names, &interrupt, &threads);
+    let outcome = stay(&site, &plane.endpoint, &names, &interrupt, &threads);
     finish(&site, &names, arguments.keep || outcome.is_err());
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// Stays up until a signal comes, and renews certificates meanwhile.
-fn stay(
+pub(crate) fn stay(
     site: &Site,
-    address: SocketAddr,
+    endpoint: &Endpoint,
     names: &[String],
     interrupt: &Interrupt,
     threads: &[JoinHandle<()>],
@@ -119,7 +109,7 @@ fn stay(
         }
         if renewed.elapsed() >= RENEW {
             renewed = Instant::now();
-            if let Err(error) = site.make(address, names) {
+            if let Err(error) = site.make(endpoint, names) {
                 tracing::warn!(%error, "Certificates were not renewed; it is tried again in {RENEW:?}");
             }
         }
@@ -127,7 +117,40 @@ fn stay(
     Ok(())
 }
 
-/// Starts the API server and the controllers on a thread of their own.
+/// The API server and the controllers, on a thread of their own.
+pub(crate) struct ControlPlane {
+    /// Where the API is.
+    pub(crate) endpoint: Endpoint,
+    /// Where requests to it can be made.
+    pub(crate) handle: Handle,
+    /// Ends when something is wrong.
+    pub(crate) thread: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    /// Starts it. Other hosts call this one by `names`; `nodes` are on this host.
+    pub(crate) fn start(
+        site: &Site,
+        listen: SocketAddr,
+        names: Vec<String>,
+        nodes: &[String],
+        abort: Option<AbortAfter>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind(listen).map_err(|error| {
+            format!(
+                "Cannot listen at {listen} ({error}): is another fleet up? Say another place with --listen"
+            )
+        })?;
+        let endpoint = Endpoint { listens: listener.local_addr()?, names };
+        let tokens = site.make(&endpoint, nodes)?;
+        log_to(&site.log())?;
+        let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
+        let api = Api::new(store, objects::kinds(), tokens)?.with_registrar(Arc::new(site.clone()));
+        let (handle, thread) = serve(listener, site, Arc::new(api))?;
+        Ok(Self { endpoint, handle, thread })
+    }
+}
+
 fn serve(
     listener: TcpListener,
     site: &Site,
@@ -154,7 +177,7 @@ fn serve(
     Ok((handle, thread))
 }
 
-fn log_to(path: &Path) -> io::Result<()> {
+pub(crate) fn log_to(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let file = Arc::new(Mutex::new(file));
     let writer = move || LogFile(file.clone());

@@ -4,13 +4,15 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::{self, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use apiserver::{Identity, Role, Tokens};
+use apiserver::{Identity, Registrar, Role, Tokens};
 use authority::{Authority, AuthorityError, Request};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::Value;
 
 /// Longest path of the directory, in bytes: sockets of monitors are below it, whose paths may have 107.
 const MAX_PATH: usize = 40;
@@ -86,36 +88,72 @@ impl Site {
         self.node(name).join("kubeconfig")
     }
 
-    /// Makes what is missing: authority, certificates, secrets, and a kubeconfig for the administrator and for each node. Certificates are
-    /// renewed each time, secrets stay as they are.
-    pub(crate) fn make(&self, address: SocketAddr, nodes: &[String]) -> Result<Tokens, SiteError> {
+    /// Makes what is missing for the control plane and for nodes on this host. Certificates are renewed each time, secrets stay as they are. The
+    /// tokens are those of all who were ever given one.
+    pub(crate) fn make(&self, endpoint: &Endpoint, nodes: &[String]) -> Result<Tokens, SiteError> {
+        let authority = self.authority()?;
+        let names = endpoint.names.iter().cloned();
+        let own = [endpoint.local().ip().to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+        let request = Request::new(names.chain(own));
+        let issued = authority.issue(&self.server_tls(), &request);
+        issued.map_err(|source| SiteError::Certificates { path: self.server_tls(), source })?;
+        let local = endpoint.local().to_string();
+        self.write_kubeconfig(&self.kubeconfig(), &local, "admin", &self.token("admin")?)?;
+        for role in ["view", "operate"] {
+            let path = self.directory.join(format!("kubeconfig.{role}"));
+            let server = endpoint.public().unwrap_or_else(|| local.clone());
+            self.write_kubeconfig(&path, &server, role, &self.token(role)?)?;
+        }
+        if let Some(public) = endpoint.public() {
+            self.write_kubeconfig(&self.ticket(), &public, "join", &self.token("join")?)?;
+        }
+        for node in nodes {
+            make_private(&self.node(node))?;
+            let request = Request::new([node.clone(), endpoint.local().ip().to_string()]);
+            let issued = authority.issue(&self.node_tls(node), &request);
+            issued.map_err(|source| SiteError::Certificates { path: self.node_tls(node), source })?;
+            let token = self.token(&format!("node-{node}"))?;
+            self.write_kubeconfig(&self.node_kubeconfig(node), &local, node, &token)?;
+        }
+        self.tokens()
+    }
+
+    fn authority(&self) -> Result<Authority, SiteError> {
         make_private(&self.directory)?;
         let ca = self.directory.join("ca");
-        let wrong = |path: &Path| {
-            let path = path.to_owned();
-            move |source| SiteError::Certificates { path, source }
-        };
         let authority = if ca.join("ca-key.pem").exists() {
             Authority::open(&ca)
         } else {
             Authority::init(&ca, "Whimbrel fleet")
         };
-        let authority = authority.map_err(wrong(&ca))?;
-        let names = [address.ip().to_string(), "localhost".to_owned()];
-        authority.issue(&self.server_tls(), &Request::new(names)).map_err(wrong(&self.server_tls()))?;
+        authority.map_err(|source| SiteError::Certificates { path: ca, source })
+    }
+
+    /// All tokens that were given out.
+    fn tokens(&self) -> Result<Tokens, SiteError> {
+        let folder = self.directory.join("tokens");
         let mut tokens = Tokens::default();
-        let token = self.token("admin")?;
-        tokens.add(&token, Identity { name: "admin".to_owned(), role: Role::Admin });
-        self.write_kubeconfig(&self.kubeconfig(), address, "admin", &token)?;
-        for node in nodes {
-            make_private(&self.node(node))?;
-            let request = Request::new([node.clone(), address.ip().to_string()]);
-            authority.issue(&self.node_tls(node), &request).map_err(wrong(&self.node_tls(node)))?;
-            let token = self.token(&format!("node-{node}"))?;
-            tokens.add(&token, Identity { name: format!("node:{node}"), role: Role::Node(node.clone()) });
-            self.write_kubeconfig(&self.node_kubeconfig(node), address, node, &token)?;
+        for entry in fs::read_dir(&folder).map_err(|source| failed(&folder, source))? {
+            let entry = entry.map_err(|source| failed(&folder, source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let (name, role) = match name.strip_prefix("node-") {
+                _ if name == "admin" => (name, Role::Admin),
+                _ if name == "join" => (name, Role::Join),
+                _ if name == "view" => (name, Role::View),
+                _ if name == "operate" => (name, Role::Operate),
+                Some(node) => (format!("node:{node}"), Role::Node(node.to_owned())),
+                // Unfinished, or a person's.
+                None => continue,
+            };
+            let token = fs::read_to_string(entry.path()).map_err(|source| failed(&entry.path(), source))?;
+            tokens.add(token.trim(), Identity { name, role });
         }
         Ok(tokens)
+    }
+
+    /// What a host needs to join.
+    pub(crate) fn ticket(&self) -> PathBuf {
+        self.directory.join("ticket")
     }
 
     /// The secret of a client, made if there is none.
@@ -134,35 +172,96 @@ impl Site {
         Ok(token)
     }
 
-    fn write_kubeconfig(
-        &self,
-        path: &Path,
-        address: SocketAddr,
-        user: &str,
-        token: &str,
-    ) -> Result<(), SiteError> {
+    fn write_kubeconfig(&self, path: &Path, server: &str, user: &str, token: &str) -> Result<(), SiteError> {
         let authority = self.server_tls().join("ca-cert.pem");
-        // JSON is YAML, and what is in it cannot break out of it.
-        let text = serde_json::json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "whimbrel",
-            "clusters": [{ "name": "whimbrel", "cluster": {
-                "server": format!("https://{address}"), "certificate-authority": authority.display().to_string(),
-            }}],
-            "users": [{ "name": user, "user": { "token": token } }],
-            "contexts": [{ "name": "whimbrel", "context": {
-                "cluster": "whimbrel", "user": user, "namespace": "default",
-            }}],
-        });
-        write_private(path, &format!("{text:#}\n"))
+        let authority = fs::read(&authority).map_err(|source| failed(&authority, source))?;
+        write_private(path, &kubeconfig(server, &authority, user, token))
     }
 }
 
-fn make_private(path: &Path) -> Result<(), SiteError> {
+/// A kubeconfig that stands alone. JSON is YAML, and what is in it cannot break out of it.
+pub(crate) fn kubeconfig(server: &str, authority: &[u8], user: &str, token: &str) -> String {
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "whimbrel",
+        "clusters": [{ "name": "whimbrel", "cluster": {
+            "server": format!("https://{server}"), "certificate-authority-data": STANDARD.encode(authority),
+        }}],
+        "users": [{ "name": user, "user": { "token": token } }],
+        "contexts": [{ "name": "whimbrel", "context": {
+            "cluster": "whimbrel", "user": user, "namespace": "default",
+        }}],
+    });
+    format!("{text:#}\n")
+}
+
+impl Registrar for Site {
+    fn register(&self, node: &str, addresses: &[String], is_new: bool) -> Result<(Value, String), String> {
+        let told = |error: SiteError| {
+            tracing::warn!(%error, node, "A node could not be registered");
+            format!("{error}: the log of the control plane says more")
+        };
+        let token = format!("node-{node}");
+        let is_known = self.directory.join("tokens").join(&token).exists();
+        if is_new && is_known {
+            return Err(format!(
+                "there is a node {node} already: take another name, or remove tokens/{token} in the control plane's directory and start it again"
+            ));
+        }
+        let authority = self.authority().map_err(told)?;
+        let folder = self.directory.join("nodes");
+        make_private(&folder).map_err(told)?;
+        let folder = folder.join(node);
+        let names = std::iter::once(node.to_owned()).chain(addresses.iter().cloned());
+        authority
+            .issue(&folder, &Request::new(names))
+            .map_err(|error| format!("there can be no certificate for {node}: {error}"))?;
+        let mut files = serde_json::Map::new();
+        for name in NODE_FILES {
+            let text =
+                fs::read_to_string(folder.join(name)).map_err(|source| told(failed(&folder, source)))?;
+            files.insert((*name).to_owned(), text.into());
+        }
+        Ok((files.into(), self.token(&token).map_err(told)?))
+    }
+}
+
+/// The certificates and keys of a node.
+pub(crate) const NODE_FILES: &[&str] =
+    &["ca-cert.pem", "server-cert.pem", "server-key.pem", "client-cert.pem", "client-key.pem"];
+
+/// Where the API is.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// Where it listens.
+    pub(crate) listens: SocketAddr,
+    /// How other hosts call this one.
+    pub(crate) names: Vec<String>,
+}
+
+impl Endpoint {
+    /// Where it is reached from this host.
+    fn local(&self) -> SocketAddr {
+        let ip = self.listens.ip();
+        let loopback =
+            if ip.is_ipv6() { IpAddr::from(Ipv6Addr::LOCALHOST) } else { Ipv4Addr::LOCALHOST.into() };
+        SocketAddr::new(if ip.is_unspecified() { loopback } else { ip }, self.listens.port())
+    }
+
+    /// Where it is reached from other hosts; `None` where nobody has said how they call this one.
+    fn public(&self) -> Option<String> {
+        match self.names.first() {
+            Some(name) => Some(format!("{name}:{}", self.listens.port())),
+            None => (!self.listens.ip().is_unspecified()).then(|| self.listens.to_string()),
+        }
+    }
+}
+
+pub(crate) fn make_private(path: &Path) -> Result<(), SiteError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))
 }
 
 /// Writes a file that nobody else can read, at once.
-fn write_private(path: &Path, text: &str) -> Result<(), SiteError> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), SiteError> {
     let unfinished = path.with_extension("new");
     // Whatever was left of an earlier try may be readable.
     let _ = fs::remove_file(&unfinished);

@@ -5,6 +5,7 @@
 #[path = "../programs/mod.rs"]
 mod programs;
 
+mod join;
 mod operator;
 mod site;
 

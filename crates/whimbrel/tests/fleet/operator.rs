@@ -72,6 +72,13 @@ fn a_plan_and_a_policy_are_explained_and_a_cancel_says_what_came_of_it() {
     let (said, is_done) = fleet.whimbrel("cancel busy");
     assert!(is_done && said.contains("busy has not moved: It was cancelled."), "{said}");
     assert!(fleet.whimbrel("cancel busy").0.contains("busy is not being migrated"));
+    for (role, may) in [("view", "no"), ("operate", "yes")] {
+        let kubeconfig = fleet.dir().join(format!("kubeconfig.{role}"));
+        let asked = format!("auth can-i delete vm --kubeconfig {}", kubeconfig.display());
+        assert_eq!(String::from_utf8(fleet.run(&asked).stdout).unwrap().trim(), may, "{role}");
+        let asked = format!("auth can-i create migrationpolicies --kubeconfig {}", kubeconfig.display());
+        assert!(String::from_utf8(fleet.run(&asked).stdout).unwrap().contains("no"), "{role}");
+    }
 }
 
 #[test]

@@ -28,14 +28,19 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A fleet that is up; `None`, loudly, where there can be none.
     pub(crate) fn start() -> Option<Self> {
+        let mut fleet = Self::prepare()?;
+        fleet.up();
+        Some(fleet)
+    }
+
+    /// One that is not up yet.
+    pub(crate) fn prepare() -> Option<Self> {
         programs::vmm()?;
         if Command::new("kubectl").arg("version").arg("--client").output().is_err() {
             eprintln!("SKIPPED: NO FLEET WAS STARTED. There is no kubectl");
             return None;
         }
-        let mut fleet = Self { folder: tempfile::tempdir().unwrap(), program: None };
-        fleet.up();
-        Some(fleet)
+        Some(Self { folder: tempfile::tempdir().unwrap(), program: None })
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -1,0 +1,73 @@
+//! A fleet of services: a control plane, and hosts that join.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use super::Fleet;
+
+/// A program that runs until it is dropped, and the first line that it said.
+struct Service {
+    child: Child,
+    said: String,
+}
+
+impl Service {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin("whimbrel"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said = lines.next().map(Result::unwrap).unwrap_or_default();
+        // What it says further on has a reader, so that it does not fail.
+        thread::spawn(move || lines.for_each(drop));
+        Self { child, said }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn node(directory: &Path, name: &str, more: &[&str]) -> Service {
+    let folder = directory.join(name).display().to_string();
+    Service::start(&[&["node", "--dir", &folder], more].concat())
+}
+
+#[test]
+fn hosts_join_with_a_ticket_and_machines_move_between_them() {
+    let Some(fleet) = Fleet::prepare() else { return };
+    let dir = fleet.dir().display().to_string();
+    let plane = Service::start(&["controlplane", "--dir", &dir, "--listen", "127.0.0.1:0"]);
+    assert!(plane.said.starts_with("The control plane is up at 127.0.0.1:"), "{}", plane.said);
+    let ticket = fleet.dir().join("ticket").display().to_string();
+    let join = |name| node(fleet.dir(), name, &["--name", name, "--address", "127.0.0.1", "--join", &ticket]);
+    let (one, two) = (join("node-a"), join("node-b"));
+    assert!(one.said.starts_with("Node node-a is up."), "{}", one.said);
+    fleet.wait("nodes", |seen| seen["items"].as_array().is_some_and(|nodes| nodes.len() == 2));
+    let again = fleet.dir().join("again").display().to_string();
+    let taken = format!("node --dir {again} --name node-a --address 127.0.0.1 --join {ticket}");
+    let (said, is_done) = fleet.whimbrel(&taken);
+    assert!(!is_done && said.contains("there is a node node-a already"), "{said}");
+    fleet.machine("50M");
+    let (said, is_done) = fleet.whimbrel("migrate busy");
+    assert!(is_done, "{said}\n{}", fleet.log());
+    fleet.wait_vmms((1, 1));
+    // Agents and control plane go, and come back without the ticket; the machine does not notice.
+    drop((one, two, plane));
+    std::fs::remove_file(&ticket).unwrap();
+    assert_eq!(fleet.vmms().0, 1);
+    let _plane = Service::start(&["controlplane", "--dir", &dir, "--listen", "127.0.0.1:0"]);
+    assert_eq!(fleet.get("vmi/busy")["status"]["phase"], "Running");
+    assert_eq!(fleet.get("nodes")["items"].as_array().unwrap().len(), 2);
+}
