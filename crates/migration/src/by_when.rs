@@ -258,7 +258,7 @@ fn by_throttle(facts: &Facts, limit: Duration, counted_on: f64) -> Option<Plan> 
     if facts.most <= 0.0 || !facts.first_is_over || facts.pace.is_none() {
         return None;
     }
-    seconds(facts.most)?;
+    let fastest = seconds(facts.most)?;
     // Little is taken for long otherwise, which is more in all.
     let least = facts.pace.map_or(0.0, |pace| needed(&pace, AIM)).min(facts.most);
     if let Some(takes) = seconds(least).filter(|takes| facts.share == 0.0 && takes * TIMES <= counted_on) {
@@ -269,13 +269,16 @@ fn by_throttle(facts: &Facts, limit: Duration, counted_on: f64) -> Option<Plan> 
         );
         return Some(Plan { limit: facts.limit, share: 0.0, postcopy: false, reason, in_time: true });
     }
+    // The same reserve as before it began, as far as that can be had: more is taken as soon as it is used up, not at the end.
+    let within = |share: f64, time: f64| seconds(share).is_some_and(|seconds| seconds <= time);
+    let time = (counted_on / TIMES).max(fastest * 1.05).min(counted_on);
     let (mut low, mut high) = (least, facts.most);
-    if seconds(least).is_some() {
+    if within(least, time) {
         high = least;
     }
     for _ in 0..HALVINGS {
         let middle = f64::midpoint(low, high);
-        if seconds(middle).is_some() { high = middle } else { low = middle }
+        if within(middle, time) { high = middle } else { low = middle }
     }
     let reason =
         format!("{:.0} % of vCPU time is taken: without that it would not end in time", high * 100.0);
@@ -339,6 +342,11 @@ mod tests {
         assert!(plan.share > 0.7 && plan.share < 0.95 && !plan.postcopy, "{plan:?}");
         let soon = by(22, &[Means::Throttle]).plan(&busy(10, 4.0));
         assert!(soon.share > plan.share, "less time takes more: {soon:?} {plan:?}");
+        let used_up = Facts { share: 0.82, ..busy(12, 4.0) };
+        assert!(
+            by(32, &[Means::Throttle]).plan(&used_up).share > plan.share,
+            "nothing came of the first two seconds"
+        );
         let with_both = by(32, &ALL).plan(&busy(10, 4.0));
         assert!(with_both.share <= plan.share, "what harms less comes first: {with_both:?}");
     }

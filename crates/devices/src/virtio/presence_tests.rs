@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{IoDevice as _, rng::Rng};
 
+type Errand = (Vec<MemoryRange>, Box<dyn FnOnce() + Send>);
+
 /// Memory of which one range is not here.
 #[derive(Default)]
 struct Partial {
     absent: Mutex<Option<MemoryRange>>,
-    errands: Mutex<Vec<(Vec<MemoryRange>, Box<dyn FnOnce() + Send>)>>,
+    errands: Mutex<Vec<Errand>>,
 }
 
 impl Presence for Partial {
