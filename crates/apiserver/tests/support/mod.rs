@@ -59,7 +59,7 @@ impl Fixture {
         fs::write(self.kubeconfig(user), text).unwrap();
     }
 
-    fn kubeconfig(&self, user: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.path().join(format!("{user}.yaml"))
     }
 
