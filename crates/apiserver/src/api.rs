@@ -62,6 +62,8 @@ pub struct Reply {
 pub enum Body {
     /// JSON.
     Value(Value),
+    /// JSON that is text already.
+    Json(Vec<u8>),
     /// A line of text.
     Text(&'static str),
     /// Changes as they happen.

@@ -2,13 +2,14 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
+use objects::Kind;
 use serde_json::{Value, json};
 use store::Entry;
 
 use crate::{
     Api, ApiError, Reply,
     api::{Body, Request},
-    form::{Form, object},
+    form::{Form, object, text},
     route::{Query, Target},
     selector::Selector,
     table,
@@ -63,6 +64,11 @@ impl Api {
                 metadata["remainingItemCount"] = page.remaining.into();
             }
         }
+        let form = Form::of(&request.accept, query);
+        if form == Form::Objects && selector == Selector::default() {
+            let body = Body::Json(whole(kind, &metadata, &page.entries)?);
+            return Ok(Reply { code: 200, warnings: Vec::new(), body });
+        }
         let mut items = Vec::with_capacity(page.entries.len());
         for (_, entry) in &page.entries {
             let item = object(entry)?;
@@ -70,7 +76,7 @@ impl Api {
                 items.push(item);
             }
         }
-        let list = match Form::of(&request.accept, query) {
+        let list = match form {
             Form::Table(include) => table::table(kind, &items, &metadata, include, Timestamp::now()),
             Form::Objects => json!({
                 "kind": format!("{}List", kind.names.kind), "apiVersion": kind.api_version(), "metadata": metadata,
@@ -101,6 +107,24 @@ impl Api {
         };
         Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Watch(watch) })
     }
+}
+
+/// The text of a list of all entries, as they are.
+fn whole(kind: &Kind, metadata: &Value, entries: &[(String, Entry)]) -> Result<Vec<u8>, ApiError> {
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        kind.names.kind,
+        kind.api_version()
+    );
+    let mut list = head.into_bytes();
+    for (index, (_, entry)) in entries.iter().enumerate() {
+        if index > 0 {
+            list.push(b',');
+        }
+        list.extend(text(entry, entry.revision)?);
+    }
+    list.extend(b"]}");
+    Ok(list)
 }
 
 /// The revision and the last key of a list that goes on.

@@ -178,6 +178,7 @@ fn refusal(error: &ApiError) -> Headed {
 fn head_of(reply: Reply) -> Headed {
     let (media_type, bytes, watch) = match reply.body {
         Body::Value(value) => ("application/json", Bytes::from(value.to_string()), None),
+        Body::Json(text) => ("application/json", Bytes::from(text), None),
         Body::Text(text) => ("text/plain", Bytes::from(text), None),
         Body::Watch(watch) => ("application/json", Bytes::new(), Some(watch)),
     };

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     ApiError,
-    form::{Form, object},
+    form::{Form, object, text},
     selector::Selector,
 };
 
@@ -76,9 +76,7 @@ async fn follow(watch: &Watch, out: &mpsc::Sender<Vec<u8>>) -> Result<(), ApiErr
         let (changes, next) = watch.store.changes(&watch.prefix, position, STEP)?;
         let mut lines = Vec::new();
         for change in &changes {
-            if let Some(event) = event(watch, change)? {
-                lines.extend(line_of(&event));
-            }
+            lines.extend(line(watch, change)?);
         }
         let is_behind = next < watch.store.revision();
         position = next;
@@ -124,6 +122,21 @@ async fn all(watch: &Watch, is_marked: bool, out: &mpsc::Sender<Vec<u8>>) -> Res
     }
     let is_there = lines.is_empty() || send(out, lines, end).await;
     Ok(is_there.then_some(page.revision))
+}
+
+/// The line that tells of a change; empty where the watch does not see it.
+fn line(watch: &Watch, change: &Change) -> Result<Vec<u8>, ApiError> {
+    if watch.form != Form::Objects || watch.selector != Selector::default() {
+        return Ok(event(watch, change)?.map(|event| line_of(&event)).unwrap_or_default());
+    }
+    let (name, entry) = match (&change.previous, &change.entry) {
+        (None, Some(now)) => ("ADDED", now),
+        (Some(_), Some(now)) => ("MODIFIED", now),
+        (Some(before), None) => ("DELETED", before),
+        (None, None) => return Ok(Vec::new()),
+    };
+    let begin = format!("{{\"type\":\"{name}\",\"object\":");
+    Ok([begin.as_bytes(), &text(entry, change.revision)?, b"}\n"].concat())
 }
 
 /// What a change is to somebody who sees only what the selector lets through.
