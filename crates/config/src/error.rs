@@ -49,7 +49,7 @@ pub enum ConfigError {
     /// Something that is said of a machine that is migrated in, and none is.
     #[error("--{field} is for a machine that is migrated in: give --incoming too, or leave it out")]
     WithoutIncoming {
-        /// `may-differ`.
+        /// `may-differ`, `userfaultfd`.
         field: &'static str,
     },
     /// More devices of one kind than a machine has room for.

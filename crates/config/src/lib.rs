@@ -23,6 +23,7 @@ mod options;
 mod path;
 mod raw;
 mod text;
+mod userfault;
 
 pub use cli::{Invocation, from_args};
 pub use disk::{Disk, RawDisk};
@@ -35,4 +36,5 @@ pub use number::{CpuCount, MemorySize};
 pub use path::{DirectoryPath, FilePath, MonitorSocket, SerialPort, SocketPath};
 pub use raw::{Backing, Identity, LogLevel, RawConfig, Seccomp};
 pub use text::{CommandLine, DiskSerial, VmName};
+pub use userfault::UserfaultDevice;
 pub use uuid::Uuid;

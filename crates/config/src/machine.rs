@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     Backing, CommandLine, ConfigError, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Identity,
     Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet,
-    Seccomp, SerialPort, VmName, path::same_path,
+    Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
 };
 
 /// Most disks that a machine has.
@@ -32,6 +32,7 @@ pub struct Config {
     monitor: Option<MonitorSocket>,
     incoming: Option<Incoming>,
     may_differ: Vec<Identity>,
+    userfaultfd: Option<UserfaultDevice>,
     tls: Option<DirectoryPath>,
     tls_hostname: Option<String>,
     tls_authz: Option<String>,
@@ -75,6 +76,7 @@ impl Config {
             monitor: raw.monitor,
             incoming: raw.incoming,
             may_differ: raw.may_differ.unwrap_or_default(),
+            userfaultfd: raw.userfaultfd,
             tls: raw.tls,
             tls_hostname: raw.tls_hostname,
             tls_authz: raw.tls_authz,
@@ -89,6 +91,9 @@ impl Config {
         }
         if config.incoming.is_none() && !config.may_differ.is_empty() {
             return Err(ConfigError::WithoutIncoming { field: "may-differ" });
+        }
+        if config.incoming.is_none() && config.userfaultfd.is_some() {
+            return Err(ConfigError::WithoutIncoming { field: "userfaultfd" });
         }
         config.check_protection()?;
         config.check_sockets()?;
@@ -231,6 +236,7 @@ impl From<&Config> for RawConfig {
             monitor: config.monitor.clone(),
             incoming: config.incoming.clone(),
             may_differ: Some(config.may_differ.clone()).filter(|permitted| !permitted.is_empty()),
+            userfaultfd: config.userfaultfd,
             tls: config.tls.clone(),
             tls_hostname: config.tls_hostname.clone(),
             tls_authz: config.tls_authz.clone(),
@@ -352,6 +358,12 @@ impl Config {
     #[must_use]
     pub fn may_differ(&self) -> &[Identity] {
         &self.may_differ
+    }
+
+    /// The device that makes userfaultfds, where it is not to be opened.
+    #[must_use]
+    pub fn userfaultfd(&self) -> Option<UserfaultDevice> {
+        self.userfaultfd
     }
 
     /// The directory of certificates that migrations are encrypted with.

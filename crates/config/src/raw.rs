@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::{
     CommandLine, ConfigError, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket,
-    RawDisk, RawNet, SerialPort, VmName, options::switch,
+    RawDisk, RawNet, SerialPort, UserfaultDevice, VmName, options::switch,
 };
 
 /// A machine description as it was typed, in flags or in YAML. What is missing was not typed.
@@ -144,6 +144,14 @@ pub struct RawConfig {
     #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = PROCESS)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may_differ: Option<Vec<Identity>>,
+
+    /// For postcopy, have page faults heard by an inherited descriptor of /dev/userfaultfd: fd=N [default: open it]
+    ///
+    /// For a process that may not open the device itself: whoever starts it opens the device for reading and writing, and leaves the
+    /// descriptor open, N being 3 or more. Needs --incoming. Example: --userfaultfd fd=9 9<>/dev/userfaultfd
+    #[arg(long, value_name = "WHICH", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userfaultfd: Option<UserfaultDevice>,
 
     /// Encrypt migrations with the certificates in a directory [default: none; required beyond this host]
     ///
@@ -303,6 +311,7 @@ impl RawConfig {
             monitor: self.monitor.or(base.monitor),
             incoming: self.incoming.or(base.incoming),
             may_differ: self.may_differ.or(base.may_differ),
+            userfaultfd: self.userfaultfd.or(base.userfaultfd),
             tls: self.tls.or(base.tls),
             tls_hostname: self.tls_hostname.or(base.tls_hostname),
             tls_authz: self.tls_authz.or(base.tls_authz),

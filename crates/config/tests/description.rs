@@ -59,6 +59,7 @@ serial: file:console.log
 monitor: unix:/run/m
 incoming: tcp:[::1]:4444
 may-differ: [name, image]
+userfaultfd: fd=9
 tls: /etc/whimbrel/tls
 tls-hostname: host-b
 tls-authz: dns:host-a;uri:spiffe://x/*
@@ -102,6 +103,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--qmp=unix:/run/m,server=on,wait=off",
         "--incoming=tcp:[::1]:4444",
         "--may-differ=name,image",
+        "--userfaultfd=fd=9",
         "--tls=/etc/whimbrel/tls",
         "--tls-hostname=host-b",
         "--tls-authz=dns:host-a;uri:spiffe://x/*",

@@ -40,6 +40,7 @@ prop_compose! {
         monitor in option::of(typed("unix:(\\PC{1,20}|,,){1,3}")),
         incoming in option::of(typed("defer|unix:\\PC{1,40}|tcp:127\\.0\\.0\\.[0-9]:[0-9]{1,5}|tcp:\\[::1\\]:[0-9]{1,4}")),
         differing in proptest::sample::subsequence(vec![config::Identity::Name, config::Identity::Uuid, config::Identity::Mac, config::Identity::Image], 0..=4),
+        userfaultfd in option::of(typed("fd=[3-9]")),
         seccomp in option::of(select(vec![config::Seccomp::On, config::Seccomp::Off, config::Seccomp::Log])),
         report_dir in option::of(typed("\\PC{1,40}")),
         tls in option::of(typed("\\PC{1,40}")),
@@ -52,7 +53,7 @@ prop_compose! {
         let tls_authz = tls.is_some().then(|| "dns:host-a;uri:spiffe://x/*".to_owned());
         RawConfig {
             tls, tls_hostname: tls_authz.clone(), tls_authz, name, uuid, memory, memory_backing, cpus, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
-            may_differ: incoming.as_ref().map(|_| differing), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
+            may_differ: incoming.as_ref().map(|_| differing), userfaultfd: incoming.as_ref().and(userfaultfd), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
         }
     }
 }

@@ -78,7 +78,7 @@ pub fn run(config: &Config) -> Result<u8, ProcessError> {
     // Before any thread is there: all of them are confined, and leave these signals to one.
     panics::install_hook(config.seccomp());
     // What a destination needs of it must be had before, and what it may do found out.
-    let page_faults = config.incoming().map(|_| PageFaults::open());
+    let page_faults = config.incoming().map(|_| PageFaults::of(config.userfaultfd()));
     seccomp::switch_on(config.seccomp())?;
     let signals = Signals::new(WATCHED).map_err(ProcessError::Threads)?;
     for signal in WATCHED {

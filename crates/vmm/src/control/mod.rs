@@ -280,9 +280,8 @@ impl Control {
         let machine = self.machine()?;
         // It builds a good part of the machine anew, which is more than most threads may do.
         let (theirs, launcher) = (machine.clone(), self.launcher.clone());
-        let arrival = self.arrival.lock().clone();
-        let forget =
-            move || arrival.is_none_or(|arrival| arrival.handle.forget_missing(postcopy::FORGET_PATIENCE));
+        let arrival = self.arrival_that_lacks_pages();
+        let forget = arrival.map(|arrival| move || arrival.handle.forget_missing(postcopy::FORGET_PATIENCE));
         let half_done = match self.launcher.run(move || theirs.reset(&launcher, forget)) {
             Ok(Ok(())) => None,
             Ok(Err(error)) if error.is_untouched() => {
@@ -387,7 +386,7 @@ impl Control {
             }
         }
         if let Some(arrival) = arrival {
-            self.forget_missing(&arrival);
+            self.forget_missing();
             arrival.handle.stop();
             arrival.handle.join_within(CLOSE_TIMEOUT);
         }

@@ -8,6 +8,8 @@ use monitor::{CommandError, types::MigrationCapability};
 use transport::{Address, Dialler};
 use wire::Digest;
 
+use crate::PauseError;
+
 use super::{
     Control, UNDECIDED_PATIENCE,
     moves::{Arrival, Departure},
@@ -78,8 +80,7 @@ impl Control {
 
     /// The source of a postcopy will come again, to `address`: to where this side listens all the time.
     pub(super) fn expect_source_again(&self, address: &Address) -> Result<(), CommandError> {
-        let arrival = self.arrival.lock().clone();
-        let Some(arrival) = arrival.filter(|arrival| arrival.handle.snapshot().status.is_postcopy()) else {
+        let Some(arrival) = self.arrival_that_lacks_pages() else {
             return Err(CommandError::generic("No pages are to come here: there is nothing to recover"));
         };
         if address.to_string() == arrival.listens_at {
@@ -93,8 +94,7 @@ impl Control {
 
     /// A machine some of whose pages are still at the place that it came from cannot leave.
     pub(super) fn refuse_while_pages_come(&self) -> Result<(), CommandError> {
-        let arrival = self.arrival.lock().clone();
-        match arrival.filter(|arrival| arrival.handle.snapshot().status.is_postcopy()) {
+        match self.arrival_that_lacks_pages() {
             None => Ok(()),
             Some(arrival) => {
                 let destination::Snapshot { status, .. } = arrival.handle.snapshot();
@@ -128,22 +128,30 @@ impl Control {
         }
     }
 
-    /// The process ends, and the machine with it: the source need not keep pages for it. They are given up only when the machine has
-    /// stopped, as it would go on with others.
-    pub(super) fn forget_missing(&self, arrival: &Arrival) {
-        if !arrival.handle.snapshot().status.is_postcopy() {
-            return;
-        }
-        let _turn = self.turn.lock();
+    /// The process ends, and the machine with it: the source need not keep pages for it. They are given up only when no thread of a
+    /// device works any more, as the machine would go on with others.
+    pub(super) fn forget_missing(&self) {
+        let Some(arrival) = self.arrival_that_lacks_pages() else { return };
+        let forget = || arrival.handle.forget_missing(FORGET_PATIENCE);
+        let turn = self.turn.lock();
         let machine = self.machine.lock().clone();
-        match machine.map(|machine| machine.pause()) {
-            Some(Err(error)) if error.runs_on() => tracing::error!("{}", one_line(&error)),
-            _ if !arrival.handle.forget_missing(FORGET_PATIENCE) => {
-                tracing::error!("Threads that place pages of the machine do not end");
+        let stopped = machine.map_or(Ok(()), |machine| machine.stop_lacking(forget));
+        drop(turn);
+        if let Err(error) = stopped {
+            tracing::error!("{}", one_line(&error));
+            if let (PauseError::Stuck { .. }, Some(machine)) = (error, self.machine.lock().take()) {
+                // Its threads cannot be waited for: they end with the process.
+                std::mem::forget(machine);
             }
-            // It may have taken the end of its channels for a lost link, and asks then.
-            _ => arrival.handle.join_within(FAREWELL),
         }
+        // It may have taken the end of its channels for a lost link, and asks then.
+        arrival.handle.join_within(FAREWELL);
+    }
+
+    /// Where a machine came from that runs here and lacks pages.
+    pub(super) fn arrival_that_lacks_pages(&self) -> Option<Arrival> {
+        let arrival = self.arrival.lock().clone();
+        arrival.filter(|arrival| arrival.handle.snapshot().status.is_postcopy())
     }
 
     fn leaves_by_postcopy(&self) -> Option<Departure> {

@@ -17,9 +17,9 @@ pub enum ResetError {
     /// It could not be stopped, and runs on.
     #[error(transparent)]
     Runs(PauseError),
-    /// Pages of it are still coming, and go on to do so.
-    #[error("Pages of its memory are still coming from where it was, and threads that place them do not end")]
-    Pages,
+    /// Its memory was given up, and it did not come to a stop.
+    #[error(transparent)]
+    Stuck(PauseError),
     /// Memory could not be emptied.
     #[error("Guest memory cannot be emptied")]
     Memory(#[source] std::io::Error),
@@ -38,38 +38,36 @@ impl ResetError {
     /// Whether the machine is as it was. Otherwise it is paused, half of it is reset, and it can only be reset again.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        matches!(self, Self::Image(_) | Self::Runs(_) | Self::Pages)
+        matches!(self, Self::Image(_) | Self::Runs(_))
     }
 }
 
 impl Machine {
     /// Starts the guest anew, as after power-on: vCPUs, interrupt controllers, devices, memory, kernel. A machine that ran
-    /// runs afterwards. `forget_missing` is called when it is stopped: pages of its memory that are still to come are not to come any
-    /// more. It returns whether that is so.
+    /// runs afterwards. Of one that lacks pages, see [`Self::stop_lacking`] for `forget_missing`.
     ///
     /// # Errors
     /// See [`ResetError`], and [`ResetError::is_untouched`] for what has become of the machine.
     pub(crate) fn reset(
         &self,
         launcher: &Launcher,
-        forget_missing: impl FnOnce() -> bool,
+        forget_missing: Option<impl FnOnce() -> bool>,
     ) -> Result<(), ResetError> {
         // What can be found out beforehand is: from the next step on there is no way back.
         self.boot.verify(launcher).map_err(ResetError::Image)?;
         let _transition = self.transition.lock();
         let ran = self.is_running();
-        match self.stop() {
+        let stopped = match forget_missing {
+            Some(forget_missing) => self.stop_and_forget(forget_missing),
+            None => self.stop().map(|_| ()),
+        };
+        match stopped {
             Err(error) if error.runs_on() => return Err(ResetError::Runs(error)),
+            Err(error @ PauseError::Stuck { .. }) => return Err(ResetError::Stuck(error)),
             Err(error) => {
                 tracing::warn!(%error, "the guest is reset with a disk that does not take what was written");
             }
-            Ok(_) => {}
-        }
-        if !forget_missing() {
-            if ran {
-                self.start();
-            }
-            return Err(ResetError::Pages);
+            Ok(()) => {}
         }
         self.devices.reset();
         self.empty_memory().map_err(ResetError::Memory)?;

@@ -52,7 +52,7 @@ pub enum ResourceError {
     #[error(transparent)]
     Tap(#[from] TapError),
     /// A descriptor that was to be inherited.
-    #[error("Descriptor {fd}, given for a network card, is not open: have the parent process pass it on")]
+    #[error("Descriptor {fd} is not open: have the parent process pass it on")]
     Descriptor {
         /// The descriptor.
         fd: RawFd,
@@ -109,7 +109,7 @@ fn open_net(net: &config::Net) -> Result<OpenNet, ResourceError> {
 /// A copy of a descriptor that the process was started with. The original stays, so that a machine that could not be
 /// made can be tried again.
 #[expect(unsafe_code, reason = "the descriptor is known by its number only")]
-fn inherited(fd: RawFd) -> Result<std::os::fd::OwnedFd, ResourceError> {
+pub(super) fn inherited(fd: RawFd) -> Result<std::os::fd::OwnedFd, ResourceError> {
     // SAFETY: borrowed for one call, which fails if the number is not open. Configurations only name descriptors above
     // standard error, which were open before this process opened its own.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };

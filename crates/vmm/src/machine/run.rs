@@ -40,16 +40,31 @@ pub enum PauseError {
         /// How long it was waited for.
         patience: Duration,
     },
+    /// Pages of its memory go on coming. The machine is not paused, and runs on.
+    #[error(
+        "The machine was not stopped, and runs on: threads that place pages of it, which come from where it was, do not end"
+    )]
+    Pages,
+    /// Its memory was given up, and a vCPU does not come to a stop. It is never let run again.
+    #[error("{who} has not come to a stop within {patience:?}, though no page is to come any more")]
+    Stuck {
+        /// Which vCPU.
+        who: String,
+        /// How long it was waited for.
+        patience: Duration,
+    },
 }
 
 /// How long threads may take to come to a stop.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long vCPUs may take to come to a stop whose memory is about to be given up.
+const LACKING_PATIENCE: Duration = Duration::from_secs(1);
 
 impl PauseError {
     /// Whether the machine runs on.
     #[must_use]
     pub fn runs_on(&self) -> bool {
-        matches!(self, Self::Waits { .. })
+        matches!(self, Self::Waits { .. } | Self::Pages)
     }
 }
 
@@ -76,6 +91,45 @@ impl Machine {
         for (vcpu, piece) in self.board.vcpus.iter().zip(pieces).filter(|(_, piece)| !piece.is_zero()) {
             vcpu.rest(*piece);
         }
+    }
+
+    /// Stops the machine, which lacks pages and needs none of them any more: it starts anew, or ends. `forget_missing` has them forgotten,
+    /// and returns whether that is done. Does nothing else if the machine is paused already.
+    ///
+    /// A vCPU for which KVM touches guest memory itself (a page table, an instruction, a clock page) waits for a page that is missing
+    /// in the kernel, and no signal brings it out. It comes out when the page is forgotten, with what was read as zero, and stops
+    /// there; by then no thread of a device works, so that nothing comes of it.
+    ///
+    /// # Errors
+    /// As [`Self::pause`], and see [`PauseError`].
+    pub(crate) fn stop_lacking(&self, forget_missing: impl FnOnce() -> bool) -> Result<(), PauseError> {
+        let _transition = self.transition.lock();
+        self.stop_and_forget(forget_missing)
+    }
+
+    /// [`Self::stop_lacking`] while the transition is locked.
+    pub(super) fn stop_and_forget(&self, forget_missing: impl FnOnce() -> bool) -> Result<(), PauseError> {
+        if !self.is_running() {
+            return if forget_missing() { Ok(()) } else { Err(PauseError::Pages) };
+        }
+        self.board.vcpus.iter().for_each(Vcpu::ask_to_stop);
+        self.io.iter().for_each(IoThread::ask_to_park);
+        let runs_on = |error| {
+            self.let_threads_run();
+            Err(error)
+        };
+        if let Err(who) = self.wait_for_io(Instant::now() + PATIENCE) {
+            return runs_on(PauseError::Waits { who, patience: PATIENCE });
+        }
+        // Most come out by themselves. Whichever does not is let out.
+        let _ = self.wait_for_vcpus(Instant::now() + LACKING_PATIENCE);
+        if !forget_missing() {
+            return runs_on(PauseError::Pages);
+        }
+        self.running.store(false, Ordering::Release);
+        self.wait_for_vcpus(Instant::now() + PATIENCE)
+            .map_err(|who| PauseError::Stuck { who, patience: PATIENCE })?;
+        self.flush_disks()
     }
 
     /// Whether the guest runs. Never waits.
@@ -119,14 +173,20 @@ impl Machine {
     /// # Errors
     /// One has not; which.
     fn wait_until_parked(&self, deadline: Instant) -> Result<Instant, String> {
-        let vcpus = self.board.vcpus.iter().position(|vcpu| !vcpu.wait_until_parked(Some(deadline)));
-        if let Some(index) = vcpus {
-            return Err(format!("vCPU {index}"));
-        }
+        self.wait_for_vcpus(deadline)?;
         let stopped = Instant::now();
         self.io.iter().for_each(IoThread::ask_to_park);
+        self.wait_for_io(deadline).map(|()| stopped)
+    }
+
+    fn wait_for_vcpus(&self, deadline: Instant) -> Result<(), String> {
+        let vcpus = self.board.vcpus.iter().position(|vcpu| !vcpu.wait_until_parked(Some(deadline)));
+        vcpus.map_or(Ok(()), |index| Err(format!("vCPU {index}")))
+    }
+
+    fn wait_for_io(&self, deadline: Instant) -> Result<(), String> {
         let io = self.io.iter().find(|thread| !thread.wait_until_parked(Some(deadline)));
-        io.map_or(Ok(stopped), |thread| Err(format!("thread '{}'", thread.name())))
+        io.map_or(Ok(()), |thread| Err(format!("thread '{}'", thread.name())))
     }
 
     /// [`Self::pause`] while the transition is locked.

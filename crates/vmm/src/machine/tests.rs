@@ -335,7 +335,7 @@ fn a_reset_guest_starts_anew_in_empty_memory() {
     for round in 1..=3 {
         assert_eq!(events.recv_timeout(testing::PATIENCE), Ok(MachineEvent::Reset));
         assert_eq!(wait_for(&bench.serial(), |written| written.len() >= round), vec![0; round]);
-        machine.reset(&launcher, || true).unwrap();
+        machine.reset(&launcher, None::<fn() -> bool>).unwrap();
         assert!(machine.is_running());
     }
 }
