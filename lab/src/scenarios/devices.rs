@@ -42,8 +42,7 @@ pub(super) fn reboot(lab: &Lab) -> Result<(), LabError> {
     journey.hop()?;
     let boots = || journey.guest().run("cat /boots");
     let before = boots()?;
-    // It cannot answer any more.
-    let _order = journey.guest().spawn(&["sh", "-c", "sync; mount -o remount,ro /; reboot -f"])?;
+    let _order = journey.order("reboot")?;
     let after = lab.pace().while_it_moves("the guest is up again", Duration::from_secs(60), || {
         let said = journey.here().process().output().out.len() as u64;
         Ok(boots().ok().filter(|count| *count != before).ok_or(said))
