@@ -23,8 +23,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use whimbrel_engine::{
     Address, DestinationMachine, DeviceInfo, DeviceState, Dialler, Digest, DirtyLog, GuestMemory, Hello,
-    Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Schema, SessionId,
-    SourceMachine, Status, Trust, Value, VcpuTimes, destination, not_read, source,
+    Incomplete, Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Schema, SessionId,
+    SourceMachine, Status, Trust, Userfaultfd, Value, VcpuTimes, destination, not_read, source,
     vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap},
 };
 
@@ -353,6 +353,13 @@ impl DestinationMachine for Place {
             Err(error) => vec![error.to_string()],
         }
     }
+
+    fn userfault(&self) -> Result<Userfaultfd, MachineError> {
+        Ok(Userfaultfd::open()?)
+    }
+
+    /// Only the vCPU touches memory, and it may wait.
+    fn lacks(&mut self, _memory: &Arc<Incomplete>) {}
 
     fn load(&mut self, _machine: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         let [vcpu] = states else { return Err("there is one vCPU".into()) };

@@ -35,8 +35,8 @@ pub use migration::{
     Status, Steps, Throttling, source::Verdict,
 };
 pub use ram::{
-    Backing, Block, BlockLayout, DirtyLog, GuestMemory, PAGE_SIZE, Populate, Ram, RamError, UserfaultError,
-    Userfaultfd, vm_memory,
+    Backing, Block, BlockLayout, DirtyLog, GuestMemory, Incomplete, PAGE_SIZE, Populate, Ram, RamError,
+    UserfaultError, Userfaultfd, vm_memory,
 };
 pub use state::{DeviceState, Schema, StateError, Value, not_read};
 pub use transport::{

@@ -79,14 +79,10 @@ pub trait DestinationMachine: Send {
     ///
     /// # Errors
     /// This process may not use it, or the kernel lacks something.
-    fn userfault(&self) -> Result<Userfaultfd, MachineError> {
-        Ok(Userfaultfd::open()?)
-    }
+    fn userfault(&self) -> Result<Userfaultfd, MachineError>;
     /// Pages of the memory will follow: before [`Self::load`], of a machine of which that is so. Threads of the machine that should
     /// not wait for one in the kernel ask `memory` before they touch it. Must not keep it: it is dropped when all pages are here.
-    fn lacks(&mut self, memory: &Arc<Incomplete>) {
-        let _ = memory;
-    }
+    fn lacks(&mut self, memory: &Arc<Incomplete>);
     /// Makes the machine from its states. Memory is complete, and verified where that was asked for; or whoever touches a page that is
     /// missing waits for it.
     fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError>;

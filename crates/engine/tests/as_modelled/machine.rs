@@ -7,7 +7,7 @@ use std::{
 };
 
 use migration::{Outcome, Status};
-use ram::{Backing, BlockLayout, DirtyLog, PAGE_SIZE, Ram};
+use ram::{Backing, BlockLayout, DirtyLog, Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::DeviceState;
 use vm_memory::{Bytes as _, GuestAddress};
 use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
@@ -222,6 +222,10 @@ impl DestinationMachine for There {
         self.stage.note(Seen::IsChecked { well: !fails });
         if fails { vec!["on purpose".into()] } else { Vec::new() }
     }
+    fn userfault(&self) -> Result<Userfaultfd, MachineError> {
+        Ok(Userfaultfd::open()?)
+    }
+    fn lacks(&mut self, _: &Arc<Incomplete>) {}
     fn load(&mut self, _: &DeviceState, _: &[DeviceState]) -> Result<(), MachineError> {
         if self.stage.strikes(Call::Load) {
             self.stage.note(Seen::IsLoaded { well: false });

@@ -14,7 +14,7 @@ use std::{
 };
 
 use migration::{Outcome, Status};
-use ram::{Backing, BlockLayout, DirtyLog, PAGE_SIZE, Ram};
+use ram::{Backing, BlockLayout, DirtyLog, Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::{DeviceState, Schema, Value, not_read};
 use vm_memory::{Bytes, GuestAddress};
 use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
@@ -312,12 +312,13 @@ impl DestinationMachine for Vacancy {
         let differs = hello.machine != description();
         differs.then(|| "Another kind of machine".into()).into_iter().collect()
     }
-    fn userfault(&self) -> Result<ram::Userfaultfd, MachineError> {
+    fn userfault(&self) -> Result<Userfaultfd, MachineError> {
         if self.arrival.no_userfault.load(Ordering::SeqCst) {
             return Err("not today".into());
         }
-        Ok(ram::Userfaultfd::open()?)
+        Ok(Userfaultfd::open()?)
     }
+    fn lacks(&mut self, _: &Arc<Incomplete>) {}
     fn load(&mut self, _: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         self.arrival.may_load();
         self.writes = states[0].decode::<CounterV1>()?.writes;
