@@ -358,6 +358,11 @@ impl DestinationMachine for Place {
         Ok(Userfaultfd::open()?)
     }
 
+    /// The vCPU has no thread before the machine runs.
+    fn vcpu_threads(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Only the vCPU touches memory, and it may wait.
     fn lacks(&mut self, _memory: &Arc<Incomplete>) {}
 

@@ -80,6 +80,9 @@ pub trait DestinationMachine: Send {
     /// # Errors
     /// This process may not use it, or the kernel lacks something.
     fn userfault(&self) -> Result<Userfaultfd, MachineError>;
+    /// The threads of its vCPUs, in their order, as the kernel numbers them: who waits for a page is told by them. What is not
+    /// in it is not counted as a vCPU's time. Called before [`Self::load`].
+    fn vcpu_threads(&self) -> Vec<u32>;
     /// Pages of the memory will follow: before [`Self::load`], of a machine of which that is so. Threads of the machine that should
     /// not wait for one in the kernel ask `memory` before they touch it. Must not keep it: it is dropped when all pages are here.
     fn lacks(&mut self, memory: &Arc<Incomplete>);

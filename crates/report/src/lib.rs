@@ -8,6 +8,7 @@
 //! * [`text`]: for a terminal. [`html`]: one page that needs nothing else.
 
 mod figures;
+mod following;
 pub mod html;
 mod quantity;
 mod read;
@@ -18,5 +19,6 @@ pub use figures::{
     Arrived, ArrivedChannel, Certificate, Decision, Downtime, Integrity, Machine, Parameters, Party, Phase,
     Round, RoundStalls, Security, Stalls, Totals,
 };
+pub use following::{Following, WaitStep, Waits};
 pub use read::{MAX_BYTES, ReadError};
 pub use report::{Outcome, Report, SCHEMA, Side};

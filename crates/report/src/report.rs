@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arrived, Decision, Downtime, Integrity, Machine, Parameters, Party, Round, Security, Stalls, Totals,
+    Arrived, Decision, Downtime, Following, Integrity, Machine, Parameters, Party, Round, Security, Stalls,
+    Totals,
 };
 
 /// Version of the schema that this crate writes. It grows when a member changes its meaning or goes; a new member does not
@@ -57,6 +58,9 @@ pub struct Report {
     /// What the guest felt while pages were copied; only the source sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalls: Option<Stalls>,
+    /// How pages followed the machine; absent where it had all of them when it ran at the destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<Following>,
     /// How the connections were protected; absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,

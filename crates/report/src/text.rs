@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
-    Arrived, Downtime, Integrity, Outcome, Report, Round, Security, Side, Stalls,
+    Arrived, Downtime, Following, Integrity, Outcome, Report, Round, Security, Side, Stalls, Waits,
     quantity::{Bytes, Count, Millis, Rate},
 };
 
@@ -24,6 +24,9 @@ pub fn render(report: &Report) -> String {
     }
     rounds(&mut text, report);
     decisions(&mut text, report);
+    if let Some(following) = &report.following {
+        following_lines(&mut text, following);
+    }
     if let Some(stalls) = &report.stalls {
         stall_lines(&mut text, stalls);
     }
@@ -232,6 +235,42 @@ fn decisions(text: &mut String, report: &Report) {
     for decision in &report.decisions {
         line!(text, "  {:>10}  {}", Millis(decision.at_ms), clean(&decision.text));
     }
+}
+
+fn following_lines(text: &mut String, following: &Following) {
+    line!(text, "\nPages that followed the running machine");
+    if let (Some(bytes), Some(requests)) = (following.bytes, following.requests) {
+        line!(text, "  {:<26} {}", "sent", Bytes(bytes as f64));
+        line!(text, "  {:<26} {}", "asked for", Count(requests));
+    }
+    if following.missing_pages > 0 {
+        line!(text, "  {:<26} {}", "still missing", Count(following.missing_pages));
+    }
+    let Some(waits) = &following.waits else { return };
+    line!(text, "  {}", distribution(waits));
+    for (index, ms) in waits.vcpu_block_ms.iter().enumerate() {
+        line!(text, "  {:<26} {}", format!("vCPU {index} stood still"), Millis(*ms));
+    }
+    if waits.vcpu_block_ms.len() > 1 {
+        line!(text, "  {:<26} {}", "all of them at once", Millis(waits.block_ms));
+    }
+}
+
+/// How long accesses waited, in a sentence.
+pub(crate) fn distribution(waits: &Waits) -> String {
+    let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| Millis(ms).to_string());
+    if waits.count == 0 {
+        return "No access waited for a page.".into();
+    }
+    format!(
+        "{} accesses waited for a page: {} on average, half of them at most {}, 99 % {}, 99.9 % {}, the longest {}.",
+        Count(waits.count),
+        time(waits.mean_ms),
+        time(waits.p50_ms),
+        time(waits.p99_ms),
+        time(waits.p999_ms),
+        time(waits.worst_ms)
+    )
 }
 
 fn stall_lines(text: &mut String, stalls: &Stalls) {

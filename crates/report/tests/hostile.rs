@@ -29,6 +29,10 @@ fn whole() -> Value {
                                  { "name": "save", "ms": 1.5, "beside": true }] },
         "cpu-seconds": 0.8,
         "stalls": { "measure": "m", "total": { "faults": 7000, "kernel-ms": 31.5, "waiting-for-cpu-ms": 4.0 } },
+        "following": { "missing-pages": 12, "bytes": 5_000_000, "requests": 321,
+                       "waits": { "count": 4321, "mean-ms": 0.25, "p50-ms": 0.125, "p99-ms": 1.5, "p999-ms": 3.5, "worst-ms": 4.25,
+                                  "histogram": [0, 0, 4000, 321], "vcpu-block-ms": [12.5, 13.5], "block-ms": 2.25, "step-ms": 100.0,
+                                  "steps": [{ "missing-pages": 900, "faults": 4000 }, { "missing-pages": 12, "faults": 321 }] } },
         "security": { "encrypted": true, "protocol": "TLS 1.3", "cipher": "TLS_AES_128_GCM_SHA256", "resumed": false, "rekeys": 3,
                       "own": { "subject": "CN=a", "names": [], "not-after": "2027-01-01T00:00:00Z" },
                       "peer": { "subject": "CN=b", "names": ["dns:b.example"], "not-after": "2027-01-01T00:00:00Z" } },
@@ -61,6 +65,8 @@ fn everything_in_a_report_is_shown_on_both() {
         "last pages",
         "22.3 ms",
         "tcp:[::1]:4444",
+        "4 321 accesses waited",
+        "12.5 ms",
     ] {
         assert!(text.contains(part), "'{part}' is not in:\n{text}");
         assert!(page.contains(part), "'{part}' is not in the page");

@@ -14,7 +14,22 @@ use ram::{Fault, Incomplete};
 use transport::Connection;
 use wire::{Batch, Request};
 
-use super::latency::Latencies;
+use super::{
+    block_time::{BlockTime, Blocked},
+    latency::Latencies,
+    timeline::{Notes, Timeline},
+};
+
+/// How a machine that runs here waited for pages that followed it.
+#[derive(Clone, Debug)]
+pub struct Waits {
+    /// How long each access to a missing page took, whichever thread's.
+    pub latencies: Latencies,
+    /// How long vCPUs stood still.
+    pub block_time: BlockTime,
+    /// How the pages came.
+    pub timeline: Timeline,
+}
 
 /// How long a machine that is being loaded may wait for one page.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +39,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Pages that are waited for, and the connection to ask for them on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Faults {
     waiting: Mutex<Waiting>,
     /// Entries of it: who receives pages that nobody waits for takes no lock.
@@ -34,19 +49,48 @@ pub(super) struct Faults {
     memory: Mutex<Option<Arc<Incomplete>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
-    /// By block and first page: what was asked for and since when somebody waits for it.
-    pages: HashMap<(u16, u64), (u32, Instant)>,
+    /// By block and first page.
+    pages: HashMap<(u16, u64), Awaited>,
     link: Option<Asking>,
     /// How long it took from when the fault was heard.
     latencies: Latencies,
+    blocked: Blocked,
+    notes: Notes,
+}
+
+/// Pages that were asked for.
+#[derive(Debug)]
+struct Awaited {
+    pages: u32,
+    since: Instant,
+    /// Who waits for them.
+    threads: Vec<u32>,
 }
 
 #[derive(Debug)]
 struct Asking {
     connection: Arc<Connection>,
     sequence: u32,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        let waiting = Waiting {
+            pages: HashMap::new(),
+            link: None,
+            latencies: Latencies::default(),
+            blocked: Blocked::default(),
+            notes: Notes::from(Instant::now()),
+        };
+        Self {
+            waiting: Mutex::new(waiting),
+            count: AtomicUsize::new(0),
+            runs: AtomicBool::new(false),
+            memory: Mutex::new(None),
+        }
+    }
 }
 
 impl Faults {
@@ -64,14 +108,9 @@ impl Faults {
                 }
             }
             let mut waiting = self.waiting.lock();
-            for fault in faults.drain(..) {
-                let Fault { block, first_page, pages, .. } = fault;
-                // Where it was asked for already, it has been waited for since then.
-                if let Entry::Vacant(entry) = waiting.pages.entry((block, first_page)) {
-                    entry.insert((pages, Instant::now()));
-                    waiting.ask(Request { block, first_page, pages });
-                }
-            }
+            let now = Instant::now();
+            waiting.notes.note(now, memory.remaining(), faults.len() as u64);
+            faults.drain(..).for_each(|fault| waiting.hear(fault, now));
             self.count.store(waiting.pages.len(), Ordering::SeqCst);
             // What came between the fault and here is not announced again.
             waiting.forget(|block, first, pages| is_here(memory, block, first, pages));
@@ -79,13 +118,15 @@ impl Faults {
         }
     }
 
-    /// How long to wait for a fault: as long as it takes, but for a machine that is being loaded. The source may have fallen silent,
-    /// and what it was to bring does not come.
+    /// How long to wait for a fault: until there is something to note. While the machine is being loaded, no page is waited for without
+    /// an end: the source may have fallen silent, and what it was to bring does not come.
     fn patience(&self) -> Option<Duration> {
+        let waiting = self.waiting.lock();
         if self.runs.load(Ordering::SeqCst) {
-            return None;
+            return Some(waiting.notes.step());
         }
-        let oldest = self.waiting.lock().pages.values().map(|(_, since)| since.elapsed()).max();
+        let oldest = waiting.pages.values().map(|awaited| awaited.since.elapsed()).max();
+        drop(waiting);
         if oldest.is_some_and(|waited| waited >= LOAD_PATIENCE) {
             self.give_up_loading();
         }
@@ -99,7 +140,7 @@ impl Faults {
         let requests: Vec<_> = waiting
             .pages
             .iter()
-            .map(|(&(block, first_page), &(pages, _))| Request { block, first_page, pages })
+            .map(|(&(block, first_page), awaited)| Request { block, first_page, pages: awaited.pages })
             .collect();
         requests.into_iter().for_each(|request| waiting.ask(request));
     }
@@ -119,8 +160,11 @@ impl Faults {
         }
     }
 
-    /// The machine of this memory is being loaded.
-    pub(super) fn loads(&self, memory: Arc<Incomplete>) {
+    /// The machine of this memory, and with these threads of vCPUs, is being loaded.
+    pub(super) fn loads(&self, memory: Arc<Incomplete>, vcpus: &[u32]) {
+        let mut waiting = self.waiting.lock();
+        waiting.blocked = Blocked::of(vcpus);
+        waiting.notes = Notes::from(Instant::now());
         *self.memory.lock() = Some(memory);
     }
 
@@ -147,9 +191,14 @@ impl Faults {
         self.count.store(waiting.pages.len(), Ordering::SeqCst);
     }
 
-    /// How long the machine waited for pages that have come.
-    pub(super) fn latencies(&self) -> Latencies {
-        self.waiting.lock().latencies.clone()
+    /// How the machine waited up to now.
+    pub(super) fn waits(&self) -> Waits {
+        let waiting = self.waiting.lock();
+        Waits {
+            latencies: waiting.latencies.clone(),
+            block_time: waiting.blocked.read(Instant::now()),
+            timeline: waiting.notes.timeline().clone(),
+        }
     }
 }
 
@@ -160,6 +209,20 @@ fn is_here(memory: &Incomplete, block: u16, first: u64, pages: u32) -> bool {
 }
 
 impl Waiting {
+    /// Somebody waits: asks for the pages, unless that was done.
+    fn hear(&mut self, fault: Fault, now: Instant) {
+        let Fault { block, first_page, pages, thread } = fault;
+        self.blocked.waits(thread, now);
+        match self.pages.entry((block, first_page)) {
+            // It has been waited for since then.
+            Entry::Occupied(mut entry) => entry.get_mut().threads.push(thread),
+            Entry::Vacant(entry) => {
+                entry.insert(Awaited { pages, since: now, threads: vec![thread] });
+                self.ask(Request { block, first_page, pages });
+            }
+        }
+    }
+
     fn ask(&mut self, request: Request) {
         let Some(asking) = &mut self.link else { return };
         let frame = request.encode(asking.sequence);
@@ -170,11 +233,13 @@ impl Waiting {
 
     /// Forgets what is there.
     fn forget(&mut self, is_here: impl Fn(u16, u64, u32) -> bool) {
-        let latencies = &mut self.latencies;
-        self.pages.retain(|&(block, first_page), &mut (pages, since)| {
-            let here = is_here(block, first_page, pages);
+        let Self { pages, latencies, blocked, .. } = self;
+        let now = Instant::now();
+        pages.retain(|&(block, first_page), awaited| {
+            let here = is_here(block, first_page, awaited.pages);
             if here {
-                latencies.add(since.elapsed());
+                latencies.add(now.saturating_duration_since(awaited.since));
+                awaited.threads.iter().for_each(|thread| blocked.goes_on(*thread, now));
             }
             !here
         });

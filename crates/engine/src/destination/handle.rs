@@ -8,7 +8,7 @@ use migration::Status;
 use transport::Stopper;
 use wire::PageCounts;
 
-use super::{Input, Latencies, Shared, figures::AttemptFigures};
+use super::{Input, Shared, Waits, figures::AttemptFigures};
 use crate::main_thread::MainThread;
 
 /// A destination that listens, receives, or is done.
@@ -36,7 +36,7 @@ pub struct Snapshot {
     /// Pages of a machine that runs here that are missing.
     pub missing_pages: u64,
     /// How long the machine waited for pages that followed it; `None` where none did.
-    pub faults: Option<Latencies>,
+    pub faults: Option<Waits>,
     /// The attempt under way, or the last one.
     pub attempt: Option<AttemptFigures>,
 }
@@ -77,7 +77,7 @@ impl Handle {
             cpu: self.shared.cpu.total(),
             last_failure: view.last_failure.clone(),
             missing_pages: view.memory.as_ref().map_or(0, |memory| memory.remaining()),
-            faults: view.faults.as_ref().map(|faults| faults.latencies()),
+            faults: view.faults.as_ref().map(|faults| faults.waits()),
             attempt: view.counts.as_ref().map(|counts| counts.figures()),
         }
     }

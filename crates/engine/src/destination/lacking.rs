@@ -57,6 +57,7 @@ impl Lacking {
         ram: &Ram,
         userfault: Userfaultfd,
         to_come: u64,
+        vcpus: &[u32],
     ) -> Result<(), MachineError> {
         let noted: u64 = self.noted.iter().map(PageSet::count).sum();
         if noted != to_come {
@@ -64,7 +65,7 @@ impl Lacking {
         }
         let memory = Incomplete::arm(ram, userfault, std::mem::take(&mut self.noted))?;
         let faults = self.postcopy.faults.clone();
-        faults.loads(memory.clone());
+        faults.loads(memory.clone(), vcpus);
         let theirs = memory.clone();
         let hear = move || faults.hear(&theirs);
         let failed = |reason| tracing::error!("{reason}: the machine may wait for ever");
@@ -139,12 +140,12 @@ mod tests {
         let threads: Arc<dyn Threads> = Arc::new(PlainThreads);
         let mut lacking = Lacking::new(&ram, true, false, || {});
         lacking.note(&PageBits { block: 0, first_page: 0, bits: vec![7] }).unwrap();
-        lacking.arm(&threads, &ram, userfault, 3).unwrap();
+        lacking.arm(&threads, &ram, userfault, 3, &[]).unwrap();
         let (memory, figures) = (Arc::downgrade(lacking.memory().unwrap()), lacking.postcopy.faults.clone());
         assert!(figures.runs(), "it is loaded");
         lacking.abandon();
         drop(lacking);
         assert!(memory.upgrade().is_none(), "who shows the figures keeps the memory");
-        assert_eq!(figures.latencies().count(), 0);
+        assert_eq!(figures.waits().latencies.count(), 0);
     }
 }

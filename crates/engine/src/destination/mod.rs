@@ -7,6 +7,7 @@ mod accept;
 mod arrived;
 mod backlog;
 mod barrier;
+mod block_time;
 mod carry_out;
 mod channels;
 mod faults;
@@ -21,6 +22,7 @@ mod pushed;
 mod receiver;
 mod scan;
 mod server;
+mod timeline;
 mod waiting;
 
 use std::{sync::Arc, time::Instant};
@@ -41,9 +43,12 @@ use crate::{
 };
 
 pub use self::{
+    block_time::BlockTime,
+    faults::Waits,
     figures::{AttemptFigures, ChannelFigures},
     handle::{Handle, Snapshot},
     latency::Latencies,
+    timeline::{Step, Timeline},
 };
 
 /// What the migration thread and those who ask about it share.

@@ -25,9 +25,10 @@ impl Server {
             return Ok(());
         }
         let (ram, userfault) = (self.machine.ram(), self.machine.userfault()?);
+        let vcpus = self.machine.vcpu_threads();
         let lacking = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut());
         let lacking = lacking.ok_or("No pages may follow this machine")?;
-        lacking.arm(&self.threads, &ram, userfault, to_come)?;
+        lacking.arm(&self.threads, &ram, userfault, to_come, &vcpus)?;
         let mut view = self.shared.view.lock();
         view.faults = Some(lacking.postcopy.faults.clone());
         view.memory = lacking.memory().cloned();

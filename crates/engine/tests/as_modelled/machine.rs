@@ -225,6 +225,9 @@ impl DestinationMachine for There {
     fn userfault(&self) -> Result<Userfaultfd, MachineError> {
         Ok(Userfaultfd::open()?)
     }
+    fn vcpu_threads(&self) -> Vec<u32> {
+        Vec::new()
+    }
     fn lacks(&mut self, _: &Arc<Incomplete>) {}
     fn load(&mut self, _: &DeviceState, _: &[DeviceState]) -> Result<(), MachineError> {
         if self.stage.strikes(Call::Load) {

@@ -318,6 +318,9 @@ impl DestinationMachine for Vacancy {
         }
         Ok(Userfaultfd::open()?)
     }
+    fn vcpu_threads(&self) -> Vec<u32> {
+        Vec::new()
+    }
     fn lacks(&mut self, _: &Arc<Incomplete>) {}
     fn load(&mut self, _: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         self.arrival.may_load();

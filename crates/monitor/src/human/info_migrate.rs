@@ -28,6 +28,13 @@ impl Display for Text<'_> {
         if let Some(percentage) = info.cpu_throttle_percentage {
             writeln!(f, "cpu throttle percentage: {percentage}")?;
         }
+        if let Some(ms) = info.postcopy_blocktime {
+            writeln!(f, "postcopy blocktime: {ms}")?;
+        }
+        if let Some(vcpus) = &info.postcopy_vcpu_blocktime {
+            let list: Vec<_> = vcpus.iter().map(u64::to_string).collect();
+            writeln!(f, "postcopy vcpu blocktime: {}", list.join(","))?;
+        }
         if let Some(addresses) = &info.socket_address {
             socket_addresses(f, addresses)?;
         }

@@ -30,6 +30,12 @@ pub struct MigrationInfo {
     /// Per cent of vCPU time that is taken from the guest, so that the migration comes to its end; while some is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_throttle_percentage: Option<u64>,
+    /// Milliseconds that all vCPUs waited for pages at once; at the destination of a postcopy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postcopy_blocktime: Option<u64>,
+    /// Milliseconds that each vCPU waited for pages; at the destination of a postcopy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postcopy_vcpu_blocktime: Option<Vec<u64>>,
     /// What went wrong, as a sentence; when the migration failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_desc: Option<String>,

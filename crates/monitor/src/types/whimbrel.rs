@@ -146,6 +146,10 @@ pub struct FaultsInfo {
     pub total_ms: f64,
     /// How many took less than 2 µs, from then on less than 4 µs, and so on.
     pub histogram: Vec<u64>,
+    /// Milliseconds that the thread of each vCPU stood still.
+    pub vcpu_block_ms: Vec<f64>,
+    /// Milliseconds that those of all vCPUs stood still at once.
+    pub block_ms: f64,
 }
 
 /// One pass over the dirty set.

@@ -1,9 +1,11 @@
 //! A report as one page that needs nothing else: no scripts, no fonts, no pictures from elsewhere.
 //!
 //! * `page`: the text and the tables.
+//! * `following`: how pages followed a machine.
 //! * `plot`: lines, steps and bars as SVG.
 //! * `style`: what it looks like, in light and dark.
 
+mod following;
 mod page;
 mod plot;
 mod style;

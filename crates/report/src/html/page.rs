@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 
 use super::{
     escape,
+    following::following_section,
     plot::{self, Bar, Line, Piece},
     style::STYLE,
 };
@@ -27,6 +28,9 @@ pub fn render(report: &Report) -> String {
         downtime_section(&mut page, downtime, report);
     }
     round_plots(&mut page, report);
+    if let Some(following) = &report.following {
+        following_section(&mut page, following);
+    }
     if let Some(stalls) = &report.stalls {
         stall_section(&mut page, stalls, report);
     }
@@ -43,11 +47,11 @@ pub fn render(report: &Report) -> String {
     page
 }
 
-fn section(page: &mut String, title: &str, body: &str) {
+pub(super) fn section(page: &mut String, title: &str, body: &str) {
     let _ = writeln!(page, "<section><h2>{}</h2>{body}</section>", escape(title));
 }
 
-fn millis(value: f64) -> String {
+pub(super) fn millis(value: f64) -> String {
     Millis(value).to_string()
 }
 
@@ -59,7 +63,7 @@ fn rate(value: f64) -> String {
     Rate(value).to_string()
 }
 
-fn pages(value: f64) -> String {
+pub(super) fn pages(value: f64) -> String {
     // Saturates: a float that is no count is drawn as the nearest one.
     Count(value as u64).to_string()
 }

@@ -183,6 +183,10 @@ impl DestinationMachine for Vacancy {
         Ok(self.keep.page_faults().userfault()?)
     }
 
+    fn vcpu_threads(&self) -> Vec<u32> {
+        self.keep.vcpu_threads()
+    }
+
     fn lacks(&mut self, memory: &Arc<Incomplete>) {
         self.lacking = Some(Arc::downgrade(memory));
     }

@@ -18,6 +18,7 @@ mod announce;
 mod dirty_rate;
 mod ending;
 mod filling;
+mod following;
 mod handler;
 mod incoming;
 mod keys;

@@ -61,6 +61,11 @@ pub(super) fn incoming(
         total_time: attempt.map(|attempt| millis(attempt.took)),
         error_desc: failure.cloned(),
         socket_address: address.map(|address| vec![address]),
+        postcopy_blocktime: snapshot.faults.as_ref().map(|waits| millis(waits.block_time.all)),
+        postcopy_vcpu_blocktime: snapshot
+            .faults
+            .as_ref()
+            .map(|waits| waits.block_time.vcpus.iter().copied().map(millis).collect()),
         // No figures of RAM, as in QEMU: most of those are the source's to know.
         whimbrel: Some(WhimbrelInfo {
             session: attempt
@@ -78,7 +83,8 @@ pub(super) fn incoming(
     }
 }
 
-fn waits(latencies: &destination::Latencies, missing_pages: u64) -> FaultsInfo {
+fn waits(waits: &destination::Waits, missing_pages: u64) -> FaultsInfo {
+    let latencies = &waits.latencies;
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
     let share = |per_mille| latencies.per_mille(per_mille).map(micros);
     FaultsInfo {
@@ -91,6 +97,8 @@ fn waits(latencies: &destination::Latencies, missing_pages: u64) -> FaultsInfo {
         worst_us: share(1000),
         total_ms: fine_millis(latencies.total()),
         histogram: latencies.by_power_of_two(),
+        vcpu_block_ms: waits.block_time.vcpus.iter().copied().map(fine_millis).collect(),
+        block_ms: fine_millis(waits.block_time.all),
     }
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use wire::SessionId;
 
 use super::{
+    following,
     moves::{Arrival, Departure},
     query, security,
 };
@@ -103,6 +104,7 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
         downtime: downtime(&snapshot),
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: stalls(&snapshot),
+        following: following::leaving(&snapshot),
         security: statistics
             .destination
             .is_some()
@@ -123,8 +125,8 @@ pub(super) fn arriving(
     outcome: Outcome,
     reason: Option<String>,
 ) -> Option<Report> {
-    let snapshot = arrival.handle.snapshot();
-    let attempt = snapshot.attempt?;
+    let mut snapshot = arrival.handle.snapshot();
+    let attempt = snapshot.attempt.take()?;
     Some(Report {
         schema: SCHEMA,
         side: Side::Destination,
@@ -158,6 +160,7 @@ pub(super) fn arriving(
         }),
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: None,
+        following: following::arriving(&snapshot),
         security: Some(security::of_report(attempt.security.as_ref(), &arrival.listens_at)),
         integrity: Some(Integrity {
             level: attempt.digest.name().into(),

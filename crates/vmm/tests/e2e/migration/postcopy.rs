@@ -1,6 +1,7 @@
 //! Machines that run at the destination before their memory is there.
 
 use monitor::types::{MigrationStatus, RunState};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{HugePages, Lab, Spec, Story, Vmm};
@@ -92,6 +93,37 @@ fn a_postcopy_is_paused_and_resumed_by_hand_and_neither_side_lets_go_meanwhile()
     source.set(json!({ "max-postcopy-bandwidth": 0 }));
     destination.command("migrate-recover", json!({ "uri": uri }));
     source.command("migrate", json!({ "uri": uri, "resume": true }));
+    source.migration_is(MigrationStatus::Completed);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_source_that_is_halted_is_taken_for_lost_and_found_again_when_it_goes_on() {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination, mut story, _) = lacking_pages(&lab, &Spec::calm());
+    source.signal(Signal::STOP);
+    destination.migration_is(MigrationStatus::PostcopyPaused);
+    assert_eq!(destination.run_state(), RunState::Running);
+    source.signal(Signal::CONT);
+    source.set(json!({ "max-postcopy-bandwidth": 0 }));
+    source.migration_is(MigrationStatus::Completed);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}
+
+#[test]
+fn a_destination_that_is_halted_has_its_pages_when_it_goes_on() {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination, mut story, _) = lacking_pages(&lab, &Spec::calm());
+    destination.signal(Signal::STOP);
+    source.set(json!({ "max-postcopy-bandwidth": 0 }));
+    // The source keeps what it has, and answers.
+    assert!(source.query_migrate().status.is_some_and(MigrationStatus::is_postcopy));
+    source.refused("quit", json!({}));
+    destination.signal(Signal::CONT);
     source.migration_is(MigrationStatus::Completed);
     story.goes_on_at(&destination);
     story.goes_on(3);

@@ -213,3 +213,41 @@ fn reports_that_cannot_be_written_fail_no_migration() {
     until("the source says so", || source.log().contains("cannot be written to").then_some(()));
     assert_eq!(destination.run_state(), RunState::Running);
 }
+
+#[test]
+fn how_pages_followed_a_machine_is_told_by_both_sides() {
+    let Some(lab) = Lab::new() else { return };
+    let (directory, spec) = reporting(&lab, "work=32M rate=200M");
+    let spec = spec.cpus(2);
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.enable("postcopy-ram");
+    source.set(json!({ "whimbrel-postcopy": "immediate" }));
+    source.moves_to(&destination, &destination.listen());
+    story.goes_on_at(&destination);
+    story.goes_on(1);
+    story.assert_intact();
+
+    let mut reports = reports(&directory, 2);
+    reports.sort_by_key(|report| report.side == Side::Destination);
+    let followed = |report: &Report| report.following.clone().unwrap();
+    let (left, came) = (followed(&reports[0]), followed(&reports[1]));
+    assert_eq!((left.missing_pages, came.missing_pages), (0, 0));
+    assert!(left.bytes.unwrap() > 32 << 20 && left.requests.unwrap() > 0, "{left:?}");
+    let waits = came.waits.unwrap();
+    assert!(waits.count > 0 && waits.histogram.iter().sum::<u64>() == waits.count, "{waits:?}");
+    let (faults, last) =
+        (waits.steps.iter().map(|step| step.faults).sum::<u64>(), waits.steps.last().unwrap());
+    assert!(faults >= waits.count && last.missing_pages < 32 << 8, "{waits:?}");
+    // Both write all over their memory. All of them stood still for no longer than any did, and each no longer than all accesses took.
+    let [one, two] = waits.vcpu_block_ms[..] else { panic!("{waits:?}") };
+    let total = waits.mean_ms.unwrap() * waits.count as f64;
+    assert!(
+        one > 0.0 && two > 0.0 && waits.block_ms <= one.min(two) && one.max(two) <= total * 1.001,
+        "{waits:?}"
+    );
+    let info = destination.query_migrate();
+    assert_eq!(info.postcopy_vcpu_blocktime.unwrap().len(), 2);
+    assert_eq!(info.postcopy_blocktime.unwrap(), waits.block_ms as u64);
+}
