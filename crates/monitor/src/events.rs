@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     protocol::{Event, Timestamp},
-    types::{MigrationStatus, ShutdownCause},
+    types::{DumpInfo, MigrationStatus, ShutdownCause},
 };
 
 /// What a machine says by itself. A handle: clones speak to the same clients, from any thread.
@@ -64,6 +64,15 @@ impl Events {
     /// RESET: the machine starts anew.
     pub fn reset(&self, reason: ShutdownCause) {
         self.emit("RESET", Some(json!({ "guest": reason.by_guest(), "reason": reason })));
+    }
+
+    /// DUMP_COMPLETED: a dump is over, as `result` says; `error` says why it failed.
+    pub fn dump_completed(&self, result: DumpInfo, error: Option<&str>) {
+        let mut data = json!({ "result": result });
+        if let Some(error) = error {
+            data["error"] = error.into();
+        }
+        self.emit("DUMP_COMPLETED", Some(data));
     }
 
     /// MIGRATION: the migration's status has changed. Silent without the capability `events`.

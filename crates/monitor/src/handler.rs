@@ -4,9 +4,9 @@ use address::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, KeyCode,
-    MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus,
-    NameInfo, ParameterChange, StatusInfo, ThreadInfo, UuidInfo,
+    AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
+    KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
+    MigrationStatus, NameInfo, ParameterChange, StatusInfo, ThreadInfo, UuidInfo,
 };
 
 /// What a machine can be asked and told: one method per command of QMP.
@@ -102,6 +102,13 @@ pub trait Handler: Send + Sync {
 
     /// `query-dirty-rate`: the measurement under way, or the last one.
     fn query_dirty_rate(&self) -> DirtyRateInfo;
+
+    /// `dump-guest-memory`: writes the machine to a core file. Stops it for that, if it runs. Returns when it is written, unless
+    /// the client does not wait.
+    fn dump_guest_memory(&self, request: &DumpRequest) -> Result<(), CommandError>;
+
+    /// `query-dump`: the dump under way, or the last one.
+    fn query_dump(&self) -> DumpInfo;
 
     /// `announce-self`: announces the machine to the network.
     fn announce_self(&self, announce: &AnnounceParameters) -> Result<(), CommandError>;

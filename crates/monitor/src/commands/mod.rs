@@ -3,6 +3,7 @@
 mod arguments;
 mod decide;
 mod dirty_rate;
+mod dump;
 mod ending;
 mod keys;
 mod machine;
@@ -12,6 +13,7 @@ mod parameters;
 use arguments::Arguments;
 pub(crate) use decide::{LET_GO_RISK, TAKE_BACK_RISK};
 pub(crate) use dirty_rate::request as dirty_rate_request;
+pub(crate) use dump::request as dump_request;
 pub(crate) use keys::parse_combination;
 pub(crate) use migration::{capability_states, set_capabilities};
 pub(crate) use parameters::{parse_size, parse_text as parse_parameter};
@@ -43,7 +45,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 35] = [
+const COMMANDS: [Command; 38] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -82,6 +84,9 @@ const COMMANDS: [Command; 35] = [
     },
     Command { name: "calc-dirty-rate", run: Run::With(dirty_rate::calc_dirty_rate) },
     Command { name: "query-dirty-rate", run: Run::With(dirty_rate::query_dirty_rate) },
+    Command { name: "dump-guest-memory", run: Run::With(dump::dump_guest_memory) },
+    Command { name: "query-dump", run: Run::Plain(dump::query_dump) },
+    Command { name: "query-dump-guest-memory-capability", run: Run::Plain(|_| Ok(dump::capability())) },
     Command { name: "query-whimbrel-report", run: Run::Plain(|c| c.handler.query_whimbrel_report()) },
     Command {
         name: "query-whimbrel-threads",

@@ -1,4 +1,4 @@
-use super::{dirty_rate, info_migrate};
+use super::{dirty_rate, dump, info_migrate};
 use crate::{
     CommandError,
     commands::{self, Context},
@@ -9,7 +9,7 @@ use crate::{
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
 
 /// What `info` can show: name, help, text.
-const TOPICS: [(&str, &str, Topic); 11] = [
+const TOPICS: [(&str, &str, Topic); 12] = [
     ("balloon", "show balloon information", balloon),
     ("cpus", "show the vCPUs and their threads", cpus),
     (
@@ -17,6 +17,7 @@ const TOPICS: [(&str, &str, Topic); 11] = [
         "show how fast the guest writes its memory, as calc_dirty_rate measured it",
         dirty_rate::info,
     ),
+    ("dump", "show how far a dump is", dump::info),
     ("migrate", "show migration status (-a is accepted: all is always shown)", |c| {
         Ok(info_migrate(&c.handler.query_migrate()))
     }),

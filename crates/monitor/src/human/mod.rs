@@ -1,6 +1,7 @@
 //! `human-monitor-command`: the commands of QEMU's human monitor, which are lines of text and answer in text.
 
 mod dirty_rate;
+mod dump;
 mod info;
 mod info_migrate;
 
@@ -39,7 +40,7 @@ impl From<CommandError> for Failure {
 
 type Outcome = Result<String, Failure>;
 
-const COMMANDS: [Command; 22] = [
+const COMMANDS: [Command; 23] = [
     Command {
         name: "announce_self",
         alias: "",
@@ -69,6 +70,13 @@ const COMMANDS: [Command; 22] = [
         arguments: "",
         help: "let the vCPUs run",
         run: |c, args| plain(args, || c.handler.cont()),
+    },
+    Command {
+        name: "dump-guest-memory",
+        alias: "",
+        arguments: "[-d] filename",
+        help: "write the machine to a core file, while it stands still; -d does not wait for the end, see info dump",
+        run: dump::dump,
     },
     Command { name: "help", alias: "?", arguments: "[command]", help: "show this list", run: help },
     Command {

@@ -6,6 +6,7 @@
 mod address;
 mod capability;
 mod dirty_rate;
+mod dump;
 mod ending;
 mod keys;
 mod machine;
@@ -17,6 +18,7 @@ mod whimbrel;
 pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
+pub use dump::{DumpInfo, DumpRequest, DumpStatus};
 pub use ending::{
     DeadlineInfo, DecisionInfo, EndChange, EndParameters, MAX_DEADLINE_SECONDS, MEANS, ThrottleInfo,
     ThrottleWay, VcpuThrottleInfo,

@@ -12,9 +12,9 @@ use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
         AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus,
-        KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
-        MigrationRamStats, MigrationStatus, NameInfo, ParameterChange, RoundInfo, RunState, ShutdownCause,
-        StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+        DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+        MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
+        RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 
@@ -50,6 +50,7 @@ pub(crate) struct State {
     pub(crate) announced: Option<AnnounceParameters>,
     pub(crate) incoming: Option<Address>,
     pub(crate) measured: Option<DirtyRateRequest>,
+    pub(crate) dumped: Option<DumpRequest>,
     pub(crate) quitting: bool,
     cancelled: bool,
     /// What the operator said of a migration with an unknown end.
@@ -75,6 +76,7 @@ impl Machine {
             announced: None,
             incoming: None,
             measured: None,
+            dumped: None,
             quitting: false,
             cancelled: false,
             decided: None,
@@ -335,6 +337,15 @@ impl Handler for Machine {
 
     fn query_migrate_parameters(&self) -> MigrationParameters {
         self.state().parameters.clone()
+    }
+
+    fn dump_guest_memory(&self, request: &DumpRequest) -> Outcome {
+        self.state().dumped = Some(request.clone());
+        Ok(())
+    }
+
+    fn query_dump(&self) -> DumpInfo {
+        DumpInfo { status: DumpStatus::Active, completed: 1 << 20, total: 3 << 20 }
     }
 
     fn calc_dirty_rate(&self, request: DirtyRateRequest) -> Outcome {

@@ -4,9 +4,10 @@ use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, KeyCode,
-        MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationStatus,
-        NameInfo, ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
+        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
+        KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
+        MigrationStatus, NameInfo, ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo,
+        UuidInfo,
     },
 };
 use transport::Address;
@@ -203,6 +204,14 @@ impl Handler for Commands {
 
     fn calc_dirty_rate(&self, request: DirtyRateRequest) -> Result<(), CommandError> {
         self.0.calc_dirty_rate(request)
+    }
+
+    fn dump_guest_memory(&self, request: &DumpRequest) -> Result<(), CommandError> {
+        self.0.dump(request)
+    }
+
+    fn query_dump(&self) -> DumpInfo {
+        self.0.dump.info()
     }
 
     fn query_dirty_rate(&self) -> DirtyRateInfo {

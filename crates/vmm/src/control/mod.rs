@@ -16,6 +16,7 @@
 
 mod announce;
 mod dirty_rate;
+mod dump;
 mod ending;
 mod filling;
 mod following;
@@ -59,6 +60,7 @@ pub use handler::Commands;
 pub use incoming::Awaited;
 
 use dirty_rate::DirtyRate;
+use dump::Dump;
 use keys::HeldKeys;
 use moves::{Arrival, Departure};
 use reports::Reports;
@@ -135,6 +137,7 @@ pub struct Control {
     departing: Mutex<()>,
     held_keys: HeldKeys,
     dirty_rate: DirtyRate,
+    dump: Dump,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
     arrival: Mutex<Option<Arrival>>,
@@ -196,6 +199,7 @@ impl Control {
             departing: Mutex::default(),
             held_keys: HeldKeys::default(),
             dirty_rate: DirtyRate::default(),
+            dump: Dump::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),
             machine_events,
@@ -211,6 +215,7 @@ impl Control {
     /// It must not run: it has moved away, is about to, or has ended; or another program uses its disks.
     pub fn resume(&self) -> Result<(), CommandError> {
         let turn = self.turn.lock();
+        self.dump.is_over()?;
         match self.state() {
             RunState::Running => Ok(()),
             RunState::Inmigrate => {
@@ -274,6 +279,7 @@ impl Control {
     /// of it was reset: the message says which.
     pub fn reset(&self, cause: ShutdownCause) -> Result<(), CommandError> {
         let turn = self.turn.lock();
+        self.dump.is_over()?;
         match self.state() {
             RunState::Running | RunState::Paused | RunState::Prelaunch | RunState::InternalError => {}
             state => return Err(CommandError::generic(why_it_may_not_run(state))),

@@ -35,6 +35,7 @@ impl Control {
             return Err(CommandError::generic("There's a migration process in progress"));
         }
         self.refuse_while_pages_come()?;
+        self.dump.is_over()?;
         let machine = self.machine()?;
         match self.state() {
             RunState::Running | RunState::Paused | RunState::Prelaunch => {}

@@ -90,7 +90,8 @@ impl Machine {
     ) -> Result<Self, BuildError> {
         let io: Vec<IoThread> = devices.threads(&events).map_err(BuildError::Threads)?;
         let (running, transition) = (AtomicBool::new(false), Mutex::new(()));
-        Ok(Self { io, board, devices, boot, description, images, events, running, transition })
+        let lacking = Mutex::default();
+        Ok(Self { io, board, devices, boot, description, images, events, lacking, running, transition })
     }
 }
 

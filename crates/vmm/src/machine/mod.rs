@@ -7,6 +7,7 @@ mod absent;
 mod board;
 mod boot_image;
 mod build;
+mod core_file;
 mod description;
 mod devices;
 mod ids;
@@ -45,6 +46,7 @@ pub use save::SaveError;
 pub use states::StatesError;
 pub use workshop::DeviceError;
 
+pub(crate) use core_file::CoreFile;
 pub(crate) use image::ImageClues;
 
 use crate::{disk_lock::DiskLockError, events::Events, io_loop::IoThread, launcher::Launcher};
@@ -62,6 +64,8 @@ pub struct Machine {
     description: MachineDescription,
     images: image::Images,
     events: Events,
+    /// Its memory, while some of it is still to come.
+    lacking: Mutex<Weak<Incomplete>>,
     running: AtomicBool,
     /// Held by whoever changes whether it runs, or needs that to stay.
     transition: Mutex<()>,
@@ -111,6 +115,7 @@ impl Machine {
 
     /// Pages of its memory are still to come: no thread that works for a device waits for one. Called before it runs first.
     pub(crate) fn lacks_memory(&self, memory: Weak<Incomplete>, launcher: &Launcher) -> io::Result<()> {
+        self.lacking.lock().clone_from(&memory);
         self.devices.lack_memory(&absent::Absent::new(self.ram(), memory, launcher)?);
         Ok(())
     }

@@ -50,6 +50,8 @@ pub(crate) enum Role {
     Measure,
     /// Writes reports of migrations.
     Report,
+    /// Writes the machine to a core file.
+    Dump,
     /// Looks at files in storage that may not answer: which image is behind a disk, whether a kernel is what it was, certificates.
     Look,
     /// Writes lines of the log.
@@ -78,7 +80,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -99,6 +101,7 @@ impl Role {
         Self::Measure,
         Self::Throttle,
         Self::Report,
+        Self::Dump,
         Self::Look,
         Self::Log,
     ];
@@ -161,6 +164,8 @@ impl Role {
             Self::Measure => vec![HOLES, DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
+            // It lets the machine run afterwards, and may hold it last.
+            Self::Dump => vec![FILES, FLUSH, TRANSFER, DROP],
             // It may hold a lock last.
             Self::Look => vec![HOLES, DROP, CERTIFICATES],
             Self::Log => Vec::new(),
@@ -195,6 +200,7 @@ impl Role {
             | Self::Errand
             | Self::Throttle
             | Self::Report
+            | Self::Dump
             | Self::Look
             | Self::Log => Vec::new(),
         }

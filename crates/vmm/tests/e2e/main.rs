@@ -6,6 +6,7 @@
 mod devices;
 mod dirty_rate;
 mod disk_locks;
+mod dump;
 mod faults;
 mod harmed;
 mod harness;

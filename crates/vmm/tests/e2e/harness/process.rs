@@ -241,7 +241,8 @@ fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// The sentence of an error, with its sources.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

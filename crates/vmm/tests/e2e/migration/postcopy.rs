@@ -4,7 +4,10 @@ use monitor::types::{MigrationStatus, RunState};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{HugePages, Lab, Spec, Story, Vmm};
+use crate::{
+    dump::{Core, dump_to},
+    harness::{HugePages, Lab, Spec, Story, Vmm, chain},
+};
 
 /// Switches postcopy on at the source.
 fn by_postcopy(source: &Vmm, when: &str) {
@@ -145,10 +148,33 @@ fn a_destination_whose_source_died_says_so_answers_and_ends() {
     let stopped = destination.client().execute("stop", json!({}));
     let state = if stopped.is_ok() { RunState::Paused } else { RunState::Running };
     assert_eq!(destination.run_state(), state, "{stopped:?}");
-    let why = stopped.err().map_or_else(|| "vCPU".to_owned(), |error| error.to_string());
+    let why = stopped.err().map_or_else(|| "vCPU".to_owned(), |error| chain(&error));
     assert!(why.contains("vCPU"), "{why}");
     destination.command("quit", json!({}));
     assert!(destination.end().success());
+}
+
+/// With the source, what it had is gone; what is here of the machine can be looked at.
+#[test]
+fn a_machine_whose_source_died_can_be_dumped_without_what_it_lacks() {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination, ..) = lacking_pages(&lab, &Spec::calm());
+    source.kill();
+    destination.migration_is(MigrationStatus::PostcopyPaused);
+    let path = lab.path("core");
+    match destination.client().execute("dump-guest-memory", dump_to(&path)) {
+        Ok(_) => {}
+        // KVM itself waits for a page, and cannot be stopped.
+        Err(error) => return assert!(chain(&error).contains("vCPU"), "{error}"),
+    }
+    let info = destination.query_migrate();
+    let missing = info.whimbrel.unwrap().faults.unwrap().missing_pages;
+    let memory = destination.command("query-dump", json!({}))["total"].as_u64().unwrap();
+    let core = Core::read(&path);
+    assert_eq!(core.bytes(), memory);
+    assert_eq!(memory + missing * 4096, Spec::calm().memory_mib << 20);
+    assert!(!core.notes.is_empty());
+    assert_eq!(destination.run_state(), RunState::Running);
 }
 
 /// As after a power failure: what memory had is not needed, and the disk is here.
