@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check lab soak bench fuzz clean
+.PHONY: help demo test check lab soak model bench fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -38,6 +38,10 @@ lab: ## Linux guests that move between two emulated hosts, SCENARIOS (all) of th
 soak: ## Migrate while something goes wrong each time, for MINUTES (10)
 	@scripts/bootstrap build
 	@scripts/soak
+
+model: ## Explore the larger models of the hand-over, which takes an hour and most of the memory
+	@scripts/bootstrap build
+	cargo test --locked --package whimbrel-migration --test model -- --ignored --nocapture --test-threads=1
 
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench

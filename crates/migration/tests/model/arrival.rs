@@ -37,6 +37,8 @@ pub(crate) struct Arrival {
     pub(crate) lacks: Pages,
     /// The last of them has come, which was not noticed yet.
     pub(crate) is_whole: bool,
+    /// The machine has started anew while it lacked pages.
+    pub(crate) has_forgotten: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +86,7 @@ impl Arrival {
             noted: 0,
             lacks: 0,
             is_whole: false,
+            has_forgotten: false,
         }
     }
 
@@ -390,6 +393,16 @@ impl World {
             return;
         }
         self.destination_handles(model, Event::Whole);
+    }
+
+    /// The machine starts anew: what it lacks is not needed any more. The source is told, and what is on its way is not taken.
+    pub(crate) fn forget_pages(&mut self, model: &Model) {
+        self.destination_handles(model, Event::Whole);
+        let Some(arrival) = &mut self.arrival else { return };
+        (arrival.lacks, arrival.is_whole, arrival.has_forgotten) = (0, false, true);
+        if let Some(channel) = arrival.channel.take() {
+            self.network.close(channel.link, Side::Destination);
+        }
     }
 
     /// A connection broke at the destination, or its other end was closed.

@@ -60,6 +60,13 @@ pub(crate) fn of(model: &Model) -> Vec<Property<Model>> {
     if model.partings > 1 {
         all.push(sometime("a channel of one recovery comes in the next", a_channel_comes_late));
     }
+    if model.forgets {
+        all.push(sometime("a machine that starts anew needs no page, and its source is gone", |_, world| {
+            world.there() == There::Running
+                && is_gone(world)
+                && world.arrival.as_ref().is_some_and(|arrival| arrival.has_forgotten)
+        }));
+    }
     if model.postcopy.is_possible() && model.kills > 0 {
         all.push(sometime("a destination with pages missing dies", |_, world| {
             state_is(world, |state| matches!(state, State::Recovering { .. })) && world.history.is_forgotten

@@ -3,8 +3,8 @@
 //! the `engine` crate and the monitor do around them is written down in `origin` and `arrival`. `docs/hand-over.md` tells what is
 //! assumed.
 //!
-//! Counts and counterexamples are printed: `cargo test -p whimbrel-migration --test model -- --nocapture`. A second, larger
-//! exploration takes minutes: add `--ignored`.
+//! Counts and counterexamples are printed: `cargo test -p whimbrel-migration --test model -- --nocapture`. Larger
+//! explorations take long: `make model`.
 
 mod arrival;
 mod broken;
@@ -139,6 +139,19 @@ fn every_page_is_whole_at_a_side_that_lives_whatever_strikes() {
 }
 
 #[test]
+fn a_machine_that_starts_anew_needs_no_page_and_its_source_is_let_go() {
+    let model = Model {
+        attempts: 1,
+        source_dies: true,
+        postcopy: Postcopy::Immediate,
+        partings: 1,
+        forgets: true,
+        ..Model::default()
+    };
+    must_hold("pages follow, and are forgotten", model);
+}
+
+#[test]
 fn every_page_comes_however_often_the_link_is_lost() {
     let model = Model {
         attempts: 1,
@@ -163,6 +176,22 @@ fn rounds_that_give_way_to_postcopy_keep_the_machine_at_one_side() {
         ..Model::default()
     };
     must_hold("rounds, then pages follow", model);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn whatever_strikes_a_machine_that_starts_anew_needs_no_page() {
+    let model = Model {
+        attempts: 1,
+        kills: 1,
+        source_dies: true,
+        postcopy: Postcopy::Immediate,
+        pages: 2,
+        partings: 1,
+        forgets: true,
+        ..Model::default()
+    };
+    must_hold("pages follow, and are forgotten, with everything", model);
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(crate) struct Model {
     pub(crate) partings: u8,
     /// Whether the operator breaks the link while they do, and says when to go on.
     pub(crate) parts: bool,
+    /// Whether the machine may start anew there, so that it needs none of them any more.
+    pub(crate) forgets: bool,
     /// The rule that does not hold.
     pub(crate) broken: Option<Broken>,
     /// Worlds that were seen to settle when they are left alone.
@@ -124,6 +126,8 @@ pub(crate) enum Step {
     OperatorStartsPostcopy,
     OperatorParts,
     OperatorRecovers,
+    /// Resets the machine at the destination, or ends it.
+    OperatorResetsAtDestination,
     /// Says who has the machine, having looked.
     OperatorDecides(Verdict),
     SourceDoes(How),
@@ -369,6 +373,9 @@ impl World {
         if arrival.is_whole {
             steps.push(Step::DestinationIsWhole);
         }
+        if model.forgets && arrival.has_the_machine() && arrival.lacks != 0 {
+            steps.push(Step::OperatorResetsAtDestination);
+        }
         if arrival.destination.deadline().is_some() && (!arrival.has_the_machine() || self.may_part(model)) {
             steps.push(Step::DestinationIsLate);
         }
@@ -402,6 +409,7 @@ impl World {
             Step::OperatorStartsPostcopy => self.source_handles(model, Input::StartPostcopy),
             Step::OperatorParts => self.source_handles(model, Input::Pause),
             Step::OperatorRecovers => self.source_handles(model, Input::Recover),
+            Step::OperatorResetsAtDestination => self.forget_pages(model),
             Step::OperatorDecides(verdict) => self.source_handles(model, Input::Decided(verdict)),
             Step::SourceDoes(how) => self.do_duty(model, how),
             Step::SourceConnects => self.dialled(model, true),
