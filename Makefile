@@ -39,7 +39,7 @@ soak: ## Migrate while something goes wrong each time, for MINUTES (10)
 	@scripts/bootstrap build
 	@scripts/soak
 
-model: ## Explore the larger models of the hand-over, which takes an hour and most of the memory
+model: ## Explore the larger models of the hand-over, which takes long
 	@scripts/bootstrap build
 	cargo test --locked --package whimbrel-migration --test model -- --ignored --nocapture --test-threads=1
 

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use super::{
     escape,
-    page::{millis, pages, section},
+    parts::{millis, pages, section},
     plot::{self, Bar, Line},
 };
 use crate::{

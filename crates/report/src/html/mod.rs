@@ -2,11 +2,13 @@
 //!
 //! * `page`: the text and the tables.
 //! * `following`: how pages followed a machine.
+//! * `parts`: sections, tables and quantities.
 //! * `plot`: lines, steps and bars as SVG.
 //! * `style`: what it looks like, in light and dark.
 
 mod following;
 mod page;
+mod parts;
 mod plot;
 mod style;
 

@@ -3,12 +3,13 @@ use std::fmt::Write as _;
 use super::{
     escape,
     following::following_section,
+    parts::{bytes, millis, pages, rate, section, table},
     plot::{self, Bar, Line, Piece},
     style::STYLE,
 };
 use crate::{
     Arrived, Downtime, Integrity, Outcome, Report, Stalls,
-    quantity::{Bytes, Count, Millis, Rate},
+    quantity::{Count, Millis},
     text::{party, protection},
 };
 
@@ -45,27 +46,6 @@ pub fn render(report: &Report) -> String {
     facts(&mut page, report);
     page.push_str("</body></html>\n");
     page
-}
-
-pub(super) fn section(page: &mut String, title: &str, body: &str) {
-    let _ = writeln!(page, "<section><h2>{}</h2>{body}</section>", escape(title));
-}
-
-pub(super) fn millis(value: f64) -> String {
-    Millis(value).to_string()
-}
-
-fn bytes(value: f64) -> String {
-    Bytes(value).to_string()
-}
-
-fn rate(value: f64) -> String {
-    Rate(value).to_string()
-}
-
-pub(super) fn pages(value: f64) -> String {
-    // Saturates: a float that is no count is drawn as the nearest one.
-    Count(value as u64).to_string()
 }
 
 fn head(page: &mut String, report: &Report) {
@@ -197,15 +177,6 @@ fn decisions(page: &mut String, report: &Report) {
     };
     let items: String = report.decisions.iter().map(item).collect();
     section(page, "Decisions", &format!("<ol>{items}</ol>"));
-}
-
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let cells = |tag: &str, cells: &[String]| -> String {
-        cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
-    };
-    let header: Vec<String> = header.iter().map(ToString::to_string).collect();
-    let rows: String = rows.map(|row| format!("<tr>{}</tr>", cells("td", &row))).collect();
-    format!("<div class=\"wide\"><table><tr>{}</tr>{rows}</table></div>", cells("th", &header))
 }
 
 fn round_table(page: &mut String, report: &Report) {
