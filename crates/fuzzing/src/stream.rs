@@ -95,7 +95,7 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
         }),
         Message::Complete(Complete {
             rounds: 2,
-            pages: PageCounts { raw: 1, zero: 2 },
+            pages: PageCounts { raw: 1, zero: 2, ..PageCounts::default() },
             devices: 3,
             run: true,
             digest: Some(vec![1, u64::MAX]),
@@ -121,8 +121,12 @@ pub(crate) fn pages_seeds() -> Vec<Vec<u8>> {
     let runs =
         vec![run(0, 1, Encoding::Raw), run(9, 2048 - 1, Encoding::Raw), run(3000, 1 << 17, Encoding::Zero)];
     let mut batch = Vec::new();
-    Batch { round: 1, block: 0, runs, sum: None }.encode_into(0, &mut batch);
-    let end = RoundEnd { round: 1, last: true, pages: PageCounts { raw: 2048, zero: u64::MAX } };
+    Batch { round: 1, block: 0, runs, ..Batch::default() }.encode_into(0, &mut batch);
+    let end = RoundEnd {
+        round: 1,
+        last: true,
+        pages: PageCounts { raw: 2048, zero: u64::MAX, ..PageCounts::default() },
+    };
     let mut too_long = FrameHeader::encode(FrameKind::Pages, 0, &[]).to_vec();
     too_long[4..8].fill(0xff);
     vec![batch, end.encode(1), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]

@@ -149,13 +149,15 @@ impl Peer {
 
     pub(crate) fn batch(&mut self, round: u32, runs: &[Run]) -> Vec<u8> {
         let mut frame = Vec::new();
-        Batch { round, block: 0, runs: runs.to_vec(), sum: None }.encode_into(self.said, &mut frame);
+        Batch { round, block: 0, runs: runs.to_vec(), ..Batch::default() }.encode_into(self.said, &mut frame);
         self.said += 1;
         frame
     }
 
     pub(crate) fn end_round(&mut self, round: u32, last: bool, raw_pages: u64) -> bool {
-        let frame = RoundEnd { round, last, pages: PageCounts { raw: raw_pages, zero: 0 } }.encode(self.said);
+        let frame =
+            RoundEnd { round, last, pages: PageCounts { raw: raw_pages, zero: 0, ..PageCounts::default() } }
+                .encode(self.said);
         self.said += 1;
         self.throw(&frame)
     }
@@ -220,7 +222,7 @@ impl GoodStart {
         let devices = machine.devices().len() as u32;
         self.control.say(&Message::Complete(Complete {
             rounds: 1,
-            pages: PageCounts { raw: 1, zero: 0 },
+            pages: PageCounts { raw: 1, zero: 0, ..PageCounts::default() },
             devices,
             run: true,
             digest: None,
