@@ -45,7 +45,7 @@ fn deltas(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("send", words), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                pages.next().map(|page| kept.send(0, 5, 1, &page, &mut out))
+                pages.next().map(|page| kept.send(0, 5, Some(1), &page, &mut out))
             });
         });
     }

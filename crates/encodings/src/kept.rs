@@ -69,19 +69,21 @@ impl Kept {
     }
 
     /// Says how a page is sent in `round`, whose contents are `new`. A difference is appended to `out`. What is kept of the page
-    /// afterwards is `new`, if anything is.
-    pub fn send(&self, block: usize, page: u64, round: u32, new: &Page, out: &mut Vec<u8>) -> Sent {
+    /// afterwards is `new`, if anything is; nothing new is kept where `round` is `None`, as it is the last.
+    pub fn send(&self, block: usize, page: u64, round: Option<u32>, new: &Page, out: &mut Vec<u8>) -> Sent {
         let Some((region, index)) = self.region(block, page) else { return Sent::Missing };
         let mut region = region.lock();
         if let Some(copy) = region.get(index) {
-            copy.round = round;
+            copy.round = round.unwrap_or(copy.round);
             let sent = delta::encode(&copy.page, new, out).map_or(Sent::Overflow, Sent::Delta);
             if sent != Sent::Delta(1) {
                 copy.page.copy_from_slice(new);
             }
             return sent;
         }
-        if self.make_room(&mut region, round) {
+        if let Some(round) = round
+            && self.make_room(&mut region, round)
+        {
             region.insert(index, Copy { page: Box::new(*new), round });
         }
         Sent::Missing
@@ -200,17 +202,18 @@ mod tests {
     const ROOM: u64 = 4 * PAGE_BYTES as u64;
 
     fn send(kept: &Kept, page: u64, round: u32, fill: u8) -> Sent {
-        kept.send(0, page, round, &[fill; PAGE_BYTES], &mut Vec::new())
+        kept.send(0, page, Some(round), &[fill; PAGE_BYTES], &mut Vec::new())
     }
 
     #[test]
     fn a_page_that_was_sent_goes_as_its_difference_next_time_whoever_sends_it() {
         let kept = Kept::new([1000], ROOM);
         let (mut page, mut out) = ([7; PAGE_BYTES], Vec::new());
-        assert_eq!(kept.send(0, 999, 1, &page, &mut out), Sent::Missing);
+        assert_eq!(kept.send(0, 999, Some(1), &page, &mut out), Sent::Missing);
         page[9] = 1;
-        let sent =
-            std::thread::scope(|scope| scope.spawn(|| kept.send(0, 999, 2, &page, &mut out)).join().unwrap());
+        let sent = std::thread::scope(|scope| {
+            scope.spawn(|| kept.send(0, 999, Some(2), &page, &mut out)).join().unwrap()
+        });
         assert_eq!(sent, Sent::Delta(11));
         let mut there = [7; PAGE_BYTES];
         Delta::split_from(&out).unwrap().0.apply(&mut there);
@@ -266,9 +269,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_new_is_kept_in_the_last_round() {
+        let kept = Kept::new([10], ROOM);
+        assert_eq!(kept.send(0, 1, None, &[1; PAGE_BYTES], &mut Vec::new()), Sent::Missing);
+        assert_eq!(kept.bytes(), 0);
+    }
+
+    #[test]
     fn pages_that_are_not_there_are_not_kept() {
         let kept = Kept::new([10], ROOM);
-        assert_eq!(kept.send(1, 0, 1, &[0; PAGE_BYTES], &mut Vec::new()), Sent::Missing);
+        assert_eq!(kept.send(1, 0, Some(1), &[0; PAGE_BYTES], &mut Vec::new()), Sent::Missing);
         assert_eq!(send(&kept, u64::MAX, 1, 1), Sent::Missing);
         kept.forget(9, 9);
         kept.pass(9, 0, u64::MAX, 1);

@@ -95,7 +95,7 @@ proptest! {
                         kept.forget(0, page);
                         there[at] = here[at];
                     }
-                    _ => match kept.send(0, page, round, &here[at], &mut out) {
+                    _ => match kept.send(0, page, Some(round), &here[at], &mut out) {
                         Sent::Delta(bytes) => {
                             prop_assert_eq!(bytes, out.len());
                             Delta::split_from(&out).unwrap().0.apply(&mut there[at]);

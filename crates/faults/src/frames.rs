@@ -321,7 +321,7 @@ fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
             if batch.decode_from(body, |_| Some(u64::MAX)).is_err() {
                 return Chunk::Other;
             }
-            let data = batch.data_bytes();
+            let data = batch.sent_bytes();
             let name = if batch.round == wire::PUSHED { FrameName::Pushed } else { FrameName::Pages };
             return Chunk::Frame { name: Some(name), which: None, data };
         }

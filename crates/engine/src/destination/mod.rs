@@ -9,6 +9,7 @@ mod backlog;
 mod barrier;
 mod carry_out;
 mod channels;
+mod encoded;
 mod faults;
 mod figures;
 mod follow;
