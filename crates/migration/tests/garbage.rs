@@ -158,7 +158,7 @@ fn any_source_event(rng: &mut Rng) -> source::Event {
         1 => Prepared,
         2 => RoundSent {
             bytes: rng.next(),
-            pages: PageCounts { raw: rng.next(), zero: rng.next() },
+            pages: PageCounts { raw: rng.next(), zero: rng.next(), ..PageCounts::default() },
             digest: None,
         },
         3 => DirtyFetched { pages: rng.below(1 << 30), running: rng.below(2) == 0 },

@@ -3,6 +3,7 @@
 mod arguments;
 mod decide;
 mod dirty_rate;
+mod encodings;
 mod ending;
 mod keys;
 mod machine;

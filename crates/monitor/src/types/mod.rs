@@ -6,6 +6,7 @@
 mod address;
 mod capability;
 mod dirty_rate;
+mod encodings;
 mod ending;
 mod keys;
 mod machine;
@@ -17,6 +18,10 @@ mod whimbrel;
 pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
+pub use encodings::{
+    Compression, CompressionStats, EncodingChange, EncodingParameters, MAX_CACHE_BYTES, MIN_CACHE_BYTES,
+    XbzrleCacheStats,
+};
 pub use ending::{
     DeadlineInfo, DecisionInfo, EndChange, EndParameters, MAX_DEADLINE_SECONDS, MEANS, ThrottleInfo,
     ThrottleWay, VcpuThrottleInfo,

@@ -16,6 +16,7 @@
 
 mod announce;
 mod dirty_rate;
+mod encoded;
 mod ending;
 mod filling;
 mod handler;

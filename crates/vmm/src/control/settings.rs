@@ -1,13 +1,15 @@
 use std::time::Duration;
 
 use config::Config;
-use migration::{ByWhen, FixedCosts, Means, Params, Steps, Throttling};
+use migration::{ByWhen, Encodings, FixedCosts, Means, Params, Steps, Throttling};
 use monitor::{
     CommandError,
     types::{
-        Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy, ThrottleWay,
+        Compression, Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy,
+        ThrottleWay,
     },
 };
+use wire::Packing;
 
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
 const DEFAULT_CHANNELS: usize = 4;
@@ -24,7 +26,7 @@ pub(super) struct Settings {
 /// Capabilities that can be switched on and off.
 /// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
 /// it waits is always measured.
-const SWITCHABLE: [MigrationCapability; 7] = [
+const SWITCHABLE: [MigrationCapability; 8] = [
     MigrationCapability::AutoConverge,
     MigrationCapability::Events,
     MigrationCapability::PauseBeforeSwitchover,
@@ -32,6 +34,7 @@ const SWITCHABLE: [MigrationCapability; 7] = [
     MigrationCapability::PostcopyRam,
     MigrationCapability::PostcopyPreempt,
     MigrationCapability::PostcopyBlocktime,
+    MigrationCapability::Xbzrle,
 ];
 
 /// Capabilities that every Whimbrel migration has: the destination always answers, acknowledges the switchover, and takes
@@ -83,6 +86,9 @@ impl Settings {
             ("whimbrel-deadline", now.end.whimbrel_deadline != wanted.end.whimbrel_deadline),
             ("whimbrel-means", now.end.whimbrel_means != wanted.end.whimbrel_means),
             ("of throttling", now.end != wanted.end),
+            ("multifd-compression", now.encoding.multifd_compression != wanted.encoding.multifd_compression),
+            ("multifd-zstd-level", now.encoding.multifd_zstd_level != wanted.encoding.multifd_zstd_level),
+            ("xbzrle-cache-size", now.encoding.xbzrle_cache_size != wanted.encoding.xbzrle_cache_size),
             ("whimbrel-postcopy", now.whimbrel_postcopy != wanted.whimbrel_postcopy),
         ]
         .into_iter()
@@ -107,6 +113,7 @@ impl Settings {
             .max_postcopy_bandwidth(parameters.max_postcopy_bandwidth)
             .throttling(self.throttling())
             .by_when(self.by_when())
+            .encodings(self.encodings())
             .digest(digest(parameters.whimbrel_digest))
     }
 }
@@ -139,6 +146,20 @@ impl Settings {
             means: end.means().filter_map(known).collect(),
             longest_downtime: Duration::from_millis(end.whimbrel_downtime_max),
         })
+    }
+
+    fn encodings(&self) -> Encodings {
+        let encoding = &self.parameters.encoding;
+        Encodings {
+            packing: match encoding.multifd_compression {
+                Compression::None => None,
+                Compression::Lz4 => Some(Packing::Lz4),
+                Compression::Zstd => Some(Packing::Zstd),
+            },
+            zstd_level: encoding.multifd_zstd_level,
+            deltas: self.has(MigrationCapability::Xbzrle),
+            cache_bytes: encoding.xbzrle_cache_size,
+        }
     }
 
     fn postcopy(&self) -> migration::Postcopy {
@@ -177,8 +198,8 @@ mod tests {
     #[test]
     fn a_capability_that_is_not_there_changes_nothing() {
         let mut settings = settings();
-        let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::Xbzrle, true)];
-        assert!(settings.switch(&wanted).unwrap_err().desc.contains("xbzrle"));
+        let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::XColo, true)];
+        assert!(settings.switch(&wanted).unwrap_err().desc.contains("x-colo"));
         assert!(!settings.has(MigrationCapability::Events));
     }
 
