@@ -57,7 +57,7 @@ struct Copy {
 
 impl Kept {
     /// Of a machine whose blocks have so many pages: nothing yet, and never more than `bytes` of pages. Beside them it takes 40 bytes for
-    /// each 256 KiB of the machine's memory, and 24 for each page that is kept.
+    /// each 256 KiB of the machine's memory, and up to 80 for each page that is kept.
     #[must_use]
     pub fn new(block_pages: impl IntoIterator<Item = u64>, bytes: u64) -> Self {
         let regions = |pages: u64| (0..pages.div_ceil(REGION_PAGES)).map(|_| Mutex::default()).collect();

@@ -18,11 +18,20 @@ use machine::{
     travel::{assert_arrived_whole, destination, destination_as, loopback, migrate},
 };
 
-const LZ4: Encodings =
-    Encodings { packing: Some(Packing::Lz4), zstd_level: 1, deltas: false, cache_bytes: 0 };
+const LZ4: Encodings = Encodings {
+    packing: Some(Packing::Lz4),
+    zstd_level: 1,
+    deltas: false,
+    auto_packing: false,
+    auto_deltas: false,
+    processors: 2,
+    cache_bytes: 0,
+};
 const ZSTD: Encodings = Encodings { packing: Some(Packing::Zstd), ..LZ4 };
 const DELTAS: Encodings = Encodings { packing: None, deltas: true, cache_bytes: 16 << 20, ..LZ4 };
 const ALL: Encodings = Encodings { packing: Some(Packing::Zstd), ..DELTAS };
+const AUTO: Encodings =
+    Encodings { packing: None, auto_packing: true, auto_deltas: true, cache_bytes: 16 << 20, ..LZ4 };
 /// Room for a few of the pages that are dirtied.
 const SMALL: Encodings = Encodings { cache_bytes: 40 * 4096, ..DELTAS };
 
@@ -88,6 +97,28 @@ fn a_bandwidth_limit_counts_what_is_sent() {
     let snapshot = moved(Params::default().max_bandwidth(400_000).encodings(ZSTD), 0);
     assert!(snapshot.sent_bytes < 2_000_000, "{} bytes", snapshot.sent_bytes);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
+fn channels_that_choose_pack_and_compare_where_the_wire_is_slow() {
+    let snapshot = moved(Params::default().channels(2).max_bandwidth(4_000_000).encodings(AUTO), 12);
+    let encoded = snapshot.encoded;
+    assert!(encoded.packed_pages > 100 && encoded.deltas > 100, "{encoded:?}");
+    assert!(snapshot.sent_bytes < PAGES / 2 * 4096, "{} bytes", snapshot.sent_bytes);
+}
+
+#[test]
+fn a_machine_whose_channels_choose_follows_by_postcopy() {
+    let machine = busy();
+    let destination = destination(&loopback(), &machine);
+    let params = Params::default().postcopy(Postcopy::OnRequest).max_bandwidth(4_000_000).encodings(AUTO);
+    let (handle, notes) =
+        migrate(machine.clone(), destination.address(), params.downtime_limit(Duration::ZERO));
+    while handle.snapshot().encoded.packed_pages == 0 {
+        std::thread::yield_now();
+    }
+    handle.start_postcopy();
+    assert_arrived_whole(&machine, &destination, &notes);
 }
 
 #[test]

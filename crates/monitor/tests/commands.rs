@@ -230,6 +230,7 @@ fn parameters_out_of_range_or_unknown_are_named_and_nothing_is_set() {
         (json!({ "xbzrle-cache-size": 1 }), "'xbzrle-cache-size' expects a value between 4096 and"),
         (json!({ "multifd-zstd-level": 21 }), "'multifd-zstd-level' expects a value between 0 and 20"),
         (json!({ "multifd-compression": "zlib" }), "expects 'none', 'lz4' or 'zstd', not 'zlib'"),
+        (json!({ "whimbrel-compression": "on" }), "expects 'auto' or 'off', not 'on'"),
         (json!({ "multifd-zlib-level": 1 }), "'multifd-zlib-level' of QEMU's is not supported"),
         (json!({ "zork": 1, "downtime-limit": 1 }), "Parameter 'zork' is unexpected"),
     ];

@@ -146,7 +146,7 @@ impl Attempt {
         // Pages that follow the machine are sent once, and not compared with anything that was sent before.
         let rounds = shared.needed.lock().is_none();
         let pages = Pages {
-            ways: Arc::new(Ways::new(params.encodings, &ram, rounds, shared.encoded.clone())),
+            ways: Arc::new(Ways::new(params.encodings, count, &ram, rounds, shared.encoded.clone())),
             ram,
             log: self.machine.dirty_log(),
             touched: self.touched.clone(),

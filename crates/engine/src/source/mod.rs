@@ -6,6 +6,7 @@ mod abandoned;
 mod attempt;
 mod carry_out;
 mod channels;
+mod choice;
 mod encoder;
 mod handle;
 mod look;

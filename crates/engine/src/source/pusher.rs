@@ -173,7 +173,7 @@ impl Pusher {
         collect_pieces(&self.ram, &self.batch, &mut self.pieces);
         self.batch.sum = self.sums.then(|| sum(&self.pieces));
         // What the machine waits for is not made to wait for packing.
-        if self.lane != Lane::Urgent && self.encoder.packs() {
+        if self.lane != Lane::Urgent && self.encoder.packing().is_some() {
             self.pack();
         }
         let sequence = self.next_sequence();
@@ -194,7 +194,7 @@ impl Pusher {
     /// Sends the batch packed, where that makes it shorter.
     fn pack(&mut self) {
         let Some(block) = self.ram.blocks().get(usize::from(self.batch.block)) else { return };
-        self.encoder.add_all(block, &self.batch);
+        self.encoder.add_all(block, &self.batch, usize::MAX);
         let data = self.encoder.finish(&mut self.batch);
         if self.batch.packed.is_some() {
             self.pieces.clear();

@@ -3,9 +3,10 @@
 use std::{
     ptr::NonNull,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
-use ram::{DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
+use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
 use wire::{Batch, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 
@@ -119,7 +120,7 @@ impl Sender {
             self.pages.ram,
             self.pages.progress,
             self.pages.sums_what_follows,
-            Encoder::new(self.pages.ways.without_rounds()),
+            self.encoder.without_rounds(),
         )
     }
 
@@ -127,6 +128,7 @@ impl Sender {
     pub(crate) fn send_round(&mut self, work: &RoundWork) -> Result<ChannelRound, SendError> {
         self.round = ChannelRound::default();
         self.batch.round = work.round;
+        self.encoder.begin_round();
         while let Some(chunk) = work.take() {
             self.send_chunk(work, chunk)?;
         }
@@ -189,9 +191,7 @@ impl Sender {
         }
         let ram = self.pages.ram.clone();
         let block = &ram.blocks()[chunk.block];
-        let holds = self.encoder.holds(work.round);
-        let limit =
-            if holds { self.batch_bytes(work.last).min(HELD_BYTES) } else { self.batch_bytes(work.last) };
+        let limit = self.batch_bytes(work.last);
         // In the last round nothing is kept for a next one.
         let round = (!work.last).then_some(work.round);
         let mut outcome = Ok(());
@@ -201,14 +201,7 @@ impl Sender {
                     let untouched =
                         untouched_matters && !is_set(&self.touched_words, page - chunk.first_page);
                     let looked = if untouched { Encoding::Zero } else { look(block, page) };
-                    let encoding = match looked {
-                        Encoding::Raw if holds => self.encoder.add(block, chunk.block, page, round),
-                        Encoding::Raw => looked,
-                        _ => {
-                            self.encoder.zero(chunk.block, page);
-                            looked
-                        }
-                    };
+                    let encoding = self.encode(block, chunk.block, page, looked, round);
                     outcome = self.add(page, encoding, limit, work.last);
                 }
             }
@@ -216,11 +209,31 @@ impl Sender {
         outcome
     }
 
+    /// Says how a page is sent, and takes it in where it is not sent straight from guest memory. `round` is `None` in the last.
+    fn encode(
+        &mut self,
+        memory: &Block,
+        block: usize,
+        page: u64,
+        looked: Encoding,
+        round: Option<u32>,
+    ) -> Encoding {
+        let begins = self.batch.runs.is_empty();
+        let holds = if begins { self.encoder.begin(self.batch.round) } else { self.encoder.holds() };
+        match looked {
+            Encoding::Raw if holds => return self.encoder.add(memory, block, page, round),
+            Encoding::Raw => self.encoder.forget(block, page),
+            _ => self.encoder.zero(block, page),
+        }
+        looked
+    }
+
     /// Adds a page to the batch, and sends the batch when it is full.
     fn add(&mut self, page: u64, encoding: Encoding, limit: u64, last: bool) -> Result<(), SendError> {
         self.bytes_in_batch += encoding.data_bytes(1);
         self.pages_in_batch += 1;
         let full = self.batch.push(page, encoding) || self.pages_in_batch >= BATCH_ANY_PAGES;
+        let limit = if self.encoder.holds() { limit.min(HELD_BYTES) } else { limit };
         if full || self.bytes_in_batch >= limit { self.flush(last) } else { Ok(()) }
     }
 
@@ -230,9 +243,11 @@ impl Sender {
             return Ok(());
         }
         self.pieces.clear();
-        if self.encoder.holds(self.batch.round) {
+        if self.encoder.holds() {
             let data = self.encoder.finish(&mut self.batch);
-            self.pieces.push(Piece::new(NonNull::from(data).cast(), data.len()));
+            if !data.is_empty() {
+                self.pieces.push(Piece::new(NonNull::from(data).cast(), data.len()));
+            }
         } else {
             collect_pieces(&self.pages.ram, &self.batch, &mut self.pieces);
         }
@@ -240,16 +255,21 @@ impl Sender {
         self.sequence = self.sequence.wrapping_add(1);
         let pages = self.batch.pages();
         let bytes = self.frame.len() as u64 + self.batch.sent_bytes();
+        let began = Instant::now();
         if !last && !self.pages.pacer.wait(bytes) {
             return Err(SendError::Stopped);
         }
+        let paced = began.elapsed();
         // As late as can be: a page that is written between here and the wire is sent again, and taken in again then.
         self.sum_up();
+        let began = Instant::now();
         // SAFETY: the pieces are segments of `self.pages.ram`, which lives as long as `self`; or the data that the encoder holds, which
         // nothing changes before it is cleared below.
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
             .map_err(|source| self.broken(source))?;
-        self.encoder.clear();
+        let block = &self.pages.ram.blocks()[usize::from(self.batch.block)];
+        self.encoder.sent(block, &self.batch, bytes, paced + began.elapsed());
+        self.batch.packed = None;
         self.batch.runs.clear();
         (self.bytes_in_batch, self.pages_in_batch) = (0, 0);
         self.round.bytes += bytes;

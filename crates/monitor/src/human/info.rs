@@ -97,6 +97,7 @@ fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
         format!("multifd-compression: {}\n", p.encoding.multifd_compression.name()),
         format!("multifd-zstd-level: {}\n", p.encoding.multifd_zstd_level),
         format!("xbzrle-cache-size: {} bytes\n", p.encoding.xbzrle_cache_size),
+        format!("whimbrel-compression: {}\n", p.encoding.whimbrel_compression.name()),
         format!("max-postcopy-bandwidth: {} bytes/second\n", p.max_postcopy_bandwidth),
         format!("whimbrel-digest: {}\n", p.whimbrel_digest.name()),
         format!("whimbrel-postcopy: {}\n", p.whimbrel_postcopy.name()),

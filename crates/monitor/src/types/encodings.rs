@@ -9,8 +9,36 @@ pub struct EncodingParameters {
     pub multifd_compression: Compression,
     /// With `zstd`: its level, 0 to 20. 0 is zstd's own default.
     pub multifd_zstd_level: u8,
-    /// With the capability `xbzrle`: most bytes of the copies of pages that differences need, at least a page.
+    /// With differences, as by the capability `xbzrle`: most bytes of the copies of pages that differences need, at least a page.
     pub xbzrle_cache_size: u64,
+    /// Who decides on encodings that are not set. Whimbrel's own.
+    pub whimbrel_compression: Chooser,
+}
+
+/// Who decides on encodings that are not set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chooser {
+    /// Every page channel, a few times a second, by what the network takes.
+    Auto,
+    /// Nobody: what is not set is not used.
+    #[default]
+    Off,
+}
+
+impl Chooser {
+    /// As it is written.
+    pub const ALL: [(&str, Self); 2] = [("auto", Self::Auto), ("off", Self::Off)];
+
+    /// The one that is written so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, chooser)| chooser)
+    }
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, chooser)| *chooser == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// How pages are packed.
@@ -48,7 +76,12 @@ impl Compression {
 
 impl Default for EncodingParameters {
     fn default() -> Self {
-        Self { multifd_compression: Compression::None, multifd_zstd_level: 1, xbzrle_cache_size: 64 << 20 }
+        Self {
+            multifd_compression: Compression::None,
+            multifd_zstd_level: 1,
+            xbzrle_cache_size: 64 << 20,
+            whimbrel_compression: Chooser::default(),
+        }
     }
 }
 
@@ -60,6 +93,7 @@ impl EncodingParameters {
             multifd_compression: change.multifd_compression.unwrap_or(now.multifd_compression),
             multifd_zstd_level: change.multifd_zstd_level.unwrap_or(now.multifd_zstd_level),
             xbzrle_cache_size: change.xbzrle_cache_size.unwrap_or(now.xbzrle_cache_size),
+            whimbrel_compression: change.whimbrel_compression.unwrap_or(now.whimbrel_compression),
         };
     }
 }
@@ -71,6 +105,7 @@ pub struct EncodingChange {
     pub multifd_compression: Option<Compression>,
     pub multifd_zstd_level: Option<u8>,
     pub xbzrle_cache_size: Option<u64>,
+    pub whimbrel_compression: Option<Chooser>,
 }
 
 /// What differences have done in a migration: QEMU's `XBZRLECacheStats`. Bytes unless said otherwise.

@@ -19,8 +19,8 @@ pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
 pub use encodings::{
-    Compression, CompressionStats, EncodingChange, EncodingParameters, MAX_CACHE_BYTES, MIN_CACHE_BYTES,
-    XbzrleCacheStats,
+    Chooser, Compression, CompressionStats, EncodingChange, EncodingParameters, MAX_CACHE_BYTES,
+    MIN_CACHE_BYTES, XbzrleCacheStats,
 };
 pub use ending::{
     DeadlineInfo, DecisionInfo, EndChange, EndParameters, MAX_DEADLINE_SECONDS, MEANS, ThrottleInfo,

@@ -5,9 +5,10 @@ use migration::PAGE_BYTES;
 use monitor::types::{CompressionStats, XbzrleCacheStats};
 use wire::Packing;
 
-/// QEMU's figures of differences, where there may be any.
+/// QEMU's figures of differences, where they were asked for or chosen.
 pub(super) fn differences(encoded: &EncodedFigures) -> Option<XbzrleCacheStats> {
-    encoded.encodings.deltas.then(|| XbzrleCacheStats {
+    let are_used = encoded.encodings.deltas || encoded.deltas + encoded.missing + encoded.overflow > 0;
+    are_used.then(|| XbzrleCacheStats {
         cache_size: encoded.encodings.cache_bytes,
         bytes: encoded.delta_bytes,
         pages: encoded.deltas,
@@ -18,9 +19,10 @@ pub(super) fn differences(encoded: &EncodedFigures) -> Option<XbzrleCacheStats> 
     })
 }
 
-/// QEMU's figures of packing, where there is any.
+/// QEMU's figures of packing, where it was asked for or chosen.
 pub(super) fn packing(encoded: &EncodedFigures) -> Option<CompressionStats> {
-    encoded.encodings.packing.map(|_| CompressionStats {
+    let is_used = encoded.encodings.packing.is_some() || encoded.packed_pages > 0;
+    is_used.then(|| CompressionStats {
         pages: encoded.packed_pages,
         busy: 0,
         busy_rate: 0.0,
@@ -31,16 +33,18 @@ pub(super) fn packing(encoded: &EncodedFigures) -> Option<CompressionStats> {
 
 /// For the report, where there are any.
 pub(super) fn of_report(encoded: &EncodedFigures) -> Option<report::Encoded> {
-    let packing = encoded.encodings.packing.map(|packing| match packing {
-        Packing::Lz4 => "lz4".into(),
-        Packing::Zstd => format!("zstd, level {}", encoded.encodings.zstd_level),
-    });
-    encoded.encodings.are_any().then(|| report::Encoded {
-        packing,
+    let way = match encoded.encodings.packing {
+        Some(Packing::Lz4) => "lz4".into(),
+        Some(Packing::Zstd) => format!("zstd, level {}", encoded.encodings.zstd_level),
+        None => "what each channel chose".into(),
+    };
+    let (differences, packed) = (differences(encoded), packing(encoded));
+    (differences.is_some() || packed.is_some()).then(|| report::Encoded {
+        packing: packed.map(|_| way),
         packed_pages: encoded.packed_pages,
         plain_bytes: encoded.plain_bytes,
         packed_bytes: encoded.packed_bytes,
-        cache_bytes: encoded.encodings.deltas.then_some(encoded.encodings.cache_bytes),
+        cache_bytes: differences.map(|differences| differences.cache_size),
         delta_pages: encoded.deltas,
         delta_bytes: encoded.delta_bytes,
         missing_pages: encoded.missing,

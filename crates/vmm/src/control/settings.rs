@@ -5,8 +5,8 @@ use migration::{ByWhen, Encodings, FixedCosts, Means, Params, Steps, Throttling}
 use monitor::{
     CommandError,
     types::{
-        Compression, Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy,
-        ThrottleWay,
+        Chooser, Compression, Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters,
+        Postcopy, ThrottleWay,
     },
 };
 use wire::Packing;
@@ -19,6 +19,8 @@ const DEFAULT_CHANNELS: usize = 4;
 pub(super) struct Settings {
     pub(super) parameters: MigrationParameters,
     pub(super) capabilities: Vec<MigrationCapability>,
+    /// As many as this process may use, as it was at its start.
+    processors: u16,
     /// What switchovers have cost so far in this process, if there were any.
     pub(super) fixed_costs: Option<FixedCosts>,
 }
@@ -55,7 +57,8 @@ impl Settings {
         parameters.tls_creds = config.tls().map(ToString::to_string).unwrap_or_default();
         parameters.tls_hostname = config.tls_hostname().unwrap_or_default().into();
         parameters.tls_authz = config.tls_authz().unwrap_or_default().into();
-        Self { parameters, capabilities, fixed_costs: None }
+        let processors = u16::try_from(cpus).unwrap_or(u16::MAX);
+        Self { parameters, capabilities, processors, fixed_costs: None }
     }
 
     /// Switches capabilities, all or none of them.
@@ -88,6 +91,10 @@ impl Settings {
             ("of throttling", now.end != wanted.end),
             ("multifd-compression", now.encoding.multifd_compression != wanted.encoding.multifd_compression),
             ("multifd-zstd-level", now.encoding.multifd_zstd_level != wanted.encoding.multifd_zstd_level),
+            (
+                "whimbrel-compression",
+                now.encoding.whimbrel_compression != wanted.encoding.whimbrel_compression,
+            ),
             ("xbzrle-cache-size", now.encoding.xbzrle_cache_size != wanted.encoding.xbzrle_cache_size),
             ("whimbrel-postcopy", now.whimbrel_postcopy != wanted.whimbrel_postcopy),
         ]
@@ -158,6 +165,9 @@ impl Settings {
             },
             zstd_level: encoding.multifd_zstd_level,
             deltas: self.has(MigrationCapability::Xbzrle),
+            auto_packing: encoding.whimbrel_compression == Chooser::Auto,
+            auto_deltas: encoding.whimbrel_compression == Chooser::Auto,
+            processors: self.processors,
             cache_bytes: encoding.xbzrle_cache_size,
         }
     }

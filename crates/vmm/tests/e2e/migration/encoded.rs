@@ -104,6 +104,17 @@ fn differences_and_packing_go_with_small_caches_unix_sockets_and_other_kinds_of_
 }
 
 #[test]
+fn channels_that_choose_encode_over_a_slow_network() {
+    let Some(lab) = Lab::new() else { return };
+    let parameters = json!({ "whimbrel-compression": "auto", "max-bandwidth": 20_000_000 });
+    let (source, destination, mut story) = begin(&lab, &counters(), &counters(), &parameters);
+    source.migrate(&destination.listen());
+    let done = end(&source, &destination, &mut story, 8);
+    let (cache, packed) = (done.xbzrle_cache.unwrap(), done.compression.unwrap());
+    assert!(cache.pages > 100 && packed.pages > 1000, "{cache:?} {packed:?}");
+}
+
+#[test]
 fn a_machine_follows_by_postcopy_packed_after_rounds_of_differences() {
     let Some(lab) = Lab::new() else { return };
     for digest in ["off", "transfer"] {
