@@ -51,6 +51,12 @@ const RULES: &[Rule] = &[
         because: "it is the bytes of the protocol, without sockets, clocks or guest memory",
     },
     Rule {
+        name: "encodings",
+        may_use: &["wire"],
+        must_not_use: &[KVM, SYSTEM, MEMORY, SOCKETS],
+        because: "it turns bytes of pages into fewer bytes and back, without sockets or guest memory",
+    },
+    Rule {
         name: "migration",
         may_use: &["state", "wire"],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
@@ -70,7 +76,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "engine",
-        may_use: &["migration", "ram", "state", "transport", "wire"],
+        may_use: &["encodings", "migration", "ram", "state", "transport", "wire"],
         must_not_use: &[KVM],
         because: "it runs a migration for any machine, so that other machines than ours can embed it",
     },
@@ -202,7 +208,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "fuzzing",
-        may_use: &["authority", "config", "monitor", "report", "state", "transport", "wire"],
+        may_use: &["authority", "config", "encodings", "monitor", "report", "state", "transport", "wire"],
         must_not_use: &[KVM],
         because: "it feeds bytes to the crates that parse what comes from outside, and has certificates made for those that want some",
     },

@@ -34,7 +34,8 @@ impl ThreadClock {
     }
 }
 
-fn thread_time() -> Duration {
+/// What this thread has had of a processor.
+pub(crate) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }

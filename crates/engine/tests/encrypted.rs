@@ -12,7 +12,7 @@ use std::{
 };
 
 use authority::{Authority, Request};
-use migration::{Params, Status};
+use migration::{Encodings, Params, Status};
 use transport::{Address, Connection, PROOF_BYTES, Tls, Trust};
 use wire::{Greeting, Message, Offer, Role, SessionId};
 
@@ -59,6 +59,35 @@ fn a_busy_machine_arrives_whole_over_many_encrypted_channels_that_renew_their_ke
         assert!(security.rekeys > 0, "{security:?}");
         let there = destination.handle.snapshot().attempt.unwrap().security.unwrap();
         assert_eq!(there.peer.names, ["dns:host-a"]);
+    }
+}
+
+#[test]
+fn encoded_pages_arrive_whole_over_encrypted_channels() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, destination, _) = trusts(folder.path());
+    let offer = Offer::of("test");
+    for packing in [None, Some(wire::Packing::Lz4), Some(wire::Packing::Zstd)] {
+        let machine = Machine::new(ram(), 0);
+        machine.fill();
+        machine.rest.store(100, std::sync::atomic::Ordering::SeqCst);
+        machine.run(500);
+        let trust = Trust::Certified(destination.clone());
+        let destination = destination_trusting(&trust, &offer, &loopback(), &machine);
+        let encodings =
+            Encodings { packing, zstd_level: 1, deltas: true, cache_bytes: 8 << 20, ..Encodings::default() };
+        let params = Params::default().channels(3).digest(wire::Digest::Transfer).encodings(encodings);
+        let params = params.downtime_limit(Duration::ZERO);
+        let trust = Trust::Certified(source.clone());
+        let (handle, notes) =
+            migrate_session(new_session(), trust, &offer, machine.clone(), destination.address(), params);
+        while handle.snapshot().encoded.deltas < 100 && handle.snapshot().status.is_under_way() {
+            std::thread::yield_now();
+        }
+        handle.set_live(0, Duration::from_millis(300), 0);
+        assert_arrived_whole(&machine, &destination, &notes);
+        let encoded = handle.snapshot().encoded;
+        assert!(encoded.deltas >= 100 && (encoded.packed_pages > 0) == packing.is_some(), "{encoded:?}");
     }
 }
 

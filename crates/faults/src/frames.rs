@@ -321,7 +321,7 @@ fn describe(kind: FrameKind, body: &[u8]) -> Chunk {
             if batch.decode_from(body, |_| Some(u64::MAX)).is_err() {
                 return Chunk::Other;
             }
-            let data = batch.data_bytes();
+            let data = batch.sent_bytes();
             let name = if batch.round == wire::PUSHED { FrameName::Pushed } else { FrameName::Pages };
             return Chunk::Frame { name: Some(name), which: None, data };
         }
@@ -386,7 +386,9 @@ mod tests {
         let greeting =
             |role, index| Greeting { offer: Offer::of("1"), role, index, session }.encode().to_vec();
         let ask = Message::Ask { session }.encode(0).unwrap();
-        let end = RoundEnd { round: 4, last: true, pages: PageCounts { raw: 1, zero: 2 } }.encode(1);
+        let end =
+            RoundEnd { round: 4, last: true, pages: PageCounts { raw: 1, zero: 2, ..PageCounts::default() } }
+                .encode(1);
         let frame = |name, which| Chunk::Frame { name: Some(name), which, data: 0 };
         assert_eq!(
             read_all(&[greeting(Role::Ask, 0), ask, greeting(Role::Pages, 3), end].concat()),

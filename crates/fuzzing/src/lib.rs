@@ -8,6 +8,7 @@
 
 mod description;
 mod device_state;
+mod encodings;
 mod qmp;
 mod report;
 mod stream;
@@ -33,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire_greeting", run: stream::greeting, seeds: stream::greeting_seeds },
     Target { name: "wire_control", run: stream::control, seeds: stream::control_seeds },
     Target { name: "wire_pages", run: stream::pages, seeds: stream::pages_seeds },
+    Target { name: "page_delta", run: encodings::delta, seeds: encodings::delta_seeds },
+    Target { name: "page_packed", run: encodings::packed, seeds: encodings::packed_seeds },
     Target { name: "report_json", run: report::read, seeds: report::seeds },
     Target { name: "device_state", run: device_state::run, seeds: device_state::seeds },
     Target { name: "tls_stranger", run: tls::stranger, seeds: tls::stranger_seeds },

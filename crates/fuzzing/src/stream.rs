@@ -2,7 +2,7 @@
 
 use wire::{
     Ack, Batch, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Message,
-    Offer, PageCounts, Refuse, Role, RoundEnd, Run, SessionId,
+    Offer, Packing, PageCounts, Refuse, Role, RoundEnd, Run, SessionId,
 };
 
 /// Pages of the blocks of the machine that receives. Others do not exist.
@@ -61,6 +61,8 @@ pub(crate) fn pages(bytes: &[u8]) {
 
 fn within_limits(batch: &Batch) {
     assert!(batch.runs.len() <= wire::MAX_RUNS && batch.data_bytes() <= wire::MAX_BATCH_BYTES);
+    assert!(batch.sent_bytes() <= batch.data_bytes());
+    assert!(!batch.is_encoded() || batch.data_bytes() <= wire::MAX_HELD_BYTES);
     for run in &batch.runs {
         let end = run.first_page.checked_add(run.pages.into());
         assert!(end.is_some() && end <= block_pages(batch.block), "{run:?} is outside of its block");
@@ -95,7 +97,7 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
         }),
         Message::Complete(Complete {
             rounds: 2,
-            pages: PageCounts { raw: 1, zero: 2 },
+            pages: PageCounts { raw: 1, zero: 2, ..PageCounts::default() },
             devices: 3,
             run: true,
             digest: Some(vec![1, u64::MAX]),
@@ -121,9 +123,20 @@ pub(crate) fn pages_seeds() -> Vec<Vec<u8>> {
     let runs =
         vec![run(0, 1, Encoding::Raw), run(9, 2048 - 1, Encoding::Raw), run(3000, 1 << 17, Encoding::Zero)];
     let mut batch = Vec::new();
-    Batch { round: 1, block: 0, runs, sum: None }.encode_into(0, &mut batch);
-    let end = RoundEnd { round: 1, last: true, pages: PageCounts { raw: 2048, zero: u64::MAX } };
+    Batch { round: 1, block: 0, runs, ..Batch::default() }.encode_into(0, &mut batch);
+    let end = RoundEnd {
+        round: 1,
+        last: true,
+        pages: PageCounts { raw: 2048, zero: u64::MAX, ..PageCounts::default() },
+    };
     let mut too_long = FrameHeader::encode(FrameKind::Pages, 0, &[]).to_vec();
     too_long[4..8].fill(0xff);
-    vec![batch, end.encode(1), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]
+    let (mut deltas, mut packed) = (Vec::new(), Vec::new());
+    let of = |encoding| vec![run(5, 3, encoding), run(9, 1, Encoding::Zero)];
+    let with_deltas = Batch { runs: of(Encoding::Delta { bytes: 33 }), sum: Some(1), ..Batch::default() };
+    with_deltas.encode_into(0, &mut deltas);
+    let with_packing =
+        Batch { runs: of(Encoding::Raw), packed: Some((Packing::Zstd, 400)), ..Batch::default() };
+    with_packing.encode_into(0, &mut packed);
+    vec![batch, deltas, packed, end.encode(1), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{ByWhen, Throttling, WireRate};
+use crate::{ByWhen, Encodings, Throttling, WireRate};
 
 /// Parameters of a migration. There will be more: begin with [`Params::default`], and set those that are to differ, as
 /// `Params::default().channels(2)` or by assignment. Those marked *live* take effect while it runs.
@@ -30,6 +30,8 @@ pub struct Params {
     pub throttling: Throttling,
     /// By when it is to be over.
     pub by_when: Option<ByWhen>,
+    /// How pages are encoded to take less on the wire. What the destination lacks is not used.
+    pub encodings: Encodings,
     /// What to compare before the machine runs at the destination.
     pub digest: wire::Digest,
     /// How long beyond [`Self::downtime_limit`] the machine may be stopped in switchover before the attempt is given up and
@@ -73,6 +75,7 @@ impl Default for Params {
             max_postcopy_bandwidth: 0,
             throttling: Throttling::Off,
             by_when: None,
+            encodings: Encodings::default(),
             digest: wire::Digest::Off,
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
@@ -126,6 +129,11 @@ impl Params {
     #[must_use]
     pub fn by_when(self, by_when: Option<ByWhen>) -> Self {
         Self { by_when, ..self }
+    }
+
+    #[must_use]
+    pub fn encodings(self, encodings: Encodings) -> Self {
+        Self { encodings, ..self }
     }
 
     #[must_use]

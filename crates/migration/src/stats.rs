@@ -234,7 +234,7 @@ mod tests {
     fn old_rounds_are_dropped_but_stay_in_the_totals() {
         let mut statistics = Statistics::default();
         for round in 0..1000 {
-            let pages = PageCounts { raw: 1, zero: 0 };
+            let pages = PageCounts { raw: 1, zero: 0, ..PageCounts::default() };
             statistics.add(RoundStats { round, bytes: 2, pages, ..RoundStats::default() });
         }
         assert_eq!(

@@ -58,7 +58,7 @@ fn reads() -> Vec<StateVersions> {
 fn complete() -> Complete {
     Complete {
         rounds: 2,
-        pages: PageCounts { raw: 5, zero: 6 },
+        pages: PageCounts { raw: 5, zero: 6, ..PageCounts::default() },
         devices: 2,
         run: true,
         digest: None,
@@ -79,7 +79,10 @@ fn message(rng: &mut Rng) -> Message {
         7 => Message::Device(device("thing0")),
         8 => Message::Device(device("thing1")),
         9 => Message::Device(device("stranger")),
-        10 => Message::Complete(Complete { pages: PageCounts { raw: rng.below(7), zero: 6 }, ..complete() }),
+        10 => Message::Complete(Complete {
+            pages: PageCounts { raw: rng.below(7), zero: 6, ..PageCounts::default() },
+            ..complete()
+        }),
         11 => Message::Ready(Ack { nanoseconds: u64::MAX }),
         12 => Message::Go,
         13 => Message::Running(Ack { nanoseconds: u64::MAX }),
@@ -102,7 +105,11 @@ fn source(params: Params) -> (Source, Vec<Action>) {
 /// What a machine and a destination that do as they should answer to an action.
 fn good_answers(action: &Action) -> Vec<source::Event> {
     use source::Event::*;
-    let sent = || RoundSent { bytes: 1 << 16, pages: PageCounts { raw: 16, zero: 3 }, digest: None };
+    let sent = || RoundSent {
+        bytes: 1 << 16,
+        pages: PageCounts { raw: 16, zero: 3, ..PageCounts::default() },
+        digest: None,
+    };
     let answer = match action {
         Action::Divide { .. } => return vec![Divided { to_come: 2 }, sent()],
         Action::Send(wire::Message::Recover) => {
@@ -151,7 +158,7 @@ fn any_source_event(rng: &mut Rng) -> source::Event {
         1 => Prepared,
         2 => RoundSent {
             bytes: rng.next(),
-            pages: PageCounts { raw: rng.next(), zero: rng.next() },
+            pages: PageCounts { raw: rng.next(), zero: rng.next(), ..PageCounts::default() },
             digest: None,
         },
         3 => DirtyFetched { pages: rng.below(1 << 30), running: rng.below(2) == 0 },
@@ -364,7 +371,7 @@ fn good_deed(action: &Done, to_come: Option<u64>) -> Vec<destination::Event> {
         Done::OpenChannels { .. } => vec![
             ChannelsOpen,
             Message(wire::Message::Device(device("thing0"))),
-            AllReceived(PageCounts { raw: 5, zero: 6 }),
+            AllReceived(PageCounts { raw: 5, zero: 6, ..PageCounts::default() }),
             Message(wire::Message::Device(device("thing1"))),
             Message(wire::Message::Complete(Complete { to_come, ..complete() })),
         ],
@@ -382,7 +389,7 @@ fn any_destination_event(rng: &mut Rng) -> destination::Event {
         0 => Checked(Ok(reads())),
         1 => Checked(Err(vec!["another machine".into()])),
         2 => ChannelsOpen,
-        3 => AllReceived(PageCounts { raw: rng.below(7), zero: 6 }),
+        3 => AllReceived(PageCounts { raw: rng.below(7), zero: 6, ..PageCounts::default() }),
         4 => MachineFailed("failed".into()),
         5 => LinkLost("lost".into()),
         6 => Cancel,

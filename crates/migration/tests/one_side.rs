@@ -65,7 +65,11 @@ fn source_that_was_accepted(params: Params, fixed: FixedCosts, hello_at: Duratio
 /// A source whose machine is stopped and sent, waiting for *ready*; switchover began at 1 s.
 fn source_that_awaits_ready(params: Params) -> Source {
     let mut source = source_that_sends(params, FixedCosts::default(), SECOND);
-    let sent = || Event::RoundSent { bytes: 4096, pages: PageCounts { raw: 1, zero: 0 }, digest: None };
+    let sent = || Event::RoundSent {
+        bytes: 4096,
+        pages: PageCounts { raw: 1, zero: 0, ..PageCounts::default() },
+        digest: None,
+    };
     for event in [
         sent(),
         Event::DirtyFetched { pages: 0, running: true },
@@ -121,7 +125,11 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
     fixed.load = Duration::from_secs(1);
     let mut source = source_that_sends(params, fixed, Duration::ZERO);
     let (mut now, step, mut rounds) = (Duration::from_millis(100), Duration::from_micros(100), 1);
-    let first = Event::RoundSent { bytes: 64 << 20, pages: PageCounts { raw: 16384, zero: 0 }, digest: None };
+    let first = Event::RoundSent {
+        bytes: 64 << 20,
+        pages: PageCounts { raw: 16384, zero: 0, ..PageCounts::default() },
+        digest: None,
+    };
     source.handle(now, first);
     while now < Duration::from_secs(1) {
         let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running: true });
@@ -133,7 +141,11 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
         now += step;
         source.handle(
             now,
-            Event::RoundSent { bytes: 100, pages: PageCounts { raw: 0, zero: 0 }, digest: None },
+            Event::RoundSent {
+                bytes: 100,
+                pages: PageCounts { raw: 0, zero: 0, ..PageCounts::default() },
+                digest: None,
+            },
         );
     }
     assert!((20..=60).contains(&rounds), "{rounds} rounds in a second");
@@ -144,7 +156,11 @@ fn rounds_that_cannot_help_do_not_follow_each_other_without_a_pause() {
 /// Rounds of an idle machine from `now` on until `until` or the order to stop. Returns whether that came.
 fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool) -> bool {
     let step = Duration::from_micros(100);
-    let first = Event::RoundSent { bytes: 64 << 20, pages: PageCounts { raw: 16384, zero: 0 }, digest: None };
+    let first = Event::RoundSent {
+        bytes: 64 << 20,
+        pages: PageCounts { raw: 16384, zero: 0, ..PageCounts::default() },
+        digest: None,
+    };
     source.handle(now, first);
     while now < until {
         let mut actions = source.handle(now, Event::DirtyFetched { pages: 0, running });
@@ -156,8 +172,14 @@ fn idles(source: &mut Source, mut now: Duration, until: Duration, running: bool)
             return true;
         }
         now += step;
-        source
-            .handle(now, Event::RoundSent { bytes: 0, pages: PageCounts { raw: 0, zero: 0 }, digest: None });
+        source.handle(
+            now,
+            Event::RoundSent {
+                bytes: 0,
+                pages: PageCounts { raw: 0, zero: 0, ..PageCounts::default() },
+                digest: None,
+            },
+        );
     }
     false
 }
@@ -225,8 +247,11 @@ fn a_way_that_seems_too_long_is_measured_again_at_once() {
     };
     // The first ping goes out before the first page.
     source.handle(ms(90), Event::Message(Message::Pong(1)));
-    let sent =
-        |bytes| Event::RoundSent { bytes, pages: PageCounts { raw: bytes / 4096, zero: 0 }, digest: None };
+    let sent = |bytes| Event::RoundSent {
+        bytes,
+        pages: PageCounts { raw: bytes / 4096, zero: 0, ..PageCounts::default() },
+        digest: None,
+    };
     let idle = Event::DirtyFetched { pages: 0, running: true };
     source.handle(ms(100), sent(64 << 20));
     let pong = pinged(source.handle(ms(100), idle.clone()));
@@ -251,7 +276,11 @@ fn pings_that_wait_behind_pages_do_not_make_a_short_way_long() {
     let mut source = greeted_after(ms(1), ms(300));
     source.handle(
         ms(400),
-        Event::RoundSent { bytes: 1 << 30, pages: PageCounts { raw: 262_144, zero: 0 }, digest: None },
+        Event::RoundSent {
+            bytes: 1 << 30,
+            pages: PageCounts { raw: 262_144, zero: 0, ..PageCounts::default() },
+            digest: None,
+        },
     );
     source.handle(ms(400), Event::Message(Message::Pong(1)));
     let decided = source.handle(ms(400), Event::DirtyFetched { pages: 0, running: true });
@@ -267,7 +296,7 @@ fn the_way_is_measured_after_each_round_when_nothing_is_being_sent() {
     let mut source = greeted_after(ms(50), ms(300));
     let sent = |pages| Event::RoundSent {
         bytes: pages * 4096,
-        pages: PageCounts { raw: pages, zero: 0 },
+        pages: PageCounts { raw: pages, zero: 0, ..PageCounts::default() },
         digest: None,
     };
     source.handle(ms(90), Event::Message(Message::Pong(1)));
@@ -285,7 +314,7 @@ fn a_round_that_gained_nothing_is_followed_by_a_rest_and_one_that_did_is_not() {
     let ms = Duration::from_millis;
     let sent = |pages| Event::RoundSent {
         bytes: pages * 4096,
-        pages: PageCounts { raw: pages, zero: 0 },
+        pages: PageCounts { raw: pages, zero: 0, ..PageCounts::default() },
         digest: None,
     };
     let dirty = |pages| Event::DirtyFetched { pages, running: true };
@@ -385,7 +414,7 @@ fn say(destination: &mut Destination, message: Message) -> Vec<Done> {
 fn complete(raw_pages: u64) -> Message {
     Message::Complete(Complete {
         rounds: 1,
-        pages: PageCounts { raw: raw_pages, zero: 0 },
+        pages: PageCounts { raw: raw_pages, zero: 0, ..PageCounts::default() },
         devices: 1,
         run: true,
         digest: None,
@@ -406,7 +435,7 @@ fn a_page_that_did_not_arrive_is_missed() {
     let mut destination = destination_that_receives(hello(1));
     say(&mut destination, Message::Device(device("thing0", 8)));
     say(&mut destination, complete(2));
-    let received = destination::Event::AllReceived(PageCounts { raw: 1, zero: 0 });
+    let received = destination::Event::AllReceived(PageCounts { raw: 1, zero: 0, ..PageCounts::default() });
     let actions = destination.handle(SECOND, received);
     assert!(
         discarded(&actions).is_some_and(|reason| reason.contains("2 pages and 0 zero pages were sent")),
@@ -419,7 +448,7 @@ fn a_state_that_did_not_arrive_is_named() {
     let mut destination = destination_that_receives(hello(2));
     say(&mut destination, Message::Device(device("thing0", 8)));
     say(&mut destination, complete(1));
-    let received = destination::Event::AllReceived(PageCounts { raw: 1, zero: 0 });
+    let received = destination::Event::AllReceived(PageCounts { raw: 1, zero: 0, ..PageCounts::default() });
     let actions = destination.handle(SECOND, received);
     assert!(discarded(&actions).is_some_and(|reason| reason.contains("thing1")), "{actions:?}");
 }
@@ -440,7 +469,10 @@ fn destination_that_starts() -> Destination {
     let mut destination = destination_that_receives(hello(1));
     say(&mut destination, Message::Device(device("thing0", 8)));
     say(&mut destination, complete(1));
-    destination.handle(SECOND, destination::Event::AllReceived(PageCounts { raw: 1, zero: 0 }));
+    destination.handle(
+        SECOND,
+        destination::Event::AllReceived(PageCounts { raw: 1, zero: 0, ..PageCounts::default() }),
+    );
     destination.handle(SECOND, destination::Event::Loaded);
     let actions = say(&mut destination, Message::Go);
     assert_eq!(actions, [Done::Run { run: true }]);

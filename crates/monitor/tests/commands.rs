@@ -15,8 +15,8 @@ use support::{Bench, DEADLINE, eventually};
 use whimbrel_monitor::{
     Client, ClientError, ErrorClass,
     types::{
-        Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, MigrationStatus,
-        RunState, VersionInfo,
+        Compression, Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters,
+        MigrationStatus, RunState, VersionInfo,
     },
 };
 
@@ -191,7 +191,7 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     let change = json!({
         "max-bandwidth": u64::MAX, "downtime-limit": 50, "multifd-channels": 64, "announce-rounds": 0,
         "avail-switchover-bandwidth": 7, "tls-creds": "", "tls-hostname": null,
-        "whimbrel-digest": "transfer"
+        "whimbrel-digest": "transfer", "multifd-compression": "zstd", "xbzrle-cache-size": 4096
     });
     client.execute("migrate-set-parameters", change).unwrap();
     let got: MigrationParameters = client.query("query-migrate-parameters", Value::Null).unwrap();
@@ -201,6 +201,8 @@ fn parameters_that_are_set_are_returned_and_the_others_stay() {
     expected.announce.rounds = 0;
     expected.avail_switchover_bandwidth = 7;
     expected.whimbrel_digest = Digest::Transfer;
+    expected.encoding.multifd_compression = Compression::Zstd;
+    expected.encoding.xbzrle_cache_size = 4096;
     assert_eq!(got, expected);
     for (set, digest) in
         [(json!(true), Digest::Full), (json!(false), Digest::Off), (json!("transfer"), Digest::Transfer)]
@@ -225,7 +227,11 @@ fn parameters_out_of_range_or_unknown_are_named_and_nothing_is_set() {
         (json!({ "announce-step": 0 }), "'announce-step' expects a value between 1 and 10000"),
         (json!({ "max-bandwidth": "1G" }), "for 'max-bandwidth', expected: non-negative integer"),
         (json!({ "tls-creds": 7 }), "tls-creds"),
-        (json!({ "xbzrle-cache-size": 1 }), "'xbzrle-cache-size' of QEMU's is not supported"),
+        (json!({ "xbzrle-cache-size": 1 }), "'xbzrle-cache-size' expects a value between 4096 and"),
+        (json!({ "multifd-zstd-level": 21 }), "'multifd-zstd-level' expects a value between 0 and 20"),
+        (json!({ "multifd-compression": "zlib" }), "expects 'none', 'lz4' or 'zstd', not 'zlib'"),
+        (json!({ "whimbrel-compression": "on" }), "expects 'auto' or 'off', not 'on'"),
+        (json!({ "multifd-zlib-level": 1 }), "'multifd-zlib-level' of QEMU's is not supported"),
         (json!({ "zork": 1, "downtime-limit": 1 }), "Parameter 'zork' is unexpected"),
     ];
     for (change, expected) in cases {

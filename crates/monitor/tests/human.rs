@@ -10,7 +10,7 @@ mod support;
 use address::Address;
 use serde_json::json;
 use support::{Bench, eventually};
-use whimbrel_monitor::types::{Digest, MigrationCapability, MigrationStatus, RunState};
+use whimbrel_monitor::types::{Compression, Digest, MigrationCapability, MigrationStatus, RunState};
 
 #[test]
 fn lines_do_what_the_commands_do() {
@@ -22,6 +22,9 @@ fn lines_do_what_the_commands_do() {
         "migrate_set_parameter avail-switchover-bandwidth 2",
         "migrate_set_parameter downtime-limit 7",
         "migrate_set_parameter whimbrel-digest on",
+        "migrate_set_parameter multifd-compression lz4",
+        "migrate_set_parameter multifd-zstd-level 20",
+        "migrate_set_parameter xbzrle-cache-size 1G",
         "migrate_set_capability events on",
         "migrate_incoming tcp:[::]:4444",
         "balloon 512",
@@ -35,6 +38,9 @@ fn lines_do_what_the_commands_do() {
     assert_eq!(state.parameters.avail_switchover_bandwidth, 2 << 20);
     assert_eq!(state.parameters.downtime_limit, 7);
     assert_eq!(state.parameters.whimbrel_digest, Digest::Full);
+    let encoding = &state.parameters.encoding;
+    assert_eq!((encoding.multifd_compression, encoding.multifd_zstd_level), (Compression::Lz4, 20));
+    assert_eq!(encoding.xbzrle_cache_size, 1 << 30);
     assert_eq!(state.capabilities, [MigrationCapability::Events]);
     assert_eq!(state.incoming, Some(Address::Tcp { host: "::".to_owned(), port: 4444 }));
     assert_eq!(state.balloon, 512 << 20);

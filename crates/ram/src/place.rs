@@ -58,6 +58,38 @@ impl Placer {
         Some(written)
     }
 
+    /// Puts whole pages, whose contents are `bytes`, from `first_page` of `block` on. `None` as in [`Self::place`].
+    #[must_use]
+    pub fn put(&self, block: u16, first_page: u64, bytes: &[u8]) -> Option<()> {
+        let pages = u32::try_from(bytes.len() / PAGE_SIZE).ok()?;
+        let segment = self.place(block, first_page, pages)?;
+        let whole = &bytes[..segment.bytes];
+        // SAFETY: the segment is as long as `whole`, and mapped as long as `self.ram` lives. They do not overlap: `bytes` is borrowed,
+        // and nothing borrows guest memory. Nothing else writes a page that is being received, as in `place_zeros`.
+        unsafe { segment.address.as_ptr().copy_from_nonoverlapping(whole.as_ptr(), whole.len()) };
+        Some(())
+    }
+
+    /// Whether something was placed in a page, of which what comes now can be the difference.
+    #[must_use]
+    pub fn has(&self, block: u16, page: u64) -> bool {
+        self.placed
+            .get(usize::from(block))
+            .is_some_and(|placed| page < placed.capacity() && placed.contains(page))
+    }
+
+    /// Changes `bytes` of a page from byte `offset` on. `None` if they are not within a page of this memory.
+    #[must_use]
+    pub fn patch(&self, block: u16, page: u64, offset: usize, bytes: &[u8]) -> Option<()> {
+        let segment = self.segment(block, page, 1)?;
+        if offset.checked_add(bytes.len())? > segment.bytes {
+            return None;
+        }
+        // SAFETY: the bytes are within the page, by the check above; for the rest as in `put`.
+        unsafe { segment.address.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Some(())
+    }
+
     /// How many pages a block has; `None` if there is no such block.
     #[must_use]
     pub fn block_pages(&self, block: u16) -> Option<u64> {
@@ -80,6 +112,20 @@ impl crate::Block {
         let bytes = usize::try_from(pages).ok()? * PAGE_SIZE;
         // SAFETY: offset ≤ size of the block, checked above; the mapping is one allocation.
         Some(Segment { address: unsafe { self.host_address().add(offset) }, bytes })
+    }
+}
+
+impl crate::Block {
+    /// Copies a page. While the guest writes it, the copy is a mixture of what was there before and after, of which every byte is of one
+    /// of them. Returns whether there is such a page.
+    #[must_use]
+    pub fn copy_page(&self, page: u64, copy: &mut [u8; PAGE_SIZE]) -> bool {
+        let Some(segment) = self.segment(page, 1) else { return false };
+        // SAFETY: the segment is a page of a mapping that lives as long as the `Ram` that the block was borrowed from. It does not overlap
+        // `copy`: nothing borrows guest memory. Who writes it meanwhile is a vCPU or a device of the guest, outside of what this
+        // program's own references promise; bytes are copied, of which every value is valid.
+        unsafe { segment.address.as_ptr().copy_to_nonoverlapping(copy.as_mut_ptr(), PAGE_SIZE) };
+        true
     }
 }
 
@@ -107,6 +153,33 @@ mod tests {
         assert_eq!(placer.place_zeros(0, 0, 8), Some(1));
         let byte: u8 = placer.ram.memory().read_obj(GuestAddress(2 * PAGE_SIZE as u64 + 9)).unwrap();
         assert_eq!(byte, 0);
+    }
+
+    #[test]
+    fn pages_are_put_and_changed_where_they_belong_and_nowhere_else() {
+        let placer = placer();
+        let byte = |at: usize| placer.ram.memory().read_obj::<u8>(GuestAddress(at as u64)).unwrap();
+        assert_eq!((placer.has(0, 3), placer.put(0, 3, &[5; 2 * PAGE_SIZE])), (false, Some(())));
+        assert_eq!([2, 3, 4, 5].map(|page| placer.has(0, page)), [false, true, true, false]);
+        placer.patch(0, 4, PAGE_SIZE - 8, &[9; 8]).unwrap();
+        let bytes = [3 * PAGE_SIZE - 1, 3 * PAGE_SIZE, 5 * PAGE_SIZE - 9, 5 * PAGE_SIZE - 1, 5 * PAGE_SIZE];
+        assert_eq!(bytes.map(byte), [0, 5, 5, 9, 0]);
+        for (block, page, offset) in [(0, 4, PAGE_SIZE - 7), (0, 4, usize::MAX), (0, 8, 0), (1, 0, 0)] {
+            assert!(placer.patch(block, page, offset, &[1; 8]).is_none());
+        }
+        assert!(
+            placer.put(0, 7, &[1; 2 * PAGE_SIZE]).is_none() && placer.put(1, 0, &[1; PAGE_SIZE]).is_none()
+        );
+        assert!(!placer.has(1, 0) && !placer.has(0, 8) && !placer.has(0, u64::MAX));
+    }
+
+    #[test]
+    fn a_page_that_is_not_there_is_not_copied() {
+        let (placer, mut copy) = (placer(), [1; PAGE_SIZE]);
+        placer.put(0, 7, &[6; PAGE_SIZE]).unwrap();
+        let block = &placer.ram.blocks()[0];
+        assert!(block.copy_page(7, &mut copy) && copy == [6; PAGE_SIZE]);
+        assert!(!block.copy_page(8, &mut copy));
     }
 
     #[test]

@@ -75,6 +75,33 @@ pub struct Totals {
     pub setup_ms: f64,
 }
 
+/// What became of pages so that they took less on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Encoded {
+    /// How batches were packed, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<String>,
+    /// Pages in batches that were packed; the others did not become shorter.
+    pub packed_pages: u64,
+    /// Bytes of those batches before.
+    pub plain_bytes: u64,
+    /// Bytes of them packed.
+    pub packed_bytes: u64,
+    /// Most bytes of pages that were kept for differences; absent if there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
+    /// Pages that were sent as their difference from what was sent before.
+    pub delta_pages: u64,
+    /// Bytes of those differences, before packing.
+    pub delta_bytes: u64,
+    /// Pages that were sent whole as nothing was kept of them.
+    pub missing_pages: u64,
+    /// Pages that were sent whole as too much of them had changed.
+    pub overflow_pages: u64,
+}
+
 /// One pass over memory, or over what was dirtied in the pass before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

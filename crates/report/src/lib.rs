@@ -16,8 +16,8 @@ mod report;
 pub mod text;
 
 pub use figures::{
-    Arrived, ArrivedChannel, Certificate, Decision, Downtime, Integrity, Machine, Parameters, Party, Phase,
-    Round, RoundStalls, Security, Stalls, Totals,
+    Arrived, ArrivedChannel, Certificate, Decision, Downtime, Encoded, Integrity, Machine, Parameters, Party,
+    Phase, Round, RoundStalls, Security, Stalls, Totals,
 };
 pub use following::{Following, WaitStep, Waits};
 pub use read::{MAX_BYTES, ReadError};

@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arrived, Decision, Downtime, Following, Integrity, Machine, Parameters, Party, Round, Security, Stalls,
-    Totals,
+    Arrived, Decision, Downtime, Encoded, Following, Integrity, Machine, Parameters, Party, Round, Security,
+    Stalls, Totals,
 };
 
 /// Version of the schema that this crate writes. It grows when a member changes its meaning or goes; a new member does not
@@ -41,6 +41,9 @@ pub struct Report {
     pub parameters: Option<Parameters>,
     /// Sums over the whole migration.
     pub totals: Totals,
+    /// What became of pages so that they took less; absent if they were sent as they are. Only the source knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encodings: Option<Encoded>,
     /// Every round, oldest first. Only the source knows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<Round>,

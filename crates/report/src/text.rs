@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::{
-    Arrived, Downtime, Following, Integrity, Outcome, Report, Round, Security, Side, Stalls, Waits,
+    Arrived, Downtime, Encoded, Following, Integrity, Outcome, Report, Round, Security, Side, Stalls, Waits,
     quantity::{Bytes, Count, Millis, Rate},
 };
 
@@ -81,6 +81,9 @@ fn head(text: &mut String, report: &Report) {
         String::new()
     };
     fact("sent", format!("{} ({pages}){rate}", Bytes(totals.bytes as f64)));
+    if let Some(encodings) = &report.encodings {
+        encoded(encodings).for_each(|what| fact("encoded", what));
+    }
     fact("CPU", format!("{:.2} s on this side", report.cpu_seconds));
     if let Some(security) = &report.security {
         fact("protection", protection(security));
@@ -100,6 +103,26 @@ fn head(text: &mut String, report: &Report) {
             ),
         );
     }
+}
+
+/// What became of pages so that they took less, a line each.
+pub(crate) fn encoded(encodings: &Encoded) -> impl Iterator<Item = String> {
+    let bytes = |bytes: u64| Bytes(bytes as f64);
+    let packed = encodings.packing.as_ref().map(|packing| {
+        let (pages, plain) = (Count(encodings.packed_pages), bytes(encodings.plain_bytes));
+        format!("{pages} pages by {}: {plain} became {}", clean(packing), bytes(encodings.packed_bytes))
+    });
+    let deltas = encodings.cache_bytes.map(|cache| {
+        format!(
+            "{} pages as differences of {}; whole: {} that were not kept in {}, {} that had changed too much",
+            Count(encodings.delta_pages),
+            bytes(encodings.delta_bytes),
+            Count(encodings.missing_pages),
+            bytes(cache),
+            Count(encodings.overflow_pages)
+        )
+    });
+    packed.into_iter().chain(deltas)
 }
 
 /// How connections were protected, and who the other side was, in a line.

@@ -29,7 +29,7 @@ pub use tls::{
     Authz, AuthzError, Certificate, Credentials, FileError, Purpose, Security, Side, Tls, TlsError,
 };
 pub use trust::Trust;
-pub use vectored::Piece;
+pub use vectored::{Piece, fill};
 
 use std::io;
 

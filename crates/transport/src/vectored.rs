@@ -187,6 +187,15 @@ pub(crate) unsafe fn copy_in<'p>(mut pieces: &'p mut [Piece], mut bytes: &[u8]) 
     pieces
 }
 
+/// Copies `bytes` into `pieces`, one after the other; what there is no room for is left out.
+///
+/// # Safety
+/// The pieces are mapped, and nobody relies on their contents.
+pub unsafe fn fill(pieces: &mut [Piece], bytes: &[u8]) {
+    // SAFETY: the caller's promise.
+    unsafe { copy_in(pieces, bytes) };
+}
+
 /// # Safety
 /// As [`Connection::send_pieces`](crate::Connection::send_pieces).
 pub(crate) unsafe fn send_pieces(

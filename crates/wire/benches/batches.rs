@@ -5,7 +5,7 @@ use whimbrel_wire::{Batch, Encoding, HEADER_BYTES, MAX_RUNS};
 
 /// The worst case: every page a run of its own, raw and zero in turn.
 fn scattered() -> Batch {
-    let mut batch = Batch { round: 1, block: 0, runs: Vec::new(), sum: None };
+    let mut batch = Batch { round: 1, block: 0, ..Batch::default() };
     for index in 0..MAX_RUNS as u64 {
         batch.push(index * 3, if index % 2 == 0 { Encoding::Raw } else { Encoding::Zero });
     }

@@ -179,7 +179,7 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let message = Message::Complete(Complete {
             rounds: 3,
-            pages: PageCounts { raw: u64::MAX, zero: 0 },
+            pages: PageCounts { raw: u64::MAX, zero: 0, ..PageCounts::default() },
             devices: 9,
             run: true,
             digest: Some(vec![1, u64::MAX]),

@@ -192,8 +192,15 @@ impl Features {
     /// Where a digest was asked for, each batch of pages that follow the machine has its [sum](crate::Batch::sum).
     pub const SUMS: Self = Self(1 << 2);
 
+    /// What follows the table of a batch may be [packed](crate::Packing).
+    pub const PACKING: Self = Self(1 << 6);
+
+    /// Pages that were sent before may come as [differences](crate::Encoding::Delta).
+    pub const DELTAS: Self = Self(1 << 7);
+
     /// What this release can do beyond the protocol version.
-    pub const OURS: Self = Self(Self::POSTCOPY.0 | Self::PULSE.0 | Self::SUMS.0);
+    pub const OURS: Self =
+        Self(Self::POSTCOPY.0 | Self::PULSE.0 | Self::SUMS.0 | Self::PACKING.0 | Self::DELTAS.0);
 
     /// Features by their bits.
     #[must_use]
@@ -205,6 +212,12 @@ impl Features {
     #[must_use]
     pub fn both(self, other: Self) -> Self {
         Self(self.0 & other.0 & !Self::NEVER.0)
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 
     /// Whether all of `wanted` are there.

@@ -29,7 +29,10 @@ pub use greeting::{Agreed, Features, GREETING_BYTES, Greeted, Greeting, Incompat
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES};
 pub use hello::{Accept, BlockInfo, DeviceInfo, Digest, Hello, Refuse, SessionId, StateVersions, reads};
 pub use missing::{MAX_REQUESTED_PAGES, PageBits, Request};
-pub use pages::{Batch, Encoding, MAX_BATCH_BYTES, MAX_RUNS, PUSHED, PageCounts, RoundEnd, Run};
+pub use pages::{
+    Batch, Encoding, MAX_BATCH_BYTES, MAX_DELTA_BYTES, MAX_HELD_BYTES, MAX_RUNS, PUSHED, Packing, PageCounts,
+    RoundEnd, Run,
+};
 
 /// Version of the protocol that this build speaks. Peers settle on the highest version that both speak.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -43,7 +43,7 @@ fn hello() -> Hello {
 fn complete() -> Complete {
     Complete {
         rounds: 5,
-        pages: PageCounts { raw: 1 << 33, zero: 70_000 },
+        pages: PageCounts { raw: 1 << 33, zero: 70_000, ..PageCounts::default() },
         devices: 1,
         run: true,
         digest: Some(vec![u64::MAX, 1]),
@@ -86,7 +86,7 @@ fn greeting() -> Greeting {
 fn batch() -> Batch {
     let run = |first_page, pages, encoding| Run { first_page, pages, encoding };
     let runs = vec![run(0, 3, Encoding::Raw), run(1 << 40, 65_536, Encoding::Zero), run(9, 1, Encoding::Raw)];
-    Batch { round: 2, block: 1, runs, sum: None }
+    Batch { round: 2, block: 1, runs, ..Batch::default() }
 }
 
 fn frames() -> Vec<(String, Vec<u8>)> {
@@ -97,7 +97,11 @@ fn frames() -> Vec<(String, Vec<u8>)> {
     batch().encode_into(3, &mut pages);
     frames.push(named("pages", pages));
     frames.push(named("greeting", greeting().encode().to_vec()));
-    let end = RoundEnd { round: 2, last: true, pages: PageCounts { raw: 4, zero: 65_536 } };
+    let end = RoundEnd {
+        round: 2,
+        last: true,
+        pages: PageCounts { raw: 4, zero: 65_536, ..PageCounts::default() },
+    };
     frames.push(named("round-end", end.encode(4)));
     frames
 }

@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, option, prelude::*};
 use state::DeviceState;
 use whimbrel_wire::{
     Accept, Ack, Batch, BlockInfo, Complete, DeviceInfo, Digest, Encoding, Features, FrameHeader, FrameKind,
-    GREETING_BYTES, Greeting, HEADER_BYTES, Hello, MAX_BATCH_BYTES, MAX_RUNS, Message, Offer, PageCounts,
-    Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
+    GREETING_BYTES, Greeting, HEADER_BYTES, Hello, MAX_BATCH_BYTES, MAX_DELTA_BYTES, MAX_HELD_BYTES,
+    MAX_RUNS, Message, Offer, PAGE_BYTES, Packing, PageCounts, Refuse, Role, RoundEnd, Run, SessionId,
+    StateVersions,
 };
 
 /// Pages of the block that batches are for.
@@ -69,7 +70,7 @@ fn complete() -> impl Strategy<Value = Complete> {
     (numbers, proptest::option::of(vec(any::<u64>(), 0..20))).prop_map(
         |((rounds, raw, zero, devices, run), digest)| Complete {
             rounds,
-            pages: PageCounts { raw, zero },
+            pages: PageCounts { raw, zero, ..PageCounts::default() },
             devices,
             run,
             digest,
@@ -118,8 +119,33 @@ fn batch() -> impl Strategy<Value = Batch> {
         pages,
         encoding: Encoding::Zero,
     });
-    (any::<u32>(), any::<u16>(), vec(prop_oneof![raw, zero], 0..MAX_RUNS), any::<Option<u64>>())
-        .prop_map(|(round, block, runs, sum)| Batch { round, block, runs, sum })
+    let runs = vec(prop_oneof![raw, zero], 0..MAX_RUNS);
+    let plain = (any::<u32>(), any::<u16>(), runs, any::<Option<u64>>())
+        .prop_map(|(round, block, runs, sum)| Batch { round, block, runs, sum, packed: None });
+    prop_oneof![plain, encoded_batch()]
+}
+
+/// With differences, packed, or both.
+fn encoded_batch() -> impl Strategy<Value = Batch> {
+    let run = (0..BLOCK_PAGES - 9, 1..9_u32, 0..=2_u8, any::<u32>()).prop_map(
+        |(first_page, pages, kind, bytes)| {
+            let encoding = match kind {
+                0 => Encoding::Raw,
+                1 => Encoding::Zero,
+                _ => Encoding::Delta { bytes: pages + bytes % (pages * (MAX_DELTA_BYTES as u32 - 1)) },
+            };
+            Run { first_page, pages, encoding }
+        },
+    );
+    let packing = prop_oneof![Just(Packing::Lz4), Just(Packing::Zstd)];
+    let packed = option::of((packing, any::<u32>()));
+    let all = (any::<u32>(), any::<u16>(), vec(run, 1..MAX_HELD_BYTES as usize / (9 * PAGE_BYTES)), packed);
+    all.prop_map(|(round, block, runs, packed)| {
+        let mut batch = Batch { round, block, runs, ..Batch::default() };
+        let most = batch.data_bytes().saturating_sub(1) as u32;
+        batch.packed = packed.filter(|_| most > 0).map(|(packing, bytes)| (packing, 1 + bytes % most));
+        batch
+    })
 }
 
 fn decode_batch(table: &[u8]) -> Option<Batch> {
@@ -156,9 +182,9 @@ proptest! {
 
     #[test]
     fn any_round_end_and_greeting_come_back_as_they_were(
-        round: u32, last: bool, raw: u64, zero: u64, greeting in greeting(),
+        round: u32, last: bool, raw: u64, zero: u64, delta: u64, greeting in greeting(),
     ) {
-        let end = RoundEnd { round, last, pages: PageCounts { raw, zero } };
+        let end = RoundEnd { round, last, pages: PageCounts { raw, zero, delta } };
         prop_assert_eq!(RoundEnd::decode(&end.encode(1)[HEADER_BYTES..]), Ok(end));
         prop_assert_eq!(Greeting::decode(&greeting.encode()), Ok(greeting));
     }
@@ -223,7 +249,7 @@ proptest! {
         let at = at.index(table.len());
         table[at] = byte;
         if let Some(other) = decode_batch(&table) {
-            prop_assert!(other.runs.len() <= MAX_RUNS && other.data_bytes() <= MAX_BATCH_BYTES);
+            prop_assert!(other.runs.len() <= MAX_RUNS && other.data_bytes() <= MAX_BATCH_BYTES && other.sent_bytes() <= MAX_BATCH_BYTES);
             for run in &other.runs {
                 let end = run.first_page.checked_add(run.pages.into());
                 prop_assert!(run.pages > 0 && end.is_some_and(|end| end <= BLOCK_PAGES), "{:?}", run);
@@ -242,7 +268,7 @@ proptest! {
 #[test]
 fn a_table_cut_anywhere_but_between_two_runs_is_refused() {
     let runs = (0..5).map(|index| Run { first_page: index * 10, pages: 3, encoding: Encoding::Raw });
-    let batch = Batch { round: 1, block: 0, runs: runs.collect(), sum: None };
+    let batch = Batch { round: 1, block: 0, runs: runs.collect(), ..Batch::default() };
     let table = table_of(&batch);
     for cut in 0..table.len() {
         let runs = decode_batch(&table[..cut]).map(|batch| batch.runs.len());
@@ -253,7 +279,9 @@ fn a_table_cut_anywhere_but_between_two_runs_is_refused() {
 
 #[test]
 fn fixed_parts_of_any_other_size_are_refused() {
-    let end = RoundEnd { round: 1, last: false, pages: PageCounts { raw: 2, zero: 3 } }.encode(0);
+    let end =
+        RoundEnd { round: 1, last: false, pages: PageCounts { raw: 2, zero: 3, ..PageCounts::default() } }
+            .encode(0);
     for length in 0..64 {
         let resized = |frame: &[u8]| {
             let mut body = frame[HEADER_BYTES..].to_vec();
@@ -349,7 +377,9 @@ fn a_flag_that_does_not_exist_is_refused() {
     let mut raw = FrameHeader::encode(FrameKind::Control, 0, &[]);
     raw[3] = 1;
     assert!(FrameHeader::decode(&raw).is_err());
-    let mut end = RoundEnd { round: 1, last: false, pages: PageCounts { raw: 2, zero: 3 } }.encode(0);
+    let mut end =
+        RoundEnd { round: 1, last: false, pages: PageCounts { raw: 2, zero: 3, ..PageCounts::default() } }
+            .encode(0);
     end[HEADER_BYTES + 4] = 2;
     assert!(RoundEnd::decode(&end[HEADER_BYTES..]).is_err());
 }

@@ -108,6 +108,11 @@ impl Server {
         if reasons.is_empty() { Ok(wire::reads(&hello.devices, &devices)) } else { Err(reasons) }
     }
 
+    /// What both sides can do.
+    pub(super) fn features(&self) -> Features {
+        self.agreed.map_or(Features::default(), |agreed| agreed.features)
+    }
+
     fn arriving(&self, hello: Hello) -> Arriving {
         let arrived = Arc::new(Arrived::default());
         self.shared.view.lock().arrived = arrived.clone();
@@ -117,10 +122,11 @@ impl Server {
             // Nobody listens when the destination is done.
             let _ = queue.send(Input::Whole);
         };
-        let has_pulse = self.agreed.is_some_and(|agreed| agreed.features.has(Features::PULSE));
+        let features = self.features();
+        let has_pulse = features.has(Features::PULSE);
         let lacking = hello.postcopy.then(|| Lacking::new(&ram, has_pulse, hello.digest.is_on(), whole));
         let postcopy = lacking.as_ref().map(|lacking| lacking.postcopy.clone());
-        let channels = Channels::new(hello.channels, hello.digest, ram, arrived, postcopy);
+        let channels = Channels::new(hello.channels, features, hello.digest, ram, arrived, postcopy);
         Arriving { description: hello.machine, channels, lacking }
     }
 

@@ -5,11 +5,12 @@ use std::{io, sync::Arc, thread::JoinHandle};
 use crossbeam_channel::{Sender as Queue, bounded};
 use ram::{PageSums, Placer, Ram};
 use transport::Connection;
-use wire::{Digest, PageCounts, Role};
+use wire::{Digest, Features, PageCounts, Role};
 
 use super::{
     arrived::Arrived,
     barrier::Barrier,
+    encoded::Encoded,
     figures::Counts,
     follow::Postcopy,
     pushed::{Pushed, PushedError},
@@ -27,6 +28,8 @@ use crate::{
 /// The channels that are open, of those that are to come.
 pub(super) struct Channels {
     expected: u16,
+    /// What both sides can do.
+    features: Features,
     connections: Vec<Arc<Connection>>,
     /// Where the threads of channels wait that are still to come.
     places: Vec<Option<Queue<Arc<Connection>>>>,
@@ -50,6 +53,7 @@ pub(super) struct Channels {
 impl Channels {
     pub(super) fn new(
         expected: u16,
+        features: Features,
         digest: Digest,
         ram: Ram,
         arrived: Arc<Arrived>,
@@ -57,6 +61,7 @@ impl Channels {
     ) -> Self {
         Self {
             expected,
+            features,
             connections: Vec::new(),
             places: Vec::new(),
             done: 0,
@@ -73,8 +78,14 @@ impl Channels {
     }
 
     /// Those of a source that was found again, whose machine runs here.
-    pub(super) fn again(expected: u16, ram: Ram, arrived: Arc<Arrived>, postcopy: Postcopy) -> Self {
-        let channels = Self::new(expected, Digest::Off, ram, arrived, Some(postcopy));
+    pub(super) fn again(
+        expected: u16,
+        features: Features,
+        ram: Ram,
+        arrived: Arc<Arrived>,
+        postcopy: Postcopy,
+    ) -> Self {
+        let channels = Self::new(expected, features, Digest::Off, ram, arrived, Some(postcopy));
         Self { is_pushed: true, ..channels }
     }
 
@@ -123,10 +134,10 @@ impl Channels {
         if let Some(postcopy) = self.postcopy.clone() {
             let (place, connected) = bounded(1);
             let (arrived, cpu) = (self.arrived.clone(), cpu.clone());
-            let (done, lost) = (done.clone(), done.clone());
+            let (done, lost, features) = (done.clone(), done.clone(), self.features);
             let serve = move || {
                 if let Ok(connection) = connected.recv()
-                    && let Err(error) = serve_urgent(connection, arrived, &cpu, &postcopy)
+                    && let Err(error) = serve_urgent(connection, arrived, features, &cpu, &postcopy)
                 {
                     done(Err(chain(&error)));
                 }
@@ -143,13 +154,15 @@ impl Channels {
     fn receiver(&self, index: u16, counts: &Arc<Counts>) -> impl FnOnce(Arc<Connection>) -> Receiver + use<> {
         let all = counts.clone();
         let (placer, barrier, arrived) = (self.placer.clone(), self.barrier.clone(), self.arrived.clone());
-        let (sums, scan) = (self.sums.clone(), self.scan.clone());
+        let (sums, scan, features) = (self.sums.clone(), self.scan.clone(), self.features);
         move |connection| Receiver {
             counts: all.channel(index),
             all,
             index,
             connection,
             reader: FrameReader::new(),
+            features,
+            encoded: Encoded::default(),
             placer,
             barrier,
             arrived,
@@ -232,14 +245,15 @@ fn serve(
 fn serve_urgent(
     connection: Arc<Connection>,
     arrived: Arc<Arrived>,
+    features: Features,
     cpu: &CpuTime,
     postcopy: &Postcopy,
 ) -> Result<(), PushedError> {
     let Some(incomplete) = postcopy.gate.wait(&postcopy.closed) else { return Ok(()) };
     let mut clock = ThreadClock::start();
     postcopy.faults.ask_on(connection.clone());
-    let received =
-        Pushed::new(Lane::Urgent, connection, FrameReader::new(), arrived).receive(&incomplete, postcopy);
+    let received = Pushed::new(Lane::Urgent, connection, FrameReader::new(), arrived, features)
+        .receive(&incomplete, postcopy);
     // A machine that is being loaded must not wait for pages that do not come.
     postcopy.faults.hang_up();
     clock.add_to(cpu);

@@ -10,6 +10,7 @@ mod barrier;
 mod block_time;
 mod carry_out;
 mod channels;
+mod encoded;
 mod faults;
 mod figures;
 mod follow;

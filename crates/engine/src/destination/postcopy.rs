@@ -115,9 +115,10 @@ impl Server {
     }
 
     fn close_channels(&mut self) {
+        let features = self.features();
         if let Some(arriving) = &mut self.arriving {
             let arrived = self.shared.view.lock().arrived.clone();
-            let none = Channels::new(0, wire::Digest::Off, self.machine.ram(), arrived, None);
+            let none = Channels::new(0, features, wire::Digest::Off, self.machine.ram(), arrived, None);
             mem::replace(&mut arriving.channels, none).close();
         }
     }
@@ -146,10 +147,10 @@ impl Server {
     /// Lets channels of the source in that was found again.
     pub(super) fn open_again(&mut self, channels: u16) {
         let arrived = Arc::clone(&self.shared.view.lock().arrived);
-        let ram = self.machine.ram();
+        let (ram, features) = (self.machine.ram(), self.features());
         let Some(arriving) = &mut self.arriving else { return };
         let Some(lacking) = &arriving.lacking else { return };
         let postcopy = Postcopy { closed: Arc::default(), ..lacking.postcopy.clone() };
-        arriving.channels = Channels::again(channels, ram, arrived, postcopy);
+        arriving.channels = Channels::again(channels, features, ram, arrived, postcopy);
     }
 }

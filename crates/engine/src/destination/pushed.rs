@@ -7,9 +7,13 @@ use std::{
 
 use ram::{ClaimError, Incomplete, Landing};
 use transport::{Connection, Piece, TransportError};
-use wire::{Batch, Encoding, FrameKind, PUSHED, PageCounts, RoundEnd, WireError};
+use wire::{Batch, Encoding, Features, FrameKind, PUSHED, PageCounts, RoundEnd, WireError};
 
-use super::{arrived::Arrived, follow::Postcopy};
+use super::{
+    arrived::Arrived,
+    encoded::{self, Encoded},
+    follow::Postcopy,
+};
 use crate::{
     frames::{FrameError, FrameReader},
     lane::Lane,
@@ -36,6 +40,8 @@ pub(super) enum PushedError {
     Damaged { lane: Lane },
     #[error("{lane} brings pages without a sum, and a digest was agreed on")]
     NoSum { lane: Lane },
+    #[error("{lane} brings a page as a difference, and what it would be the difference from was given up")]
+    Delta { lane: Lane },
     #[error("Pages that have come cannot be given to the machine")]
     Place(#[source] std::io::Error),
     #[error("Stopped")]
@@ -48,6 +54,9 @@ pub(super) struct Pushed {
     connection: Arc<Connection>,
     reader: FrameReader,
     arrived: Arc<Arrived>,
+    /// What both sides can do.
+    features: Features,
+    encoded: Encoded,
     pages: PageCounts,
     pieces: Vec<Piece>,
 }
@@ -58,12 +67,15 @@ impl Pushed {
         connection: Arc<Connection>,
         reader: FrameReader,
         arrived: Arc<Arrived>,
+        features: Features,
     ) -> Self {
         Self {
             lane,
             connection,
             reader,
             arrived,
+            features,
+            encoded: Encoded::default(),
             pages: PageCounts::default(),
             pieces: Vec::with_capacity(wire::MAX_RUNS),
         }
@@ -117,6 +129,7 @@ impl Pushed {
         if batch.round != PUSHED {
             return Err(PushedError::Round { lane: self.lane, round: batch.round });
         }
+        encoded::is_agreed(batch, self.features).map_err(|error| failed(self.lane, error.into()))?;
         self.pieces.clear();
         for run in &batch.runs {
             let claimed = match run.encoding {
@@ -124,15 +137,23 @@ impl Pushed {
                     self.pieces.push(Piece::new(segment.address, segment.bytes));
                 }),
                 Encoding::Zero => landing.claim_zeros(batch.block, run.first_page, run.pages),
+                Encoding::Delta { .. } => return Err(PushedError::Delta { lane: self.lane }),
             };
             claimed.map_err(|source| PushedError::Claim { lane: self.lane, source })?;
         }
         // Receiving uses the pieces up.
         let summed = batch.sum.map(|sent| (sent, self.pieces.clone()));
-        // SAFETY: the segments are claimed: they lie in memory of `landing` that lives as long as it does, that nobody else
-        // writes, and that the machine cannot reach before they are settled.
-        unsafe { self.connection.receive_pieces(&mut self.pieces) }
-            .map_err(|error| failed(self.lane, error.into()))?;
+        if batch.packed.is_some() {
+            let data = self.encoded.receive(&self.connection, batch);
+            let data = data.map_err(|error| failed(self.lane, error))?;
+            // SAFETY: as below.
+            unsafe { transport::fill(&mut self.pieces, data) };
+        } else {
+            // SAFETY: the segments are claimed: they lie in memory of `landing` that lives as long as it does, that nobody else
+            // writes, and that the machine cannot reach before they are settled.
+            unsafe { self.connection.receive_pieces(&mut self.pieces) }
+                .map_err(|error| failed(self.lane, error.into()))?;
+        }
         if let Some((sent, pieces)) = summed {
             // SAFETY: as above; they are mapped for as long as they are claimed.
             let add = |sum, piece: &Piece| unsafe { ram::sum_of_pages(sum, piece.address(), piece.bytes()) };
@@ -144,7 +165,7 @@ impl Pushed {
         let pages = batch.pages();
         self.pages += pages;
         self.arrived.pages.add(pages);
-        self.arrived.bytes.fetch_add(batch.data_bytes(), Ordering::Relaxed);
+        self.arrived.bytes.fetch_add(batch.sent_bytes(), Ordering::Relaxed);
         Ok(())
     }
 }

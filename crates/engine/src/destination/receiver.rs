@@ -4,11 +4,12 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ram::{Incomplete, PageSums, Placer};
 use transport::{Connection, Piece};
-use wire::{Batch, Encoding, FrameKind, GREETING_BYTES, PageCounts, RoundEnd, WireError};
+use wire::{Batch, Encoding, Features, FrameKind, GREETING_BYTES, PageCounts, RoundEnd, WireError};
 
 use super::{
     arrived::Arrived,
     barrier::Barrier,
+    encoded::{self, Encoded},
     figures::{ChannelCounts, Counts},
     follow::Postcopy,
     pushed::{Pushed, PushedError},
@@ -39,6 +40,9 @@ pub(super) struct Receiver {
     pub(super) index: u16,
     pub(super) connection: Arc<Connection>,
     pub(super) reader: FrameReader,
+    /// What both sides can do.
+    pub(super) features: Features,
+    pub(super) encoded: Encoded,
     pub(super) placer: Arc<Placer>,
     pub(super) barrier: Arc<Barrier>,
     pub(super) arrived: Arc<Arrived>,
@@ -72,7 +76,7 @@ impl Receiver {
                     let decoded = batch.decode_from(body, |block| self.placer.block_pages(block));
                     decoded.map_err(|error| failed(self.index, error.into()))?;
                     self.place(&batch, &mut pieces, &mut round)?;
-                    other_bytes += batch.data_bytes();
+                    other_bytes += batch.sent_bytes();
                 }
                 FrameKind::RoundEnd => {
                     let end = RoundEnd::decode(body).map_err(|error| failed(self.index, error.into()))?;
@@ -102,11 +106,17 @@ impl Receiver {
         postcopy: &Postcopy,
     ) -> Result<(), PushedError> {
         let reader = std::mem::replace(&mut self.reader, FrameReader::new());
-        Pushed::new(Lane::Channel(self.index), self.connection.clone(), reader, self.arrived.clone())
+        let (lane, arrived) = (Lane::Channel(self.index), self.arrived.clone());
+        Pushed::new(lane, self.connection.clone(), reader, arrived, self.features)
             .receive(incomplete, postcopy)
     }
 
-    fn place(&self, batch: &Batch, pieces: &mut Vec<Piece>, round: &mut Round) -> Result<(), ReceiveError> {
+    fn place(
+        &mut self,
+        batch: &Batch,
+        pieces: &mut Vec<Piece>,
+        round: &mut Round,
+    ) -> Result<(), ReceiveError> {
         if batch.round != round.number {
             return Err(ReceiveError::Round {
                 channel: self.index,
@@ -114,6 +124,23 @@ impl Receiver {
                 expected: round.number,
             });
         }
+        encoded::is_agreed(batch, self.features).map_err(|error| failed(self.index, error.into()))?;
+        if batch.is_encoded() {
+            self.place_encoded(batch).map_err(|error| failed(self.index, error))?;
+        } else {
+            self.place_as_it_is(batch, pieces)?;
+        }
+        self.sum_up(batch);
+        let pages = batch.pages();
+        round.pages += pages;
+        self.counts.pages.add(pages);
+        self.arrived.pages.add(pages);
+        self.arrived.bytes.fetch_add(batch.sent_bytes(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Receives pages straight into guest memory.
+    fn place_as_it_is(&self, batch: &Batch, pieces: &mut Vec<Piece>) -> Result<(), ReceiveError> {
         pieces.clear();
         for run in &batch.runs {
             let placed = match run.encoding {
@@ -121,6 +148,7 @@ impl Receiver {
                     pieces.push(Piece::new(segment.address, segment.bytes));
                 }),
                 Encoding::Zero => self.placer.place_zeros(batch.block, run.first_page, run.pages).map(|_| ()),
+                Encoding::Delta { .. } => None,
             };
             placed.ok_or_else(|| {
                 failed(self.index, WireError::Malformed("run outside of memory".into()).into())
@@ -128,14 +156,31 @@ impl Receiver {
         }
         // SAFETY: the pieces are segments of the placer's memory, which lives as long as the placer. The machine does not
         // run yet and nothing else relies on pages that have not arrived.
-        unsafe { self.connection.receive_pieces(pieces) }
-            .map_err(|error| failed(self.index, error.into()))?;
-        self.sum_up(batch);
-        let pages = batch.pages();
-        round.pages += pages;
-        self.counts.pages.add(pages);
-        self.arrived.pages.add(pages);
-        self.arrived.bytes.fetch_add(batch.data_bytes(), Ordering::Relaxed);
+        unsafe { self.connection.receive_pieces(pieces) }.map_err(|error| failed(self.index, error.into()))
+    }
+
+    /// Receives what is packed, or has differences: nothing of it reaches guest memory before all of it was found sound.
+    fn place_encoded(&mut self, batch: &Batch) -> Result<(), FrameError> {
+        let (placer, block) = (&self.placer, batch.block);
+        let data = self.encoded.receive(&self.connection, batch)?;
+        encoded::check(batch, data, |page| placer.has(block, page))?;
+        let outside = || WireError::Malformed("run outside of memory".into());
+        for (run, data) in encoded::runs(batch, data) {
+            match run.encoding {
+                Encoding::Raw => placer.put(block, run.first_page, data).ok_or_else(outside)?,
+                Encoding::Zero => {
+                    placer.place_zeros(block, run.first_page, run.pages).ok_or_else(outside)?;
+                }
+                Encoding::Delta { .. } => {
+                    for delta in encoded::deltas(run, data) {
+                        let (page, delta) = delta?;
+                        for (offset, bytes) in delta.changes() {
+                            placer.patch(block, page, offset, bytes).ok_or_else(outside)?;
+                        }
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -145,7 +190,7 @@ impl Receiver {
         for run in &batch.runs {
             let (block, pages) = (usize::from(batch.block), u64::from(run.pages));
             match run.encoding {
-                Encoding::Raw => sums.take(block, run.first_page, pages),
+                Encoding::Raw | Encoding::Delta { .. } => sums.take(block, run.first_page, pages),
                 Encoding::Zero => sums.take_zeros(block, run.first_page, pages),
             }
         }

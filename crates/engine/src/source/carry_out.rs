@@ -13,6 +13,7 @@ use super::{
     DIAL_TIMEOUT, Input,
     attempt::Attempt,
     channels::{self, Channels},
+    encoder::Ways,
     sender::Pages,
     work::{Chunks, RoundWork},
 };
@@ -141,8 +142,12 @@ impl Attempt {
             return Err("There is no control connection".into());
         };
         let params = shared.source.lock().params().clone();
+        let ram = self.machine.ram();
+        // Pages that follow the machine are sent once, and not compared with anything that was sent before.
+        let rounds = shared.needed.lock().is_none();
         let pages = Pages {
-            ram: self.machine.ram(),
+            ways: Arc::new(Ways::new(params.encodings, count, &ram, rounds, shared.encoded.clone())),
+            ram,
             log: self.machine.dirty_log(),
             touched: self.touched.clone(),
             pacer: shared.pacer.clone(),

@@ -15,6 +15,7 @@ use wire::{Agreed, Role, SessionId};
 
 use super::{
     DIAL_TIMEOUT,
+    encoder::Encoder,
     needed::Needed,
     pulse::PULSE,
     pusher::{PushError, Pusher, Slot},
@@ -146,12 +147,21 @@ impl Channels {
             let (place, connected) = bounded::<Arc<Connection>>(1);
             let (cpu, report) = (resources.cpu.clone(), self.tally.report.clone());
             let (ram, progress) = (resources.pages.ram.clone(), resources.pages.progress.clone());
-            let sums = resources.pages.sums_what_follows;
+            let (sums, ways) = (resources.pages.sums_what_follows, resources.pages.ways.clone());
             let lost = report.clone();
             let serve = move || {
                 let Ok(connection) = connected.recv() else { return };
                 let mut clock = ThreadClock::start();
-                let served = Pusher::new(Lane::Urgent, connection, 0, ram, progress, sums).serve(&slot);
+                let served = Pusher::new(
+                    Lane::Urgent,
+                    connection,
+                    0,
+                    ram,
+                    progress,
+                    sums,
+                    Encoder::new(ways).without_rounds(),
+                )
+                .serve(&slot);
                 clock.add_to(&cpu);
                 match served {
                     Ok(()) | Err(PushError::Stopped) => {}

@@ -12,7 +12,7 @@ use migration::{
 use transport::{Dial, Security};
 use wire::PageCounts;
 
-use super::{Input, RoundStalls, Shared, VcpuSlowed};
+use super::{EncodedFigures, Input, RoundStalls, Shared, VcpuSlowed};
 use crate::main_thread::MainThread;
 
 /// An attempt under way, or over.
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub sent_bytes: u64,
     /// Pages sent, the round under way included.
     pub pages: PageCounts,
+    /// What encodings of pages have done.
+    pub encoded: EncodedFigures,
     /// Pages left to send.
     pub remaining_pages: u64,
     /// Pages that the machine asked for, running at the destination.
@@ -153,6 +155,7 @@ impl Handle {
             elapsed: statistics.total.unwrap_or(now),
             sent_bytes: statistics.bytes + round_bytes,
             pages,
+            encoded: shared.encoded.figures(source.params().encodings),
             remaining_pages: remaining,
             requests: shared.requests.load(Ordering::Relaxed)
                 + needed.as_ref().map_or(0, |needed| needed.requests()),

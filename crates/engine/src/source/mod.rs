@@ -6,6 +6,8 @@ mod abandoned;
 mod attempt;
 mod carry_out;
 mod channels;
+mod choice;
+mod encoder;
 mod handle;
 mod look;
 mod looks;
@@ -32,13 +34,16 @@ use parking_lot::Mutex;
 use transport::{Connection, Dial, Pacer, Security};
 use wire::{DeviceInfo, Greeted, Hello, Message, Offer, SessionId};
 
-use self::{abandoned::Abandoned, attempt::Attempt, stalls::Stalls, work::RoundProgress};
+use self::{
+    abandoned::Abandoned, attempt::Attempt, encoder::EncodedCounters, stalls::Stalls, work::RoundProgress,
+};
 use crate::{
     MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, cpu_time::CpuTime, machine,
     main_thread::MainThread, threads,
 };
 
 pub use self::{
+    encoder::EncodedFigures,
     handle::{Handle, Snapshot},
     slowing::VcpuSlowed,
     stalls::RoundStalls,
@@ -77,6 +82,7 @@ struct Shared {
     status: Mutex<Status>,
     began: Instant,
     progress: Arc<RoundProgress>,
+    encoded: Arc<EncodedCounters>,
     pacer: Arc<Pacer>,
     /// Of pages that follow the machine.
     push_pacer: Mutex<Arc<Pacer>>,
@@ -141,6 +147,7 @@ pub fn start_on(
         status: Mutex::new(Status::Setup),
         began: Instant::now(),
         progress,
+        encoded: Arc::default(),
         pacer,
         push_pacer: Mutex::new(Arc::new(Pacer::new(0))),
         needed: Arc::default(),

@@ -1,7 +1,10 @@
 //! Sends pages of a machine that runs at the destination: on the page channels those that nobody waits for, on the urgent
 //! connection those that the machine waits for.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ptr::NonNull,
+    sync::{Arc, atomic::Ordering},
+};
 
 use parking_lot::Mutex;
 use ram::Ram;
@@ -9,6 +12,7 @@ use transport::{Connection, Pacer, Piece, TransportError, Turn};
 use wire::{Batch, FrameKind, MAX_RUNS, PUSHED, PageCounts, Request, RoundEnd, WireError};
 
 use super::{
+    encoder::Encoder,
     look::{collect_pieces, look},
     needed::{Needed, Stretch},
     pulse::{PULSE, pulse},
@@ -51,6 +55,8 @@ pub(super) struct Pusher {
     pieces: Vec<Piece>,
     /// Whether batches have sums.
     sums: bool,
+    /// How pages are packed.
+    encoder: Encoder,
 }
 
 impl Pusher {
@@ -62,6 +68,7 @@ impl Pusher {
         ram: Ram,
         progress: Arc<RoundProgress>,
         sums: bool,
+        encoder: Encoder,
     ) -> Self {
         Self {
             lane,
@@ -74,6 +81,7 @@ impl Pusher {
             frame: Vec::with_capacity(16 << 10),
             pieces: Vec::with_capacity(MAX_RUNS),
             sums,
+            encoder,
         }
     }
 
@@ -98,7 +106,7 @@ impl Pusher {
     /// Waits until the next batch may go out. What is counted against the limit is the batch before.
     fn wait_for_turn(&mut self, pacer: &Pacer) -> Result<(), PushError> {
         loop {
-            match pacer.wait_within(self.batch.data_bytes(), PULSE) {
+            match pacer.wait_within(self.batch.sent_bytes(), PULSE) {
                 Turn::Now => return Ok(()),
                 Turn::Later => self.pulse()?,
                 Turn::Stopped => return Err(PushError::Stopped),
@@ -164,18 +172,34 @@ impl Pusher {
         self.pieces.clear();
         collect_pieces(&self.ram, &self.batch, &mut self.pieces);
         self.batch.sum = self.sums.then(|| sum(&self.pieces));
+        // What the machine waits for is not made to wait for packing.
+        if self.lane != Lane::Urgent && self.encoder.packing().is_some() {
+            self.pack();
+        }
         let sequence = self.next_sequence();
         self.batch.encode_into(sequence, &mut self.frame);
-        // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`. The machine does not run here any more:
-        // nothing writes them.
+        // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`; the machine does not run here any more:
+        // nothing writes them. Or they are what the encoder holds, which nothing changes before it is cleared.
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
             .map_err(|source| self.broken(source))?;
         let pages = self.batch.pages();
         self.pages += pages;
-        let bytes = self.frame.len() as u64 + self.batch.data_bytes();
+        self.encoder.clear();
+        let bytes = self.frame.len() as u64 + self.batch.sent_bytes();
         self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.progress.pages.add(pages);
         Ok(())
+    }
+
+    /// Sends the batch packed, where that makes it shorter.
+    fn pack(&mut self) {
+        let Some(block) = self.ram.blocks().get(usize::from(self.batch.block)) else { return };
+        self.encoder.add_all(block, &self.batch, usize::MAX);
+        let data = self.encoder.finish(&mut self.batch);
+        if self.batch.packed.is_some() {
+            self.pieces.clear();
+            self.pieces.push(Piece::new(NonNull::from(data).cast(), data.len()));
+        }
     }
 
     fn pulse(&mut self) -> Result<(), PushError> {

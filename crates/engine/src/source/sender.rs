@@ -1,12 +1,17 @@
 //! A page channel at the source: everything that happens to a page between the dirty set and the wire.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ptr::NonNull,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
-use ram::{DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
+use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
 use wire::{Batch, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 
 use super::{
+    encoder::{Encoder, HELD_BYTES, Ways},
     look::{collect_pieces, look},
     pulse::pulse,
     pusher::Pusher,
@@ -49,6 +54,8 @@ pub(crate) struct Pages {
     pub(crate) touched: Touched,
     pub(crate) pacer: Arc<Pacer>,
     pub(crate) progress: Arc<RoundProgress>,
+    /// How they are encoded.
+    pub(crate) ways: Arc<Ways>,
     /// Kept where there is a digest.
     pub(crate) sums: Option<Arc<PageSums>>,
     /// Whether all memory is compared in the end.
@@ -66,6 +73,7 @@ pub(crate) struct Sender {
     batch: Batch,
     bytes_in_batch: u64,
     pages_in_batch: u64,
+    encoder: Encoder,
     // Kept from batch to batch, so that nothing is allocated on a page's way.
     frame: Vec<u8>,
     pieces: Vec<Piece>,
@@ -79,6 +87,7 @@ impl Sender {
         Self {
             index,
             connection,
+            encoder: Encoder::new(pages.ways.clone()),
             pages,
             sequence: 0,
             batch: Batch::default(),
@@ -111,6 +120,7 @@ impl Sender {
             self.pages.ram,
             self.pages.progress,
             self.pages.sums_what_follows,
+            self.encoder.without_rounds(),
         )
     }
 
@@ -118,6 +128,7 @@ impl Sender {
     pub(crate) fn send_round(&mut self, work: &RoundWork) -> Result<ChannelRound, SendError> {
         self.round = ChannelRound::default();
         self.batch.round = work.round;
+        self.encoder.begin_round();
         while let Some(chunk) = work.take() {
             self.send_chunk(work, chunk)?;
         }
@@ -158,6 +169,7 @@ impl Sender {
     }
 
     fn send_words(&mut self, work: &RoundWork, chunk: Chunk, words: &[u64]) -> Result<(), SendError> {
+        self.encoder.pass(chunk.block, chunk.first_page, chunk.pages, work.round);
         if words.iter().all(|&word| word == 0) {
             return Ok(());
         }
@@ -180,13 +192,16 @@ impl Sender {
         let ram = self.pages.ram.clone();
         let block = &ram.blocks()[chunk.block];
         let limit = self.batch_bytes(work.last);
+        // In the last round nothing is kept for a next one.
+        let round = (!work.last).then_some(work.round);
         let mut outcome = Ok(());
         for_each_run(words, chunk.first_page, |first, pages| {
             for page in first..first + pages {
                 if outcome.is_ok() {
                     let untouched =
                         untouched_matters && !is_set(&self.touched_words, page - chunk.first_page);
-                    let encoding = if untouched { Encoding::Zero } else { look(block, page) };
+                    let looked = if untouched { Encoding::Zero } else { look(block, page) };
+                    let encoding = self.encode(block, chunk.block, page, looked, round);
                     outcome = self.add(page, encoding, limit, work.last);
                 }
             }
@@ -194,11 +209,31 @@ impl Sender {
         outcome
     }
 
+    /// Says how a page is sent, and takes it in where it is not sent straight from guest memory. `round` is `None` in the last.
+    fn encode(
+        &mut self,
+        memory: &Block,
+        block: usize,
+        page: u64,
+        looked: Encoding,
+        round: Option<u32>,
+    ) -> Encoding {
+        let begins = self.batch.runs.is_empty();
+        let holds = if begins { self.encoder.begin(self.batch.round) } else { self.encoder.holds() };
+        match looked {
+            Encoding::Raw if holds => return self.encoder.add(memory, block, page, round),
+            Encoding::Raw => self.encoder.forget(block, page),
+            _ => self.encoder.zero(block, page),
+        }
+        looked
+    }
+
     /// Adds a page to the batch, and sends the batch when it is full.
     fn add(&mut self, page: u64, encoding: Encoding, limit: u64, last: bool) -> Result<(), SendError> {
         self.bytes_in_batch += encoding.data_bytes(1);
         self.pages_in_batch += 1;
         let full = self.batch.push(page, encoding) || self.pages_in_batch >= BATCH_ANY_PAGES;
+        let limit = if self.encoder.holds() { limit.min(HELD_BYTES) } else { limit };
         if full || self.bytes_in_batch >= limit { self.flush(last) } else { Ok(()) }
     }
 
@@ -207,20 +242,34 @@ impl Sender {
         if self.batch.runs.is_empty() {
             return Ok(());
         }
+        self.pieces.clear();
+        if self.encoder.holds() {
+            let data = self.encoder.finish(&mut self.batch);
+            if !data.is_empty() {
+                self.pieces.push(Piece::new(NonNull::from(data).cast(), data.len()));
+            }
+        } else {
+            collect_pieces(&self.pages.ram, &self.batch, &mut self.pieces);
+        }
         self.batch.encode_into(self.sequence, &mut self.frame);
         self.sequence = self.sequence.wrapping_add(1);
-        self.pieces.clear();
-        collect_pieces(&self.pages.ram, &self.batch, &mut self.pieces);
         let pages = self.batch.pages();
-        let bytes = self.frame.len() as u64 + self.batch.data_bytes();
+        let bytes = self.frame.len() as u64 + self.batch.sent_bytes();
+        let began = Instant::now();
         if !last && !self.pages.pacer.wait(bytes) {
             return Err(SendError::Stopped);
         }
+        let paced = began.elapsed();
         // As late as can be: a page that is written between here and the wire is sent again, and taken in again then.
         self.sum_up();
-        // SAFETY: the pieces are segments of `self.pages.ram`, which lives as long as `self`.
+        let began = Instant::now();
+        // SAFETY: the pieces are segments of `self.pages.ram`, which lives as long as `self`; or the data that the encoder holds, which
+        // nothing changes before it is cleared below.
         unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
             .map_err(|source| self.broken(source))?;
+        let block = &self.pages.ram.blocks()[usize::from(self.batch.block)];
+        self.encoder.sent(block, &self.batch, bytes, paced + began.elapsed());
+        self.batch.packed = None;
         self.batch.runs.clear();
         (self.bytes_in_batch, self.pages_in_batch) = (0, 0);
         self.round.bytes += bytes;
@@ -235,7 +284,7 @@ impl Sender {
         for run in &self.batch.runs {
             let (block, pages) = (usize::from(self.batch.block), u64::from(run.pages));
             match run.encoding {
-                Encoding::Raw => sums.take(block, run.first_page, pages),
+                Encoding::Raw | Encoding::Delta { .. } => sums.take(block, run.first_page, pages),
                 Encoding::Zero => sums.take_zeros(block, run.first_page, pages),
             }
         }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Waits until the destination serves nobody.
-fn wait_until_free(destination: &Destination) {
+pub(crate) fn wait_until_free(destination: &Destination) {
     wait_until(|| destination.handle.snapshot().status == Status::Setup);
 }
 

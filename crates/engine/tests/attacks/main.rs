@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
 mod bad_destinations;
+mod bad_encodings;
 mod bad_links;
 mod bad_sources;
 #[path = "../machine/mod.rs"]

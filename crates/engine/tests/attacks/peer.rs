@@ -135,8 +135,13 @@ impl Peer {
 
     /// Opens a page channel.
     pub(crate) fn channel(address: &Address, session: SessionId, index: u16) -> Self {
+        Self::channel_offering(&Offer::of("test"), address, session, index)
+    }
+
+    /// The same, of a release that offers this.
+    fn channel_offering(offer: &Offer, address: &Address, session: SessionId, index: u16) -> Self {
         let mut channel = Self::connect(address);
-        channel.throw(&channel_greeting(&Offer::of("test"), session, index));
+        channel.throw(&channel_greeting(offer, session, index));
         channel.greeted = true;
         channel
     }
@@ -149,13 +154,23 @@ impl Peer {
 
     pub(crate) fn batch(&mut self, round: u32, runs: &[Run]) -> Vec<u8> {
         let mut frame = Vec::new();
-        Batch { round, block: 0, runs: runs.to_vec(), sum: None }.encode_into(self.said, &mut frame);
+        Batch { round, block: 0, runs: runs.to_vec(), ..Batch::default() }.encode_into(self.said, &mut frame);
         self.said += 1;
         frame
     }
 
+    /// Sends a batch that may be any, and what follows its table. The destination may have given up at that.
+    pub(crate) fn send_batch(&mut self, batch: &Batch, data: &[u8]) {
+        let mut frame = Vec::new();
+        batch.encode_into(self.said, &mut frame);
+        self.said += 1;
+        let _ = self.throw(&frame) && self.throw(data);
+    }
+
     pub(crate) fn end_round(&mut self, round: u32, last: bool, raw_pages: u64) -> bool {
-        let frame = RoundEnd { round, last, pages: PageCounts { raw: raw_pages, zero: 0 } }.encode(self.said);
+        let frame =
+            RoundEnd { round, last, pages: PageCounts { raw: raw_pages, zero: 0, ..PageCounts::default() } }
+                .encode(self.said);
         self.said += 1;
         self.throw(&frame)
     }
@@ -194,14 +209,21 @@ pub(crate) struct GoodStart {
 
 impl GoodStart {
     pub(crate) fn new(address: &Address, machine: &Machine, channels: u16) -> Self {
+        Self::offering(&Offer::of("test"), address, machine, channels)
+    }
+
+    /// The same, of a release that offers this.
+    pub(crate) fn offering(offer: &Offer, address: &Address, machine: &Machine, channels: u16) -> Self {
         let session = crate::machine::travel::new_session();
         let mut control = Peer::connect(address);
+        control.greet(offer, Role::Control, session);
         control.say(&Message::Hello(hello(machine, session, channels)));
         match control.hear() {
             Some(Message::Accept(accept)) => assert_eq!(accept.channels, channels),
             other => panic!("{other:?} instead of Accept"),
         }
-        let channels = (0..channels).map(|index| Peer::channel(address, session, index)).collect();
+        let open = |index| Peer::channel_offering(offer, address, session, index);
+        let channels = (0..channels).map(open).collect();
         assert_eq!(control.hear(), Some(Message::ChannelsOpen));
         Self { control, channels, session }
     }
@@ -220,7 +242,7 @@ impl GoodStart {
         let devices = machine.devices().len() as u32;
         self.control.say(&Message::Complete(Complete {
             rounds: 1,
-            pages: PageCounts { raw: 1, zero: 0 },
+            pages: PageCounts { raw: 1, zero: 0, ..PageCounts::default() },
             devices,
             run: true,
             digest: None,

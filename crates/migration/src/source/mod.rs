@@ -284,6 +284,7 @@ impl Source {
                     );
                     return self.fail(now, reason);
                 }
+                self.agree_on_encodings(now, &destination);
                 self.statistics.destination = Some(destination);
                 self.enter(State::Handshake, now);
                 self.heard = now;
@@ -299,6 +300,17 @@ impl Source {
                 vec![Action::Send(Message::Ask { session: self.hello.session })]
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// Does without encodings that the destination lacks, and says so.
+    fn agree_on_encodings(&mut self, now: Time, destination: &Greeted) {
+        let (encodings, lacking) = self.params.encodings.agreed(destination.agreed.features);
+        self.params.encodings = encodings;
+        for what in lacking {
+            let release = &destination.release;
+            self.statistics
+                .decide(now, format!("Release {release} of the destination cannot {what}: done without"));
         }
     }
 

@@ -245,7 +245,8 @@ impl World {
                 let Some(incoming) = &mut self.arrival.incoming else { return false };
                 incoming.done += 1;
                 if incoming.done == incoming.hello.channels {
-                    let pages = PageCounts { raw: incoming.raw, zero: incoming.zero };
+                    let pages =
+                        PageCounts { raw: incoming.raw, zero: incoming.zero, ..PageCounts::default() };
                     self.destination_handles(Event::AllReceived(pages));
                 }
             }

@@ -475,7 +475,9 @@ impl World {
         if attempt.work.done == attempt.channels.len() {
             let sums = &attempt.work.sums;
             let mut pages = PageCounts::default();
-            sums.iter().for_each(|(raw, zero)| pages += PageCounts { raw: *raw, zero: *zero });
+            sums.iter().for_each(|(raw, zero)| {
+                pages += PageCounts { raw: *raw, zero: *zero, ..PageCounts::default() }
+            });
             let bytes = pages.raw * 4096 + 64;
             let digest = self.plan.digest.then(|| hash(&self.origin.pages));
             self.source_input(Event::RoundSent { bytes, pages, digest });

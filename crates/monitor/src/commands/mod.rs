@@ -4,6 +4,7 @@ mod arguments;
 mod decide;
 mod dirty_rate;
 mod dump;
+mod encodings;
 mod ending;
 mod keys;
 mod machine;

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 use super::{
     Context, Outcome,
     arguments::{Arguments, in_range},
-    done, ending,
+    done, encodings, ending,
 };
 use crate::{
     CommandError,
@@ -29,7 +29,7 @@ pub(crate) const PARAMETER_NAMES: [&str; 14] = [
 ];
 
 /// Parameters of QEMU's that mean something that Whimbrel does not do.
-const NOT_SUPPORTED: [&str; 17] = [
+const NOT_SUPPORTED: [&str; 14] = [
     "block-bitmap-mapping",
     "block-incremental",
     "compress-level",
@@ -38,14 +38,11 @@ const NOT_SUPPORTED: [&str; 17] = [
     "decompress-threads",
     "direct-io",
     "mode",
-    "multifd-compression",
     "multifd-qatzip-level",
     "multifd-zlib-level",
-    "multifd-zstd-level",
     "vcpu-dirty-limit",
     "x-checkpoint-delay",
     "x-vcpu-dirty-limit-period",
-    "xbzrle-cache-size",
     "zero-page-detection",
 ];
 
@@ -75,6 +72,7 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
     let tls_hostname = arguments.optional_string_or_null("tls-hostname")?;
     let tls_authz = arguments.optional_string_or_null("tls-authz")?;
     let end = ending::take(&mut arguments)?;
+    let encoding = encodings::take(&mut arguments)?;
     let mut number = |name: &str, range: RangeInclusive<u64>| match arguments.optional_u64(name)? {
         Some(value) => in_range(name, value, range).map(Some),
         None => Ok(None),
@@ -95,6 +93,7 @@ fn parse(mut arguments: Arguments) -> Result<ParameterChange, CommandError> {
         max_postcopy_bandwidth: number("max-postcopy-bandwidth", 0..=u64::MAX)?,
         whimbrel_digest: digest(&mut arguments)?,
         whimbrel_postcopy: postcopy(&mut arguments)?,
+        encoding,
         end,
     };
     arguments.finish()?;
@@ -107,6 +106,9 @@ pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, Com
     if let Some(word) = ending::word(name, value) {
         return parse(Arguments::new([(name.to_owned(), word?)].into_iter().collect()));
     }
+    if let Some(word) = encodings::word(name, value) {
+        return parse(Arguments::new([(name.to_owned(), word)].into_iter().collect()));
+    }
     let unknown = || CommandError::generic(format!("invalid parameter value: {name}"));
     let argument = match name {
         _ if NOT_SUPPORTED.contains(&name) => serde_json::Value::Null,
@@ -116,7 +118,7 @@ pub(crate) fn parse_text(name: &str, value: &str) -> Result<ParameterChange, Com
         "max-bandwidth" | "max-postcopy-bandwidth" | "avail-switchover-bandwidth" => {
             parse_size(name, value, 1 << 20)?.into()
         }
-        _ if PARAMETER_NAMES.contains(&name) || ending::NAMES.contains(&name) => {
+        _ if [&PARAMETER_NAMES[..], &ending::NAMES, &encodings::NAMES].concat().contains(&name) => {
             parse_size(name, value, 1)?.into()
         }
         _ => return Err(unknown()),

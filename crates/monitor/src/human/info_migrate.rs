@@ -1,8 +1,8 @@
 use std::fmt::{self, Display};
 
 use crate::types::{
-    CertificateInfo, DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats, MigrationStatus,
-    RoundInfo, SecurityInfo, SocketAddress, WhimbrelInfo,
+    CertificateInfo, CompressionStats, DowntimePhases, MigrationGlobals, MigrationInfo, MigrationRamStats,
+    MigrationStatus, RoundInfo, SecurityInfo, SocketAddress, WhimbrelInfo, XbzrleCacheStats,
 };
 
 /// The text of `info migrate`: QEMU's lines with QEMU's labels and units, then Whimbrel's own.
@@ -24,6 +24,12 @@ impl Display for Text<'_> {
         status_and_times(f, info)?;
         if let Some(ram) = &info.ram {
             ram_figures(f, ram)?;
+        }
+        if let Some(cache) = &info.xbzrle_cache {
+            differences(f, cache)?;
+        }
+        if let Some(packed) = &info.compression {
+            packing(f, packed)?;
         }
         if let Some(percentage) = info.cpu_throttle_percentage {
             writeln!(f, "cpu throttle percentage: {percentage}")?;
@@ -104,6 +110,24 @@ fn ram_figures(f: &mut fmt::Formatter<'_>, ram: &MigrationRamStats) -> fmt::Resu
         writeln!(f, "Zero-copy-send fallbacks happened: {} times", ram.dirty_sync_missed_zero_copy)?;
     }
     Ok(())
+}
+
+fn differences(f: &mut fmt::Formatter<'_>, cache: &XbzrleCacheStats) -> fmt::Result {
+    writeln!(f, "cache size: {} bytes", cache.cache_size)?;
+    writeln!(f, "xbzrle transferred: {} kbytes", cache.bytes >> 10)?;
+    writeln!(f, "xbzrle pages: {} pages", cache.pages)?;
+    writeln!(f, "xbzrle cache miss: {} pages", cache.cache_miss)?;
+    writeln!(f, "xbzrle cache miss rate: {:.2}", cache.cache_miss_rate)?;
+    writeln!(f, "xbzrle encoding rate: {:.2}", cache.encoding_rate)?;
+    writeln!(f, "xbzrle overflow: {}", cache.overflow)
+}
+
+fn packing(f: &mut fmt::Formatter<'_>, packed: &CompressionStats) -> fmt::Result {
+    writeln!(f, "compression pages: {} pages", packed.pages)?;
+    writeln!(f, "compression busy: {}", packed.busy)?;
+    writeln!(f, "compression busy rate: {:.2}", packed.busy_rate)?;
+    writeln!(f, "compressed size: {} kbytes", packed.compressed_size >> 10)?;
+    writeln!(f, "compression rate: {:.2}", packed.compression_rate)
 }
 
 fn socket_addresses(f: &mut fmt::Formatter<'_>, addresses: &[SocketAddress]) -> fmt::Result {

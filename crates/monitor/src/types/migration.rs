@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{SocketAddress, WhimbrelInfo};
+use super::{CompressionStats, SocketAddress, WhimbrelInfo, XbzrleCacheStats};
 
 /// What `query-migrate` returns. All members are absent (`{}`) when no migration was ever asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,12 @@ pub struct MigrationInfo {
     /// Figures about RAM; from `active` on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ram: Option<MigrationRamStats>,
+    /// What differences have done; with the capability `xbzrle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xbzrle_cache: Option<XbzrleCacheStats>,
+    /// What packing has done; where pages are packed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionStats>,
     /// Milliseconds from the command to now, or to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_time: Option<u64>,

@@ -7,6 +7,7 @@ mod address;
 mod capability;
 mod dirty_rate;
 mod dump;
+mod encodings;
 mod ending;
 mod keys;
 mod machine;
@@ -19,6 +20,10 @@ pub use address::SocketAddress;
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
 pub use dump::{DumpInfo, DumpRequest, DumpStatus};
+pub use encodings::{
+    Chooser, Compression, CompressionStats, EncodingChange, EncodingParameters, MAX_CACHE_BYTES,
+    MIN_CACHE_BYTES, XbzrleCacheStats,
+};
 pub use ending::{
     DeadlineInfo, DecisionInfo, EndChange, EndParameters, MAX_DEADLINE_SECONDS, MEANS, ThrottleInfo,
     ThrottleWay, VcpuThrottleInfo,

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{EndChange, EndParameters};
+use super::{EncodingChange, EncodingParameters, EndChange, EndParameters};
 
 /// The most channels that a migration may have.
 pub const MAX_CHANNELS: u8 = 64;
@@ -33,6 +33,9 @@ pub struct MigrationParameters {
     pub whimbrel_digest: Digest,
     /// When the machine may run on the destination before its memory is there; with the capability `postcopy-ram`. Whimbrel's own.
     pub whimbrel_postcopy: Postcopy,
+    /// How pages are encoded.
+    #[serde(flatten)]
+    pub encoding: EncodingParameters,
     /// How it comes to its end.
     #[serde(flatten)]
     pub end: EndParameters,
@@ -112,6 +115,7 @@ impl MigrationParameters {
             max_postcopy_bandwidth: 0,
             whimbrel_digest: Digest::default(),
             whimbrel_postcopy: Postcopy::default(),
+            encoding: EncodingParameters::default(),
             end: EndParameters::default(),
         }
     }
@@ -132,6 +136,7 @@ impl MigrationParameters {
         set(&mut self.max_postcopy_bandwidth, change.max_postcopy_bandwidth);
         set(&mut self.whimbrel_digest, change.whimbrel_digest);
         set(&mut self.whimbrel_postcopy, change.whimbrel_postcopy);
+        self.encoding.apply(change.encoding);
         self.end.apply(&change.end);
         let texts = [
             (&mut self.tls_creds, &change.tls_creds),
@@ -203,6 +208,8 @@ pub struct ParameterChange {
     pub whimbrel_digest: Option<Digest>,
     /// See [`MigrationParameters::whimbrel_postcopy`].
     pub whimbrel_postcopy: Option<Postcopy>,
+    /// See [`MigrationParameters::encoding`].
+    pub encoding: EncodingChange,
     /// See [`MigrationParameters::end`].
     pub end: EndChange,
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Arrived, Downtime, Integrity, Outcome, Report, Stalls,
     quantity::{Count, Millis},
-    text::{party, protection},
+    text::{encoded, party, protection},
 };
 
 /// The whole page.
@@ -282,6 +282,7 @@ fn facts(page: &mut String, report: &Report) {
     facts.extend(report.session.clone().map(|session| ("session", session)));
     facts.extend(machine.uuid.clone().map(|uuid| ("UUID", uuid)));
     facts.extend(report.security.as_ref().map(|security| ("protection", protection(security))));
+    facts.extend(report.encodings.iter().flat_map(encoded).map(|what| ("encoded", what)));
     if let Some(parameters) = &report.parameters {
         facts.extend([
             ("channels", parameters.channels.to_string()),

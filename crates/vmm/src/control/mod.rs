@@ -17,6 +17,7 @@
 mod announce;
 mod dirty_rate;
 mod dump;
+mod encoded;
 mod ending;
 mod filling;
 mod following;

@@ -9,7 +9,7 @@ use monitor::types::{
 use std::time::Duration;
 use wire::SessionId;
 
-use super::{ending, security, wording};
+use super::{encoded, ending, security, wording};
 
 /// What is told of a migration that leaves.
 pub(super) fn outgoing(
@@ -34,6 +34,8 @@ pub(super) fn outgoing(
             .filter(|_| snapshot.status == Status::Completed || snapshot.status.is_postcopy())
             .map(millis),
         setup_time: begun.then(|| millis(statistics.setup)),
+        xbzrle_cache: encoded::differences(&snapshot.encoded).filter(|_| begun),
+        compression: encoded::packing(&snapshot.encoded).filter(|_| begun),
         cpu_throttle_percentage: ending::percentage(snapshot),
         error_desc: failed.then(|| statistics.reason.clone()),
         whimbrel: Some(whimbrel(snapshot, session, address)),

@@ -1,13 +1,15 @@
 use std::time::Duration;
 
 use config::Config;
-use migration::{ByWhen, FixedCosts, Means, Params, Steps, Throttling};
+use migration::{ByWhen, Encodings, FixedCosts, Means, Params, Steps, Throttling};
 use monitor::{
     CommandError,
     types::{
-        Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters, Postcopy, ThrottleWay,
+        Chooser, Compression, Digest, MigrationCapability, MigrationCapabilityStatus, MigrationParameters,
+        Postcopy, ThrottleWay,
     },
 };
+use wire::Packing;
 
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
 const DEFAULT_CHANNELS: usize = 4;
@@ -17,6 +19,8 @@ const DEFAULT_CHANNELS: usize = 4;
 pub(super) struct Settings {
     pub(super) parameters: MigrationParameters,
     pub(super) capabilities: Vec<MigrationCapability>,
+    /// As many as this process may use, as it was at its start.
+    processors: u16,
     /// What switchovers have cost so far in this process, if there were any.
     pub(super) fixed_costs: Option<FixedCosts>,
 }
@@ -24,7 +28,7 @@ pub(super) struct Settings {
 /// Capabilities that can be switched on and off.
 /// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
 /// it waits is always measured.
-const SWITCHABLE: [MigrationCapability; 7] = [
+const SWITCHABLE: [MigrationCapability; 8] = [
     MigrationCapability::AutoConverge,
     MigrationCapability::Events,
     MigrationCapability::PauseBeforeSwitchover,
@@ -32,6 +36,7 @@ const SWITCHABLE: [MigrationCapability; 7] = [
     MigrationCapability::PostcopyRam,
     MigrationCapability::PostcopyPreempt,
     MigrationCapability::PostcopyBlocktime,
+    MigrationCapability::Xbzrle,
 ];
 
 /// Capabilities that every Whimbrel migration has: the destination always answers, acknowledges the switchover, and takes
@@ -52,7 +57,8 @@ impl Settings {
         parameters.tls_creds = config.tls().map(ToString::to_string).unwrap_or_default();
         parameters.tls_hostname = config.tls_hostname().unwrap_or_default().into();
         parameters.tls_authz = config.tls_authz().unwrap_or_default().into();
-        Self { parameters, capabilities, fixed_costs: None }
+        let processors = u16::try_from(cpus).unwrap_or(u16::MAX);
+        Self { parameters, capabilities, processors, fixed_costs: None }
     }
 
     /// Switches capabilities, all or none of them.
@@ -83,6 +89,13 @@ impl Settings {
             ("whimbrel-deadline", now.end.whimbrel_deadline != wanted.end.whimbrel_deadline),
             ("whimbrel-means", now.end.whimbrel_means != wanted.end.whimbrel_means),
             ("of throttling", now.end != wanted.end),
+            ("multifd-compression", now.encoding.multifd_compression != wanted.encoding.multifd_compression),
+            ("multifd-zstd-level", now.encoding.multifd_zstd_level != wanted.encoding.multifd_zstd_level),
+            (
+                "whimbrel-compression",
+                now.encoding.whimbrel_compression != wanted.encoding.whimbrel_compression,
+            ),
+            ("xbzrle-cache-size", now.encoding.xbzrle_cache_size != wanted.encoding.xbzrle_cache_size),
             ("whimbrel-postcopy", now.whimbrel_postcopy != wanted.whimbrel_postcopy),
         ]
         .into_iter()
@@ -107,6 +120,7 @@ impl Settings {
             .max_postcopy_bandwidth(parameters.max_postcopy_bandwidth)
             .throttling(self.throttling())
             .by_when(self.by_when())
+            .encodings(self.encodings())
             .digest(digest(parameters.whimbrel_digest))
     }
 }
@@ -139,6 +153,23 @@ impl Settings {
             means: end.means().filter_map(known).collect(),
             longest_downtime: Duration::from_millis(end.whimbrel_downtime_max),
         })
+    }
+
+    fn encodings(&self) -> Encodings {
+        let encoding = &self.parameters.encoding;
+        Encodings {
+            packing: match encoding.multifd_compression {
+                Compression::None => None,
+                Compression::Lz4 => Some(Packing::Lz4),
+                Compression::Zstd => Some(Packing::Zstd),
+            },
+            zstd_level: encoding.multifd_zstd_level,
+            deltas: self.has(MigrationCapability::Xbzrle),
+            auto_packing: encoding.whimbrel_compression == Chooser::Auto,
+            auto_deltas: encoding.whimbrel_compression == Chooser::Auto,
+            processors: self.processors,
+            cache_bytes: encoding.xbzrle_cache_size,
+        }
     }
 
     fn postcopy(&self) -> migration::Postcopy {
@@ -177,8 +208,8 @@ mod tests {
     #[test]
     fn a_capability_that_is_not_there_changes_nothing() {
         let mut settings = settings();
-        let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::Xbzrle, true)];
-        assert!(settings.switch(&wanted).unwrap_err().desc.contains("xbzrle"));
+        let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::XColo, true)];
+        assert!(settings.switch(&wanted).unwrap_err().desc.contains("x-colo"));
         assert!(!settings.has(MigrationCapability::Events));
     }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use wire::SessionId;
 
 use super::{
-    following,
+    encoded, following,
     moves::{Arrival, Departure},
     query, security,
 };
@@ -98,6 +98,7 @@ pub(super) fn leaving(here: &Here, departure: &Departure, outcome: Outcome) -> R
             dirty_syncs: statistics.dirty_syncs,
             setup_ms: ms(statistics.setup),
         },
+        encodings: encoded::of_report(&snapshot.encoded),
         rounds,
         rounds_left_out: first.into(),
         decisions: decisions(statistics),
@@ -150,6 +151,7 @@ pub(super) fn arriving(
             zero_pages: snapshot.pages.zero,
             ..Totals::default()
         },
+        encodings: None,
         rounds: Vec::new(),
         rounds_left_out: 0,
         decisions: Vec::new(),

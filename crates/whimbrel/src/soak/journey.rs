@@ -90,6 +90,9 @@ impl Journey<'_> {
             "max-bandwidth": self.scenario.bandwidth,
             "multifd-channels": self.scenario.channels,
             "whimbrel-digest": self.scenario.digest,
+            "multifd-compression": self.scenario.packing,
+            // Not enough for the guest's working set: some pages are not kept.
+            "xbzrle-cache-size": 4 << 20,
             "max-postcopy-bandwidth": self.scenario.push_bandwidth,
             // A little is too much: what is taken does not depend on how busy this host is.
             "whimbrel-throttle": "steps",
@@ -102,10 +105,11 @@ impl Journey<'_> {
         }
         let postcopy =
             json!({ "capability": "postcopy-ram", "state": self.scenario.postcopy_after.is_some() });
+        let deltas = json!({ "capability": "xbzrle", "state": self.scenario.deltas });
         let throttle = json!({ "capability": "auto-converge", "state": self.scenario.throttles });
         source
             .machine
-            .execute("migrate-set-capabilities", json!({ "capabilities": [postcopy, throttle] }))?;
+            .execute("migrate-set-capabilities", json!({ "capabilities": [postcopy, throttle, deltas] }))?;
         Ok(())
     }
 

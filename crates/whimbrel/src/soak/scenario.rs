@@ -13,6 +13,10 @@ pub(super) struct Scenario {
     pub(super) digest: &'static str,
     /// Bytes each second, 0 for no limit. A limit makes more rounds.
     pub(super) bandwidth: u64,
+    /// How pages are packed: the parameter `multifd-compression`.
+    pub(super) packing: &'static str,
+    /// Pages go as differences: the capability `xbzrle`.
+    pub(super) deltas: bool,
     /// vCPUs are slowed down while rounds are sent.
     pub(super) throttles: bool,
     /// By TLS.
@@ -57,6 +61,9 @@ impl Scenario {
         // And these.
         let mut slows = Random::new(seed.rotate_left(16));
         let throttles = slows.below(4) == 0;
+        // And these.
+        let mut encodes = Random::new(seed.rotate_left(48));
+        let packings = [(2, "none"), (1, "lz4"), (1, "zstd")];
         let some = [(2, "transfer"), (1, "full")];
         let (found, by_chance) = (random.weighted(&some), random.weighted(&[(3, "off"), some[0], some[1]]));
         Self {
@@ -83,6 +90,8 @@ impl Scenario {
                 _ if throttles => slows.between(20, 60) * 1_000_000,
                 _ => 0,
             },
+            packing: encodes.weighted(&packings).unwrap_or("none"),
+            deltas: encodes.below(3) == 0,
             throttles,
             encrypted,
             postcopy_after: postcopy.then(|| follows.below(2) * follows.below(200)),
@@ -107,6 +116,12 @@ impl Scenario {
         }
         if self.bandwidth > 0 {
             text += &format!(", {} MB/s", self.bandwidth / 1_000_000);
+        }
+        if self.packing != "none" {
+            text += &format!(", {}", self.packing);
+        }
+        if self.deltas {
+            text += ", differences";
         }
         if self.throttles {
             text += ", slowed down";

@@ -64,8 +64,8 @@ fn commands_that_make_no_sense_are_refused_and_the_machine_runs_on() {
         ("migrate-set-parameters", json!({ "downtime-limit": -1 }), "downtime-limit"),
         (
             "migrate-set-capabilities",
-            json!({ "capabilities": [{ "capability": "xbzrle", "state": true }] }),
-            "xbzrle",
+            json!({ "capabilities": [{ "capability": "x-colo", "state": true }] }),
+            "x-colo",
         ),
         ("qmp_capabilities", json!({}), "already"),
         ("zork", Value::Null, "zork"),

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod disturbed;
+mod encoded;
 mod encrypted;
 mod ending;
 mod moves;

@@ -1,0 +1,290 @@
+//! What becomes of page data before a channel sends it, where pages are not sent straight from guest memory.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use encodings::{Kept, Packer, Page, Sent};
+use migration::Encodings;
+use ram::{Block, PAGE_SIZE, Ram};
+use wire::{Batch, Encoding, MAX_HELD_BYTES, Packing};
+
+use super::choice::{Choice, Sample};
+use crate::cpu_time::thread_time;
+
+/// How pages are encoded in an attempt; for all channels.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    encodings: Encodings,
+    channels: u16,
+    /// Of each block; none where there are no rounds, in which pages may go as differences.
+    block_pages: Vec<u64>,
+    /// What was sent of pages, once any go as differences.
+    kept: OnceLock<Kept>,
+    figures: Arc<EncodedCounters>,
+}
+
+/// Counts what encodings do, over all channels of an attempt.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedCounters {
+    deltas: AtomicU64,
+    delta_bytes: AtomicU64,
+    missing: AtomicU64,
+    overflow: AtomicU64,
+    packed_pages: AtomicU64,
+    plain_bytes: AtomicU64,
+    packed_bytes: AtomicU64,
+}
+
+/// What encodings have done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodedFigures {
+    /// What both sides agreed on.
+    pub encodings: Encodings,
+    /// Pages that went as differences.
+    pub deltas: u64,
+    /// Bytes of those differences, before packing.
+    pub delta_bytes: u64,
+    /// Pages that went whole, as no copy was kept of what was sent before.
+    pub missing: u64,
+    /// Pages that went whole, as too much of them had changed.
+    pub overflow: u64,
+    /// Pages of batches that went packed.
+    pub packed_pages: u64,
+    /// Bytes of those batches before packing.
+    pub plain_bytes: u64,
+    /// Bytes of them after it.
+    pub packed_bytes: u64,
+}
+
+/// Of one channel: holds the data of a batch.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    ways: Arc<Ways>,
+    packer: Packer,
+    page: Box<Page>,
+    data: Vec<u8>,
+    /// Where it is to decide for itself.
+    choice: Option<Choice>,
+    /// Whether the data of the batch under way is held.
+    holds: bool,
+    /// Whether its pages go as differences.
+    deltas: bool,
+    /// When the batch before was sent.
+    since: Instant,
+}
+
+/// How much of a batch is packed to see how it packs.
+const SAMPLE_BYTES: usize = 64 << 10;
+
+/// Most page data in a batch that is held: with one more page it is at its limit.
+pub(crate) const HELD_BYTES: u64 = MAX_HELD_BYTES - PAGE_SIZE as u64;
+
+impl Ways {
+    /// For an attempt over so many channels in which both sides agreed on these. `rounds` says whether there are any, in which pages may
+    /// go as differences.
+    pub(crate) fn new(
+        encodings: Encodings,
+        channels: u16,
+        ram: &Ram,
+        rounds: bool,
+        figures: Arc<EncodedCounters>,
+    ) -> Self {
+        let pages = ram.blocks().iter().filter(|_| rounds).map(Block::pages);
+        Self { encodings, channels, block_pages: pages.collect(), kept: OnceLock::new(), figures }
+    }
+
+    fn keep(&self) -> &Kept {
+        self.kept.get_or_init(|| Kept::new(self.block_pages.iter().copied(), self.encodings.cache_bytes))
+    }
+}
+
+impl EncodedCounters {
+    pub(crate) fn figures(&self, encodings: Encodings) -> EncodedFigures {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        EncodedFigures {
+            encodings,
+            deltas: read(&self.deltas),
+            delta_bytes: read(&self.delta_bytes),
+            missing: read(&self.missing),
+            overflow: read(&self.overflow),
+            packed_pages: read(&self.packed_pages),
+            plain_bytes: read(&self.plain_bytes),
+            packed_bytes: read(&self.packed_bytes),
+        }
+    }
+}
+
+impl Encoder {
+    pub(crate) fn new(ways: Arc<Ways>) -> Self {
+        let Encodings { auto_packing, auto_deltas, processors, .. } = ways.encodings;
+        Self {
+            choice: (auto_packing || auto_deltas).then(|| Choice::new(ways.channels, processors.into())),
+            ways,
+            packer: Packer::default(),
+            page: Box::new([0; PAGE_SIZE]),
+            data: Vec::new(),
+            holds: false,
+            deltas: false,
+            since: Instant::now(),
+        }
+    }
+
+    /// For pages that follow the machine: they are packed as those before, and there is nothing that they could be the differences of.
+    pub(crate) fn without_rounds(&self) -> Self {
+        let encodings = Encodings {
+            packing: self.packing(),
+            deltas: false,
+            auto_packing: false,
+            auto_deltas: false,
+            ..self.ways.encodings
+        };
+        Self::new(Arc::new(Ways {
+            encodings,
+            channels: self.ways.channels,
+            block_pages: Vec::new(),
+            kept: OnceLock::new(),
+            figures: self.ways.figures.clone(),
+        }))
+    }
+
+    /// How the data of batches is packed now.
+    pub(crate) fn packing(&self) -> Option<Packing> {
+        let chosen = || self.choice.as_ref().filter(|_| self.ways.encodings.auto_packing)?.packing();
+        self.ways.encodings.packing.or_else(chosen)
+    }
+
+    /// A round begins.
+    pub(crate) fn begin_round(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// A batch begins. Returns whether its data is held. Differences begin with the second round: what is sent in the first is mostly never
+    /// sent again, and would take the room.
+    pub(crate) fn begin(&mut self, round: u32) -> bool {
+        let Encodings { deltas, auto_deltas, .. } = self.ways.encodings;
+        let chosen = auto_deltas && self.choice.as_ref().is_some_and(Choice::holds);
+        self.deltas = (deltas || chosen) && round > 0 && !self.ways.block_pages.is_empty();
+        self.holds = self.deltas || self.packing().is_some();
+        self.holds
+    }
+
+    /// Whether the data of the batch under way is held.
+    pub(crate) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// A stretch of memory is passed in a round.
+    pub(crate) fn pass(&self, block: usize, first_page: u64, pages: u64, round: u32) {
+        if let Some(kept) = self.ways.kept.get() {
+            kept.pass(block, first_page, pages, round);
+        }
+    }
+
+    /// A page goes as one of zeros.
+    pub(crate) fn zero(&self, block: usize, page: u64) {
+        if let Some(kept) = self.ways.kept.get() {
+            kept.is_zero(block, page);
+        }
+    }
+
+    /// A page goes in a way that leaves open what is sent of it.
+    pub(crate) fn forget(&self, block: usize, page: u64) {
+        if let Some(kept) = self.ways.kept.get() {
+            kept.forget(block, page);
+        }
+    }
+
+    /// Takes in a page that is not zero, as the next of the batch; `round` is `None` in the last. Everything that is said of the page
+    /// from here on is said of one copy of it: the guest may be writing it.
+    pub(crate) fn add(&mut self, memory: &Block, block: usize, page: u64, round: Option<u32>) -> Encoding {
+        // The page is one of the dirty set, so it is there.
+        let _ = memory.copy_page(page, &mut self.page);
+        let figures = &self.ways.figures;
+        if self.deltas {
+            match self.ways.keep().send(block, page, round, &self.page, &mut self.data) {
+                Sent::Delta(bytes) => {
+                    figures.deltas.fetch_add(1, Ordering::Relaxed);
+                    figures.delta_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    return Encoding::Delta { bytes: bytes as u32 };
+                }
+                Sent::Missing => figures.missing.fetch_add(1, Ordering::Relaxed),
+                Sent::Overflow => figures.overflow.fetch_add(1, Ordering::Relaxed),
+            };
+        } else {
+            self.forget(block, page);
+        }
+        self.data.extend_from_slice(&self.page[..]);
+        Encoding::Raw
+    }
+
+    /// Takes in raw pages of a batch that has nothing else in it, as long as there are fewer than so many bytes.
+    pub(crate) fn add_all(&mut self, memory: &Block, batch: &Batch, most: usize) {
+        let raw = batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
+        for page in raw.flat_map(|run| run.first_page..run.first_page + u64::from(run.pages)) {
+            if self.data.len() >= most {
+                break;
+            }
+            let _ = memory.copy_page(page, &mut self.page);
+            self.data.extend_from_slice(&self.page[..]);
+        }
+    }
+
+    /// Packs what was taken in, if that makes it shorter, and notes in the batch that it did. Returns what follows its table.
+    pub(crate) fn finish(&mut self, batch: &mut Batch) -> &[u8] {
+        batch.packed = None;
+        let packed = match self.packing() {
+            Some(packing) if !self.data.is_empty() => {
+                let packed = self.packer.pack(packing, self.ways.encodings.zstd_level, &self.data);
+                packed.map(|packed| (packing, packed))
+            }
+            _ => None,
+        };
+        let Some((packing, packed)) = packed else { return &self.data };
+        batch.packed = Some((packing, packed.len() as u32));
+        let (pages, figures) = (batch.pages(), &self.ways.figures);
+        figures.packed_pages.fetch_add(pages.raw + pages.delta, Ordering::Relaxed);
+        figures.plain_bytes.fetch_add(self.data.len() as u64, Ordering::Relaxed);
+        figures.packed_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
+        packed
+    }
+
+    /// The batch was sent, which takes so many bytes on the wire. Of the time since the one before, `waited` was for the wire to take it.
+    pub(crate) fn sent(&mut self, memory: &Block, batch: &Batch, bytes: u64, waited: Duration) {
+        let time = std::mem::replace(&mut self.since, Instant::now()).elapsed();
+        if let Some(mut choice) = self.choice.take() {
+            if choice.sent(bytes, waited, time) {
+                choice.decide(|packing| self.sample(memory, batch, packing));
+                // What it took is not for the wire.
+                self.since = Instant::now();
+            }
+            self.choice = Some(choice);
+        }
+        self.data.clear();
+    }
+
+    /// Packs a little of a batch that was sent; `None` where there is too little to tell.
+    fn sample(&mut self, memory: &Block, batch: &Batch, packing: Packing) -> Option<Sample> {
+        if self.data.is_empty() {
+            self.add_all(memory, batch, SAMPLE_BYTES);
+        }
+        let plain = &self.data[..self.data.len().min(SAMPLE_BYTES)];
+        if plain.len() < SAMPLE_BYTES / 4 {
+            return None;
+        }
+        let began = thread_time();
+        let packed = self.packer.pack(packing, self.ways.encodings.zstd_level, plain);
+        let ratio = packed.map_or(1.0, |packed| plain.len() as f64 / packed.len() as f64);
+        let took = thread_time().saturating_sub(began).max(Duration::from_micros(1));
+        Some(Sample { ratio, bytes_per_second: plain.len() as f64 / took.as_secs_f64() })
+    }
+
+    /// Drops what was taken in.
+    pub(crate) fn clear(&mut self) {
+        self.data.clear();
+    }
+}
