@@ -7,6 +7,9 @@
 //! whether it may → `read`, `write` or `delete` over the store → [`Reply`]. A write goes through `patch` or `managers` (server-side apply), `metadata` (the server's part of an
 //! object), `schema` (defaults, unknown fields, types) and the kind's own check. A watch is carried on by `watch`, as fast as its client reads.
 //!
+//! Questions that are answered and not stored, as Kubernetes' own reviews of access, go to a [`Reviewer`]. The console comes from here too: `pages`
+//! has its files, `login` lets people in; what it shows it reads as every client does.
+//!
 //! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404.
 
 mod api;
@@ -17,13 +20,16 @@ mod form;
 mod identity;
 mod join;
 mod jsonpath;
+mod login;
 mod managers;
 mod metadata;
 mod openapi;
+mod pages;
 mod patch;
 mod protobuf;
 mod read;
 mod registrar;
+mod review;
 mod route;
 mod schema;
 mod selector;
@@ -36,7 +42,9 @@ mod write;
 
 pub use api::{Api, Body, Reply, Request};
 pub use identity::{Identity, Role, Tokens};
+pub use pages::File;
 pub use registrar::Registrar;
+pub use review::Reviewer;
 pub use server::Server;
 pub use status::ApiError;
 pub use tls::{TlsError, tls_config};

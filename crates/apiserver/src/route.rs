@@ -37,6 +37,16 @@ pub(crate) enum Route {
     },
     /// A host wants to be a node.
     Join,
+    /// The console begins at another address.
+    Root,
+    /// A file of the console, by its path.
+    Page(String),
+    /// Somebody who may come in wants an address to log in with.
+    LoginCode,
+    /// Somebody logs in.
+    Login,
+    /// Who am I?
+    WhoAmI,
     /// May I …?
     AccessReview,
     /// Objects.
@@ -77,6 +87,10 @@ impl Route {
         Ok(match *parts.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
             ["join"] => Self::Join,
+            [] => Self::Root,
+            ["console", "code"] => Self::LoginCode,
+            ["console", "session"] => Self::Login,
+            ["console", ref rest @ ..] => Self::Page(rest.join("/")),
             ["version"] => Self::Version,
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,
@@ -89,6 +103,7 @@ impl Route {
                 Self::OpenApi { group: group.to_owned(), version: version.to_owned() }
             }
             ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Self::AccessReview,
+            ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Self::WhoAmI,
             ["api", version] => Self::Resources { group: String::new(), version: version.to_owned() },
             ["apis", group, version] => {
                 Self::Resources { group: group.to_owned(), version: version.to_owned() }

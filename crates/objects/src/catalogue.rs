@@ -5,8 +5,8 @@ use k8s_openapi::api::{
 use kube::CustomResourceExt;
 
 use crate::{
-    Fleet, Kind, MigrationPolicy, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
-    kubernetes::built_in, validation,
+    Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, kubernetes::built_in, validation,
 };
 
 /// All kinds of the fleet, ours first.
@@ -18,6 +18,8 @@ pub fn kinds() -> Vec<Kind> {
             .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"]),
         Kind::custom(&MigrationPolicy::crd(), validation::policy),
         Kind::custom(&Fleet::crd(), validation::settings),
+        Kind::custom(&MigrationPlan::crd(), validation::anything).review(),
+        Kind::custom(&MigrationPolicyPreview::crd(), validation::anything).review(),
     ];
     kinds.extend([built_in::<Node>(), built_in::<Namespace>(), built_in::<Event>(), built_in::<Lease>()]);
     kinds

@@ -21,6 +21,8 @@ pub struct Kind {
     pub has_status: bool,
     /// Whether clients that know it send strategic merge patches: so it is with the kinds of Kubernetes.
     pub is_built_in: bool,
+    /// Whether it is a question, which is answered and not stored.
+    pub is_review: bool,
     /// Whether those who operate machines write it, or administrators alone.
     pub is_operated: bool,
     /// Where an object says whose it is among the nodes: an agent writes the status of those that name its node.
@@ -89,6 +91,11 @@ impl Kind {
         self
     }
 
+    pub(crate) fn review(mut self) -> Self {
+        self.is_review = true;
+        self
+    }
+
     pub(crate) fn custom(crd: &CustomResourceDefinition, admit: Admit) -> Self {
         let version = crd.spec.versions.first();
         let columns = version.and_then(|version| version.additional_printer_columns.clone());
@@ -120,6 +127,7 @@ impl Kind {
             scope: if crd.spec.scope == "Namespaced" { Scope::Namespaced } else { Scope::Cluster },
             has_status: version.is_some_and(|version| version.subresources.is_some()),
             is_built_in: false,
+            is_review: false,
             is_operated: false,
             node_paths: &[],
             columns: columns.collect(),
@@ -143,6 +151,7 @@ impl Kind {
             names,
             scope,
             is_built_in: true,
+            is_review: false,
             is_operated: false,
             // The agent of a node writes what has the node's name: its Node, its Lease.
             node_paths: &[".metadata.name"],
