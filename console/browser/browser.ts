@@ -50,8 +50,13 @@ const pictures = process.env['WHIMBREL_SCREENSHOTS'];
 export const picture = async (page: Page, name: string): Promise<void> => {
   if (!pictures) return;
   mkdirSync(pictures, { recursive: true });
-  await page.screenshot({ path: join(pictures, `${name}.png`) });
+  await page.screenshot({ path: join(pictures, `${name}.png`), animations: 'disabled' });
 };
 
-/** How far the page is wider than its window, in pixels: what one would have to scroll sideways. */
-export const overflow = (page: Page): Promise<number> => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+/** What makes the page wider than its window, so that one would have to scroll sideways. */
+export const overflow = (page: Page): Promise<string[]> =>
+  page.evaluate(() => {
+    if (document.documentElement.scrollWidth <= window.innerWidth) return [];
+    const wide = [...document.querySelectorAll('body *')].filter((element) => element.getBoundingClientRect().right > window.innerWidth);
+    return wide.slice(0, 5).map((element) => element.outerHTML.slice(0, 150));
+  });

@@ -21,6 +21,7 @@ import {
 } from '@patternfly/react-core';
 import BarsIcon from '@patternfly/react-icons/dist/esm/icons/bars-icon';
 import MoonIcon from '@patternfly/react-icons/dist/esm/icons/moon-icon';
+import SignOutAltIcon from '@patternfly/react-icons/dist/esm/icons/sign-out-alt-icon';
 import SunIcon from '@patternfly/react-icons/dist/esm/icons/sun-icon';
 import { useState } from 'react';
 import { Link, Navigate, Route, Routes, useLocation } from 'react-router';
@@ -78,9 +79,7 @@ const Head = ({ onLeave }: { onLeave: () => void }) => {
                 <ThemeButton />
               </ToolbarItem>
               <ToolbarItem>
-                <Button variant="link" onClick={onLeave}>
-                  Log out
-                </Button>
+                <Button variant="plain" aria-label="Log out" icon={<SignOutAltIcon />} onClick={onLeave} />
               </ToolbarItem>
             </ToolbarGroup>
           </ToolbarContent>

@@ -1,9 +1,10 @@
 import { createContext, use, useCallback, useMemo, useSyncExternalStore } from 'react';
 import { keyOf } from './changes';
 import { type Copy, type Login, Mirror } from './mirror';
-import type { KubeObject } from './objects';
+import { Meter } from '../model/meter';
+import type { KubeObject, Migration } from './objects';
 import { request } from './request';
-import { apiVersion, pathOf, type Resource } from './resources';
+import { apiVersion, migrations, pathOf, type Resource } from './resources';
 
 /** What the person who is logged in may do. What one may not do is not offered. */
 export interface Rights {
@@ -17,6 +18,7 @@ export class Fleet {
   /** Milliseconds that the server's clock is ahead of the browser's. */
   private ahead = 0;
   readonly login: Login;
+  private readonly meter = new Meter();
 
   constructor(
     token: string,
@@ -25,10 +27,16 @@ export class Fleet {
     readonly rights: Rights,
   ) {
     this.login = { token, expired, clock: (now) => (this.ahead = now - Date.now()) };
+    const copies = this.mirror(migrations);
+    // The first to hear of a change: views that are drawn after it find the rate that goes with it.
+    copies.subscribe(() => this.meter.see(copies.snapshot().objects.values(), this.now()));
   }
 
   /** The server's time, in milliseconds. */
   readonly now = (): number => Date.now() + this.ahead;
+
+  /** Bytes each second that a migration sends. */
+  readonly rateOf = (migration: Migration): number => this.meter.rateOf(migration, this.now());
 
   /** The copy of a kind, begun when it is first asked for. */
   mirror<T extends KubeObject>(resource: Resource<T>): Mirror<T> {

@@ -27,6 +27,7 @@ export const memory = (count: number): string => {
 
 /** A time span: milliseconds or seconds, whichever reads best; minutes and hours where it is long. */
 export const span = (milliseconds: number): string => {
+  if (milliseconds === 0) return '0 s';
   if (milliseconds < 1000) return `${milliseconds >= 100 ? Math.round(milliseconds) : milliseconds.toFixed(1)} ms`;
   const seconds = milliseconds / 1000;
   if (seconds < 120) return `${seconds.toFixed(1)} s`;

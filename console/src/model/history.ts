@@ -7,14 +7,14 @@ export interface Sample {
   progress: Progress;
 }
 
-/** A pass over the dirty memory, as it was last seen. */
+/** A pass over the dirty memory. */
 export interface Round {
   round: number;
-  seconds: number;
   sent: number;
   remaining: number;
-  wireRate: number;
-  dirtyRate: number;
+  /** Bytes each second, when it was over. */
+  wireRate: number | undefined;
+  dirtyRate: number | undefined;
   predictedDowntimeMs: number | undefined;
 }
 
@@ -25,30 +25,45 @@ const KEPT = 3600;
 export const record = (samples: readonly Sample[], migration: Migration, at: number): readonly Sample[] => {
   const progress = stateOf(migration).progress;
   const last = samples.at(-1)?.progress;
-  if (!progress || phaseOf(migration) === 'Pending' || JSON.stringify(last) === JSON.stringify(progress)) return samples;
+  const isBegun = (progress?.transferredBytes ?? 0) > 0;
+  if (!progress || !isBegun || phaseOf(migration) === 'Pending' || JSON.stringify(last) === JSON.stringify(progress)) return samples;
   return [...samples.slice(-KEPT + 1), { at, progress }];
 };
 
-/** Samples by round: of each the last one, and what was sent and passed in it. */
+/** Rounds, the latest last. `round` of a progress is the last one that was over: what has been sent since then belongs to the next. */
 export const roundsOf = (samples: readonly Sample[]): Round[] => {
   const rounds: Round[] = [];
-  let before = { at: samples[0]?.at ?? 0, sent: 0 };
-  samples.forEach(({ at, progress }, index) => {
-    const number = progress.round ?? 0;
-    if (samples[index + 1]?.progress.round === progress.round) return;
-    rounds.push({
-      round: number,
-      seconds: Math.max(0, (at - before.at) / 1000),
-      sent: Math.max(0, (progress.transferredBytes ?? 0) - before.sent),
-      remaining: progress.remainingBytes ?? 0,
-      wireRate: progress.wireRate ?? 0,
-      dirtyRate: progress.dirtyRate ?? 0,
-      predictedDowntimeMs: progress.predictedDowntimeMs,
-    });
-    before = { at, sent: progress.transferredBytes ?? 0 };
-  });
+  let over = samples[0]?.progress.round ?? 0;
+  let before = over === 0 ? 0 : (samples[0]?.progress.transferredBytes ?? 0);
+  for (const { progress } of samples) {
+    const { round = 0, transferredBytes: sent = 0 } = progress;
+    if (round === over) continue;
+    rounds.push(row(round, sent - before, progress, true));
+    over = round;
+    before = sent;
+  }
+  const last = samples.at(-1)?.progress;
+  if (last) rounds.push(row(over + 1, (last.transferredBytes ?? 0) - before, last, false));
   return rounds;
 };
+
+const row = (round: number, sent: number, progress: Progress, isOver: boolean): Round => ({
+  round,
+  sent: Math.max(0, sent),
+  remaining: progress.remainingBytes ?? 0,
+  wireRate: isOver ? progress.wireRate : undefined,
+  dirtyRate: isOver ? progress.dirtyRate : undefined,
+  predictedDowntimeMs: progress.predictedDowntimeMs,
+});
+
+/** Bytes each second on the wire, from one sample to the next. */
+export const wireRates = (samples: readonly Sample[]): { at: number; value: number }[] =>
+  samples.slice(1).map(({ at, progress }, index) => {
+    const before = samples[index];
+    const seconds = (at - (before?.at ?? at)) / 1000;
+    const sent = (progress.transferredBytes ?? 0) - (before?.progress.transferredBytes ?? 0);
+    return { at, value: seconds > 0 ? Math.max(0, sent / seconds) : 0 };
+  });
 
 /** What was said in words, each thing once as long as it stays the same. */
 export const notesOf = (samples: readonly Sample[]): { at: number; text: string }[] => {

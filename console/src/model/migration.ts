@@ -99,8 +99,8 @@ export interface Use {
   rate: number;
 }
 
-/** What migrations use now. A rate is a rate: bytes each second in the last round, and nothing of what is over. */
-export const use = (migrations: readonly Migration[]): Use => {
+/** What migrations use now. */
+export const use = (migrations: readonly Migration[], rateOf: (migration: Migration) => number): Use => {
   const found: Use = { all: 0, outbound: new Map(), inbound: new Map(), rates: new Map(), rate: 0 };
   const add = (map: Map<string, number>, name: string | undefined, value: number) => {
     if (name) map.set(name, (map.get(name) ?? 0) + value);
@@ -108,11 +108,11 @@ export const use = (migrations: readonly Migration[]): Use => {
   for (const migration of migrations) {
     const phase = phaseOf(migration);
     if (isFinal(phase) || phase === 'Pending') continue;
-    const { sourceNode, targetNode, progress } = stateOf(migration);
+    const { sourceNode, targetNode } = stateOf(migration);
     found.all += 1;
     add(found.outbound, sourceNode, 1);
     add(found.inbound, targetNode, 1);
-    const wire = phase === 'Running' ? (progress?.wireRate ?? 0) : 0;
+    const wire = rateOf(migration);
     add(found.rates, sourceNode, wire);
     found.rate += wire;
   }

@@ -20,7 +20,12 @@ export interface Load {
 export const readiness = (node: Node): 'Ready' | 'Not ready' =>
   node.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ? 'Ready' : 'Not ready';
 
-export const loads = (nodes: readonly Node[], instances: readonly Instance[], migrations: readonly Migration[]): Load[] => {
+export const loads = (
+  nodes: readonly Node[],
+  instances: readonly Instance[],
+  migrations: readonly Migration[],
+  rateOf: (migration: Migration) => number,
+): Load[] => {
   const byName = new Map<string, Load>(
     nodes.map((node) => [
       node.metadata.name,
@@ -46,8 +51,8 @@ export const loads = (nodes: readonly Node[], instances: readonly Instance[], mi
   for (const migration of migrations) {
     const phase = phaseOf(migration);
     if (isFinal(phase) || phase === 'Pending') continue;
-    const { sourceNode = '', targetNode = '', progress } = stateOf(migration);
-    const wire = phase === 'Running' ? (progress?.wireRate ?? 0) : 0;
+    const { sourceNode = '', targetNode = '' } = stateOf(migration);
+    const wire = rateOf(migration);
     const [source, target] = [byName.get(sourceNode), byName.get(targetNode)];
     if (source) {
       source.out += 1;

@@ -1,11 +1,11 @@
 import { Alert, Card, CardBody, CardTitle, List, ListItem, PageSection, ProgressStep, ProgressStepper } from '@patternfly/react-core';
 import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
 import { useParams } from 'react-router';
-import { useCopy, useOne } from '../api/fleet';
+import { useCopy, useFleet, useOne } from '../api/fleet';
 import { type Migration, type Phase, phases } from '../api/objects';
 import { migrations } from '../api/resources';
 import { bytes, rate, span } from '../lib/units';
-import { notesOf, roundsOf, type Sample } from '../model/history';
+import { notesOf, roundsOf, type Sample, wireRates } from '../model/history';
 import { cancelOutcome, duration, isFinal, outcomeOf, phaseOf, stateOf, waitsFor } from '../model/migration';
 import { Bar } from '../parts/bar';
 import { CancelMigration } from '../parts/cancel-migration';
@@ -76,6 +76,7 @@ const Verdict = ({ migration }: { migration: Migration }) => {
 };
 
 const Now = ({ migration }: { migration: Migration }) => {
+  const { rateOf } = useFleet();
   const now = useNow();
   const state = stateOf(migration);
   const { progress = {}, result, migrationConfiguration: values } = state;
@@ -93,17 +94,18 @@ const Now = ({ migration }: { migration: Migration }) => {
           facts={[
             ['Duration', length === undefined ? undefined : span(length)],
             ['Sent', sent === undefined ? undefined : bytes(sent)],
-            ['Rounds', result?.rounds ?? progress.round],
             ...(isOver
               ? ([
+                  ['Rounds', result?.rounds === undefined ? undefined : String(result.rounds)],
                   ['Downtime', result?.downtime ? span(result.downtime.totalMs) : undefined],
                   ['Mode', state.mode],
                   ['Session, as in reports', result?.session],
                 ] as [string, string | undefined][])
               : ([
+                  ['Round', phaseOf(migration) === 'Running' ? String((progress.round ?? 0) + 1) : undefined],
                   ['Remaining', progress.remainingBytes === undefined ? undefined : bytes(progress.remainingBytes)],
-                  ['On the wire', progress.wireRate === undefined ? undefined : rate(progress.wireRate)],
-                  ['Dirtied by the guest', progress.dirtyRate === undefined ? undefined : rate(progress.dirtyRate)],
+                  ['On the wire', rate(rateOf(migration))],
+                  ['Dirtied by the guest', progress.round ? rate(progress.dirtyRate ?? 0) : 'Known after the first round'],
                   ['Over in about', progress.etaMs === undefined ? 'Not known' : span(progress.etaMs)],
                   ['Foretold downtime', foretold],
                 ] as [string, string | undefined][])),
@@ -165,7 +167,7 @@ const Course = ({ samples }: { samples: readonly Sample[] }) => {
         {samples.length > 1 && (
           <>
             <Plot title="Remaining" series={[line('Remaining', ({ progress }) => progress.remainingBytes)]} unit={bytes} />
-            <Plot title="Rates" series={[line('On the wire', ({ progress }) => progress.wireRate), line('Dirtied', ({ progress }) => progress.dirtyRate)]} unit={rate} />
+            <Plot title="Rates" series={[{ name: 'On the wire', points: wireRates(samples) }, line('Dirtied', ({ progress }) => progress.dirtyRate)]} unit={rate} />
           </>
         )}
         {notes.length > 0 && (
@@ -194,8 +196,8 @@ const Course = ({ samples }: { samples: readonly Sample[] }) => {
                 <Td dataLabel="Round">{round.round}</Td>
                 <Td dataLabel="Sent">{bytes(round.sent)}</Td>
                 <Td dataLabel="Remaining">{bytes(round.remaining)}</Td>
-                <Td dataLabel="On the wire">{rate(round.wireRate)}</Td>
-                <Td dataLabel="Dirtied">{rate(round.dirtyRate)}</Td>
+                <Td dataLabel="On the wire">{round.wireRate === undefined ? 'under way' : rate(round.wireRate)}</Td>
+                <Td dataLabel="Dirtied">{round.dirtyRate === undefined ? 'under way' : rate(round.dirtyRate)}</Td>
                 <Td dataLabel="Foretold downtime">{round.predictedDowntimeMs === undefined ? '–' : span(round.predictedDowntimeMs)}</Td>
               </Tr>
             ))}
@@ -226,7 +228,7 @@ export const MigrationPage = () => {
       <PageSection aria-label="Migration">
         <Verdict migration={migration} />
         <Card>
-          <CardBody className="scroll">
+          <CardBody className="scroll" tabIndex={0} role="region" aria-label="Phases of the migration">
             <Stepper migration={migration} />
           </CardBody>
         </Card>

@@ -34,7 +34,7 @@ const LimitsCard = ({ all }: { all: Migration[] }) => {
     inbound: set?.parallelInboundMigrationsPerNode ?? 2,
   };
   const [typed, setTyped] = useState<Partial<Record<keyof Limits, string>>>({});
-  const now = use(all);
+  const now = use(all, fleet.rateOf);
   const most = (map: Map<string, number>) => [...map].sort(([, one], [, other]) => other - one)[0];
   const [outbound, inbound] = [most(now.outbound), most(now.inbound)];
   const uses: Record<keyof Limits, string> = {
@@ -98,7 +98,7 @@ const LimitsCard = ({ all }: { all: Migration[] }) => {
 /** Bytes each second on the wire, now. It is a rate: when nothing moves, it is 0. */
 const BandwidthCard = ({ all }: { all: Migration[] }) => {
   const names = [...useCopy(nodes).objects.values()].map(({ metadata }) => metadata.name).sort();
-  const now = use(all);
+  const now = use(all, useFleet().rateOf);
   return (
     <Card isFullHeight>
       <CardTitle component="h2">Bandwidth now</CardTitle>

@@ -69,16 +69,16 @@ const Cordon = ({ node }: { node: Node }) => {
 };
 
 export const NodesPage = () => {
-  const { rights } = useFleet();
+  const { rights, rateOf } = useFleet();
   const copy = useCopy(nodes);
   const runs = useAll(instances);
   const moves = useAll(migrations);
-  const rows = useMemo(() => loads([...copy.objects.values()], runs, moves), [copy.objects, runs, moves]);
+  const rows = useMemo(() => loads([...copy.objects.values()], runs, moves, rateOf), [copy.objects, runs, moves, rateOf]);
   return (
     <View title="Nodes">
       <PageSection aria-label="List of nodes">
         <States copy={copy} isEmpty={rows.length === 0} empty="There are no nodes" hint="A host becomes one by `whimbrel node --join ticket`.">
-          <Card className="scroll">
+          <Card>
             <ListTable
               label="Nodes"
               rows={rows}

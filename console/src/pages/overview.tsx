@@ -1,7 +1,7 @@
 import { Card, CardBody, CardTitle, Grid, GridItem, List, ListItem, PageSection } from '@patternfly/react-core';
 import type { ReactNode } from 'react';
 import { Link } from 'react-router';
-import { useAll, useCopy } from '../api/fleet';
+import { useAll, useCopy, useFleet } from '../api/fleet';
 import { instances, machines, migrations, nodes } from '../api/resources';
 import { rate } from '../lib/units';
 import { type Concern, concerns } from '../model/attention';
@@ -38,6 +38,7 @@ const Where = ({ concern: { kind, namespace, name } }: { concern: Concern }) => 
 };
 
 export const OverviewPage = () => {
+  const { rateOf } = useFleet();
   const now = useNow(10_000);
   const copy = useCopy(machines);
   const all = useAll(machines);
@@ -54,7 +55,7 @@ export const OverviewPage = () => {
               {all.length === 0 ? 'None yet' : <Facts facts={[['In all', all.length], ...tally(all.map(statusOf))]} />}
             </Tile>
             <Tile title="Migrations, last day" to="/migrations">
-              <Facts facts={[...Object.entries(count(within(moves, 1440, now))), ['On the wire', rate(use(moves).rate)]]} />
+              <Facts facts={[...Object.entries(count(within(moves, 1440, now))), ['On the wire', rate(use(moves, rateOf).rate)]]} />
             </Tile>
             <Tile title="Nodes" to="/nodes">
               <Facts facts={[['In all', hosts.length], ...tally(hosts.map(readiness)), ['Cordoned', hosts.filter(({ spec }) => spec?.unschedulable).length]]} />

@@ -45,7 +45,7 @@ export const PoliciesPage = () => {
     >
       <PageSection aria-label="List of MigrationPolicies">
         <States copy={copy} isEmpty={all.length === 0} empty="There are no MigrationPolicies" hint={create ?? 'The fleet’s settings apply to every migration.'}>
-          <Card className="scroll">
+          <Card>
             <ListTable label="MigrationPolicies" rows={all} keyOf={({ metadata }) => metadata.name} columns={columns} sort={['Name', 'asc']} empty="" />
           </Card>
         </States>

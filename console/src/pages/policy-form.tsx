@@ -163,8 +163,8 @@ const Editor = ({ old }: { old: Policy | undefined }) => {
             <Preview {...preview} />
           </CardBody>
           <CardTitle component="h2">As YAML</CardTitle>
-          <CardBody className="scroll">
-            <pre tabIndex={0} aria-label="YAML">
+          <CardBody>
+            <pre className="scroll" tabIndex={0} role="region" aria-label="YAML">
               {stringify({ ...policy, metadata: { name: policy.metadata.name, annotations: policy.metadata.annotations } }, { lineWidth: 0 })}
             </pre>
           </CardBody>

@@ -62,6 +62,7 @@ export const ListTable = <T,>({ label, rows, keyOf, columns, sort, toolbar, acti
           </ToolbarItem>
         </ToolbarContent>
       </Toolbar>
+      <div className="scroll" role="region" aria-label={`${label}, table`} tabIndex={0}>
       <Table aria-label={label} variant="compact" gridBreakPoint="grid-lg">
         <Thead>
           <Tr>
@@ -95,6 +96,7 @@ export const ListTable = <T,>({ label, rows, keyOf, columns, sort, toolbar, acti
           )}
         </Tbody>
       </Table>
+      </div>
     </>
   );
 };

@@ -44,7 +44,7 @@ const columns: Column<Migration>[] = [
     },
   },
   { name: 'Created', value: createdAt, cell: ({ metadata }) => <Time at={metadata.creationTimestamp} /> },
-  { name: 'What is said', cell: (migration) => <span className="words clamp">{story(migration) ?? '–'}</span> },
+  { name: 'What is said', cell: (migration) => <span className="words clamp said">{story(migration) ?? '–'}</span> },
 ];
 
 /** All texts of a row that can be searched. */
@@ -69,7 +69,7 @@ export const MigrationTable = ({ migrations, isOfOne = false, toolbar }: Props) 
     return words.every((word) => all.some((text) => text.includes(word)));
   });
   return (
-    <Card className="scroll">
+    <Card>
       <ListTable
         label="Migrations"
         rows={shown}
