@@ -85,7 +85,9 @@ describe.skipIf(missing !== undefined)('the console', () => {
     expect(await findings(page)).toEqual([]);
     await confirmMigrate();
     await seen(`busy runs on ${other} now`);
+    await page.getByRole('list', { name: 'What was decided, and why' }).getByRole('listitem').first().waitFor();
     await picture(page, 'migration');
+    expect(await findings(page)).toEqual([]);
     const after = await instance('busy');
     expect(after.status?.nodeName).toBe(other);
     expect(after.status?.vmm).not.toBe(before.status?.vmm);
@@ -188,6 +190,7 @@ describe.skipIf(missing !== undefined)('the console', () => {
       ['/nodes', 'Memory used', 'nodes'],
       ['/machines/default/busy/yaml', 'Save', 'yaml'],
       ['/machines/default/busy/events', 'Last seen', 'events'],
+      ['/machines/default/busy/console', /rate|pass|work/, 'serial'],
     ] as const) {
       await page.setViewportSize({ width: 1280, height: 800 });
       await go(path);

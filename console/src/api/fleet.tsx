@@ -3,7 +3,7 @@ import { keyOf } from './changes';
 import { type Copy, type Login, Mirror } from './mirror';
 import { Meter } from '../model/meter';
 import type { KubeObject, Migration } from './objects';
-import { request } from './request';
+import { request, send } from './request';
 import { apiVersion, migrations, pathOf, type Resource } from './resources';
 
 /** What the person who is logged in may do. What one may not do is not offered. */
@@ -52,7 +52,7 @@ export class Fleet {
     this.mirrors.clear();
   }
 
-  private send<T>(method: string, path: string, body?: unknown, contentType?: string): Promise<T> {
+  private write<T>(method: string, path: string, body?: unknown, contentType?: string): Promise<T> {
     const options = contentType === undefined ? { token: this.login.token, body } : { token: this.login.token, body, contentType };
     return request<T>(method, path, options);
   }
@@ -60,22 +60,28 @@ export class Fleet {
   create<T extends KubeObject>(resource: Resource<T>, object: object, namespace?: string, dryRun = false): Promise<T> {
     const query = `?fieldManager=console&fieldValidation=Strict${dryRun ? '&dryRun=All' : ''}`;
     const whole = { apiVersion: apiVersion(resource), kind: resource.kind, ...object };
-    return this.send('POST', pathOf(resource, namespace) + query, whole);
+    return this.write('POST', pathOf(resource, namespace) + query, whole);
   }
 
   /** Merges fields into an object, as `kubectl patch --type=merge` does. */
   patch<T extends KubeObject>(resource: Resource<T>, object: KubeObject, change: object): Promise<T> {
     const path = `${pathOf(resource, object.metadata.namespace, object.metadata.name)}?fieldManager=console`;
-    return this.send('PATCH', path, change, 'application/merge-patch+json');
+    return this.write('PATCH', path, change, 'application/merge-patch+json');
   }
 
   replace<T extends KubeObject>(resource: Resource<T>, object: KubeObject): Promise<T> {
     const query = '?fieldManager=console&fieldValidation=Strict';
-    return this.send('PUT', pathOf(resource, object.metadata.namespace, object.metadata.name) + query, object);
+    return this.write('PUT', pathOf(resource, object.metadata.namespace, object.metadata.name) + query, object);
+  }
+
+  /** What a node keeps of an object: a log as text, or a report. */
+  async kept(resource: Resource<KubeObject>, object: KubeObject, file: string, signal: AbortSignal): Promise<Response> {
+    const path = `${pathOf(resource, object.metadata.namespace, object.metadata.name)}/${file}`;
+    return send('GET', path, { token: this.login.token, signal });
   }
 
   remove(resource: Resource<KubeObject>, object: KubeObject): Promise<unknown> {
-    return this.send('DELETE', pathOf(resource, object.metadata.namespace, object.metadata.name));
+    return this.write('DELETE', pathOf(resource, object.metadata.namespace, object.metadata.name));
   }
 }
 

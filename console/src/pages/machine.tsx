@@ -14,6 +14,7 @@ import { machinePath, MigrationLink, migrationPath } from '../parts/links';
 import { MachineActions } from '../parts/machine-actions';
 import { MigrationTable } from '../parts/migration-table';
 import { View } from '../parts/page';
+import { SerialLog } from '../parts/serial';
 import { Missing } from '../parts/states';
 import { Time } from '../parts/time';
 import { YamlEditor } from '../parts/yaml';
@@ -98,8 +99,8 @@ const Attention = ({ row, last }: { row: Row; last: Migration | undefined }) => 
   );
 };
 
-const tabs = ['overview', 'yaml', 'events', 'migrations'] as const;
-const tabNames: Record<(typeof tabs)[number], string> = { overview: 'Overview', yaml: 'YAML', events: 'Events', migrations: 'Migrations' };
+const tabs = ['overview', 'console', 'yaml', 'events', 'migrations'] as const;
+const tabNames: Record<(typeof tabs)[number], string> = { overview: 'Overview', console: 'Console', yaml: 'YAML', events: 'Events', migrations: 'Migrations' };
 
 export const MachinePage = () => {
   const { namespace = '', name = '', tab = 'overview' } = useParams();
@@ -136,6 +137,7 @@ export const MachinePage = () => {
                       <Details row={row} />
                     </>
                   )}
+                  {key === 'console' && (instance ? <SerialLog key={instance.status?.vmm} instance={instance} /> : 'It does not run.')}
                   {key === 'yaml' && <YamlEditor key={machine.metadata.uid} resource={machines} object={machine} mayEdit={rights.operate} />}
                   {key === 'events' && <EventList namespace={namespace} name={name} />}
                   {key === 'migrations' && <MigrationTable migrations={own} isOfOne />}

@@ -100,7 +100,7 @@ export const MachinesPage = () => {
   const runs = useCopy(instances);
   const moves = useCopy(migrations);
   const [typed, setTyped] = useState('');
-  const [hidden, setHidden] = useRemembered<string[]>('machines.hidden', [], isNames);
+  const [hidden, setHidden] = useRemembered<string[]>('machines.hidden', ['Created'], isNames);
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [action, setAction] = useState<Action>();
   const rows = useMemo(() => rowsOf(copy.objects, runs.objects, moves.objects.values()), [copy.objects, runs.objects, moves.objects]);

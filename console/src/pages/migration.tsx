@@ -14,6 +14,7 @@ import { PhaseLabel } from '../parts/labels';
 import { MachineLink, PolicyLink } from '../parts/links';
 import { View } from '../parts/page';
 import { Plot } from '../parts/plot';
+import { ReportCard } from '../parts/report';
 import { useSamples } from '../parts/samples';
 import { Missing } from '../parts/states';
 import { Time, useNow } from '../parts/time';
@@ -234,6 +235,7 @@ export const MigrationPage = () => {
         </Card>
         <Now migration={migration} />
         <Downtime migration={migration} />
+        {isFinal(phaseOf(migration)) && <ReportCard migration={migration} />}
         {samples.length > 0 && <Course samples={samples} />}
         <Where migration={migration} />
       </PageSection>

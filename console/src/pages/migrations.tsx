@@ -53,12 +53,12 @@ const LimitsCard = ({ all }: { all: Migration[] }) => {
     });
   return (
     <Card isFullHeight>
-      <CardTitle component="h2">Limits</CardTitle>
+      <CardTitle component="h2">Migrations at a time</CardTitle>
       <CardBody>
         <Table aria-label="Limits of migrations at a time" variant="compact" borders={false} gridBreakPoint="">
           <Thead>
             <Tr>
-              <Th>At a time</Th>
+              <Th>Where</Th>
               <Th>Now</Th>
               <Th>At most</Th>
             </Tr>

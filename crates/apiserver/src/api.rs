@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    ApiError, File, Identity, Registrar, Reviewer, Tokens, discovery,
+    ApiError, Archive, File, Identity, Registrar, Reviewer, Tokens,
+    archive::Kept,
+    discovery,
     identity::Verb,
     login::Logins,
     metadata, openapi,
@@ -29,6 +31,8 @@ pub struct Api {
     pub(crate) registrar: Option<Arc<dyn Registrar>>,
     /// Who answers questions that are not stored; nobody where there are none.
     pub(crate) reviewer: Option<Arc<dyn Reviewer>>,
+    /// Who reads what nodes keep; nobody where that is not here.
+    pub(crate) archive: Option<Arc<dyn Archive>>,
     /// How people come into the console; `None` where there is none.
     pub(crate) logins: Option<Logins>,
     /// The console's files.
@@ -80,6 +84,8 @@ pub enum Body {
     Text(&'static str),
     /// A file of the console.
     File(File),
+    /// What a node keeps of an object.
+    Kept(Kept),
     /// Look there instead.
     Redirect(&'static str),
     /// Changes as they happen.
@@ -106,6 +112,7 @@ impl Api {
             tokens,
             registrar: None,
             reviewer: None,
+            archive: None,
             logins: None,
             pages: Pages::default(),
             writing: Mutex::new(()),
@@ -146,6 +153,9 @@ impl Api {
         if let Route::Objects(target) = &route {
             return self.objects(request, &identity, target, &query);
         }
+        if let Route::Kept(target, file) = &route {
+            return self.kept(request, &identity, target, file);
+        }
         if let Route::Join = route {
             return self.join(request, &identity);
         }
@@ -174,6 +184,7 @@ impl Api {
             | Route::LoginCode
             | Route::WhoAmI
             | Route::AccessReview
+            | Route::Kept(..)
             | Route::Objects(_) => return Err(ApiError::no_page()),
         };
         Ok(Reply::value(200, value))

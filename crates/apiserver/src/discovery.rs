@@ -76,7 +76,13 @@ pub(crate) fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Resu
                 "kind": names.kind, "verbs": ["get", "patch", "update"],
             })
         });
-        std::iter::once(whole).chain(status)
+        let files = kind.files.iter().map(move |file| {
+            json!({
+                "name": format!("{}/{file}", names.plural), "singularName": "", "namespaced": is_namespaced,
+                "kind": names.kind, "verbs": ["get"],
+            })
+        });
+        std::iter::once(whole).chain(status).chain(files)
     });
     let entries: Vec<_> = entries.collect();
     Ok(

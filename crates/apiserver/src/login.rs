@@ -15,7 +15,7 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-use crate::{Api, ApiError, Identity, Reply, Role, api::Request};
+use crate::{Identity, Role};
 
 /// How long a code can be used.
 const CODE_LASTS: SignedDuration = SignedDuration::from_mins(10);
@@ -45,7 +45,7 @@ impl Logins {
     }
 
     /// A code with which somebody can log in as that identity, once.
-    fn code(&self, identity: &Identity, now: Timestamp) -> Option<String> {
+    pub(crate) fn code(&self, identity: &Identity, now: Timestamp) -> Option<String> {
         let mut bytes = [0; 24];
         SystemRandom::new().fill(&mut bytes).ok()?;
         let code = URL_SAFE_NO_PAD.encode(bytes);
@@ -62,13 +62,13 @@ impl Logins {
     }
 
     /// Whose a code is. From then on nobody's.
-    fn redeem(&self, code: &str, now: Timestamp) -> Option<Identity> {
+    pub(crate) fn redeem(&self, code: &str, now: Timestamp) -> Option<Identity> {
         let (identity, until) = self.codes.lock().remove(code)?;
         (until > now).then_some(identity)
     }
 
     /// A token for an identity, and until when it is one.
-    fn token(&self, identity: &Identity, now: Timestamp) -> Option<(String, Timestamp)> {
+    pub(crate) fn token(&self, identity: &Identity, now: Timestamp) -> Option<(String, Timestamp)> {
         let until = now.saturating_add(TOKEN_LASTS).ok()?;
         let claims =
             json!({ "name": identity.name, "role": name_of(&identity.role)?, "until": until.as_second() });
@@ -95,77 +95,13 @@ impl Logins {
 }
 
 /// The name of a role that a person can have.
-fn name_of(role: &Role) -> Option<&'static str> {
+pub(crate) fn name_of(role: &Role) -> Option<&'static str> {
     match role {
         Role::View => Some("view"),
         Role::Operate => Some("operate"),
         Role::Admin => Some("admin"),
         Role::Join | Role::Node(_) => None,
     }
-}
-
-impl Api {
-    /// This API, into whose console people can log in. Tokens are signed with the secret: where it is the same, those of an earlier run count.
-    #[must_use]
-    pub fn with_logins(self, secret: &[u8]) -> Self {
-        Self { logins: Some(Logins::new(secret)), ..self }
-    }
-
-    /// The path of the console with a code that is good for one login as that identity.
-    ///
-    /// # Errors
-    /// There is no console, or that identity is no person's.
-    pub fn login_path(&self, identity: &Identity) -> Result<String, ApiError> {
-        let logins = self.logins.as_ref().ok_or_else(ApiError::no_page)?;
-        if name_of(&identity.role).is_none() {
-            return Err(ApiError::forbidden(&identity.name, "cannot log in: it is no person"));
-        }
-        let code = logins.code(identity, Timestamp::now());
-        let code = code.ok_or_else(|| ApiError::internal("there are no random numbers"))?;
-        // What follows '#' is never sent to a server, and so in no log of one.
-        Ok(format!("/console/#login={code}"))
-    }
-
-    /// `POST /console/code`: an address to log in with, for whoever has a token already.
-    pub(crate) fn login_code(&self, request: &Request) -> Result<Reply, ApiError> {
-        only_post(request)?;
-        let identity = self.identify(request)?;
-        Ok(Reply::value(201, json!({ "path": self.login_path(&identity)? })))
-    }
-
-    /// `POST /console/session`: a code becomes a token.
-    pub(crate) fn login(&self, request: &Request) -> Result<Reply, ApiError> {
-        only_post(request)?;
-        let logins = self.logins.as_ref().ok_or_else(ApiError::no_page)?;
-        let asked: Value = serde_json::from_slice(&request.body)
-            .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
-        let now = Timestamp::now();
-        let identity = logins.redeem(asked["code"].as_str().unwrap_or_default(), now).ok_or_else(|| {
-            ApiError::new(401, "Unauthorized", "this code was used already, or is older than 10 minutes")
-        })?;
-        let given = logins.token(&identity, now);
-        let (token, until) = given.ok_or_else(|| ApiError::internal("there is no such time"))?;
-        tracing::info!(user = identity.name, "login");
-        Ok(Reply::value(201, json!({ "token": token, "expirationTimestamp": format!("{until:.0}") })))
-    }
-
-    /// `kubectl auth whoami`.
-    pub(crate) fn who_am_i(request: &Request, identity: &Identity) -> Result<Reply, ApiError> {
-        only_post(request)?;
-        let groups: Vec<_> =
-            name_of(&identity.role).map(|role| format!("whimbrel:{role}")).into_iter().collect();
-        Ok(Reply::value(
-            201,
-            json!({
-                "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
-                "status": { "userInfo": { "username": identity.name, "groups": groups } },
-            }),
-        ))
-    }
-}
-
-fn only_post(request: &Request) -> Result<(), ApiError> {
-    if request.method == "POST" { Ok(()) } else { Err(ApiError::method_not_allowed(&request.method)) }
 }
 
 #[cfg(test)]

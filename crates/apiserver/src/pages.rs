@@ -2,11 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    Api, ApiError, Reply,
-    api::{Body, Request},
-};
-
 /// What a page may do: run its own scripts and show its own pictures, speak to this server, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -48,12 +43,12 @@ impl File {
 /// Files by path.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pages {
-    files: BTreeMap<&'static str, &'static [u8]>,
+    pub(crate) files: BTreeMap<&'static str, &'static [u8]>,
 }
 
 impl Pages {
     /// The file of a path. A path that names none is a view of the console, which the program in the first page shows.
-    fn find(&self, path: &str, accepts_gzip: bool) -> Option<File> {
+    pub(crate) fn find(&self, path: &str, accepts_gzip: bool) -> Option<File> {
         // Names of machines may have dots: what is below `assets` is a file, or missing.
         let is_file = self.files.contains_key(path) || path.starts_with("assets/");
         let name = if is_file { path } else { "index.html" };
@@ -77,24 +72,6 @@ fn media_type(name: &str) -> &'static str {
         "woff2" => "font/woff2",
         "png" => "image/png",
         _ => "application/octet-stream",
-    }
-}
-
-impl Api {
-    /// This API, with a console below `/console/`: its files by their paths. One whose name ends in `.gz` is the one without it, compressed.
-    #[must_use]
-    pub fn with_pages(self, files: &'static [(&'static str, &'static [u8])]) -> Self {
-        Self { pages: Pages { files: files.iter().copied().collect() }, ..self }
-    }
-
-    /// A file of the console.
-    pub(crate) fn page(&self, request: &Request, path: &str) -> Result<Reply, ApiError> {
-        if request.method != "GET" && request.method != "HEAD" {
-            return Err(ApiError::method_not_allowed(&request.method));
-        }
-        let accepts_gzip = request.accept_encoding.split(',').any(|one| one.trim() == "gzip");
-        let file = self.pages.find(path, accepts_gzip).ok_or_else(ApiError::no_page)?;
-        Ok(Reply { code: 200, warnings: Vec::new(), body: Body::File(file) })
     }
 }
 

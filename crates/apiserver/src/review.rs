@@ -1,23 +1,14 @@
 //! Questions: objects that are created, answered in their status, and not stored, as Kubernetes' reviews of access are.
 
-use std::{fmt::Debug, sync::Arc};
+use std::sync::Arc;
 
 use objects::Scope;
 use serde_json::Value;
 
 use crate::{
-    Api, ApiError, Reply, api::Request, form, identity::Verb, metadata, route::Target, schema, write::parse,
+    Api, ApiError, Reply, Reviewer, api::Request, form, identity::Verb, metadata, route::Target, schema,
+    write::parse,
 };
-
-/// Whoever knows the answers.
-pub trait Reviewer: Debug + Send + Sync {
-    /// The status of a question of this kind. `all` has the objects of a kind, by its plural, in all namespaces.
-    ///
-    /// # Errors
-    /// There is no answer: a sentence for whoever asks.
-    fn review(&self, kind: &str, question: &Value, all: &dyn Fn(&str) -> Vec<Value>)
-    -> Result<Value, String>;
-}
 
 impl Api {
     /// This API, whose questions are answered by that reviewer.

@@ -49,6 +49,8 @@ pub(crate) enum Route {
     WhoAmI,
     /// May I …?
     AccessReview,
+    /// A file that a node keeps of an object, by its name.
+    Kept(Target, String),
     /// Objects.
     Objects(Target),
 }
@@ -139,6 +141,9 @@ fn objects(group: &str, version: &str, rest: &[&str], kinds: &[Arc<Kind>]) -> Re
         Scope::Cluster => namespace.is_some(),
     };
     let is_status = sub == Some("status");
+    if let Some(file) = sub.filter(|file| kind.files.contains(file) && !is_misplaced) {
+        return Ok(Route::Kept(Target { kind, namespace, name, is_status: false }, file.to_owned()));
+    }
     if is_misplaced || (sub.is_some() && !(is_status && kind.has_status)) {
         return Err(ApiError::no_page());
     }

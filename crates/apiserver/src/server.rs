@@ -1,4 +1,4 @@
-//! HTTP/1.1 over TLS around [`Api`]: what is read is bounded in size and time, and requests are done on threads that may wait for the disk.
+//! HTTP/1.1 and HTTP/2 over TLS around [`Api`]: what is read is bounded in size and time, and requests are done on threads that may wait for the disk.
 
 use std::{
     convert::Infallible,
@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     Api, ApiError, Reply,
     api::{Body, Request},
+    tls::HTTP2,
     watch,
 };
 
@@ -39,8 +40,6 @@ const MAX_BODY: usize = 3 << 20;
 const MAX_CONNECTIONS: usize = 2000;
 /// Requests and watches at a time on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 100;
-/// HTTP/2, as TLS names it.
-pub(crate) const HTTP2: &[u8] = b"h2";
 /// What a handshake, the head of a request, and its body may take each.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces of a watch that wait for a client: one being sent, and the next.
@@ -198,6 +197,7 @@ fn head_of(reply: Reply) -> Headed {
         Body::Json(text) => ("application/json", Bytes::from(text), None),
         Body::Text(text) => ("text/plain", Bytes::from(text), None),
         Body::Watch(watch) => ("application/json", Bytes::new(), Some(watch)),
+        Body::Kept(kept) => (kept.media_type, Bytes::from(kept.bytes), None),
         Body::Redirect(place) => {
             more.push(("location", place));
             ("text/plain", Bytes::new(), None)

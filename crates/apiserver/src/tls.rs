@@ -12,7 +12,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-use crate::server::HTTP2;
+/// HTTP/2, as TLS names it.
+pub(crate) const HTTP2: &[u8] = b"h2";
 
 /// Why there is no certificate to show.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,12 @@ use crate::{
 pub fn kinds() -> Vec<Kind> {
     let mut kinds = vec![
         Kind::custom(&VirtualMachine::crd(), validation::machine).operated(&[]),
-        Kind::custom(&VirtualMachineInstance::crd(), validation::instance).operated(&[".status.nodeName"]),
+        Kind::custom(&VirtualMachineInstance::crd(), validation::instance)
+            .operated(&[".status.nodeName"])
+            .with_files(&["log"]),
         Kind::custom(&VirtualMachineInstanceMigration::crd(), validation::migration)
-            .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"]),
+            .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"])
+            .with_files(&["report"]),
         Kind::custom(&MigrationPolicy::crd(), validation::policy),
         Kind::custom(&Fleet::crd(), validation::settings),
         Kind::custom(&MigrationPlan::crd(), validation::anything).review(),

@@ -23,6 +23,8 @@ pub struct Kind {
     pub is_built_in: bool,
     /// Whether it is a question, which is answered and not stored.
     pub is_review: bool,
+    /// What nodes keep of its objects as files, by the names of the subresources that read them.
+    pub files: &'static [&'static str],
     /// Whether those who operate machines write it, or administrators alone.
     pub is_operated: bool,
     /// Where an object says whose it is among the nodes: an agent writes the status of those that name its node.
@@ -91,6 +93,11 @@ impl Kind {
         self
     }
 
+    pub(crate) fn with_files(mut self, files: &'static [&'static str]) -> Self {
+        self.files = files;
+        self
+    }
+
     pub(crate) fn review(mut self) -> Self {
         self.is_review = true;
         self
@@ -128,6 +135,7 @@ impl Kind {
             has_status: version.is_some_and(|version| version.subresources.is_some()),
             is_built_in: false,
             is_review: false,
+            files: &[],
             is_operated: false,
             node_paths: &[],
             columns: columns.collect(),
@@ -152,6 +160,7 @@ impl Kind {
             scope,
             is_built_in: true,
             is_review: false,
+            files: &[],
             is_operated: false,
             // The agent of a node writes what has the node's name: its Node, its Lease.
             node_paths: &[".metadata.name"],

@@ -1,5 +1,6 @@
 //! `whimbrel up`: a fleet on this host, with one command.
 
+mod archive;
 mod questions;
 mod site;
 
@@ -151,6 +152,7 @@ impl ControlPlane {
         let api = Api::new(store, objects::kinds(), tokens)?
             .with_registrar(Arc::new(site.clone()))
             .with_reviewer(Arc::new(questions::Questions))
+            .with_archive(Arc::new(archive::OwnNodes { site: site.clone(), names: nodes.to_vec() }))
             .with_logins(site.login_secret()?.as_bytes())
             .with_pages(pages::FILES);
         let path = api.login_path(&Identity { name: "admin".to_owned(), role: Role::Admin })?;
