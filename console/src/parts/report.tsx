@@ -17,12 +17,24 @@ const useReport = (migration: Migration): { report?: Report; problem?: string } 
   useEffect(() => {
     if (!session) return;
     const abort = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const object = { metadata: { name, ...(namespace === undefined ? {} : { namespace }) } };
-    fleet
-      .kept(migrations, object, 'report', abort.signal)
-      .then(async (reply) => setAnswer({ report: (await reply.json()) as Report }))
-      .catch((error: unknown) => !abort.signal.aborted && setAnswer({ problem: error instanceof Error ? error.message : String(error) }));
-    return () => abort.abort();
+    const look = async (tries: number) => {
+      try {
+        const reply = await fleet.kept(migrations, object, 'report', abort.signal);
+        setAnswer({ report: (await reply.json()) as Report });
+      } catch (error) {
+        if (abort.signal.aborted) return;
+        // It is put in its place when the VMM ends, which may be a moment after the migration.
+        if (tries > 0) timer = setTimeout(() => void look(tries - 1), 1000);
+        else setAnswer({ problem: error instanceof Error ? error.message : String(error) });
+      }
+    };
+    void look(5);
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
   }, [fleet, namespace, name, session]);
   return answer;
 };
