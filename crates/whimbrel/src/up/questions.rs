@@ -17,7 +17,7 @@ impl apiserver::Reviewer for Questions {
         question: &Value,
         all: &dyn Fn(&str) -> Vec<Value>,
     ) -> Result<Value, String> {
-        let answer = match kind {
+        match kind {
             "MigrationPlan" => plan(&read(question)?, &world(all)),
             "MigrationPolicyPreview" => {
                 let asked: MigrationPolicyPreview = read(question)?;
@@ -30,8 +30,7 @@ impl apiserver::Reviewer for Questions {
                     .map_err(|error| error.to_string())
             }
             _ => Err(format!("nobody knows about a {kind}")),
-        };
-        answer
+        }
     }
 }
 
