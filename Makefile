@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check lab soak model bench fuzz clean
+.PHONY: help demo test check console lab soak model bench fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -29,7 +29,12 @@ check: ## Formatting, lints, dependencies and licences, boundaries between crate
 	@scripts/stage clippy cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 	@scripts/stage clippy-guest cargo clippy --locked --quiet --manifest-path guests/workload/Cargo.toml --lib --bins -- -D warnings
 	@scripts/stage deny cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
+	@scripts/stage console-rules scripts/console check
 	@scripts/stage boundaries cargo test --locked --quiet --workspace --test dependencies --test knowledge --test policy
+
+console: ## Build the console; the next build of the program has it
+	@scripts/bootstrap build
+	@scripts/console build
 
 lab: ## Linux guests that move between two emulated hosts, SCENARIOS (all) of them
 	@scripts/bootstrap lab
@@ -55,4 +60,5 @@ fuzz: ## Fuzz everything that parses bytes from outside, FUZZ_SECONDS (30) for e
 
 clean: ## Remove what was built
 	cargo clean
-	rm -rf fuzz/target fuzz/corpus fuzz/artifacts guests/workload/target
+	find console/dist -mindepth 1 ! -name .keep -delete
+	rm -rf console/node_modules fuzz/target fuzz/corpus fuzz/artifacts guests/workload/target

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use objects::Kind;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    ApiError, Identity, Registrar, Tokens, discovery,
+    ApiError, Archive, File, Identity, Registrar, Reviewer, Tokens,
+    archive::Kept,
+    discovery,
     identity::Verb,
-    metadata, openapi, protobuf,
+    login::Logins,
+    metadata, openapi,
+    pages::Pages,
+    protobuf,
     route::{Query, Route, Target},
     watch::Watch,
 };
@@ -23,6 +29,14 @@ pub struct Api {
     pub(crate) tokens: RwLock<Tokens>,
     /// Who lets hosts join; nobody where hosts cannot.
     pub(crate) registrar: Option<Arc<dyn Registrar>>,
+    /// Who answers questions that are not stored; nobody where there are none.
+    pub(crate) reviewer: Option<Arc<dyn Reviewer>>,
+    /// Who reads what nodes keep; nobody where that is not here.
+    pub(crate) archive: Option<Arc<dyn Archive>>,
+    /// How people come into the console; `None` where there is none.
+    pub(crate) logins: Option<Logins>,
+    /// The console's files.
+    pub(crate) pages: Pages,
     /// Held from reading until writing, so that what was checked holds when it is written.
     pub(crate) writing: Mutex<()>,
 }
@@ -38,6 +52,8 @@ pub struct Request {
     pub query: String,
     /// The header `Accept`.
     pub accept: String,
+    /// The header `Accept-Encoding`.
+    pub accept_encoding: String,
     /// The header `Content-Type`.
     pub content_type: String,
     /// The header `Authorization`.
@@ -66,6 +82,12 @@ pub enum Body {
     Json(Vec<u8>),
     /// A line of text.
     Text(&'static str),
+    /// A file of the console.
+    File(File),
+    /// What a node keeps of an object.
+    Kept(Kept),
+    /// Look there instead.
+    Redirect(&'static str),
     /// Changes as they happen.
     Watch(Watch),
 }
@@ -84,7 +106,17 @@ impl Api {
     pub fn new(store: Arc<Store>, kinds: Vec<Kind>, tokens: Tokens) -> Result<Self, ApiError> {
         let kinds = kinds.into_iter().map(Arc::new).collect();
         let tokens = RwLock::new(tokens);
-        let api = Self { store, kinds, tokens, registrar: None, writing: Mutex::new(()) };
+        let api = Self {
+            store,
+            kinds,
+            tokens,
+            registrar: None,
+            reviewer: None,
+            archive: None,
+            logins: None,
+            pages: Pages::default(),
+            writing: Mutex::new(()),
+        };
         if api.store.get("/namespaces/default").is_none() {
             let object = json!({
                 "apiVersion": "v1", "kind": "Namespace", "status": { "phase": "Active" },
@@ -106,19 +138,32 @@ impl Api {
 
     fn answer(&self, request: &Request) -> Result<Reply, ApiError> {
         let route = Route::parse(&request.path, &self.kinds)?;
-        if let Route::Health = route {
-            return Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Text("ok") });
+        match &route {
+            Route::Health => return Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Text("ok") }),
+            Route::Root => {
+                return Ok(Reply { code: 302, warnings: Vec::new(), body: Body::Redirect("/console/") });
+            }
+            Route::Page(path) => return self.page(request, path),
+            Route::Login => return self.login(request),
+            Route::LoginCode => return self.login_code(request),
+            _ => {}
         }
-        let identity = self.tokens.read().identify(request.authorization.as_deref())?;
+        let identity = self.identify(request)?;
         let query = Query::parse(&request.query)?;
         if let Route::Objects(target) = &route {
             return self.objects(request, &identity, target, &query);
+        }
+        if let Route::Kept(target, file) = &route {
+            return self.kept(request, &identity, target, file);
         }
         if let Route::Join = route {
             return self.join(request, &identity);
         }
         if let Route::AccessReview = route {
             return self.access_review(request, &identity);
+        }
+        if let Route::WhoAmI = route {
+            return Self::who_am_i(request, &identity);
         }
         if request.method != "GET" {
             return Err(ApiError::method_not_allowed(&request.method));
@@ -131,11 +176,27 @@ impl Api {
             Route::Resources { group, version } => discovery::resources(&self.kinds, group, version)?,
             Route::OpenApiIndex => openapi::index(&self.kinds),
             Route::OpenApi { group, version } => openapi::document(&self.kinds, group, version)?,
-            Route::Health | Route::Join | Route::AccessReview | Route::Objects(_) => {
-                return Err(ApiError::no_page());
-            }
+            Route::Health
+            | Route::Join
+            | Route::Root
+            | Route::Page(_)
+            | Route::Login
+            | Route::LoginCode
+            | Route::WhoAmI
+            | Route::AccessReview
+            | Route::Kept(..)
+            | Route::Objects(_) => return Err(ApiError::no_page()),
         };
         Ok(Reply::value(200, value))
+    }
+
+    /// Who sent a request.
+    pub(crate) fn identify(&self, request: &Request) -> Result<Identity, ApiError> {
+        let token = request.authorization.as_deref().and_then(|header| header.strip_prefix("Bearer "));
+        let token = token.map(str::trim).unwrap_or_default();
+        let found = self.tokens.read().identify(token);
+        let found = found.or_else(|| self.logins.as_ref()?.identify(token, Timestamp::now()));
+        found.ok_or_else(|| ApiError::new(401, "Unauthorized", "Unauthorized"))
     }
 
     fn objects(
@@ -157,6 +218,9 @@ impl Api {
             (method, _) => return Err(ApiError::method_not_allowed(method)),
         };
         identity.check(verb, target)?;
+        if target.kind.is_review {
+            return self.review(request, target, verb);
+        }
         let outcome = match verb {
             Verb::Get => return self.get(request, target),
             Verb::List => return self.list(request, target, query),

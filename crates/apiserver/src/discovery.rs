@@ -55,9 +55,14 @@ pub(crate) fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Resu
     let entries = of_it.iter().flat_map(|kind| {
         let names = &kind.names;
         let is_namespaced = kind.scope == Scope::Namespaced;
+        let verbs: &[&str] = if kind.is_review {
+            &["create"]
+        } else {
+            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        };
         let mut whole = json!({
             "name": names.plural, "singularName": names.singular, "namespaced": is_namespaced, "kind": names.kind,
-            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+            "verbs": verbs,
         });
         if !names.short.is_empty() {
             whole["shortNames"] = json!(names.short);
@@ -65,13 +70,19 @@ pub(crate) fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Resu
         if !names.categories.is_empty() {
             whole["categories"] = json!(names.categories);
         }
-        let status = kind.has_status.then(|| {
+        let status = (kind.has_status && !kind.is_review).then(|| {
             json!({
                 "name": format!("{}/status", names.plural), "singularName": "", "namespaced": is_namespaced,
                 "kind": names.kind, "verbs": ["get", "patch", "update"],
             })
         });
-        std::iter::once(whole).chain(status)
+        let files = kind.files.iter().map(move |file| {
+            json!({
+                "name": format!("{}/{file}", names.plural), "singularName": "", "namespaced": is_namespaced,
+                "kind": names.kind, "verbs": ["get"],
+            })
+        });
+        std::iter::once(whole).chain(status).chain(files)
     });
     let entries: Vec<_> = entries.collect();
     Ok(

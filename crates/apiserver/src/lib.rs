@@ -7,23 +7,33 @@
 //! whether it may → `read`, `write` or `delete` over the store → [`Reply`]. A write goes through `patch` or `managers` (server-side apply), `metadata` (the server's part of an
 //! object), `schema` (defaults, unknown fields, types) and the kind's own check. A watch is carried on by `watch`, as fast as its client reads.
 //!
+//! Questions that are answered and not stored, as Kubernetes' own reviews of access, go to a [`Reviewer`]. The console comes from here too: `front`
+//! has its files and lets people in; what it shows it reads as every client does.
+//!
 //! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404.
 
 mod api;
+mod archive;
 mod delete;
 mod discovery;
 mod expiry;
 mod form;
+mod front;
 mod identity;
 mod join;
 mod jsonpath;
+mod kept;
+mod login;
 mod managers;
 mod metadata;
 mod openapi;
+mod pages;
 mod patch;
 mod protobuf;
 mod read;
 mod registrar;
+mod review;
+mod reviewer;
 mod route;
 mod schema;
 mod selector;
@@ -35,8 +45,11 @@ mod watch;
 mod write;
 
 pub use api::{Api, Body, Reply, Request};
+pub use archive::{Archive, Kept};
 pub use identity::{Identity, Role, Tokens};
+pub use pages::File;
 pub use registrar::Registrar;
+pub use reviewer::Reviewer;
 pub use server::Server;
 pub use status::ApiError;
 pub use tls::{TlsError, tls_config};

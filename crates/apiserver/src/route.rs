@@ -37,8 +37,20 @@ pub(crate) enum Route {
     },
     /// A host wants to be a node.
     Join,
+    /// The console begins at another address.
+    Root,
+    /// A file of the console, by its path.
+    Page(String),
+    /// Somebody who may come in wants an address to log in with.
+    LoginCode,
+    /// Somebody logs in.
+    Login,
+    /// Who am I?
+    WhoAmI,
     /// May I …?
     AccessReview,
+    /// A file that a node keeps of an object, by its name.
+    Kept(Target, String),
     /// Objects.
     Objects(Target),
 }
@@ -77,6 +89,10 @@ impl Route {
         Ok(match *parts.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
             ["join"] => Self::Join,
+            [] => Self::Root,
+            ["console", "code"] => Self::LoginCode,
+            ["console", "session"] => Self::Login,
+            ["console", ref rest @ ..] => Self::Page(rest.join("/")),
             ["version"] => Self::Version,
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,
@@ -89,6 +105,7 @@ impl Route {
                 Self::OpenApi { group: group.to_owned(), version: version.to_owned() }
             }
             ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Self::AccessReview,
+            ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Self::WhoAmI,
             ["api", version] => Self::Resources { group: String::new(), version: version.to_owned() },
             ["apis", group, version] => {
                 Self::Resources { group: group.to_owned(), version: version.to_owned() }
@@ -124,6 +141,9 @@ fn objects(group: &str, version: &str, rest: &[&str], kinds: &[Arc<Kind>]) -> Re
         Scope::Cluster => namespace.is_some(),
     };
     let is_status = sub == Some("status");
+    if let Some(file) = sub.filter(|file| kind.files.contains(file) && !is_misplaced) {
+        return Ok(Route::Kept(Target { kind, namespace, name, is_status: false }, file.to_owned()));
+    }
     if is_misplaced || (sub.is_some() && !(is_status && kind.has_status)) {
         return Err(ApiError::no_page());
     }

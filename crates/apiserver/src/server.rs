@@ -1,4 +1,4 @@
-//! HTTP/1.1 over TLS around [`Api`]: what is read is bounded in size and time, and requests are done on threads that may wait for the disk.
+//! HTTP/1.1 and HTTP/2 over TLS around [`Api`]: what is read is bounded in size and time, and requests are done on threads that may wait for the disk.
 
 use std::{
     convert::Infallible,
@@ -14,10 +14,10 @@ use hyper::{
     HeaderMap, StatusCode,
     body::{Body as HttpBody, Bytes, Frame, Incoming},
     header::{self, HeaderName, HeaderValue},
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     Api, ApiError, Reply,
     api::{Body, Request},
+    tls::HTTP2,
     watch,
 };
 
@@ -37,6 +38,8 @@ use crate::{
 const MAX_BODY: usize = 3 << 20;
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 2000;
+/// Requests and watches at a time on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 100;
 /// What a handshake, the head of a request, and its body may take each.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces of a watch that wait for a client: one being sent, and the next.
@@ -117,9 +120,20 @@ async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>) {
         let api = api.clone();
         async move { Ok::<_, Infallible>(respond(request, api).await) }
     });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    // Browsers open six connections to a server and no more, and each watch would take one for itself.
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    let stream = TokioIo::new(stream);
+    let outcome = if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        builder.keep_alive_interval(PATIENCE).keep_alive_timeout(PATIENCE);
+        builder.serve_connection(stream, service).await
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.serve_connection(stream, service).await
+    };
+    if let Err(error) = outcome {
         tracing::debug!(%error, "A connection ended badly");
     }
 }
@@ -163,6 +177,7 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         accept: text(header::ACCEPT, &head.headers),
+        accept_encoding: text(header::ACCEPT_ENCODING, &head.headers),
         content_type: text(header::CONTENT_TYPE, &head.headers),
         authorization: Some(authorization).filter(|header| !header.is_empty()),
         body: body.to_bytes().to_vec(),
@@ -176,16 +191,33 @@ fn refusal(error: &ApiError) -> Headed {
 }
 
 fn head_of(reply: Reply) -> Headed {
+    let mut more = vec![("x-content-type-options", "nosniff")];
     let (media_type, bytes, watch) = match reply.body {
         Body::Value(value) => ("application/json", Bytes::from(value.to_string()), None),
         Body::Json(text) => ("application/json", Bytes::from(text), None),
         Body::Text(text) => ("text/plain", Bytes::from(text), None),
         Body::Watch(watch) => ("application/json", Bytes::new(), Some(watch)),
+        Body::Kept(kept) => (kept.media_type, Bytes::from(kept.bytes), None),
+        Body::Redirect(place) => {
+            more.push(("location", place));
+            ("text/plain", Bytes::new(), None)
+        }
+        Body::File(file) => {
+            more.extend(file.headers());
+            (file.media_type, Bytes::from_static(file.bytes), None)
+        }
     };
+    // What is not a file is as of now.
+    if !more.iter().any(|(name, _)| *name == "cache-control") {
+        more.push(("cache-control", "no-store"));
+    }
     let mut response = hyper::Response::new(ReplyBody::Whole(Some(bytes)));
     *response.status_mut() = StatusCode::from_u16(reply.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    for (name, value) in more {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     for warning in &reply.warnings {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - {}", quoted(warning))) {
             headers.append(header::WARNING, value);

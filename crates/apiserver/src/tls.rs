@@ -12,6 +12,9 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+/// HTTP/2, as TLS names it.
+pub(crate) const HTTP2: &[u8] = b"h2";
+
 /// Why there is no certificate to show.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,5 +54,7 @@ pub fn tls_config(directory: &Path) -> Result<ServerConfig, TlsError> {
     let pair = |source| TlsError::Pair { directory: directory.to_owned(), source };
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(pair)?;
-    builder.with_no_client_auth().with_single_cert(chain, key).map_err(pair)
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(pair)?;
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }

@@ -303,7 +303,7 @@ fn manager(identity: &Identity, query: &Query) -> String {
     managers::manager_name(query.get("fieldManager").unwrap_or(&identity.name))
 }
 
-fn parse(request: &Request) -> Result<Value, ApiError> {
+pub(crate) fn parse(request: &Request) -> Result<Value, ApiError> {
     let media_type = request.content_type.split(';').next().unwrap_or_default().trim();
     if media_type == "application/vnd.kubernetes.protobuf"
         && let Some(namespace) = protobuf::namespace(&request.body)

@@ -166,6 +166,12 @@ const RULES: &[Rule] = &[
         because: "it serves kinds that it is told, and knows neither machines nor migrations",
     },
     Rule {
+        name: "pages",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it is the console as bytes",
+    },
+    Rule {
         name: "mirror",
         may_use: &[],
         must_not_use: &[KVM, SYSTEM, MEMORY, STORAGE],
@@ -198,6 +204,7 @@ const RULES: &[Rule] = &[
             "node",
             "objects",
             "output",
+            "pages",
             "report",
             "store",
             "transport",

@@ -7,7 +7,7 @@
 //! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration,
 //!   `overdue`: what is done when its time is up.
 //! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
-//! * [`plan`]: what would become of a migration that was asked for now.
+//! * [`plan`]: what would become of a migration that was asked for now. [`preview`]: what a policy would change.
 //! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
 
 pub mod fit;
@@ -19,6 +19,7 @@ mod overdue;
 mod placement;
 pub mod plan;
 pub mod policy;
+pub mod preview;
 mod queue;
 mod retention;
 mod world;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use objects::{MigrationConfiguration, VirtualMachineInstance};
+use objects::{
+    InstancePhase, MigrationConfiguration, MigrationPlanStatus, NodeFit, Origin, VirtualMachineInstance,
+    VirtualMachineInstanceStatus,
+};
 
 use crate::{
     World, fit,
@@ -30,6 +33,42 @@ pub struct Plan<'a> {
     pub choice: Choice<'a>,
     /// The values that would apply.
     pub values: MigrationConfiguration,
+    /// Where each of them comes from.
+    pub origins: BTreeMap<String, Origin>,
+    phase: InstancePhase,
+}
+
+impl Plan<'_> {
+    /// Why a migration would not begin now, in words; `None` if it would.
+    pub fn why_not(&self) -> Option<String> {
+        let why = match (&self.blocked, &self.queued, &self.target) {
+            _ if self.phase != InstancePhase::Running => Some("the machine does not run yet".to_owned()),
+            (Some(why), ..) | (None, Some(why), _) => Some(why.clone()),
+            (None, None, None) => Some("no node fits".to_owned()),
+            (None, None, Some(_)) => None,
+        };
+        why.map(|why| why.trim_end_matches('.').to_owned())
+    }
+
+    /// As the answer to a question.
+    pub fn status(&self) -> MigrationPlanStatus {
+        let nodes = self.fits.iter().map(|fit| NodeFit {
+            name: fit.node.clone(),
+            fits: fit.misfits.is_empty(),
+            reasons: fit.misfits.iter().map(ToString::to_string).collect(),
+            free_bytes: fit.free,
+        });
+        MigrationPlanStatus {
+            nodes: nodes.collect(),
+            target_node: self.target.clone(),
+            why_not: self.why_not(),
+            ahead: u32::try_from(self.ahead).unwrap_or(u32::MAX),
+            migration_policy_name: self.choice.policy.and_then(|policy| policy.metadata.name.clone()),
+            migration_policy_reason: self.choice.reason.clone(),
+            migration_configuration: self.values.clone(),
+            origins: self.origins.clone(),
+        }
+    }
 }
 
 /// What would become of a migration of an instance, with labels that the target must have beside the instance's own. The same as is decided
@@ -54,6 +93,8 @@ pub fn plan<'a>(
         queued: queue.full(&source),
         ahead: queue::waiting(world).len(),
         values: policy::resolve(choice.policy, &settings),
+        origins: policy::origins(choice.policy, &settings),
+        phase: instance.status.as_ref().map_or(InstancePhase::Pending, VirtualMachineInstanceStatus::phase),
         choice,
     }
 }

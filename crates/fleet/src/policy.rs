@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use objects::{MigrationConfiguration, MigrationPolicy, MigrationSettings, Quantity, VirtualMachineInstance};
+use objects::{
+    MigrationConfiguration, MigrationPolicy, MigrationSettings, Origin, Quantity, VirtualMachineInstance,
+};
 
 use crate::{
     World,
@@ -63,6 +65,38 @@ fn matched(policy: &MigrationPolicy, namespace: &Labels, instance: &Labels) -> O
         (&selectors.namespace_selector, &selectors.virtual_machine_instance_selector);
     (are_there(of_namespace, namespace) && are_there(of_instance, instance))
         .then(|| of_namespace.len() + of_instance.len())
+}
+
+/// Where each value of [`resolve`] comes from, by its name in manifests.
+pub fn origins(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -> BTreeMap<String, Origin> {
+    let spec = policy.map(|policy| policy.spec.clone()).unwrap_or_default();
+    let either = |of_policy: bool, of_fleet: bool| match (of_policy, of_fleet) {
+        (true, _) => Origin::Policy,
+        (false, true) => Origin::Fleet,
+        (false, false) => Origin::Default,
+    };
+    let post_copy = either(spec.allow_post_copy.is_some(), settings.allow_post_copy.is_some());
+    // Where nobody says whether the guest may be disturbed, it is as with post-copy, whoever allowed that.
+    let disruption = match (spec.allow_workload_disruption, settings.allow_workload_disruption) {
+        (None, None) => post_copy,
+        (of_policy, of_fleet) => either(of_policy.is_some(), of_fleet.is_some()),
+    };
+    let timeout = spec.completion_timeout_per_gi_b.is_some();
+    let bandwidth = spec.bandwidth_per_migration.is_some();
+    let list = [
+        (
+            "allowAutoConverge",
+            either(spec.allow_auto_converge.is_some(), settings.allow_auto_converge.is_some()),
+        ),
+        ("allowPostCopy", post_copy),
+        ("allowWorkloadDisruption", disruption),
+        ("bandwidthPerMigration", either(bandwidth, settings.bandwidth_per_migration.is_some())),
+        ("completionTimeoutPerGiB", either(timeout, settings.completion_timeout_per_gi_b.is_some())),
+        ("deadlineSeconds", either(spec.deadline_seconds.is_some(), false)),
+        ("maxDowntimeMs", either(spec.max_downtime_ms.is_some(), false)),
+        ("channels", either(spec.channels.is_some(), false)),
+    ];
+    list.into_iter().map(|(name, origin)| (name.to_owned(), origin)).collect()
 }
 
 /// What a policy comes to, over the settings of the fleet.

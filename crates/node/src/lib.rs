@@ -12,6 +12,7 @@ mod act;
 mod decide;
 mod folder;
 mod heartbeat;
+mod kept;
 mod observe;
 mod process;
 mod progress;
@@ -29,6 +30,7 @@ use heartbeat::Heartbeat;
 use observe::Observer;
 
 pub use folder::vmm_folders;
+pub use kept::{report, serial_tail};
 pub use process::running;
 
 /// What an agent is told of its host.

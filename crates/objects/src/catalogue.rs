@@ -5,19 +5,24 @@ use k8s_openapi::api::{
 use kube::CustomResourceExt;
 
 use crate::{
-    Fleet, Kind, MigrationPolicy, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
-    kubernetes::built_in, validation,
+    Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, kubernetes::built_in, validation,
 };
 
 /// All kinds of the fleet, ours first.
 pub fn kinds() -> Vec<Kind> {
     let mut kinds = vec![
         Kind::custom(&VirtualMachine::crd(), validation::machine).operated(&[]),
-        Kind::custom(&VirtualMachineInstance::crd(), validation::instance).operated(&[".status.nodeName"]),
+        Kind::custom(&VirtualMachineInstance::crd(), validation::instance)
+            .operated(&[".status.nodeName"])
+            .with_files(&["log"]),
         Kind::custom(&VirtualMachineInstanceMigration::crd(), validation::migration)
-            .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"]),
+            .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"])
+            .with_files(&["report"]),
         Kind::custom(&MigrationPolicy::crd(), validation::policy),
         Kind::custom(&Fleet::crd(), validation::settings),
+        Kind::custom(&MigrationPlan::crd(), validation::anything).review(),
+        Kind::custom(&MigrationPolicyPreview::crd(), validation::anything).review(),
     ];
     kinds.extend([built_in::<Node>(), built_in::<Namespace>(), built_in::<Event>(), built_in::<Lease>()]);
     kinds

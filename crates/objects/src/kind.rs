@@ -21,6 +21,10 @@ pub struct Kind {
     pub has_status: bool,
     /// Whether clients that know it send strategic merge patches: so it is with the kinds of Kubernetes.
     pub is_built_in: bool,
+    /// Whether it is a question, which is answered and not stored.
+    pub is_review: bool,
+    /// What nodes keep of its objects as files, by the names of the subresources that read them.
+    pub files: &'static [&'static str],
     /// Whether those who operate machines write it, or administrators alone.
     pub is_operated: bool,
     /// Where an object says whose it is among the nodes: an agent writes the status of those that name its node.
@@ -89,6 +93,16 @@ impl Kind {
         self
     }
 
+    pub(crate) fn with_files(mut self, files: &'static [&'static str]) -> Self {
+        self.files = files;
+        self
+    }
+
+    pub(crate) fn review(mut self) -> Self {
+        self.is_review = true;
+        self
+    }
+
     pub(crate) fn custom(crd: &CustomResourceDefinition, admit: Admit) -> Self {
         let version = crd.spec.versions.first();
         let columns = version.and_then(|version| version.additional_printer_columns.clone());
@@ -120,6 +134,8 @@ impl Kind {
             scope: if crd.spec.scope == "Namespaced" { Scope::Namespaced } else { Scope::Cluster },
             has_status: version.is_some_and(|version| version.subresources.is_some()),
             is_built_in: false,
+            is_review: false,
+            files: &[],
             is_operated: false,
             node_paths: &[],
             columns: columns.collect(),
@@ -143,6 +159,8 @@ impl Kind {
             names,
             scope,
             is_built_in: true,
+            is_review: false,
+            files: &[],
             is_operated: false,
             // The agent of a node writes what has the node's name: its Node, its Lease.
             node_paths: &[".metadata.name"],

@@ -4,6 +4,7 @@
 //! field. Who writes which field is in `docs/fleet.md`. Nothing here stores, serves or acts on an object.
 //!
 //! * One file for each kind of ours: `machine`, `instance`, `migration`, `policy`, `settings`.
+//! * `question`: what can be asked and is not stored.
 //! * [`kinds`] lists all kinds, also those of Kubernetes that the fleet needs, each with what a server must know of it.
 //! * [`FieldError`] is what validation says: the path of the field and a sentence.
 
@@ -18,6 +19,7 @@ mod machine;
 mod migration;
 mod policy;
 mod quantity;
+mod question;
 mod schema;
 mod settings;
 mod validation;
@@ -40,6 +42,10 @@ pub use migration::{
 };
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
+pub use question::{
+    MigrationPlan, MigrationPlanSpec, MigrationPlanStatus, MigrationPolicyPreview,
+    MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin, PolicyChange, ValueChange,
+};
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
 pub use validation::{Admitted, FieldError, FieldErrorKind, Review};
 

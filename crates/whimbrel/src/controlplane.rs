@@ -47,6 +47,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     output::say!("");
     output::say!("  export KUBECONFIG={}", site.kubeconfig().display());
     output::say!("  kubectl get nodes");
+    output::say!("");
+    output::say!("The console, for one login in the next 10 minutes (`whimbrel console` makes another):");
+    output::say!("  {}", plane.login);
     stay(&site, &plane.endpoint, &[], &interrupt, &[plane.thread])?;
     Ok(ExitCode::SUCCESS)
 }

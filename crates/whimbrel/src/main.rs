@@ -4,6 +4,7 @@ mod bench;
 mod ca;
 mod controlplane;
 mod demo;
+mod login;
 mod machine;
 mod migrate;
 mod monitor;
@@ -37,6 +38,7 @@ enum Command {
     Ca(ca::Arguments),
     /// Give up the migration of a machine, and say what came of that
     Cancel(machine::Arguments),
+    Console(login::Arguments),
     Controlplane(controlplane::Arguments),
     Demo(demo::Arguments),
     Migrate(migrate::Arguments),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
+        Command::Console(arguments) => login::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Migrate(arguments) => migrate::run(&arguments),

@@ -2,8 +2,8 @@
 
 use std::{error::Error, process::ExitCode};
 
-use fleet::fit::Fit;
-use objects::{HOSTNAME_LABEL, InstancePhase, MigrationConfiguration};
+use fleet::{fit::Fit, preview::listed};
+use objects::{HOSTNAME_LABEL, MigrationConfiguration};
 
 use crate::{
     reach::{Reach, world},
@@ -44,18 +44,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         output::say!("Policy: {policy} ({})", plan.choice.reason);
         show_values(&plan.values);
         output::say!("");
-        let why_not = match (&plan.blocked, &plan.queued, &plan.target) {
-            _ if status.phase() != InstancePhase::Running => Some("the machine does not run yet".to_owned()),
-            (Some(why), ..) | (None, Some(why), _) => Some(why.clone()),
-            (None, None, None) => Some("no node fits".to_owned()),
-            (None, None, Some(_)) => None,
-        };
+        let why_not = plan.why_not();
         match (&why_not, plan.target) {
             (None, Some(target)) => output::say!("A migration would go to {target} now."),
-            _ => output::say!(
-                "A migration would not begin now: {}.",
-                why_not.as_deref().unwrap_or_default().trim_end_matches('.')
-            ),
+            _ => output::say!("A migration would not begin now: {}.", why_not.as_deref().unwrap_or_default()),
         }
         if plan.ahead > 0 {
             output::say!("{} migrations wait already, and come first.", plan.ahead);
@@ -79,15 +71,4 @@ pub(crate) fn show_values(values: &MigrationConfiguration) {
     for (name, value) in listed(values) {
         output::say!("  {name:24} {value}");
     }
-}
-
-/// Values of a migration with their names, as manifests have them.
-pub(crate) fn listed(values: &MigrationConfiguration) -> Vec<(String, String)> {
-    let fields = serde_json::to_value(values).unwrap_or_default();
-    let fields = fields.as_object().cloned().unwrap_or_default();
-    let text = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => text.clone(),
-        value => value.to_string(),
-    };
-    fields.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }

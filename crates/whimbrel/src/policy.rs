@@ -8,11 +8,11 @@ use std::{
     process::ExitCode,
 };
 
-use fleet::{World, policy::resolve};
-use objects::{MigrationPolicy, VirtualMachineInstance};
+use fleet::{policy::resolve, preview::difference};
+use objects::{MigrationPolicy, PolicyChange};
 
 use crate::{
-    plan::{listed, show_values},
+    plan::show_values,
     reach::{Reach, world},
 };
 
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             after.policies.push(policy);
             let changes: Vec<_> =
                 before.instances.iter().filter_map(|one| difference(&before, &after, one)).collect();
-            changes.iter().for_each(|change| output::say!("{change}"));
+            changes.iter().for_each(|change| output::say!("{}", line(change)));
             output::say!("{} of {} instances would change", changes.len(), before.instances.len());
             Ok(ExitCode::SUCCESS)
         }),
@@ -83,32 +83,21 @@ fn read(path: &Path) -> Result<MigrationPolicy, Box<dyn Error>> {
 }
 
 /// What would change for an instance, on a line.
-fn difference(before: &World, after: &World, instance: &VirtualMachineInstance) -> Option<String> {
-    let of = |world: &World| {
-        let choice = fleet::policy::of(world, instance);
-        (name_of(choice.policy), listed(&resolve(choice.policy, &world.settings())))
-    };
-    let ((old_name, old), (new_name, new)) = (of(before), of(after));
-    if old_name == new_name && old == new {
-        return None;
-    }
-    let value = |list: &[(String, String)], name: &str| {
-        let found = list.iter().find(|(known, _)| known == name);
-        found.map_or_else(|| "unset".to_owned(), |(_, value)| value.clone())
-    };
-    let mut names: Vec<_> = old.iter().chain(&new).map(|(name, _)| name.clone()).collect();
-    names.sort();
-    names.dedup();
-    let changes = names.iter().filter(|name| value(&old, name) != value(&new, name));
-    let changes: Vec<_> =
-        changes.map(|name| format!("{name} {} → {}", value(&old, name), value(&new, name))).collect();
-    let metadata = &instance.metadata;
-    Some(format!(
-        "{}/{}: policy {old_name} → {new_name}; {}",
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default(),
-        if changes.is_empty() { "the values stay".to_owned() } else { changes.join(", ") }
-    ))
+fn line(change: &PolicyChange) -> String {
+    let policy = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unset".to_owned());
+    let values = change.values.iter();
+    let values: Vec<_> = values
+        .map(|changed| format!("{} {} → {}", changed.name, value(&changed.before), value(&changed.after)))
+        .collect();
+    format!(
+        "{}/{}: policy {} → {}; {}",
+        change.namespace,
+        change.name,
+        policy(&change.before),
+        policy(&change.after),
+        if values.is_empty() { "the values stay".to_owned() } else { values.join(", ") }
+    )
 }
 
 fn name_of(policy: Option<&MigrationPolicy>) -> String {

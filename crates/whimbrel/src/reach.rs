@@ -29,12 +29,25 @@ impl Reach {
     where
         F: Future<Output = Result<ExitCode, Box<dyn Error>>>,
     {
-        let kubeconfig = match self.kubeconfig.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            Some(path) => path.clone(),
-            None => Site::at(None)?.kubeconfig(),
-        };
+        let kubeconfig = self.path()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async { work(mirror::connect(&kubeconfig).await?).await })
+    }
+
+    /// The address of the server.
+    pub(crate) fn server(&self) -> Result<String, Box<dyn Error>> {
+        let path = self.path()?;
+        let config = kube::config::Kubeconfig::read_from(&path)?;
+        let cluster = config.clusters.first().and_then(|named| named.cluster.as_ref());
+        let server = cluster.and_then(|cluster| cluster.server.clone());
+        server.ok_or_else(|| format!("{} does not say where the server is", path.display()).into())
+    }
+
+    fn path(&self) -> Result<PathBuf, Box<dyn Error>> {
+        match self.kubeconfig.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => Ok(path.clone()),
+            None => Ok(Site::at(None)?.kubeconfig()),
+        }
     }
 
     /// Objects of a kind in the namespace.

@@ -1,5 +1,7 @@
 //! `whimbrel up`: a fleet on this host, with one command.
 
+mod archive;
+mod questions;
 mod site;
 
 use std::{
@@ -16,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apiserver::{Api, Server, tls_config};
+use apiserver::{Api, Identity, Role, Server, tls_config};
 use parking_lot::Mutex;
 use store::{AbortAfter, Limits, Store};
 use tokio::runtime::{Builder, Handle};
@@ -83,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let work = move || node::run(&config, &client, &handle);
         threads.push(thread::Builder::new().name(name.clone()).spawn(work)?);
     }
-    greet(&site, &names);
+    greet(&site, &names, &plane.login);
     let outcome = stay(&site, &plane.endpoint, &names, &interrupt, &threads);
     finish(&site, &names, arguments.keep || outcome.is_err());
     outcome.map(|()| ExitCode::SUCCESS)
@@ -121,6 +123,8 @@ pub(crate) fn stay(
 pub(crate) struct ControlPlane {
     /// Where the API is.
     pub(crate) endpoint: Endpoint,
+    /// Where the console is, with a code that is good for one login.
+    pub(crate) login: String,
     /// Where requests to it can be made.
     pub(crate) handle: Handle,
     /// Ends when something is wrong.
@@ -145,9 +149,16 @@ impl ControlPlane {
         let tokens = site.make(&endpoint, nodes)?;
         log_to(&site.log())?;
         let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
-        let api = Api::new(store, objects::kinds(), tokens)?.with_registrar(Arc::new(site.clone()));
+        let api = Api::new(store, objects::kinds(), tokens)?
+            .with_registrar(Arc::new(site.clone()))
+            .with_reviewer(Arc::new(questions::Questions))
+            .with_archive(Arc::new(archive::OwnNodes { site: site.clone(), names: nodes.to_vec() }))
+            .with_logins(site.login_secret()?.as_bytes())
+            .with_pages(pages::FILES);
+        let path = api.login_path(&Identity { name: "admin".to_owned(), role: Role::Admin })?;
+        let login = format!("https://{}{path}", endpoint.local());
         let (handle, thread) = serve(listener, site, Arc::new(api))?;
-        Ok(Self { endpoint, handle, thread })
+        Ok(Self { endpoint, login, handle, thread })
     }
 }
 
@@ -198,12 +209,15 @@ impl io::Write for LogFile {
     }
 }
 
-fn greet(site: &Site, names: &[String]) {
+fn greet(site: &Site, names: &[String], login: &str) {
     output::say!(
         "The fleet is up: nodes {}. Its files are in {}.",
         names.join(" and "),
         site.directory().display()
     );
+    output::say!("");
+    output::say!("The console, for one login in the next 10 minutes (`whimbrel console` makes another):");
+    output::say!("  {login}");
     output::say!("");
     output::say!("In another terminal:");
     output::say!("  export KUBECONFIG={}", site.kubeconfig().display());

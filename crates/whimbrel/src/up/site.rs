@@ -142,7 +142,7 @@ impl Site {
                 _ if name == "view" => (name, Role::View),
                 _ if name == "operate" => (name, Role::Operate),
                 Some(node) => (format!("node:{node}"), Role::Node(node.to_owned())),
-                // Unfinished, or a person's.
+                // Unfinished, a person's, or what logins are signed with, which is no client's.
                 None => continue,
             };
             let token = fs::read_to_string(entry.path()).map_err(|source| failed(&entry.path(), source))?;
@@ -154,6 +154,11 @@ impl Site {
     /// What a host needs to join.
     pub(crate) fn ticket(&self) -> PathBuf {
         self.directory.join("ticket")
+    }
+
+    /// What logins of the console are signed with.
+    pub(crate) fn login_secret(&self) -> Result<String, SiteError> {
+        self.token("console")
     }
 
     /// The secret of a client, made if there is none.
@@ -240,7 +245,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Where it is reached from this host.
-    fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         let ip = self.listens.ip();
         let loopback =
             if ip.is_ipv6() { IpAddr::from(Ipv6Addr::LOCALHOST) } else { Ipv4Addr::LOCALHOST.into() };

@@ -1,0 +1,62 @@
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { type Browser, chromium as engine, type Page } from 'playwright-core';
+import { chromium } from './fleet';
+
+const flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run', '--disable-quic'];
+
+export const launch = (): Promise<Browser> => engine.launch({ executablePath: chromium, args: flags });
+
+export interface Watched {
+  page: Page;
+  /** Requests to any other host than that of the fleet, and errors of the page's own. */
+  sins: string[];
+}
+
+/** A page in a browser profile of its own, which is looked over the shoulder. */
+export const open = async (browser: Browser, url: string, size = { width: 1280, height: 800 }): Promise<Watched> => {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: size, reducedMotion: 'reduce' });
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  const sins: string[] = [];
+  const { origin } = new URL(url);
+  page.on('request', (request) => {
+    if (!request.url().startsWith(origin) && !request.url().startsWith('data:')) sins.push(`request to ${request.url()}`);
+  });
+  page.on('pageerror', (error) => sins.push(`error: ${error.message}`));
+  page.on('console', (message) => {
+    if (message.type() === 'error' && /Content Security Policy|React/.test(message.text())) sins.push(message.text());
+  });
+  await page.goto(url);
+  return { page, sins };
+};
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** What axe finds on a page, in a line each. */
+export const findings = async (page: Page): Promise<string[]> => {
+  await page.evaluate(axe);
+  return page.evaluate(async () => {
+    const tool = (window as unknown as { axe: { run: () => Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }> } }).axe;
+    const { violations } = await tool.run();
+    return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html.slice(0, 200)).join(' | ')}`);
+  });
+};
+
+const pictures = process.env['WHIMBREL_SCREENSHOTS'];
+
+/** A picture of a page for the documentation, if pictures are wanted. */
+export const picture = async (page: Page, name: string): Promise<void> => {
+  if (!pictures) return;
+  mkdirSync(pictures, { recursive: true });
+  await page.screenshot({ path: join(pictures, `${name}.png`), animations: 'disabled' });
+};
+
+/** What makes the page wider than its window, so that one would have to scroll sideways. */
+export const overflow = (page: Page): Promise<string[]> =>
+  page.evaluate(() => {
+    if (document.documentElement.scrollWidth <= window.innerWidth) return [];
+    const wide = [...document.querySelectorAll('body *')].filter((element) => element.getBoundingClientRect().right > window.innerWidth);
+    return wide.slice(0, 5).map((element) => element.outerHTML.slice(0, 150));
+  });

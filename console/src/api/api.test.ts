@@ -1,0 +1,36 @@
+import { expect, test } from 'vitest';
+import { apply, backoff, fromList, Lines } from './changes';
+import type { KubeObject } from './objects';
+import { machines, nodes, pathOf } from './resources';
+
+const object = (name: string, version: string): KubeObject => ({ metadata: { name, namespace: 'a', resourceVersion: version } });
+
+test('changes make a new map, and nothing makes none', () => {
+  const before = fromList([object('x', '1'), object('y', '2')]);
+  const after = apply(before, [
+    { type: 'MODIFIED', object: object('x', '3') },
+    { type: 'DELETED', object: object('y', '4') },
+    { type: 'ADDED', object: object('z', '5') },
+  ]);
+  expect([...after.keys()]).toEqual(['a/x', 'a/z']);
+  expect(after.get('a/x')?.metadata.resourceVersion).toBe('3');
+  expect(before.size).toBe(2);
+  expect(apply(before, [{ type: 'BOOKMARK', object: object('', '9') }])).toBe(before);
+});
+
+test('lines that come in pieces are whole', () => {
+  const lines = new Lines();
+  expect(lines.push('{"a"')).toEqual([]);
+  expect(lines.push(':1}\n{"b":2}\n\n{"c')).toEqual(['{"a":1}', '{"b":2}']);
+  expect(lines.push('":3}\n')).toEqual(['{"c":3}']);
+});
+
+test('tries become rarer, up to ten seconds', () => {
+  expect([backoff(0), backoff(1), backoff(20)]).toEqual([250, 500, 10_000]);
+});
+
+test('what is in a name cannot break out of an address', () => {
+  expect(pathOf(machines, 'a', '../x?y')).toBe('/apis/whimbrel.dev/v1/namespaces/a/virtualmachines/..%2Fx%3Fy');
+  expect(pathOf(nodes, undefined, 'n')).toBe('/api/v1/nodes/n');
+  expect(pathOf(machines)).toBe('/apis/whimbrel.dev/v1/virtualmachines');
+});

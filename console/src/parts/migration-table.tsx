@@ -1,0 +1,98 @@
+import { Card, SearchInput, ToolbarItem } from '@patternfly/react-core';
+import { type ReactNode, useState } from 'react';
+import { useFleet } from '../api/fleet';
+import type { Migration } from '../api/objects';
+import { span } from '../lib/units';
+import { createdAt, duration, outcomeOf, stateOf, story } from '../model/migration';
+import { Bar } from './bar';
+import { CancelMigration } from './cancel-migration';
+import { PhaseLabel } from './labels';
+import { MachineLink, MigrationLink, PolicyLink } from './links';
+import { type Column, ListTable } from './list-table';
+import { Time, useNow } from './time';
+
+const Duration = ({ migration }: { migration: Migration }) => {
+  const now = useNow();
+  const value = duration(migration, now);
+  return <span className="numeric">{value === undefined ? '–' : span(value)}</span>;
+};
+
+const columns: Column<Migration>[] = [
+  {
+    name: 'VirtualMachine',
+    value: ({ spec }) => spec?.vmiName,
+    cell: ({ metadata, spec }) => <MachineLink namespace={metadata.namespace} name={spec?.vmiName ?? ''} />,
+  },
+  { name: 'Namespace', value: ({ metadata }) => metadata.namespace, cell: ({ metadata }) => metadata.namespace },
+  { name: 'Status', value: outcomeOf, cell: (migration) => <PhaseLabel migration={migration} /> },
+  { name: 'Progress', cell: (migration) => <Bar migration={migration} /> },
+  { name: 'Source', value: (migration) => stateOf(migration).sourceNode, cell: (migration) => stateOf(migration).sourceNode ?? '–' },
+  { name: 'Target', value: (migration) => stateOf(migration).targetNode, cell: (migration) => stateOf(migration).targetNode ?? '–' },
+  {
+    name: 'MigrationPolicy',
+    value: (migration) => stateOf(migration).migrationPolicyName,
+    cell: (migration) => <PolicyLink name={stateOf(migration).migrationPolicyName} />,
+  },
+  { name: 'VirtualMachineInstanceMigration', value: ({ metadata }) => metadata.name, cell: (migration) => <MigrationLink migration={migration} /> },
+  { name: 'Duration', cell: (migration) => <Duration migration={migration} /> },
+  {
+    name: 'Downtime',
+    value: (migration) => stateOf(migration).result?.downtime?.totalMs,
+    cell: (migration) => {
+      const downtime = stateOf(migration).result?.downtime?.totalMs;
+      return <span className="numeric">{downtime === undefined ? '–' : span(downtime)}</span>;
+    },
+  },
+  { name: 'Created', value: createdAt, cell: ({ metadata }) => <Time at={metadata.creationTimestamp} /> },
+  { name: 'What is said', cell: (migration) => <span className="words clamp said">{story(migration) ?? '–'}</span> },
+];
+
+/** All texts of a row that can be searched. */
+const texts = (migration: Migration): string[] => [
+  ...columns.map(({ value }) => String(value?.(migration) ?? '')),
+  story(migration) ?? '',
+];
+
+interface Props {
+  migrations: Migration[];
+  /** All are of one machine, whose name and namespace need not be told. */
+  isOfOne?: boolean;
+  toolbar?: ReactNode;
+}
+
+export const MigrationTable = ({ migrations, isOfOne = false, toolbar }: Props) => {
+  const { rights } = useFleet();
+  const [typed, setTyped] = useState('');
+  const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  const shown = migrations.filter((migration) => {
+    const all = texts(migration).map((text) => text.toLowerCase());
+    return words.every((word) => all.some((text) => text.includes(word)));
+  });
+  return (
+    <Card>
+      <ListTable
+        label="Migrations"
+        rows={shown}
+        keyOf={({ metadata }) => metadata.uid ?? metadata.name}
+        columns={columns.filter(({ name }) => !isOfOne || (name !== 'VirtualMachine' && name !== 'Namespace'))}
+        sort={['Created', 'desc']}
+        empty="No migration matches. Another time range may show more."
+        {...(rights.operate ? { actions: (migration: Migration) => <CancelMigration migration={migration} isKebab /> } : {})}
+        toolbar={
+          <>
+            <ToolbarItem>
+              <SearchInput
+                aria-label="Filter by any column"
+                placeholder="Any column"
+                value={typed}
+                onChange={(_, value) => setTyped(value)}
+                onClear={() => setTyped('')}
+              />
+            </ToolbarItem>
+            {toolbar}
+          </>
+        }
+      />
+    </Card>
+  );
+};

@@ -1,0 +1,29 @@
+import { Tooltip } from '@patternfly/react-core';
+import { useEffect, useState } from 'react';
+import { useFleet } from '../api/fleet';
+import { ago } from '../lib/units';
+
+/** The server's time, told anew every so many milliseconds. */
+export const useNow = (every = 1000): number => {
+  const fleet = useFleet();
+  const [now, setNow] = useState(fleet.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(fleet.now()), every);
+    return () => clearInterval(timer);
+  }, [fleet, every]);
+  return now;
+};
+
+/** How long ago something was, with the exact time in a tooltip. */
+export const Time = ({ at }: { at: string | undefined }) => {
+  const now = useNow(5000);
+  const time = Date.parse(at ?? '');
+  if (Number.isNaN(time)) return <>–</>;
+  return (
+    <Tooltip content={new Date(time).toLocaleString()}>
+      <time dateTime={at} className="numeric" tabIndex={0}>
+        {ago(time, now)}
+      </time>
+    </Tooltip>
+  );
+};

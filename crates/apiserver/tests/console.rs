@@ -1,0 +1,170 @@
+//! How people come into the console, and questions that are answered and not stored; without a network.
+
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+use std::sync::Arc;
+
+use apiserver::{Api, Archive, Body, Identity, Kept, Request, Reviewer, Role, Tokens};
+use serde_json::{Value, json};
+use store::{Limits, Store};
+
+const VIEWER: &str = "viewer-token-that-is-long-enough-for-a-test";
+const ADMIN: &str = "admin-token-that-is-long-enough-for-a-test";
+const JOINER: &str = "joiner-token-that-is-long-enough-for-a-test";
+
+/// Says how many objects there are.
+#[derive(Debug)]
+struct Counter;
+
+impl Reviewer for Counter {
+    fn review(
+        &self,
+        kind: &str,
+        question: &Value,
+        all: &dyn Fn(&str) -> Vec<Value>,
+    ) -> Result<Value, String> {
+        if question["spec"]["vmiName"] == "gone" {
+            return Err("gone does not run".to_owned());
+        }
+        Ok(json!({ "whyNot": format!("{kind}: {} namespaces", all("namespaces").len()) }))
+    }
+}
+
+/// Has a log of each machine but one.
+#[derive(Debug)]
+struct Shelf;
+
+impl Archive for Shelf {
+    fn read(&self, kind: &str, file: &str, object: &Value) -> Result<Kept, String> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if name == "silent" {
+            return Err("it has no VMM now".to_owned());
+        }
+        Ok(Kept { media_type: "application/json", bytes: format!("[\"{kind} {name} {file}\"]").into_bytes() })
+    }
+}
+
+fn api() -> (Api, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(&folder.path().join("store.redb"), Limits::default()).unwrap());
+    let mut tokens = Tokens::default();
+    tokens.add(VIEWER, Identity { name: "eva".to_owned(), role: Role::View });
+    tokens.add(ADMIN, Identity { name: "ada".to_owned(), role: Role::Admin });
+    tokens.add(JOINER, Identity { name: "join".to_owned(), role: Role::Join });
+    let api = Api::new(store, objects::kinds(), tokens).unwrap();
+    let api = api
+        .with_reviewer(Arc::new(Counter))
+        .with_archive(Arc::new(Shelf))
+        .with_logins(b"secret")
+        .with_pages(&[("index.html", b"<!doctype html>")]);
+    (api, folder)
+}
+
+fn send(api: &Api, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
+    let reply = api.handle(&Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        authorization: Some(format!("Bearer {token}")),
+        body: body.to_string().into_bytes(),
+        ..Request::default()
+    });
+    match reply.body {
+        Body::Value(value) => (reply.code, value),
+        Body::Kept(kept) => (reply.code, serde_json::from_slice(&kept.bytes).unwrap()),
+        Body::Json(text) => (reply.code, serde_json::from_slice(&text).unwrap()),
+        _ => (reply.code, Value::Null),
+    }
+}
+
+/// The code that an address has.
+fn code_of(path: &Value) -> String {
+    path.as_str().unwrap().split_once("#login=").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_code_becomes_a_token_of_the_same_role_once() {
+    let (api, _folder) = api();
+    let (code, reply) = send(&api, "POST", "/console/code", VIEWER, &json!({}));
+    assert_eq!(code, 201, "{reply}");
+    let asked = json!({ "code": code_of(&reply["path"]) });
+    let (code, session) = send(&api, "POST", "/console/session", "", &asked);
+    assert_eq!(code, 201, "{session}");
+    let token = session["token"].as_str().unwrap();
+    let (_, review) =
+        send(&api, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", token, &json!({}));
+    assert_eq!(review["status"]["userInfo"], json!({ "username": "eva", "groups": ["whimbrel:view"] }));
+    assert_eq!(send(&api, "GET", "/apis/whimbrel.dev/v1/virtualmachines", token, &json!({})).0, 200);
+    let policies = "/apis/whimbrel.dev/v1/migrationpolicies";
+    let policy = json!({ "metadata": { "name": "a" }, "spec": { "selectors": {} } });
+    assert_eq!(
+        send(&api, "POST", policies, token, &policy).0,
+        403,
+        "a login may no more than whoever asked for it"
+    );
+    assert_eq!(send(&api, "POST", "/console/session", "", &asked).0, 401, "a code is good once");
+}
+
+#[test]
+fn strangers_and_hosts_get_no_code_and_a_guess_is_no_login() {
+    let (api, _folder) = api();
+    assert_eq!(send(&api, "POST", "/console/code", "nobody", &json!({})).0, 401);
+    assert_eq!(send(&api, "POST", "/console/code", JOINER, &json!({})).0, 403);
+    for body in
+        [json!({}), json!({ "code": "" }), json!({ "code": "guess" }), json!({ "code": 7 }), json!([])]
+    {
+        assert_eq!(send(&api, "POST", "/console/session", "", &body).0, 401, "{body}");
+    }
+    assert_eq!(send(&api, "GET", "/console/session", "", &json!({})).0, 405);
+}
+
+#[test]
+fn pages_are_for_everybody_and_the_root_leads_to_them() {
+    let (api, _folder) = api();
+    assert_eq!(send(&api, "GET", "/console/machines/default/a.b", "", &json!({})).0, 200);
+    assert_eq!(send(&api, "GET", "/console/assets/gone.js", "", &json!({})).0, 404);
+    assert_eq!(send(&api, "POST", "/console/", "", &json!({})).0, 405);
+    assert_eq!(send(&api, "GET", "/", "", &json!({})).0, 302);
+}
+
+#[test]
+fn a_question_is_answered_for_those_who_may_see_and_not_stored() {
+    let (api, _folder) = api();
+    let path = "/apis/whimbrel.dev/v1/namespaces/default/migrationplans";
+    let asked = json!({ "spec": { "vmiName": "busy" } });
+    let (code, answer) = send(&api, "POST", path, VIEWER, &asked);
+    assert_eq!((code, &answer["status"]["whyNot"]), (201, &json!("MigrationPlan: 1 namespaces")), "{answer}");
+    for (method, path) in
+        [("GET", path.to_owned()), ("GET", format!("{path}/a")), ("DELETE", path.to_owned())]
+    {
+        let code = send(&api, method, &path, VIEWER, &json!({})).0;
+        assert!(code == 405 || code == 403, "{method} {path}: {code}");
+    }
+    assert_eq!(send(&api, "POST", path, JOINER, &asked).0, 403);
+    let (code, refusal) = send(&api, "POST", path, VIEWER, &json!({ "spec": { "vmiName": "gone" } }));
+    assert_eq!((code, &refusal["message"]), (400, &json!("gone does not run")));
+    assert_eq!(send(&api, "POST", path, VIEWER, &json!({ "spec": {} })).0, 422, "what is missing is said");
+}
+
+#[test]
+fn what_a_node_keeps_of_an_object_is_read_by_those_who_may_see_it() {
+    let (api, _folder) = api();
+    let instances = "/apis/whimbrel.dev/v1/namespaces/default/virtualmachineinstances";
+    let boot = json!({ "kernelBoot": { "container": { "image": "whimbrel.dev/workload" } } });
+    for name in ["loud", "silent"] {
+        let spec = json!({ "domain": { "memory": { "guest": "64Mi" }, "firmware": boot } });
+        let (code, reply) =
+            send(&api, "POST", instances, ADMIN, &json!({ "metadata": { "name": name }, "spec": spec }));
+        assert_eq!(code, 201, "{reply}");
+    }
+    let log = |name: &str, token| send(&api, "GET", &format!("{instances}/{name}/log"), token, &json!({}));
+    assert_eq!(log("loud", VIEWER), (200, json!(["VirtualMachineInstance loud log"])));
+    let (code, refusal) = log("silent", VIEWER);
+    assert_eq!((code, &refusal["message"]), (404, &json!("it has no VMM now")));
+    assert_eq!((log("loud", JOINER).0, log("gone", VIEWER).0, log("loud", "nobody").0), (403, 404, 401));
+    assert_eq!(send(&api, "DELETE", &format!("{instances}/loud/log"), ADMIN, &json!({})).0, 405);
+    assert_eq!(
+        send(&api, "GET", &format!("{instances}/loud/report"), VIEWER, &json!({})).0,
+        404,
+        "migrations have reports"
+    );
+}

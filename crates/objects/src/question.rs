@@ -1,0 +1,164 @@
+//! What can be asked of the fleet: objects that are created, answered in their status, and not stored.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{MigrationConfiguration, MigrationPolicySpec};
+
+/// What would become of a migration that was asked for now. It is answered, not stored: `kubectl create -f plan.yaml -o yaml`.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "whimbrel.dev",
+    version = "v1",
+    kind = "MigrationPlan",
+    plural = "migrationplans",
+    singular = "migrationplan",
+    namespaced,
+    status = "MigrationPlanStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "What would become of a migration that was asked for now; answered, not stored"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationPlanSpec {
+    /// The instance, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub vmi_name: String,
+    /// As in a migration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub added_node_selector: BTreeMap<String, String>,
+}
+
+/// The answer. It holds as long as nothing changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationPlanStatus {
+    /// Each node with all its reasons.
+    #[serde(default)]
+    pub nodes: Vec<NodeFit>,
+    /// The node that it would go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_node: Option<String>,
+    /// Why it would not begin now, in a sentence; absent if it would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// Migrations that wait already and come first.
+    #[serde(default)]
+    pub ahead: u32,
+    /// The policy that would apply; absent where the settings of the fleet alone do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_policy_name: Option<String>,
+    /// Why this policy, or why none.
+    #[serde(default)]
+    pub migration_policy_reason: String,
+    /// The values that would apply.
+    #[serde(default)]
+    pub migration_configuration: MigrationConfiguration,
+    /// Where each value comes from, by its name.
+    #[serde(default)]
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// Whether a machine fits on a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFit {
+    /// The node.
+    pub name: String,
+    /// Whether it can run there.
+    pub fits: bool,
+    /// Every reason why not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// Bytes of memory that are free there; of huge pages where the machine wants these.
+    #[serde(default)]
+    pub free_bytes: u64,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Origin {
+    /// The policy says so.
+    Policy,
+    /// The settings of the fleet say so.
+    Fleet,
+    /// Nobody said otherwise.
+    Default,
+}
+
+/// What a policy would change, before it exists. It is answered, not stored.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "whimbrel.dev",
+    version = "v1",
+    kind = "MigrationPolicyPreview",
+    plural = "migrationpolicypreviews",
+    singular = "migrationpolicypreview",
+    status = "MigrationPolicyPreviewStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "What a policy would change, before it exists; answered, not stored"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationPolicyPreviewSpec {
+    /// The name of the policy; one of that name that is there would be replaced.
+    #[schemars(length(min = 1, max = 253))]
+    pub policy_name: String,
+    /// What it would say; absent: it would be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<MigrationPolicySpec>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationPolicyPreviewStatus {
+    /// Instances that there are.
+    #[serde(default)]
+    pub instances: u32,
+    /// Instances that it would apply to.
+    #[serde(default)]
+    pub applies: u32,
+    /// Instances for which something would change; `changes` has the first 100 of them.
+    #[serde(default)]
+    pub changed: u32,
+    /// What would change for whom.
+    #[serde(default)]
+    pub changes: Vec<PolicyChange>,
+}
+
+/// What would change for an instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyChange {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The policy that applies now; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The policy that would apply; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Values that would be others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ValueChange>,
+}
+
+/// A value that would be another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ValueChange {
+    /// Its name, as manifests have it.
+    pub name: String,
+    /// What it is now; absent: unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// What it would be; absent: unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}

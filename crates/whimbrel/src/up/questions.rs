@@ -1,0 +1,65 @@
+//! What clients ask of the fleet beside its objects: the answers are those of `whimbrel plan` and `whimbrel policy try`.
+
+use fleet::World;
+use kube::core::ObjectMeta;
+use objects::{MigrationPlan, MigrationPolicy, MigrationPolicyPreview};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Answers from the objects as they are.
+#[derive(Debug)]
+pub(crate) struct Questions;
+
+impl apiserver::Reviewer for Questions {
+    fn review(
+        &self,
+        kind: &str,
+        question: &Value,
+        all: &dyn Fn(&str) -> Vec<Value>,
+    ) -> Result<Value, String> {
+        match kind {
+            "MigrationPlan" => plan(&read(question)?, &world(all)),
+            "MigrationPolicyPreview" => {
+                let asked: MigrationPolicyPreview = read(question)?;
+                let name = asked.spec.policy_name;
+                let wanted = asked.spec.policy.map(|spec| MigrationPolicy {
+                    metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+                    spec,
+                });
+                serde_json::to_value(fleet::preview::preview(&world(all), &name, wanted))
+                    .map_err(|error| error.to_string())
+            }
+            _ => Err(format!("nobody knows about a {kind}")),
+        }
+    }
+}
+
+fn plan(asked: &MigrationPlan, world: &World) -> Result<Value, String> {
+    let (namespace, name) = (asked.metadata.namespace.as_deref().unwrap_or_default(), &asked.spec.vmi_name);
+    let instance = world
+        .instance(namespace, name)
+        .ok_or_else(|| format!("{name} does not run: there is no such instance in namespace {namespace}"))?;
+    let plan = fleet::plan::plan(world, instance, &asked.spec.added_node_selector);
+    serde_json::to_value(plan.status()).map_err(|error| error.to_string())
+}
+
+fn read<T: DeserializeOwned>(question: &Value) -> Result<T, String> {
+    serde_json::from_value(question.clone()).map_err(|error| error.to_string())
+}
+
+/// All objects. One that nobody understands is left out, as it is when something is decided.
+fn world(all: &dyn Fn(&str) -> Vec<Value>) -> World {
+    fn of<T: DeserializeOwned>(objects: Vec<Value>) -> Vec<T> {
+        objects.into_iter().filter_map(|object| serde_json::from_value(object).ok()).collect()
+    }
+    World {
+        machines: of(all("virtualmachines")),
+        instances: of(all("virtualmachineinstances")),
+        migrations: of(all("virtualmachineinstancemigrations")),
+        policies: of(all("migrationpolicies")),
+        fleets: of(all("fleets")),
+        nodes: of(all("nodes")),
+        leases: of(all("leases")),
+        namespaces: of(all("namespaces")),
+    }
+}
