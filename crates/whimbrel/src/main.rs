@@ -3,6 +3,7 @@
 mod bench;
 mod ca;
 mod controlplane;
+mod cpu_baseline;
 mod demo;
 mod machine;
 mod migrate;
@@ -38,6 +39,7 @@ enum Command {
     /// Give up the migration of a machine, and say what came of that
     Cancel(machine::Arguments),
     Controlplane(controlplane::Arguments),
+    CpuBaseline(cpu_baseline::Arguments),
     Demo(demo::Arguments),
     Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
+        Command::CpuBaseline(arguments) => cpu_baseline::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),

@@ -45,7 +45,7 @@ pub(super) fn outgoing(
 pub(super) fn incoming(
     snapshot: &destination::Snapshot,
     total_bytes: u64,
-    address: Option<SocketAddress>,
+    addresses: Vec<SocketAddress>,
     listens_at: &str,
 ) -> MigrationInfo {
     let failure = snapshot.last_failure.as_ref().filter(|_| snapshot.status != Status::Completed);
@@ -60,7 +60,7 @@ pub(super) fn incoming(
         status: Some(status(snapshot.status)),
         total_time: attempt.map(|attempt| millis(attempt.took)),
         error_desc: failure.cloned(),
-        socket_address: address.map(|address| vec![address]),
+        socket_address: Some(addresses),
         // No figures of RAM, as in QEMU: most of those are the source's to know.
         whimbrel: Some(WhimbrelInfo {
             session: attempt
