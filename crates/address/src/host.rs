@@ -13,6 +13,8 @@ pub(crate) fn check(host: &str) -> Result<(), &'static str> {
     if is_ipv6(host) || host.parse::<Ipv4Addr>().is_ok() {
         return Ok(());
     }
+    // The dot says that the name is complete (RFC 1034, section 3.1).
+    let host = host.strip_suffix('.').unwrap_or(host);
     if host.len() > 253 || !host.split('.').all(is_label) {
         return Err("has a host that is neither an address nor a name");
     }
@@ -23,13 +25,26 @@ pub(crate) fn check(host: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// An address, which may have a zone where it is link-local: `fe80::1%eth0` (RFC 4007, section 11).
 pub(crate) fn is_ipv6(host: &str) -> bool {
-    host.parse::<Ipv6Addr>().is_ok()
+    match host.split_once('%') {
+        None => host.parse::<Ipv6Addr>().is_ok(),
+        Some((address, zone)) => {
+            address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unicast_link_local()) && is_zone(zone)
+        }
+    }
 }
 
 pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
     host.parse::<IpAddr>()
-        .map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+        .map_or(name.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+}
+
+/// The name of an interface (Linux, `dev_valid_name`), or its number.
+fn is_zone(zone: &str) -> bool {
+    (1..=15).contains(&zone.len())
+        && zone.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:[]%".contains(&byte))
 }
 
 /// One part of a name (RFC 1123, section 2.1; `_` stands in many names all the same).

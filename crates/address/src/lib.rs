@@ -13,12 +13,13 @@ pub const MAX_UNIX_PATH: usize = 107;
 /// Characters of a wrong address that are worth repeating.
 const SHOWN: usize = 300;
 
-/// Where a destination listens: `tcp:HOST:PORT`, `tcp:[IPV6]:PORT` or `unix:PATH`.
+/// Where a destination listens: `tcp:HOST:PORT`, `tcp:[IPV6]:PORT` or `unix:PATH`. An IPv6 address that is link-local has the
+/// interface behind it, `tcp:[fe80::1%eth0]:4444`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A TCP port.
     Tcp {
-        /// Name or address of the host, without brackets.
+        /// Name or address of the host, without brackets, and with the interface of an address that is link-local.
         host: String,
         /// The port. 0 lets a listener choose, and is no port to dial.
         port: u16,
@@ -156,6 +157,9 @@ mod tests {
     fn addresses_print_as_they_are_typed() {
         for typed in
             ["tcp:127.0.0.1:4444", "tcp:[::1]:65535", "tcp:host-1.example.org:0", "unix:/run/a:b", "unix:rel"]
+                .into_iter()
+                .chain(["tcp:[fe80::1%eth0]:4444", "tcp:[fe80::1%3]:4444", "tcp:[fe80::1%br-0.7]:1"])
+                .chain(["tcp:host.example.org.:4444"])
         {
             assert_eq!(address(typed).to_string(), typed);
         }
@@ -178,7 +182,15 @@ mod tests {
             "tcp:[::1:4444",
             "tcp:[]:1",
             "tcp:[127.0.0.1]:1",
-            "tcp:[fe80::1%eth0]:1",
+            "tcp:[fe80::1%]:1",
+            "tcp:[fe80::1%eth0%1]:1",
+            "tcp:[fe80::1%a b]:1",
+            "tcp:[fe80::1%a-name-that-is-too-long]:1",
+            "tcp:[2001:db8::1%eth0]:1",
+            "tcp:fe80::1%eth0:1",
+            "tcp:.:1",
+            "tcp:a..:1",
+            "tcp:127.1.:1",
             "tcp:0:4444",
             "tcp:127.1:4444",
             "tcp:256.0.0.1:1",
@@ -215,6 +227,8 @@ mod tests {
     fn only_what_this_host_alone_can_reach_is_loopback() {
         for typed in
             ["tcp:127.9.9.9:1", "tcp:[::1]:1", "tcp:[::ffff:127.0.0.1]:1", "tcp:LocalHost:1", "unix:/run/a"]
+                .into_iter()
+                .chain(["tcp:localhost.:1"])
         {
             assert!(address(typed).is_loopback(), "{typed}");
         }
@@ -224,6 +238,7 @@ mod tests {
             "tcp:10.0.0.1:1",
             "tcp:localhost.example.org:1",
             "tcp:128.0.0.1:1",
+            "tcp:[fe80::1%lo]:1",
         ] {
             assert!(!address(typed).is_loopback(), "{typed}");
         }

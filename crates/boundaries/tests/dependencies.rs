@@ -93,8 +93,14 @@ const RULES: &[Rule] = &[
         because: "a device knows guest memory and its own registers, not how it is migrated or who emulates the CPU",
     },
     Rule {
+        name: "cpu",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it knows features by name, and reads no processor",
+    },
+    Rule {
         name: "config",
-        may_use: &["address"],
+        may_use: &["address", "cpu"],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
         because: "it describes a machine and opens nothing of it",
     },
@@ -127,6 +133,7 @@ const RULES: &[Rule] = &[
         may_use: &[
             "address",
             "config",
+            "cpu",
             "devices",
             "engine",
             "migration",
@@ -195,6 +202,7 @@ const RULES: &[Rule] = &[
             "apiserver",
             "authority",
             "config",
+            "cpu",
             "controllers",
             "faults",
             "fleet",

@@ -7,15 +7,17 @@ use std::{
 
 use clap::{Parser, error::ErrorKind};
 
-use crate::{Config, ConfigError, RawConfig};
+use crate::{Config, ConfigError, RawConfig, cpu};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// Run this machine.
     Run(Box<Config>),
-    /// Print this text on stdout and exit with success: help, version, or the description (`--print-config`).
+    /// Print this text on stdout and exit with success: help, version, the models of `--cpu help`, or the description (`--print-config`).
     Print(String),
+    /// Print what this host can show a machine of its processor, and exit (`--print-cpu`).
+    PrintCpu,
 }
 
 /// Longest file taken for a machine description, in bytes. The largest that makes sense has a few kilobytes.
@@ -42,6 +44,10 @@ struct CommandLine {
     /// Print the machine as YAML, with every default written out, and exit
     #[arg(long)]
     print_config: bool,
+
+    /// Print what this host can show a machine of its processor, as JSON for `whimbrel cpu-baseline`, and exit
+    #[arg(long)]
+    print_cpu: bool,
 }
 
 const EXAMPLE: &str = "\
@@ -68,6 +74,11 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let asks = |pair: &[OsString]| pair[0] == "--cpu" && (pair[1] == "help" || pair[1] == "?");
+    if args.windows(2).any(asks) || args.iter().any(|arg| arg == "--cpu=help" || arg == "--cpu=?") {
+        return Ok(Invocation::Print(cpu::help()));
+    }
     let command_line = match CommandLine::try_parse_from(args) {
         Ok(command_line) => command_line,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -75,6 +86,9 @@ where
         }
         Err(error) => return Err(ConfigError::Flags(without_prefix(&error.to_string()))),
     };
+    if command_line.print_cpu {
+        return Ok(Invocation::PrintCpu);
+    }
     let raw = match &command_line.config {
         Some(path) => command_line.machine.over(read(path)?),
         None => command_line.machine,

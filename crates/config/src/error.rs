@@ -191,6 +191,9 @@ pub enum ValueError {
         /// What is wrong, and what to write.
         problem: &'static str,
     },
+    /// Not a model of a processor.
+    #[error(transparent)]
+    Cpu(#[from] cpu::CpuModelError),
     /// Not one of the words that the field takes.
     #[error("'{typed}' is not {choices}")]
     Choice {

@@ -12,6 +12,7 @@
 
 mod cli;
 mod convert;
+mod cpu;
 mod disk;
 mod error;
 mod incoming;
@@ -25,8 +26,9 @@ mod raw;
 mod text;
 mod userfault;
 
+pub use self::cpu::Cpu;
 pub use cli::{Invocation, from_args};
-pub use disk::{Disk, RawDisk};
+pub use disk::{Disk, DiskLocking, ImageFormat, OnReadError, OnWriteError, RawDisk};
 pub use error::{ConfigError, ValueError};
 pub use incoming::Incoming;
 pub use mac::MacAddress;

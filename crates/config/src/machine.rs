@@ -4,7 +4,7 @@ use address::Address;
 use uuid::Uuid;
 
 use crate::{
-    Backing, CommandLine, ConfigError, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Identity,
+    Backing, CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Identity,
     Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet,
     Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
 };
@@ -22,6 +22,7 @@ pub struct Config {
     memory: MemorySize,
     memory_backing: Backing,
     cpus: CpuCount,
+    cpu: Cpu,
     boot: Option<Boot>,
     disks: Vec<Disk>,
     nets: Vec<Net>,
@@ -69,6 +70,7 @@ impl Config {
             memory: raw.memory.unwrap_or(MemorySize::DEFAULT),
             memory_backing: raw.memory_backing.unwrap_or(Backing::Anonymous),
             cpus: raw.cpus.unwrap_or(CpuCount::ONE),
+            cpu: raw.cpu.unwrap_or(Cpu::HOST),
             rng: raw.rng.unwrap_or(true),
             balloon: raw.balloon.unwrap_or(true),
             keyboard: raw.keyboard.unwrap_or(false),
@@ -162,6 +164,10 @@ fn disks(raw: Vec<RawDisk>) -> Result<Vec<Disk>, ConfigError> {
         readonly: raw.readonly,
         direct: raw.direct,
         serial: raw.serial.unwrap_or_else(|| DiskSerial::numbered(index)),
+        werror: raw.werror,
+        rerror: raw.rerror,
+        lock: raw.lock,
+        format: raw.format,
     };
     let disks: Vec<Disk> = raw.into_iter().enumerate().map(disk).collect();
     if let Some((first, second)) = same(&disks, |a, b| same_path(a.path.as_path(), b.path.as_path())) {
@@ -210,6 +216,10 @@ impl From<&Config> for RawConfig {
             readonly: disk.readonly,
             direct: disk.direct,
             serial: Some(disk.serial.clone()),
+            werror: disk.werror,
+            rerror: disk.rerror,
+            lock: disk.lock,
+            format: disk.format,
         };
         let net = |net: &Net| {
             let (tap, fd) = match &net.backend {
@@ -224,6 +234,7 @@ impl From<&Config> for RawConfig {
             memory: Some(config.memory),
             memory_backing: Some(config.memory_backing),
             cpus: Some(config.cpus),
+            cpu: Some(config.cpu.clone()),
             kernel: config.boot.as_ref().map(|boot| boot.kernel.clone()),
             initrd: config.boot.as_ref().and_then(|boot| boot.initrd.clone()),
             cmdline: config.boot.as_ref().map(|boot| boot.cmdline.clone()),
@@ -298,6 +309,12 @@ impl Config {
     #[must_use]
     pub fn cpus(&self) -> CpuCount {
         self.cpus
+    }
+
+    /// What the guest sees of its processor.
+    #[must_use]
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
     }
 
     /// What to boot. `None` only for a machine that is migrated in.

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    CommandLine, ConfigError, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket,
+    CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket,
     RawDisk, RawNet, SerialPort, UserfaultDevice, VmName, options::switch,
 };
 
@@ -50,6 +50,16 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpuCount>,
 
+    /// What the guest sees of its processor: host, or a model, with ,+FEATURE and ,-FEATURE behind it [default: host]
+    ///
+    /// With host it sees all that this host can show and move, and can move to hosts that have all of it. With a model it sees the same on
+    /// every host: choose one that all hosts have where it may go (`whimbrel cpu-baseline` finds it from the output of --print-cpu).
+    /// Models and features have QEMU's names; `--cpu help` lists them. Both sides of a migration are started with the same. Example:
+    /// --cpu x86-64-v3,+aes
+    #[arg(long, value_name = "MODEL", help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+
     /// Kernel to boot: an ELF file with a PVH note, or a bzImage. Required, except with --incoming
     ///
     /// Example: --kernel /boot/vmlinuz
@@ -71,10 +81,15 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<CommandLine>,
 
-    /// A disk; can be given up to 8 times: path=FILE[,readonly=on][,direct=on][,serial=TEXT]
+    /// A disk; can be given up to 8 times: path=FILE[,readonly=on][,direct=on][,serial=TEXT][,werror=WHAT][,rerror=WHAT][,lock=HOW][,format=raw]
     ///
     /// FILE is a raw image or a block device. direct=on goes past the page cache of the host (O_DIRECT). The serial is 1
     /// to 20 letters, digits, '-', '_' or '.' [default: diskN, counted from 0]. Commas in FILE are written twice.
+    /// werror and rerror say what becomes of writes and reads that fail: stop stops the machine (status io-error) until cont, which tries
+    /// again; report tells the guest; enospc, for writes, stops where there is no space and reports the rest [default: werror=enospc,
+    /// rerror=report]. lock=warn goes on, with a warning, where the storage has no locks; lock=off locks nothing, and two machines may
+    /// write one image [default: on]. An image that begins like one of another format (qcow2, VMDK, …) is refused, and the guest cannot
+    /// write such a beginning, unless format=raw says that it is raw all the same [default: probe].
     /// Example: --disk path=root.img,serial=root --disk path=data.img,readonly=on
     #[arg(long = "disk", value_name = "DISK", help_heading = DEVICES)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -299,6 +314,7 @@ impl RawConfig {
             memory: self.memory.or(base.memory),
             memory_backing: self.memory_backing.or(base.memory_backing),
             cpus: self.cpus.or(base.cpus),
+            cpu: self.cpu.or(base.cpu),
             kernel: self.kernel.or(base.kernel),
             initrd: self.initrd.or(base.initrd),
             cmdline: self.cmdline.or(base.cmdline),

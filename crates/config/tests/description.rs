@@ -10,14 +10,14 @@ use tempfile::TempDir;
 fn run(flags: &[&str]) -> Result<Config, ConfigError> {
     match from_args([&["whimbrel-vmm"], flags].concat())? {
         Invocation::Run(config) => Ok(*config),
-        Invocation::Print(text) => panic!("asked to run, got text: {text}"),
+        other => panic!("asked to run, got {other:?}"),
     }
 }
 
 fn print(flags: &[&str]) -> String {
     match from_args([&["whimbrel-vmm"], flags].concat()).expect("these flags are possible") {
         Invocation::Print(text) => text,
-        Invocation::Run(config) => panic!("asked for text, got {config:?}"),
+        other => panic!("asked for text, got {other:?}"),
     }
 }
 
@@ -41,13 +41,14 @@ uuid: 6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11
 memory: 4G
 memory-backing: hugetlb
 cpus: 4
+cpu: x86-64-v3,+aes
 kernel: vmlinuz
 initrd: initrd.img
 cmdline: console=ttyS0
 disks:
   - path: root.img
     serial: root
-  - {path: data.img, readonly: true, direct: true}
+  - {path: data.img, readonly: true, direct: true, werror: stop, rerror: stop, lock: on, format: raw}
 nets:
   - tap: tap0
     mac: 02:00:00:00:00:01
@@ -87,6 +88,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--name=db-1",
         "--uuid=6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11",
         "-m4G",
+        "--cpu=x86-64-v3,+aes",
         "--memory-backing=hugetlb",
         "--cpus=4",
         "--kernel=vmlinuz",

@@ -1,6 +1,6 @@
 //! Whatever machine can be described, its printed description describes the same machine.
 
-use config::{Config, RawConfig, RawDisk, RawNet};
+use config::{Config, DiskLocking, ImageFormat, OnReadError, OnWriteError, RawConfig, RawDisk, RawNet};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 /// A value of a type that is parsed from text, from any text that `pattern` makes and the type accepts.
@@ -10,8 +10,24 @@ fn typed<T: std::str::FromStr + std::fmt::Debug>(pattern: &'static str) -> impl 
 
 fn disk() -> impl Strategy<Value = RawDisk> {
     let serial = option::of(typed("[A-Za-z0-9._-]{1,20}"));
-    (typed("\\PC{1,40}"), any::<bool>(), any::<bool>(), serial)
-        .prop_map(|(path, readonly, direct, serial)| RawDisk { path, readonly, direct, serial })
+    let errors = (
+        select(vec![OnWriteError::Enospc, OnWriteError::Stop, OnWriteError::Report]),
+        select(vec![OnReadError::Report, OnReadError::Stop]),
+    );
+    let lock = select(vec![DiskLocking::On, DiskLocking::Warn, DiskLocking::Off]);
+    let format = select(vec![ImageFormat::Probe, ImageFormat::Raw]);
+    (typed("\\PC{1,40}"), any::<bool>(), any::<bool>(), serial, errors, lock, format).prop_map(
+        |(path, readonly, direct, serial, (werror, rerror), lock, format)| RawDisk {
+            path,
+            readonly,
+            direct,
+            serial,
+            werror,
+            rerror,
+            lock,
+            format,
+        },
+    )
 }
 
 fn net() -> impl Strategy<Value = RawNet> {

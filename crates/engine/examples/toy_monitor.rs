@@ -363,6 +363,9 @@ impl DestinationMachine for Place {
         Vec::new()
     }
 
+    /// It has no clock that would go on.
+    fn states_come(&mut self) {}
+
     /// Only the vCPU touches memory, and it may wait.
     fn lacks(&mut self, _memory: &Arc<Incomplete>) {}
 

@@ -23,10 +23,21 @@ pub trait SourceMachine: Send + Sync {
     fn throttle(&self) -> Option<Arc<dyn Throttle>> {
         None
     }
-    /// Every device whose state [`Self::save`] will answer.
+    /// Every device whose state [`Self::save`] will answer, with the versions in which it may come, which is one for most.
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What the destination's machine must be able to be; it is compared by [`DestinationMachine::check`].
     fn description(&self) -> Result<DeviceState, MachineError>;
+
+    /// Begins to write what [`Self::stop`] would have to write to stable storage while the machine stands still, and waits so long at
+    /// most. Returns how long that would take now; `None`, the default, for a machine whose stop writes nothing. Called before the first
+    /// round, and after every one while the machine runs.
+    ///
+    /// # Errors
+    /// The storage does not answer: the attempt fails, and the machine was not stopped.
+    fn flush_ahead(&self, wait: Duration) -> Result<Option<Duration>, MachineError> {
+        let _ = wait;
+        Ok(None)
+    }
 
     /// Whether vCPUs run, as of now. Waits for nothing.
     fn is_running(&self) -> bool;
@@ -86,6 +97,9 @@ pub trait DestinationMachine: Send {
     /// Pages of the memory will follow: before [`Self::load`], of a machine of which that is so. Threads of the machine that should
     /// not wait for one in the kernel ask `memory` before they touch it. Must not keep it: it is dropped when all pages are here.
     fn lacks(&mut self, memory: &Arc<Incomplete>);
+    /// The first device state comes: the machine has just been saved at the source. What passes from here on is known without the
+    /// wall clocks of two hosts.
+    fn states_come(&mut self);
     /// Makes the machine from its states. Memory is complete, and verified where that was asked for; or whoever touches a page that is
     /// missing waits for it.
     fn load(&mut self, description: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError>;

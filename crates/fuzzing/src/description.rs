@@ -70,6 +70,7 @@ pub(crate) fn flags(bytes: &[u8]) {
     let flags: Vec<_> = text.split(' ').filter(|flag| !flag.starts_with("--config")).collect();
     match from_args([&["whimbrel-vmm"], &flags[..]].concat()) {
         Ok(Invocation::Run(config)) => reads_back(&config),
+        Ok(Invocation::PrintCpu) => {}
         Ok(Invocation::Print(text)) => assert!(!text.is_empty(), "nothing is printed"),
         Err(ConfigError::Read { .. }) => panic!("a file was opened"),
         Err(error) => assert!(!error.to_string().is_empty(), "{error:?} says nothing"),

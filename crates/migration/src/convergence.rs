@@ -56,6 +56,9 @@ const MAX_EXTRA_ROUNDS: u32 = 8;
 /// What a paused machine has left may be sent at once, whatever the limit, if it is no more than this many bytes.
 const LITTLE: u64 = 1 << 20;
 
+/// What the disks take is told from this on.
+const TOLD: Duration = Duration::from_millis(1);
+
 /// A round is only added when it takes at least this much off the downtime.
 const WORTHWHILE: Duration = Duration::from_micros(500);
 
@@ -65,7 +68,8 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     let bytes = (standing.dirty_pages as f64 * standing.page_bytes) as u64;
     let limit = params.downtime_limit;
     let obstacle = fixed.obstacle(limit, last.began + last.duration);
-    let (believed, save) = (fixed.believed(limit, last.began + last.duration), fixed.save);
+    let (believed, save, flush) =
+        (fixed.believed(limit, last.began + last.duration), fixed.save, fixed.flush);
     let go_on = |predicted, reason: String, advice| Decision { next: Next::Round, predicted, reason, advice };
     let rate = params.switchover_rate(standing.wire_rate);
     let Some(transfer) = transfer(bytes, rate) else {
@@ -73,7 +77,9 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
     };
     let fixed = believed.saturating_sub(save.min(transfer));
     let predicted = transfer + fixed;
-    let sum = format!("{} + {:.1} ms fixed = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
+    let disks =
+        if flush < TOLD { String::new() } else { format!(" ({:.1} ms of it to flush the disks)", ms(flush)) };
+    let sum = format!("{} + {:.1} ms fixed{disks} = {:.1} ms", left(bytes, rate), ms(fixed), ms(predicted));
     let limited = ms(limit);
     let switch =
         |reason| Decision { next: Next::Switchover, predicted: Some(predicted), reason, advice: None };
@@ -189,6 +195,14 @@ mod tests {
         let params = Params { downtime_limit: Duration::from_millis(2), ..Params::default() };
         let decision = decide(&params, &FixedCosts::default(), &after_round(0.0), &left_at(0, 1000.0));
         assert!(!decision.switches(), "{}", decision.reason);
+    }
+
+    #[test]
+    fn disks_that_take_long_to_flush_are_named_in_the_decision() {
+        let fixed = FixedCosts { flush: Duration::from_millis(900), ..FixedCosts::default() };
+        let decision = decide(&Params::default(), &fixed, &after_round(0.0), &left_at(0, 1000.0));
+        assert!(!decision.switches());
+        assert!(decision.reason.contains("(900.0 ms of it to flush the disks)"), "{}", decision.reason);
     }
 
     #[test]

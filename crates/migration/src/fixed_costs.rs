@@ -16,6 +16,8 @@ pub struct FixedCosts {
     pub load: Duration,
     /// Starting the machine.
     pub start: Duration,
+    /// Writing to the disks what is not on stable storage when the machine stops. Measured all the time.
+    pub flush: Duration,
     /// One round trip on the control connection; a switchover needs two (complete → ready, go → running).
     pub round_trip: Duration,
 }
@@ -50,6 +52,7 @@ impl FixedCosts {
             save: cost(300, 100),
             load: cost(600, 150),
             start: cost(200, 50),
+            flush: Duration::ZERO,
             // The handshake measures it before it is of any use.
             round_trip: Duration::from_micros(200),
         }
@@ -58,7 +61,7 @@ impl FixedCosts {
     /// All of them together, one after the other.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.on_the_hosts() + 2 * self.round_trip
+        self.on_the_hosts() + self.now()
     }
 
     /// All of them, as far as they are believed `elapsed` after the attempt began.
@@ -66,7 +69,7 @@ impl FixedCosts {
     /// What the hosts do at a switchover was measured at the last one, and is only measured again at the next. If it alone is over
     /// the limit no round helps, and a single switchover on a host that was busy would keep the machine from ever moving. So
     /// there it is believed less and less, down to the guess that an attempt without a past begins with. The round trip is
-    /// measured all the time.
+    /// measured all the time, and so is what the disks take.
     pub(crate) fn believed(&self, limit: Duration, elapsed: Duration) -> Duration {
         if self.total() <= limit {
             return self.total();
@@ -74,7 +77,7 @@ impl FixedCosts {
         let hosts = self.on_the_hosts();
         let guess = Self::default().on_the_hosts().min(hosts);
         let belief = 0.5_f64.powf(elapsed.as_secs_f64() / BELIEF_HALF_LIFE.as_secs_f64());
-        guess + (hosts - guess).mul_f64(belief) + 2 * self.round_trip
+        guess + (hosts - guess).mul_f64(belief) + self.now()
     }
 
     /// The costs to assume after an attempt for which `self` was assumed, and in which `measured` was found. What was cheaper than
@@ -88,6 +91,7 @@ impl FixedCosts {
             load: learn(self.load, measured.load),
             start: learn(self.start, measured.start),
             // Measured anew by every attempt, many times.
+            flush: Duration::ZERO,
             round_trip: measured.round_trip,
         }
     }
@@ -101,13 +105,18 @@ impl FixedCosts {
         }
         let hosts = self.on_the_hosts();
         let guess = Self::default().on_the_hosts().min(hosts);
-        let room = limit.saturating_sub(guess + 2 * self.round_trip);
+        let room = limit.saturating_sub(guess + self.now());
         let half_lives = ((hosts - guess).as_secs_f64() / room.as_secs_f64()).log2();
         let until = BELIEF_HALF_LIFE.as_secs_f64() * half_lives;
         Some(Obstacle {
             fixed,
             until: (!room.is_zero()).then(|| Duration::from_secs_f64(until.clamp(0.0, 1e6))),
         })
+    }
+
+    /// What is as it was just measured.
+    fn now(&self) -> Duration {
+        self.flush + 2 * self.round_trip
     }
 
     fn on_the_hosts(&self) -> Duration {
@@ -158,6 +167,18 @@ mod tests {
         let measured = FixedCosts { load: Duration::from_secs(2), stop: Duration::ZERO, ..assumed };
         let learnt = assumed.learn(&measured);
         assert_eq!((learnt.load, learnt.stop), (Duration::from_millis(1001), Duration::ZERO));
+    }
+
+    #[test]
+    fn what_the_disks_take_now_is_foretold_and_does_not_fade_as_a_guess_does() {
+        let flush = Duration::from_secs(2);
+        let fixed = FixedCosts { flush, ..FixedCosts::default() };
+        assert_eq!(fixed.total(), FixedCosts::default().total() + flush);
+        let later = Duration::from_secs(3600);
+        assert!(fixed.believed(LIMIT, later) >= flush);
+        let obstacle = fixed.obstacle(LIMIT, later).unwrap();
+        assert_eq!(obstacle.until, None, "no time mends that");
+        assert_eq!(fixed.learn(&fixed).flush, Duration::ZERO, "the next attempt measures it anew");
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     protocol::{Event, Timestamp},
-    types::{DumpInfo, MigrationStatus, ShutdownCause},
+    types::{BlockError, DumpInfo, MigrationStatus, ShutdownCause},
 };
 
 /// What a machine says by itself. A handle: clones speak to the same clients, from any thread.
@@ -28,7 +28,13 @@ struct Shared {
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
     /// The capability `events`: MIGRATION and MIGRATION_PASS are silent without it, as in QEMU.
     migration: AtomicBool,
+    /// Events that were told; goes up before one is, with the listeners locked.
+    count: AtomicU64,
 }
+
+/// How often something is read again at most as an event came. As many events come one after the other only where nobody can tell
+/// before from after.
+const READ_AGAIN: usize = 64;
 
 /// Takes events: a client's outbox. Must not block.
 pub(crate) trait Listener: Send + Sync {
@@ -41,14 +47,33 @@ impl Events {
         Self::default()
     }
 
-    /// STOP: the vCPUs are stopped.
-    pub fn stop(&self) {
-        self.emit("STOP", None);
+    /// STOP: the vCPUs are stopped. `set` has what the machine says of itself say so too: for every client that changes between
+    /// the same two lines.
+    pub fn stop(&self, set: impl FnOnce()) {
+        self.emit_with("STOP", None, set);
     }
 
-    /// RESUME: the vCPUs run.
-    pub fn resume(&self) {
-        self.emit("RESUME", None);
+    /// RESUME: the vCPUs run. `set` as for [`Self::stop`].
+    pub fn resume(&self, set: impl FnOnce()) {
+        self.emit_with("RESUME", None, set);
+    }
+
+    /// Has `tell` told what `read` returns with no event between the two: a client that is told so finds that it agrees with the
+    /// events before it and after. `tell` must not wait, nor tell an event.
+    pub(crate) fn between<T>(&self, mut read: impl FnMut() -> T, tell: impl FnOnce(T)) {
+        for last in [false; READ_AGAIN].into_iter().chain([true]) {
+            let before = self.shared.count.load(Ordering::SeqCst);
+            let found = read();
+            let _no_event = self.shared.listeners.lock();
+            if last || self.shared.count.load(Ordering::SeqCst) == before {
+                return tell(found);
+            }
+        }
+    }
+
+    /// BLOCK_IO_ERROR: a request of the guest failed at its disk's image.
+    pub fn block_io_error(&self, error: &BlockError) {
+        self.emit("BLOCK_IO_ERROR", Some(json!(error)));
     }
 
     /// POWERDOWN: the power button is pressed.
@@ -103,8 +128,14 @@ impl Events {
     }
 
     fn emit(&self, name: &str, data: Option<Value>) {
+        self.emit_with(name, data, || {});
+    }
+
+    fn emit_with(&self, name: &str, data: Option<Value>, set: impl FnOnce()) {
         // The time is taken under the lock, so that every client sees timestamps in order.
         let mut listeners = self.shared.listeners.lock();
+        self.shared.count.fetch_add(1, Ordering::SeqCst);
+        set();
         let line: Arc<[u8]> =
             Event { event: name.to_owned(), data, timestamp: Timestamp::now() }.to_line().into();
         listeners.retain(|listener| match listener.upgrade() {
@@ -121,5 +152,36 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listeners = self.listeners.lock().len();
         f.debug_struct("Shared").field("migration", &self.migration).field("listeners", &listeners).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_the_machine_agrees_with_the_events_around_it() {
+        let (events, running) = (Events::new(), AtomicBool::new(true));
+        let told = Mutex::new(Vec::new());
+        let mut stops = 0;
+        let read = || {
+            let found = running.load(Ordering::SeqCst);
+            // It stops twice just when it was read.
+            if stops < 2 {
+                stops += 1;
+                events.stop(|| running.store(false, Ordering::SeqCst));
+            }
+            found
+        };
+        events.between(read, |found| told.lock().push(found));
+        assert_eq!(*told.lock(), [false], "it was told of as it is after STOP");
+    }
+
+    #[test]
+    fn a_machine_that_never_rests_is_told_of_all_the_same() {
+        let events = Events::new();
+        let mut told = false;
+        events.between(|| events.resume(|| {}), |()| told = true);
+        assert!(told);
     }
 }

@@ -15,6 +15,7 @@ mod pacer;
 mod tls;
 mod trust;
 mod vectored;
+mod zone;
 
 pub use accept::{Accept, Stopper};
 pub use address::Address;

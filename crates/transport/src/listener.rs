@@ -1,8 +1,8 @@
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::PathBuf,
@@ -12,7 +12,7 @@ use std::{
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::{
-    Accept, Address, Connection, Stopper, TransportError, Trust, tls::TlsDestination, trust::resolve,
+    Accept, Address, Connection, Stopper, TransportError, Trust, tls::TlsDestination, trust::resolve, zone,
 };
 
 /// Connections that the kernel keeps until they are accepted, if its own limit (`net.core.somaxconn`) allows as many. Where a crowd
@@ -23,7 +23,7 @@ const QUEUE: i32 = 4096;
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    address: Address,
+    addresses: Vec<Address>,
     stop: Arc<OwnedFd>,
     /// What connections are encrypted with.
     tls: Option<Arc<TlsDestination>>,
@@ -31,13 +31,14 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpListener),
+    /// One for each address of the host.
+    Tcp(Vec<TcpListener>),
     /// The path is removed when the listener goes.
     Unix(UnixListener, PathBuf),
 }
 
 impl Listener {
-    /// Listens on `address`.
+    /// Listens on `address`: where it is a name, on every address that the name has and this host too. May wait for a name server.
     ///
     /// A unix socket that a dead process left behind is replaced; one that answers is not.
     ///
@@ -51,10 +52,7 @@ impl Listener {
         };
         let socket = match address {
             Address::Tcp { host, port } => {
-                let listener =
-                    TcpListener::bind(resolve(address, host, *port, trust)?.as_slice()).map_err(failed)?;
-                listener.set_nonblocking(true).map_err(failed)?;
-                Socket::Tcp(listener)
+                Socket::Tcp(listen_on_all(&resolve(address, host, *port, trust)?).map_err(failed)?)
             }
             Address::Unix(path) => {
                 if path.exists()
@@ -69,36 +67,88 @@ impl Listener {
             }
         };
         // Again, with more room: that is allowed (listen(2)).
-        rustix::net::listen(&socket, QUEUE).map_err(|error| failed(error.into()))?;
+        let listening = socket.fds().into_iter().try_for_each(|fd| rustix::net::listen(fd, QUEUE));
+        listening.map_err(|error| failed(error.into()))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| failed(error.into()))?;
-        let address = socket.address().map_err(failed)?;
-        Ok(Self { socket, address, stop: Arc::new(stop), tls })
+        let addresses = socket.addresses().map_err(failed)?;
+        Ok(Self { socket, addresses, stop: Arc::new(stop), tls })
     }
 
-    /// The address that is listened on, with the port that the kernel chose.
+    /// The first address that is listened on, with the port that the kernel chose.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.addresses[0]
     }
+
+    /// All addresses that are listened on: one at least, and all with the same port.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+}
+
+/// How often another port is tried where the system chooses it, and it is taken on another of the addresses.
+const PORTS_TRIED: u32 = 16;
+
+/// Listens on all of `addresses`, with one port.
+fn listen_on_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let may_choose = addresses.iter().all(|address| address.port() == 0);
+    let mut tries = 1;
+    loop {
+        match try_all(addresses) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && may_choose && tries < PORTS_TRIED => {
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut missing = io::ErrorKind::AddrNotAvailable.into();
+    let (mut port, mut known) = (None, Vec::new());
+    for mut address in addresses.iter().copied() {
+        if known.contains(&address.ip()) {
+            continue;
+        }
+        known.push(address.ip());
+        address.set_port(port.unwrap_or(address.port()));
+        match TcpListener::bind(address) {
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                port = Some(listener.local_addr()?.port());
+                listeners.push(listener);
+            }
+            // Without IPv6 a host still knows the name of its address.
+            Err(error) if is_not_here(&error) => missing = error,
+            Err(error) => return Err(error),
+        }
+    }
+    if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
+}
+
+fn is_not_here(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 impl Accept for Listener {
     /// A connection that is gone before it is accepted is no error.
     fn accept(&self) -> Result<Connection, TransportError> {
         loop {
-            let mut fds = [
-                PollFd::new(&self.socket, PollFlags::IN),
-                PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
-            ];
+            let fds = std::iter::once(self.stop.as_fd()).chain(self.socket.fds());
+            let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(TransportError::Broken(error.into())),
             }
-            if !fds[1].revents().is_empty() {
+            if !fds[0].revents().is_empty() {
                 return Err(TransportError::Stopped);
             }
-            match self.socket.accept() {
+            let ready = fds[1..].iter().position(|fd| !fd.revents().is_empty());
+            match self.socket.accept(ready.unwrap_or_default()) {
                 Ok(connection) => {
                     return Ok(match &self.tls {
                         None => connection,
@@ -120,7 +170,7 @@ impl Accept for Listener {
     }
 
     fn place(&self) -> String {
-        self.address.to_string()
+        self.address().to_string()
     }
 }
 
@@ -135,10 +185,11 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl Socket {
-    fn accept(&self) -> io::Result<Connection> {
+    /// `index` is that of the descriptor.
+    fn accept(&self, index: usize) -> io::Result<Connection> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept()?;
+            Self::Tcp(listeners) => {
+                let (stream, _) = listeners[index].accept()?;
                 stream.set_nonblocking(false)?;
                 Connection::tcp(stream)
             }
@@ -150,22 +201,21 @@ impl Socket {
         }
     }
 
-    fn address(&self) -> io::Result<Address> {
-        Ok(match self {
-            Self::Tcp(listener) => {
-                let local = listener.local_addr()?;
-                Address::Tcp { host: local.ip().to_string(), port: local.port() }
-            }
-            Self::Unix(_, path) => Address::Unix(path.clone()),
-        })
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn addresses(&self) -> io::Result<Vec<Address>> {
+        let address = |listener: &TcpListener| {
+            let local = listener.local_addr()?;
+            Ok(Address::Tcp { host: zone::host(local), port: local.port() })
+        };
         match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener, _) => listener.as_fd(),
+            Self::Tcp(listeners) => listeners.iter().map(address).collect(),
+            Self::Unix(_, path) => Ok(vec![Address::Unix(path.clone())]),
+        }
+    }
+
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(listeners) => listeners.iter().map(AsFd::as_fd).collect(),
+            Self::Unix(listener, _) => vec![listener.as_fd()],
         }
     }
 }
@@ -176,5 +226,44 @@ impl Drop for Socket {
             // Another process may have removed it.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_listened_on_at_all_of_its_addresses_with_one_port() {
+        let both: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+        let listeners = listen_on_all(&both).unwrap();
+        let ports: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        assert!(ports.iter().all(|port| *port == ports[0]));
+        if listeners.len() == 1 {
+            eprintln!("SKIPPED in part: this host has no IPv6");
+        }
+        let address: Address = format!("tcp:localhost:{}", ports[0]).parse().unwrap();
+        assert!(Listener::bind(&address, &Trust::ThisHost).is_err(), "the port is taken");
+        drop(listeners);
+
+        let listener = Listener::bind(&address, &Trust::ThisHost).unwrap();
+        for place in listener.addresses() {
+            let Address::Tcp { host, port } = place else { panic!("{place}") };
+            let _dialled = TcpStream::connect((host.as_str(), *port)).unwrap();
+            listener.accept().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_address_that_this_host_does_not_have_is_left_out_if_there_is_another() {
+        let (elsewhere, here) = ("192.0.2.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
+        assert_eq!(listen_on_all(&[elsewhere, here, here]).unwrap().len(), 1);
+        assert_eq!(listen_on_all(&[elsewhere]).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let holder = TcpListener::bind(taken).unwrap();
+        assert_eq!(listen_on_all(&[taken]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(holder);
     }
 }

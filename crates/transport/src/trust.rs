@@ -1,8 +1,11 @@
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _},
+};
 
 use address::Address;
 
-use crate::{Tls, TransportError};
+use crate::{Tls, TransportError, zone};
 
 /// Whom connections are made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +27,25 @@ pub(crate) fn resolve(
     port: u16,
     trust: &Trust,
 ) -> Result<Vec<SocketAddr>, TransportError> {
-    let resolved = (host, port).to_socket_addrs();
-    let found: Vec<_> = resolved
-        .map_err(|source| TransportError::Resolve { address: address.to_string(), source })?
-        .collect();
+    let found = look_up(host, port)
+        .map_err(|source| TransportError::Resolve { address: address.to_string(), source })?;
     if *trust == Trust::ThisHost && found.iter().any(|found| !found.ip().to_canonical().is_loopback()) {
         return Err(TransportError::NotLoopback { address: address.to_string() });
     }
     Ok(found)
+}
+
+fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Some((address, zone)) = host.split_once('%') {
+        let address: Ipv6Addr = address
+            .parse()
+            .map_err(|_| io::Error::other("an interface stands behind an IPv6 address only"))?;
+        return Ok(vec![SocketAddrV6::new(address, port, 0, zone::index(zone)?).into()]);
+    }
+    // Name servers know the one name, the file of hosts only the other.
+    let host = match host.strip_suffix('.') {
+        Some(name) if name.eq_ignore_ascii_case("localhost") => name,
+        _ => host,
+    };
+    Ok((host, port).to_socket_addrs()?.collect())
 }

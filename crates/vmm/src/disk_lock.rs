@@ -2,7 +2,9 @@
 //!
 //! They are advisory locks of the open file (fcntl(2), "Open file description locks"), laid out so that they also
 //! exclude QEMU, which locks single bytes (QEMU, block/file-posix.c, `RAW_LOCK_PERM_BASE`): a writer of ours locks
-//! everything up to where marks are; a reader says at QEMU's byte that no other program may write, and looks whether one does.
+//! all of these bytes, and not the file, since there is storage that takes a lock of the whole file for more than one among machines;
+//! a reader says at QEMU's byte that no other program may write, and looks whether one does. A program that locks the whole
+//! file is excluded too, and so is an older release of ours, which did.
 //!
 //! Each lock also has a mark: one byte far behind the end of every image, chosen at random, which is locked for reading
 //! only. Who looks at another image does not find it, and who does find it has the image that is locked here, under
@@ -16,12 +18,13 @@ use std::{
     io,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+use config::DiskLocking;
+
+/// All bytes that QEMU may lock: first and number.
+const QEMU_BYTES: (i64, i64) = (100, 200);
 /// QEMU: locked (shared) by everyone who writes the image.
 const QEMU_WRITES: i64 = 100 + 1;
 /// QEMU: locked (shared) by everyone who does not want others to write the image.
@@ -36,6 +39,7 @@ pub(crate) struct DiskLock {
     file: File,
     path: PathBuf,
     read_only: bool,
+    mode: DiskLocking,
     mark: i64,
     is_marked: AtomicBool,
     held: AtomicBool,
@@ -53,6 +57,19 @@ pub enum DiskLockError {
         pid: Option<i32>,
     },
     /// The file system has no locks, or has run out of them.
+    #[error(
+        "Cannot lock disk image '{}', as its storage has no locks or cannot reach who keeps them: on NFS use version 4, or have the lock \
+         services run on client and server (rpc.statd, lockd) and mount it without nolock. With lock=warn the machine runs without a lock \
+         where there is none, with lock=off it always does, and nothing keeps a second machine from the image",
+        path.display()
+    )]
+    NoLocks {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something else is wrong with the storage.
     #[error("Cannot lock disk image '{}'", path.display())]
     Failed {
         /// The image.
@@ -65,13 +82,14 @@ pub enum DiskLockError {
 impl DiskLock {
     /// The lock of `file`, which is open for reading, and unless `read_only` for writing. The descriptor is shared with
     /// the disk's.
-    pub(crate) fn new(file: &File, path: PathBuf, read_only: bool) -> io::Result<Self> {
+    pub(crate) fn new(file: &File, path: PathBuf, read_only: bool, mode: DiskLocking) -> io::Result<Self> {
         let random = uuid::Uuid::new_v4().as_u64_pair().1;
         let mark = MARKS.start + (random % (MARKS.end - MARKS.start) as u64) as i64;
         Ok(Self {
             file: file.try_clone()?,
             path,
             read_only,
+            mode,
             mark,
             is_marked: AtomicBool::default(),
             held: AtomicBool::default(),
@@ -85,7 +103,8 @@ impl DiskLock {
 
     /// Where others find the mark, while the lock is held.
     pub(crate) fn mark(&self) -> Option<i64> {
-        self.held.load(Ordering::SeqCst).then_some(self.mark)
+        let is_set = self.held.load(Ordering::SeqCst) && self.is_marked.load(Ordering::SeqCst);
+        is_set.then_some(self.mark)
     }
 
     /// Whether this is an image that another process has locked with this mark. May wait for a file server.
@@ -102,35 +121,56 @@ impl DiskLock {
     /// Sets the mark ahead of the lock, unless another machine has locked all of the image: then it is set with the lock. May wait
     /// for a file server.
     pub(crate) fn set_mark(&self) -> Result<(), DiskLockError> {
-        if !self.is_marked.load(Ordering::SeqCst) {
+        if self.mode != DiskLocking::Off && !self.is_marked.load(Ordering::SeqCst) {
             self.set(Range::byte(libc::F_RDLCK, self.mark))?;
             self.is_marked.store(true, Ordering::SeqCst);
         }
         Ok(())
     }
 
-    /// Takes the lock; it may be held already.
+    /// Takes the lock; it may be held already. Where the storage has no locks, or none are wanted, nothing happens.
     pub(crate) fn lock(&self) -> Result<(), DiskLockError> {
-        let locked = if self.read_only { self.lock_to_read() } else { self.lock_to_write() };
-        let locked = locked.and_then(|()| self.set_mark());
-        match locked {
-            Ok(()) => self.held.store(true, Ordering::SeqCst),
-            Err(_) => self.unlock(),
+        if self.mode == DiskLocking::Off {
+            return Ok(());
         }
-        locked
+        match if self.read_only { self.lock_to_read() } else { self.lock_to_write() } {
+            Ok(()) => {}
+            Err(error @ DiskLockError::NoLocks { .. }) if self.mode == DiskLocking::Warn => {
+                let path = self.path.display();
+                tracing::warn!(%path, "a disk image is not locked, as its storage has no locks: nothing keeps a second machine from it");
+                tracing::debug!("{}", engine::chain(&error));
+                return Ok(());
+            }
+            Err(error) => {
+                self.unlock();
+                return Err(error);
+            }
+        }
+        self.held.store(true, Ordering::SeqCst);
+        // Without it the contents tell which image this is.
+        if let Err(error) = self.set_mark() {
+            tracing::debug!("{}", engine::chain(&error));
+        }
+        Ok(())
     }
 
     /// Gives the lock up; it may be free already.
     pub(crate) fn unlock(&self) {
-        self.held.store(false, Ordering::SeqCst);
-        self.is_marked.store(false, Ordering::SeqCst);
-        if let Err(error) = fcntl(&self.file, libc::F_OFD_SETLK, Range::everything(libc::F_UNLCK)) {
-            tracing::error!(path = %self.path.display(), %error, "cannot unlock a disk image");
+        let held = self.held.swap(false, Ordering::SeqCst);
+        let marked = self.is_marked.swap(false, Ordering::SeqCst);
+        let (bytes, mark) = (Range::qemu(libc::F_UNLCK), Range::byte(libc::F_UNLCK, self.mark));
+        for range in [bytes, mark] {
+            // One that could not be had may be held in part.
+            if let Err(error) = fcntl(&self.file, libc::F_OFD_SETLK, range)
+                && (held || marked)
+            {
+                tracing::error!(path = %self.path.display(), %error, "cannot unlock a disk image");
+            }
         }
     }
 
     fn lock_to_write(&self) -> Result<(), DiskLockError> {
-        self.set(Range { kind: libc::F_WRLCK, start: 0, bytes: MARKS.start })
+        self.set(Range::qemu(libc::F_WRLCK))
     }
 
     fn lock_to_read(&self) -> Result<(), DiskLockError> {
@@ -168,37 +208,13 @@ impl DiskLock {
     }
 
     fn failed(&self, source: io::Error) -> DiskLockError {
-        DiskLockError::Failed { path: self.path.clone(), source }
-    }
-}
-
-/// The locks of all disks of a machine, which go with it, whoever else still looks at the images.
-#[derive(Debug)]
-pub(crate) struct DiskLocks(Vec<Arc<DiskLock>>);
-
-impl DiskLocks {
-    pub(crate) fn new(locks: Vec<Arc<DiskLock>>) -> Self {
-        Self(locks)
-    }
-
-    /// Takes all. Those that are held already stay; if one cannot be had, none is held.
-    pub(crate) fn lock(&self) -> Result<(), DiskLockError> {
-        let result = self.0.iter().try_for_each(|lock| lock.lock());
-        if result.is_err() {
-            self.unlock();
+        let path = self.path.clone();
+        match source.raw_os_error() {
+            Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => {
+                DiskLockError::NoLocks { path, source }
+            }
+            _ => DiskLockError::Failed { path, source },
         }
-        result
-    }
-
-    /// Gives all up.
-    pub(crate) fn unlock(&self) {
-        self.0.iter().for_each(|lock| lock.unlock());
-    }
-}
-
-impl Drop for DiskLocks {
-    fn drop(&mut self) {
-        self.unlock();
     }
 }
 
@@ -211,13 +227,13 @@ struct Holder {
 struct Range {
     kind: i32,
     start: i64,
-    /// 0 means to the end, however far the file grows.
     bytes: i64,
 }
 
 impl Range {
-    fn everything(kind: i32) -> Self {
-        Self { kind, start: 0, bytes: 0 }
+    fn qemu(kind: i32) -> Self {
+        let (start, bytes) = QEMU_BYTES;
+        Self { kind, start, bytes }
     }
 
     fn byte(kind: i32, start: i64) -> Self {
@@ -252,7 +268,59 @@ mod tests {
 
     fn opened(image: &NamedTempFile, read_only: bool) -> DiskLock {
         let file = File::options().read(true).write(!read_only).open(image.path()).unwrap();
-        DiskLock::new(&file, image.path().to_owned(), read_only).unwrap()
+        DiskLock::new(&file, image.path().to_owned(), read_only, DiskLocking::On).unwrap()
+    }
+
+    #[test]
+    fn a_writer_locks_no_more_than_the_bytes_that_tell_of_it() {
+        let image = NamedTempFile::new().unwrap();
+        let holder = opened(&image, false);
+        holder.lock().unwrap();
+        let other = File::options().read(true).write(true).open(image.path()).unwrap();
+        let lock = |start| fcntl(&other, libc::F_OFD_SETLK, Range::byte(libc::F_WRLCK, start));
+        for free in [0, 99, 300, 1 << 30, (1 << 62) - 1] {
+            lock(free).unwrap_or_else(|error| panic!("byte {free}: {error}"));
+        }
+        for taken in [100, QEMU_WRITES, QEMU_NO_WRITERS, 299, holder.mark] {
+            assert!(lock(taken).is_err(), "byte {taken}");
+        }
+    }
+
+    #[test]
+    fn an_older_release_that_locks_the_whole_image_excludes_this_one_and_is_excluded() {
+        let image = NamedTempFile::new().unwrap();
+        let older = File::options().read(true).write(true).open(image.path()).unwrap();
+        let all = |kind| fcntl(&older, libc::F_OFD_SETLK, Range { kind, start: 0, bytes: MARKS.start });
+        for read_only in [false, true] {
+            let ours = opened(&image, read_only);
+            all(libc::F_WRLCK).unwrap();
+            assert!(matches!(ours.lock(), Err(DiskLockError::InUse { .. })));
+            all(libc::F_UNLCK).unwrap();
+            ours.lock().unwrap();
+            assert!(all(libc::F_WRLCK).is_err());
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_not_to_be_locked_has_no_lock_and_no_mark() {
+        let image = NamedTempFile::new().unwrap();
+        let file = File::options().read(true).write(true).open(image.path()).unwrap();
+        let free = DiskLock::new(&file, image.path().to_owned(), false, DiskLocking::Off).unwrap();
+        free.set_mark().unwrap();
+        free.lock().unwrap();
+        assert_eq!(free.mark(), None);
+        opened(&image, false).lock().unwrap();
+    }
+
+    #[test]
+    fn storage_without_locks_is_named_with_what_to_do() {
+        let image = NamedTempFile::new().unwrap();
+        for errno in [libc::ENOLCK, libc::EOPNOTSUPP] {
+            let error = opened(&image, false).failed(io::Error::from_raw_os_error(errno)).to_string();
+            assert!(error.contains("lock=warn") && error.contains("rpc.statd"), "{error}");
+        }
+        let error = opened(&image, false).failed(io::Error::from_raw_os_error(libc::EIO)).to_string();
+        assert!(!error.contains("lock=warn"), "{error}");
     }
 
     #[test]
@@ -317,18 +385,6 @@ mod tests {
             assert!(matches!(holder.lock(), Err(DiskLockError::InUse { .. })));
             assert!(looker.shows(waits.mark().unwrap()).unwrap());
         }
-    }
-
-    #[test]
-    fn the_locks_of_a_machine_that_is_gone_are_free_whoever_still_looks_at_its_images() {
-        let image = NamedTempFile::new().unwrap();
-        let (held, other) = (Arc::new(opened(&image, false)), opened(&image, false));
-        let locks = DiskLocks::new(vec![held.clone()]);
-        locks.lock().unwrap();
-        assert!(other.lock().is_err());
-        drop(locks);
-        other.lock().unwrap();
-        drop(held);
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use std::sync::{
     Arc,
+    atomic::{AtomicBool, Ordering},
     mpsc::{Receiver, Sender, channel},
 };
 
-use devices::MachineRequests;
+use devices::{
+    MachineRequests,
+    blk::{DiskFailure, DiskWatch},
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use state::{Schema, Value, not_read};
+use state::{DeviceState, Schema, StateError, Value, not_read};
 
 /// Something happened in the machine that the program decides about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,13 @@ pub enum MachineEvent {
         /// Why.
         reason: String,
     },
+    /// A request failed at the image of a disk. If it waits, the machine must be paused, and can run on when whatever is wrong was mended.
+    Disk {
+        /// Number of the disk.
+        index: usize,
+        /// What failed.
+        failure: DiskFailure,
+    },
 }
 
 /// The sending end of the events of one machine, cheap to clone.
@@ -36,6 +47,15 @@ pub enum MachineEvent {
 pub struct Events {
     sender: Sender<MachineEvent>,
     request: Arc<Mutex<Option<Request>>>,
+    /// The machine is stopped as the storage of a disk failed.
+    waits_for_storage: Arc<AtomicBool>,
+}
+
+/// Tells of the failures of one disk.
+#[derive(Debug)]
+pub(crate) struct OfDisk {
+    index: usize,
+    events: Events,
 }
 
 /// What a guest wants of its machine.
@@ -46,11 +66,32 @@ enum Request {
     PowerOff,
 }
 
-/// The request on which nobody has acted yet.
+/// The request on which nobody has acted yet, and why the machine is stopped where that is its own doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestsV2 {
+    pending: Option<Request>,
+    /// A request waits for the storage of its disk; until then the machine is stopped.
+    waits_for_storage: bool,
+}
+
+/// As it was before storage could stop a machine. Also what is still written of a machine that it did not stop: a destination of the
+/// release before can take that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestsV1 {
     pending: Option<Request>,
+}
+
+impl Schema for RequestsV2 {
+    const KIND: &'static str = RequestsV1::KIND;
+    const VERSION: u32 = 2;
+    const OLDEST: u32 = 1;
+
+    fn older(_: u32, body: Value) -> Result<Self, String> {
+        let RequestsV1 { pending } = body.deserialized().map_err(|error| error.to_string())?;
+        Ok(Self { pending, waits_for_storage: false })
+    }
 }
 
 impl Schema for RequestsV1 {
@@ -67,7 +108,7 @@ impl Events {
     #[must_use]
     pub fn channel() -> (Self, Receiver<MachineEvent>) {
         let (sender, receiver) = channel();
-        (Self { sender, request: Arc::default() }, receiver)
+        (Self { sender, request: Arc::default(), waits_for_storage: Arc::default() }, receiver)
     }
 
     /// A thread of the machine cannot go on.
@@ -79,6 +120,32 @@ impl Events {
     /// The machine has been reset: what was wanted is done, or has become pointless.
     pub(crate) fn settle(&self) {
         *self.request.lock() = None;
+        self.set_waits_for_storage(false);
+    }
+
+    /// Whether the machine is stopped as the storage of a disk failed, or was when it was saved.
+    pub(crate) fn waits_for_storage(&self) -> bool {
+        self.waits_for_storage.load(Ordering::SeqCst)
+    }
+
+    /// The machine is stopped as the storage of a disk failed, or runs on.
+    pub(crate) fn set_waits_for_storage(&self, waits: bool) {
+        self.waits_for_storage.store(waits, Ordering::SeqCst);
+    }
+
+    /// Who hears of the failures of disk number `index`.
+    pub(crate) fn of_disk(&self, index: usize) -> Arc<dyn DiskWatch> {
+        Arc::new(OfDisk { index, events: self.clone() })
+    }
+
+    /// What is saved of them.
+    pub(crate) fn save(&self, id: &str) -> Result<DeviceState, StateError> {
+        let pending = *self.request.lock();
+        if self.waits_for_storage() {
+            DeviceState::encode(id, &RequestsV2 { pending, waits_for_storage: true })
+        } else {
+            DeviceState::encode(id, &RequestsV1 { pending })
+        }
     }
 
     /// Says again what is pending. For a machine to which this became possible only now: one that has arrived, or one whose
@@ -90,7 +157,8 @@ impl Events {
     }
 
     /// Takes over what was pending where the machine came from.
-    pub(crate) fn restore(&self, RequestsV1 { pending }: &RequestsV1) {
+    pub(crate) fn restore(&self, RequestsV2 { pending, waits_for_storage }: &RequestsV2) {
+        self.set_waits_for_storage(*waits_for_storage);
         if let Some(request) = pending {
             self.request(*request);
         }
@@ -127,8 +195,40 @@ impl MachineRequests for Events {
     }
 }
 
-impl From<&Events> for RequestsV1 {
-    fn from(events: &Events) -> Self {
-        Self { pending: *events.request.lock() }
+impl DiskWatch for OfDisk {
+    fn failed(&self, failure: DiskFailure) {
+        self.events.send(MachineEvent::Disk { index: self.index, failure });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrived(state: &DeviceState) -> Events {
+        let (events, _) = Events::channel();
+        events.restore(&state.decode::<RequestsV2>().unwrap());
+        events
+    }
+
+    #[test]
+    fn a_machine_that_waits_for_storage_says_so_where_it_arrives_and_any_other_is_as_in_the_release_before() {
+        let (events, _heard) = Events::channel();
+        events.reset();
+        let before = events.save("requests").unwrap();
+        assert_eq!(
+            (before.version, before.decode::<RequestsV1>().unwrap().pending),
+            (1, Some(Request::Reset))
+        );
+        assert!(!arrived(&before).waits_for_storage());
+
+        events.set_waits_for_storage(true);
+        let waits = events.save("requests").unwrap();
+        assert!(waits.version == 2 && waits.decode::<RequestsV1>().is_err());
+        let there = arrived(&waits);
+        assert!(there.waits_for_storage());
+        assert_eq!(there.save("requests").unwrap(), waits);
+        there.settle();
+        assert!(!there.waits_for_storage());
     }
 }

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use devices::{Interest, IoDevice};
@@ -45,6 +45,8 @@ struct Shared {
 struct State {
     wanted: Wanted,
     parked: bool,
+    /// Since when it has been at one piece of work.
+    busy: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl IoThread {
         events: Events,
     ) -> io::Result<Self> {
         let wake = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?;
-        let state = State { wanted: Wanted::Park, parked: false };
+        let state = State { wanted: Wanted::Park, parked: false, busy: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), wake });
         let epoll = watch(&devices, &shared.wake)?;
         let (theirs, called) = (shared.clone(), name.to_owned());
@@ -91,6 +93,12 @@ impl IoThread {
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How long it has been at its present piece of work; zero if it waits for one.
+    pub(crate) fn busy_for(&self) -> Duration {
+        let state = self.shared.state.lock();
+        state.busy.filter(|_| !state.parked).map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Asks the thread to park, without waiting.
@@ -186,7 +194,9 @@ fn serve(shared: &Shared, set: &OwnedFd, mut devices: Vec<Box<dyn IoDevice>>, fa
 /// Serves the devices as long as that is wanted, beginning with a look at everything.
 fn work(shared: &Shared, set: &OwnedFd, devices: &mut [Box<dyn IoDevice>]) -> io::Result<()> {
     let mut events = Vec::with_capacity(EVENTS);
-    devices.iter_mut().for_each(|device| device.kick());
+    for device in &mut *devices {
+        shared.works(|| device.kick());
+    }
     while shared.state.lock().wanted == Wanted::Run {
         turn(shared, set, devices, &mut events)?;
     }
@@ -213,7 +223,7 @@ fn turn(
             let _ = shared.wake.read();
         } else if let Some(device) = usize::try_from(data >> 32).ok().and_then(|index| devices.get_mut(index))
         {
-            device.ready(data as u32);
+            shared.works(|| device.ready(data as u32));
         }
     }
     Ok(())
@@ -230,6 +240,13 @@ impl Shared {
         }
         state.parked = false;
         state.wanted
+    }
+
+    /// Notes how long a piece of work takes.
+    fn works(&self, work: impl FnOnce()) {
+        self.state.lock().busy = Some(Instant::now());
+        work();
+        self.state.lock().busy = None;
     }
 
     /// Does nothing until something else than running is wanted.

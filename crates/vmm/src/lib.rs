@@ -6,6 +6,7 @@ mod bus;
 mod control;
 mod disk_lock;
 mod events;
+mod host_cpu;
 mod io_loop;
 mod kvm;
 mod launcher;
@@ -23,11 +24,13 @@ pub use control::{Awaited, Beginning, Commands, Control, ControlError, Ending};
 pub use devices::{balloon::Stats as BalloonStats, input::UnknownKey};
 pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};
+pub use host_cpu::host_cpu;
 pub use kvm::KvmError;
 pub use machine::{
     BoardError, BootDescription, BuildError, DeviceDescription, DeviceError, Differences, FileDescription,
     Incoming, Keep, Machine, MachineDescription, PageFaultError, PageFaults, PauseError, PauseTimings,
-    PlugError, ResetError, ResourceError, RestoreError, SaveError, StatesError, VcpuError, VirtioDescription,
+    PlugError, ResetError, ResourceError, RestoreError, SaveError, StatesError, StorageError, VcpuError,
+    VirtioDescription,
 };
 pub use process::{ProcessError, last_lines, last_words, run};
 pub use seccomp::SeccompError;

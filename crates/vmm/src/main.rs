@@ -13,6 +13,15 @@ fn main() -> ExitCode {
                 Err(error) => fail(&error),
             };
         }
+        Ok(Invocation::PrintCpu) => {
+            return match vmm::host_cpu() {
+                Ok(text) => match output::show(&format!("{text}\n")) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => fail(&error),
+                },
+                Err(error) => fail(&error),
+            };
+        }
         Err(error) => return fail(&error),
     };
     log_to_stderr(config.log());

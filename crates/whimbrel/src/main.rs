@@ -3,6 +3,7 @@
 mod bench;
 mod ca;
 mod controlplane;
+mod cpu_baseline;
 mod demo;
 mod login;
 mod machine;
@@ -40,6 +41,7 @@ enum Command {
     Cancel(machine::Arguments),
     Console(login::Arguments),
     Controlplane(controlplane::Arguments),
+    CpuBaseline(cpu_baseline::Arguments),
     Demo(demo::Arguments),
     Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
         Command::Console(arguments) => login::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
+        Command::CpuBaseline(arguments) => cpu_baseline::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),

@@ -12,11 +12,21 @@ use crate::GuestMemory;
 const HUGETLBFS: u64 = 0x9584_58f6;
 
 /// Gives ranges of guest memory back to the host. They read as zeroes afterwards, and are marked dirty.
+///
+/// Huge pages of hugetlbfs are emptied and kept. Their reservation goes with the page that is given back, and another process may take
+/// it: the guest's next access would then end this process (SIGBUS), and no fault could tell the guest to wait.
 #[derive(Debug)]
 pub struct Discard {
     memory: GuestMemory,
-    /// Bytes that can be given back at once, per region in the order of the memory.
-    granules: Vec<u64>,
+    /// What can be given back at once, per region in the order of the memory.
+    granules: Vec<Granule>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Granule {
+    bytes: u64,
+    /// It is emptied only.
+    kept: bool,
 }
 
 impl Discard {
@@ -35,7 +45,8 @@ impl Discard {
         self.memory.iter().map(GuestMemoryRegion::len).sum()
     }
 
-    /// Gives the whole granules in this range back; returns how many bytes that were. The rest keeps its contents.
+    /// Gives the whole granules in this range back, or empties those that are kept; returns how many bytes were given back. The rest keeps
+    /// its contents.
     ///
     /// # Errors
     /// As madvise(2) or fallocate(2); part of the range may be gone then, and all of it is marked dirty.
@@ -46,9 +57,11 @@ impl Discard {
             // Offsets in the region; what lies outside of it becomes its start or its end.
             let start = region.start_addr().0;
             let offset = |address: u64| address.saturating_sub(start).min(region.len());
-            let first = offset(address.0).next_multiple_of(*granule);
-            let last = offset(end) - offset(end) % granule;
-            if first < last {
+            let first = offset(address.0).next_multiple_of(granule.bytes);
+            let last = offset(end) - offset(end) % granule.bytes;
+            if first < last && granule.kept {
+                empty(region, first, last - first)?;
+            } else if first < last {
                 discard_in(region, first, last - first)?;
                 discarded += last - first;
             }
@@ -58,10 +71,12 @@ impl Discard {
 }
 
 /// Anonymous memory and memfds go page by page, huge pages only whole.
-fn granule(region: &impl GuestMemoryRegion) -> io::Result<u64> {
-    let Some(file) = region.file_offset() else { return Ok(PAGE) };
+fn granule(region: &impl GuestMemoryRegion) -> io::Result<Granule> {
+    let page = Granule { bytes: PAGE, kept: false };
+    let Some(file) = region.file_offset() else { return Ok(page) };
     let statistics = rustix::fs::fstatfs(file.file())?;
-    Ok(if statistics.f_type as u64 == HUGETLBFS { statistics.f_bsize as u64 } else { PAGE })
+    let huge = Granule { bytes: statistics.f_bsize as u64, kept: true };
+    Ok(if statistics.f_type as u64 == HUGETLBFS { huge } else { page })
 }
 
 /// `offset` and `bytes` are multiples of the granule and inside the region.
@@ -75,6 +90,23 @@ fn discard_in(region: &impl GuestMemoryRegion, offset: u64, bytes: u64) -> io::R
     };
     region.bitmap().mark_dirty(offset as usize, bytes as usize);
     result
+}
+
+/// `offset` and `bytes` are multiples of the granule and inside the region.
+fn empty<R>(region: &R, offset: u64, bytes: u64) -> io::Result<()>
+where
+    R: GuestMemoryRegion + vm_memory::Bytes<MemoryRegionAddress, E = vm_memory::GuestMemoryError>,
+{
+    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    let failed = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let mut at = offset;
+    while at < offset + bytes {
+        let piece = &ZEROES[..ZEROES.len().min((offset + bytes - at) as usize)];
+        // Marks what it writes.
+        region.write_slice(piece, MemoryRegionAddress(at)).map_err(failed)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }
 
 fn discard_anonymous(region: &impl GuestMemoryRegion, offset: u64, bytes: u64) -> io::Result<()> {

@@ -223,6 +223,8 @@ impl VirtioDevice for Balloon {
         Ok(())
     }
 
+    fn runs_on(&mut self) {}
+
     fn reset(&mut self) {
         // The target is the host's wish and stays; a guest that starts again has given nothing back yet.
         self.actual_pages = 0;

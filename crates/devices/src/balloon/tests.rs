@@ -173,7 +173,7 @@ fn without_statistics_the_report_queue_moves_up() {
 }
 
 #[test]
-fn huge_pages_are_given_back_whole_or_not_at_all() {
+fn huge_pages_are_emptied_whole_or_not_at_all_and_stay_this_machines() {
     let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: 4 << 20 };
     let ram = match Ram::allocate(&[layout], Backing::Hugetlb2M) {
         Ok(ram) => ram,
@@ -185,7 +185,15 @@ fn huge_pages_are_given_back_whole_or_not_at_all() {
     memory.write_slice(&[0xee; 1], GuestAddress(huge)).unwrap();
     assert_eq!(discard.discard(GuestAddress(huge), huge - PAGE).unwrap(), 0);
     assert_eq!(memory.read_obj::<u8>(GuestAddress(huge)).unwrap(), 0xee);
-    assert_eq!(discard.discard(GuestAddress(PAGE), 2 * huge).unwrap(), huge);
+    let present = || {
+        use std::os::unix::fs::FileExt as _;
+        let address = memory.get_host_address(GuestAddress(huge)).unwrap().addr() as u64;
+        let (mut entry, pages) = ([0; 8], std::fs::File::open("/proc/self/pagemap").unwrap());
+        pages.read_exact_at(&mut entry, address / PAGE * 8).unwrap();
+        u64::from_le_bytes(entry) >> 63 == 1
+    };
+    assert_eq!(discard.discard(GuestAddress(PAGE), 2 * huge).unwrap(), 0);
+    assert!(present(), "no other process can have it");
     assert_eq!(memory.read_obj::<u8>(GuestAddress(huge)).unwrap(), 0);
 }
 

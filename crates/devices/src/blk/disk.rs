@@ -11,7 +11,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{ImageReader, SECTOR, alignment::Alignment};
+use super::{
+    ErrorPolicy, Flusher, ImageReader, SECTOR,
+    alignment::Alignment,
+    format::{self, Disguise, HEAD_BYTES},
+};
 use crate::virtio::Buffers;
 
 /// Bytes moved at once where data has to be copied to memory that suits the image.
@@ -24,17 +28,23 @@ pub struct DiskOptions {
     pub read_only: bool,
     /// The host's page cache is not used (O_DIRECT).
     pub direct: bool,
+    /// The image is raw, whatever it looks like. Otherwise one that begins like an image of another format is refused, and the guest
+    /// cannot make it begin so.
+    pub surely_raw: bool,
+    /// What becomes of requests that fail.
+    pub errors: ErrorPolicy,
 }
 
 /// An open disk image.
 #[derive(Debug)]
 pub struct Disk {
-    file: File,
+    file: Arc<File>,
     bytes: u64,
-    read_only: bool,
+    options: DiskOptions,
     /// Alignment that direct I/O needs.
     direct: Option<Alignment>,
     reader: Arc<ImageReader>,
+    flusher: Arc<Flusher>,
 }
 
 /// Why an image cannot be used as a disk.
@@ -63,6 +73,17 @@ pub enum DiskError {
     NotADisk {
         /// The image.
         path: PathBuf,
+    },
+    /// It begins like an image of another format.
+    #[error(
+        "Disk image '{path}' begins like a {format} image, and only raw images can be used: convert it (qemu-img convert -O raw \
+         '{path}' FILE). If it is raw, and its guest wrote that, say so with format=raw"
+    )]
+    Format {
+        /// The image.
+        path: PathBuf,
+        /// What it looks like.
+        format: &'static str,
     },
     /// The file system does not do direct I/O.
     #[error("Disk image '{path}' is on a file system without direct I/O: leave the direct option out")]
@@ -121,7 +142,12 @@ impl Disk {
     /// The image is never written.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.read_only
+        self.options.read_only
+    }
+
+    /// What becomes of requests that fail.
+    pub(super) fn errors(&self) -> ErrorPolicy {
+        self.options.errors
     }
 
     /// Smallest block in bytes that can be read or written.
@@ -136,12 +162,21 @@ impl Disk {
         self.reader.clone()
     }
 
-    /// Puts everything written so far on stable storage.
-    ///
-    /// # Errors
-    /// As fdatasync(2).
-    pub fn flush(&self) -> io::Result<()> {
-        if self.read_only { Ok(()) } else { Ok(rustix::fs::fdatasync(&self.file)?) }
+    /// Flushes the image beside the disk.
+    #[must_use]
+    pub fn flusher(&self) -> Arc<Flusher> {
+        self.flusher.clone()
+    }
+
+    /// Puts everything written so far on stable storage, as the guest asked for it.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.flusher.flush_for_guest()
+    }
+
+    /// Whether a flush that failed can be tried again. What the page cache could not write it has thrown away: a second flush would
+    /// say that all is well.
+    pub(super) fn flushes_again(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Fills `buffers` from `offset` on.
@@ -157,6 +192,35 @@ impl Disk {
 
     /// Writes `buffers` from `offset` on.
     pub(super) fn write(&self, buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
+        if offset == 0 && !self.options.surely_raw {
+            return self.write_head(buffers);
+        }
+        self.write_at(buffers, offset)
+    }
+
+    /// Writes from the start of the image on, but nothing that makes it look like an image of another format: whoever looks at it next
+    /// might open what the guest names in it. What is looked at is a copy, so that the guest cannot change it afterwards.
+    fn write_head(&self, mut buffers: Buffers<'_>) -> io::Result<()> {
+        let mut head = Bounce::new(self.direct);
+        let bytes = buffers.len().min(HEAD_BYTES.max(self.block_bytes() as usize));
+        let copy = head.get(bytes);
+        let copied = buffers.take_front(bytes).read(copy);
+        if let Some(format) = format::told_by(copy) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, Disguise(format)));
+        }
+        let mut written = 0;
+        while written < copied {
+            match rustix::io::pwrite(&self.file, &copy[written..copied], written as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(more) => written += more,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if buffers.is_empty() { Ok(()) } else { self.write_at(buffers, copied as u64) }
+    }
+
+    fn write_at(&self, buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
         if self.suits(&buffers) {
             return for_all(buffers, offset, |rest, offset| rest.write_to_at(&self.file, offset));
         }
@@ -231,9 +295,25 @@ impl Disk {
         if !bytes.is_multiple_of(block) {
             return Err(DiskError::Size { path: path.into(), bytes, block });
         }
+        if !options.surely_raw
+            && let Some(format) = told_by_head(&file, direct, bytes).map_err(failed)?
+        {
+            return Err(DiskError::Format { path: path.into(), format });
+        }
         let reader = Arc::new(ImageReader::new(&file, bytes).map_err(failed)?);
-        Ok(Self { file, bytes, read_only: options.read_only, direct, reader })
+        let file = Arc::new(file);
+        let flusher = Arc::new(Flusher::new(file.clone(), options.read_only));
+        Ok(Self { file, bytes, options, direct, reader, flusher })
     }
+}
+
+/// The format that an image of this many bytes seems to have, if it is not raw.
+fn told_by_head(file: &File, direct: Option<Alignment>, bytes: u64) -> io::Result<Option<&'static str>> {
+    let mut memory = Bounce::new(direct);
+    let block = direct.map_or(HEAD_BYTES, |alignment| HEAD_BYTES.max(alignment.offset as usize));
+    let head = memory.get(block.min(usize::try_from(bytes).unwrap_or(block)));
+    let read = rustix::io::pread(file, &mut *head, 0)?;
+    Ok(format::told_by(&head[..read]))
 }
 
 fn direct(file: &File, path: &Path) -> Result<Alignment, DiskError> {

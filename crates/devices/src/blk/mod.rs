@@ -7,6 +7,11 @@
 mod alignment;
 mod config;
 mod disk;
+mod failure;
+#[cfg(test)]
+mod failure_tests;
+mod flusher;
+mod format;
 mod model;
 mod probe;
 mod request;
@@ -15,6 +20,8 @@ mod state;
 mod tests;
 
 pub use disk::{Disk, DiskError, DiskOptions};
+pub use failure::{DiskFailure, DiskWatch, ErrorPolicy, OnError, Waiting};
+pub use flusher::Flusher;
 pub use model::Blk;
 pub use probe::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};
 pub use state::{BlkV1, takes_blocks_of};

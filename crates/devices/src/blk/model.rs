@@ -1,4 +1,7 @@
-use std::io;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use virtio_bindings::{
     virtio_blk::{
@@ -9,13 +12,13 @@ use virtio_bindings::{
 };
 
 use super::{
-    BlkV1, Disk, SECTOR, SERIAL_BYTES, config,
-    request::{Target, serve},
+    BlkV1, Disk, DiskFailure, DiskWatch, SECTOR, SERIAL_BYTES, Waiting, config, failure,
+    request::{Served, Target, Trouble, serve},
     takes_blocks_of,
 };
 use crate::{
     Invalid, Watch,
-    virtio::{Driver, GuestError, VirtioDevice, VirtioMmio, feature, read_from},
+    virtio::{Driver, GuestError, VirtioDevice, feature, read_from},
 };
 
 /// Requests served in one turn: the thread is to be parked soon when the machine stops.
@@ -23,6 +26,9 @@ const BUDGET: usize = 16;
 
 /// How many errors of the image are logged: each request of the guest may cause one.
 const MAX_WARNINGS: u32 = 10;
+
+/// How often it is told at most that the guest heard of an error.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A virtio disk.
 #[derive(Debug)]
@@ -33,6 +39,11 @@ pub struct Blk {
     block_bytes: u32,
     serial: [u8; SERIAL_BYTES],
     warnings: u32,
+    watch: Option<Arc<dyn DiskWatch>>,
+    /// When it was last told that the guest heard of an error.
+    told: Option<Instant>,
+    /// The request that is first in the queue failed, and the machine is about to be stopped: nothing is done until it runs on.
+    waiting: Option<Waiting>,
 }
 
 impl Blk {
@@ -48,7 +59,8 @@ impl Blk {
         let mut bytes = [0; SERIAL_BYTES];
         bytes[..serial.len()].copy_from_slice(serial.as_bytes());
         let (size, block_bytes) = (disk.bytes(), disk.block_bytes());
-        Ok(Self { disk, bytes: size, block_bytes, serial: bytes, warnings: 0 })
+        let (watch, told, waiting) = (None, None, None);
+        Ok(Self { disk, bytes: size, block_bytes, serial: bytes, warnings: 0, watch, told, waiting })
     }
 
     /// The disk as it was saved, with the image opened anew.
@@ -80,6 +92,12 @@ impl Blk {
         Ok(blk)
     }
 
+    /// Has `watch` hear of requests that fail at the image. Without it none stops the machine.
+    #[must_use]
+    pub fn watched_by(self, watch: Arc<dyn DiskWatch>) -> Self {
+        Self { watch: Some(watch), ..self }
+    }
+
     /// The features of a disk that the guest may write, or may not.
     #[must_use]
     pub fn features_of(read_only: bool) -> u64 {
@@ -92,21 +110,47 @@ impl Blk {
         }
     }
 
-    fn log(&mut self, error: &io::Error) {
+    /// Flushes the image beside the disk.
+    #[cfg(test)]
+    pub(super) fn flusher(&self) -> Arc<super::Flusher> {
+        self.disk.flusher()
+    }
+
+    /// The guest was told of an error.
+    fn reported(&mut self, trouble: &Trouble) {
         if self.warnings < MAX_WARNINGS {
             self.warnings += 1;
-            tracing::warn!(%error, "a disk image failed; the guest was told of an I/O error");
+            tracing::warn!(error = %trouble.error, "a disk image failed; the guest was told of an I/O error");
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            self.tell(trouble, None);
         }
     }
-}
 
-impl VirtioMmio<Blk> {
-    /// Puts everything that the guest wrote on stable storage. Waits while the disk is busy.
-    ///
-    /// # Errors
-    /// As fdatasync(2).
-    pub fn flush(&self) -> io::Result<()> {
-        self.with(|blk| blk.disk.flush())
+    /// The machine is to be stopped.
+    fn stopped_by(&mut self, trouble: &Trouble) {
+        let waiting = Waiting::new();
+        self.waiting = Some(waiting.clone());
+        self.tell(trouble, Some(waiting));
+    }
+
+    fn tell(&self, trouble: &Trouble, waiting: Option<Waiting>) {
+        if let Some(watch) = &self.watch {
+            watch.failed(DiskFailure {
+                write: trouble.write,
+                no_space: failure::is_no_space(&trouble.error),
+                reason: trouble.error.to_string(),
+                waiting,
+            });
+        }
+    }
+
+    /// Nothing waits any more.
+    fn goes_on(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.end();
+        }
     }
 }
 
@@ -126,8 +170,11 @@ impl VirtioDevice for Blk {
     fn write_config(&mut self, _offset: u64, _data: &[u8], _features: u64) {}
 
     fn process(&mut self, queue: usize, driver: &mut Driver<'_>) -> Result<(), GuestError> {
+        if self.waiting.is_some() {
+            return Ok(());
+        }
         let write_through = !driver.has(VIRTIO_BLK_F_FLUSH);
-        driver.serve(queue, BUDGET, |readable, writable| {
+        driver.serve_or_keep(queue, BUDGET, |readable, writable| {
             let target = Target {
                 disk: &self.disk,
                 bytes: self.bytes,
@@ -135,11 +182,18 @@ impl VirtioDevice for Blk {
                 serial: &self.serial,
                 write_through,
             };
-            let (written, error) = serve(&target, readable, writable)?;
-            if let Some(error) = error {
-                self.log(&error);
+            match serve(&target, readable, writable)? {
+                Served::Done(written, trouble) => {
+                    if let Some(trouble) = trouble {
+                        self.reported(&trouble);
+                    }
+                    Ok(Some(written))
+                }
+                Served::Again(trouble) => {
+                    self.stopped_by(&trouble);
+                    Ok(None)
+                }
             }
-            Ok(written)
         })
     }
 
@@ -151,7 +205,13 @@ impl VirtioDevice for Blk {
         Ok(())
     }
 
-    fn reset(&mut self) {}
+    fn runs_on(&mut self) {
+        self.goes_on();
+    }
+
+    fn reset(&mut self) {
+        self.goes_on();
+    }
 
     fn save(&self) -> BlkV1 {
         let serial = self.serial.iter().take_while(|byte| **byte != 0);

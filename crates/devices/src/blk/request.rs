@@ -7,8 +7,9 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::{
-    Disk, SECTOR, SERIAL_BYTES,
+    Disk, ErrorPolicy, OnError, SECTOR, SERIAL_BYTES,
     config::{MAX_DISCARD_SECTORS, MAX_ZEROES_SECTORS},
+    format::Disguise,
 };
 use crate::virtio::{Buffers, GuestError};
 
@@ -34,21 +35,33 @@ pub(super) enum Failure {
     Unsupported,
     /// The driver asked for what is not there.
     OutOfRange,
-    Io(io::Error),
+    Io(Trouble),
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+/// The image did not do what a request asked of it.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) write: bool,
+    pub(super) error: io::Error,
+    /// It can be tried again when whatever is wrong has been mended.
+    again: bool,
 }
 
-/// Serves one request and writes its status. Returns the bytes written, and the error of the image if there was one.
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Served {
+    /// The guest has its answer, so many bytes in all.
+    Done(u32, Option<Trouble>),
+    /// Nothing was answered: the request is to be done again when the machine has been stopped and runs on.
+    Again(Trouble),
+}
+
+/// Serves one request, and writes its status unless it is to be done again.
 pub(super) fn serve(
     target: &Target<'_>,
     mut readable: Buffers<'_>,
     mut writable: Buffers<'_>,
-) -> Result<(u32, Option<io::Error>), GuestError> {
+) -> Result<Served, GuestError> {
     let written = writable.len();
     let mut header = [0; HEADER_BYTES];
     if readable.take_front(HEADER_BYTES).read(&mut header) != HEADER_BYTES {
@@ -62,10 +75,30 @@ pub(super) fn serve(
         Ok(()) => (VIRTIO_BLK_S_OK, None),
         Err(Failure::Unsupported) => (VIRTIO_BLK_S_UNSUPP, None),
         Err(Failure::OutOfRange) => (VIRTIO_BLK_S_IOERR, None),
-        Err(Failure::Io(error)) => (VIRTIO_BLK_S_IOERR, Some(error)),
+        Err(Failure::Io(trouble)) if trouble.stops(target.disk.errors()) => {
+            return Ok(Served::Again(trouble));
+        }
+        Err(Failure::Io(trouble)) => (VIRTIO_BLK_S_IOERR, Some(trouble)),
     };
     status.write(&[code as u8]);
-    Ok((u32::try_from(written).unwrap_or(u32::MAX), error))
+    Ok(Served::Done(u32::try_from(written).unwrap_or(u32::MAX), error))
+}
+
+impl Trouble {
+    fn reading(error: io::Error) -> Failure {
+        Failure::Io(Self { write: false, error, again: true })
+    }
+
+    fn writing(error: io::Error) -> Failure {
+        // What the guest may not write it may not write later either.
+        let again = !error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Disguise>);
+        Failure::Io(Self { write: true, error, again })
+    }
+
+    fn stops(&self, policy: ErrorPolicy) -> bool {
+        let on_error: OnError = if self.write { policy.write } else { policy.read };
+        self.again && on_error.stops_at(&self.error)
+    }
 }
 
 fn execute(
@@ -78,15 +111,15 @@ fn execute(
     match u32_at(header, 0) {
         VIRTIO_BLK_T_IN => {
             let offset = target.offset(sector, writable.len() as u64)?;
-            Ok(target.disk.read(writable, offset)?)
+            target.disk.read(writable, offset).map_err(Trouble::reading)
         }
         VIRTIO_BLK_T_OUT => {
             target.check_writable()?;
             let offset = target.offset(sector, readable.len() as u64)?;
-            target.disk.write(readable, offset)?;
+            target.disk.write(readable, offset).map_err(Trouble::writing)?;
             target.settle()
         }
-        VIRTIO_BLK_T_FLUSH => Ok(target.disk.flush()?),
+        VIRTIO_BLK_T_FLUSH => target.flush(),
         VIRTIO_BLK_T_GET_ID => {
             writable.write(target.serial);
             Ok(())
@@ -105,7 +138,7 @@ impl Target<'_> {
         if flags != 0 {
             return Err(Failure::Unsupported);
         }
-        if bytes > 0 { Ok(self.disk.discard(offset, bytes)?) } else { Ok(()) }
+        if bytes > 0 { self.disk.discard(offset, bytes).map_err(Trouble::writing) } else { Ok(()) }
     }
 
     fn write_zeroes(&self, readable: &Buffers<'_>) -> Result<(), Failure> {
@@ -115,7 +148,8 @@ impl Target<'_> {
             return Err(Failure::Unsupported);
         }
         if bytes > 0 {
-            self.disk.write_zeroes(offset, bytes, flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0)?;
+            let free = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
+            self.disk.write_zeroes(offset, bytes, free).map_err(Trouble::writing)?;
         }
         self.settle()
     }
@@ -148,7 +182,13 @@ impl Target<'_> {
     }
 
     fn settle(&self) -> Result<(), Failure> {
-        if self.write_through { Ok(self.disk.flush()?) } else { Ok(()) }
+        if self.write_through { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&self) -> Result<(), Failure> {
+        self.disk
+            .flush()
+            .map_err(|error| Failure::Io(Trouble { write: true, error, again: self.disk.flushes_again() }))
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 use virtio_bindings::{virtio_blk::*, virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET};
 
-use super::{Blk, BlkV1, Disk, DiskError, DiskOptions};
+use super::{Blk, BlkV1, Disk, DiskError, DiskOptions, ErrorPolicy, OnError};
 use crate::{
     IoDevice, fixtures,
     virtio::{
@@ -18,21 +18,23 @@ use crate::{
     },
 };
 
-const OK: u8 = VIRTIO_BLK_S_OK as u8;
-const IOERR: u8 = VIRTIO_BLK_S_IOERR as u8;
+pub(super) const OK: u8 = VIRTIO_BLK_S_OK as u8;
+pub(super) const IOERR: u8 = VIRTIO_BLK_S_IOERR as u8;
 const UNSUPP: u8 = VIRTIO_BLK_S_UNSUPP as u8;
 
 const IMAGE_BYTES: u64 = 1 << 20;
-const HEADER: u64 = DATA;
-const STATUS: u64 = DATA + 0x100;
-const BUFFER: u64 = DATA + 0x1000;
+pub(super) const HEADER: u64 = DATA;
+pub(super) const STATUS: u64 = DATA + 0x100;
+pub(super) const BUFFER: u64 = DATA + 0x1000;
 
-const WRITABLE: DiskOptions = DiskOptions { read_only: false, direct: false };
-const READ_ONLY: DiskOptions = DiskOptions { read_only: true, direct: false };
-const DIRECT: DiskOptions = DiskOptions { read_only: false, direct: true };
+const ERRORS: ErrorPolicy = ErrorPolicy { write: OnError::StopAtNoSpace, read: OnError::Report };
+pub(super) const WRITABLE: DiskOptions =
+    DiskOptions { read_only: false, direct: false, surely_raw: false, errors: ERRORS };
+pub(super) const READ_ONLY: DiskOptions = DiskOptions { read_only: true, ..WRITABLE };
+pub(super) const DIRECT: DiskOptions = DiskOptions { direct: true, ..WRITABLE };
 
 /// An image in which every sector begins with its number.
-fn image() -> NamedTempFile {
+pub(super) fn image() -> NamedTempFile {
     let image = NamedTempFile::new().unwrap();
     image.as_file().set_len(IMAGE_BYTES).unwrap();
     for sector in 0..IMAGE_BYTES / 512 {
@@ -41,7 +43,7 @@ fn image() -> NamedTempFile {
     image
 }
 
-fn disk(image: &NamedTempFile, options: DiskOptions) -> Disk {
+pub(super) fn disk(image: &NamedTempFile, options: DiskOptions) -> Disk {
     Disk::open(image.path(), options).unwrap()
 }
 
@@ -50,14 +52,14 @@ fn blk(image: &NamedTempFile) -> Blk {
 }
 
 /// A machine whose driver accepted every feature.
-fn started(device: Blk) -> Guest<Blk> {
+pub(super) fn started(device: Blk) -> Guest<Blk> {
     let features = device.features();
     Guest::started(device, features)
 }
 
 impl Guest<Blk> {
     /// Puts the header of a request into memory; returns its descriptor.
-    fn header(&self, kind: u32, sector: u64) -> Desc {
+    pub(super) fn header(&self, kind: u32, sector: u64) -> Desc {
         self.put(HEADER, &kind.to_le_bytes());
         self.put(HEADER + 4, &[0; 4]);
         self.put(HEADER + 8, &sector.to_le_bytes());
@@ -65,7 +67,7 @@ impl Guest<Blk> {
     }
 
     /// Does one request; returns its status.
-    fn request(&mut self, kind: u32, sector: u64, data: &[Desc]) -> u8 {
+    pub(super) fn request(&mut self, kind: u32, sector: u64, data: &[Desc]) -> u8 {
         let header = self.header(kind, sector);
         self.put(STATUS, &[0xff]);
         let chain = [&[header], data, &[writable(STATUS, 1)]].concat();
@@ -144,7 +146,7 @@ fn flush_and_identity_are_answered() {
     assert_eq!(guest.request(VIRTIO_BLK_T_FLUSH, 0, &[]), OK);
     assert_eq!(guest.request(VIRTIO_BLK_T_GET_ID, 0, &[writable(BUFFER, 20)]), OK);
     assert_eq!(&guest.get::<20>(BUFFER), b"serial-1\0\0\0\0\0\0\0\0\0\0\0\0");
-    guest.device.flush().unwrap();
+    guest.device.with(|blk| blk.flusher()).flush().unwrap();
 }
 
 #[test]

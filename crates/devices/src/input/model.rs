@@ -167,6 +167,8 @@ impl VirtioDevice for Keyboard {
         Ok(())
     }
 
+    fn runs_on(&mut self) {}
+
     fn reset(&mut self) {
         *self = Self::new();
     }

@@ -189,6 +189,8 @@ impl VirtioDevice for Net {
         receive(&self.tap, driver)
     }
 
+    fn runs_on(&mut self) {}
+
     fn reset(&mut self) {
         self.mac = self.permanent_mac;
         self.announce = false;

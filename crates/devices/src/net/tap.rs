@@ -6,7 +6,11 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_index, socket_with},
+};
 
 use super::HEADER_BYTES;
 
@@ -38,6 +42,15 @@ pub enum TapError {
     /// Not a name of an interface.
     #[error("'{0}' is not the name of an interface: use 1 to 15 characters without spaces and slashes")]
     Name(String),
+    /// There is none of this name. One that is made by a mistake in typing is in no network.
+    #[error(
+        "There is no interface '{name}': check the name, or make the tap (ip tuntap add dev {name} mode tap user $USER; ip link set {name} \
+         up), and put it into its bridge (ip link set {name} master BRIDGE)"
+    )]
+    Missing {
+        /// Name of the interface.
+        name: String,
+    },
     /// The interface cannot be opened.
     #[error(
         "Cannot open tap '{name}': {advice} (ip tuntap add dev {name} mode tap user $USER; ip link set {name} up)"
@@ -80,11 +93,21 @@ pub enum TapError {
 const FLAGS: libc::c_short = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
 
 impl Tap {
-    /// Opens the tap `name`, which is made if it does not exist and this process may.
+    /// Opens the tap `name`, which must be there.
     ///
     /// # Errors
     /// There is no such tap, it is in use, or this process may not use it.
     pub fn open(name: &str) -> Result<Self, TapError> {
+        request(name)?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+        if socket.and_then(|socket| name_to_index(socket, name)) == Err(Errno::NODEV) {
+            return Err(TapError::Missing { name: name.into() });
+        }
+        Self::open_or_make(name)
+    }
+
+    /// Opens the tap `name`, which the kernel makes if it is not there.
+    pub(super) fn open_or_make(name: &str) -> Result<Self, TapError> {
         let mut request = request(name)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())
@@ -129,6 +152,18 @@ impl Tap {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the interface of this name is up, where that can be found out. Of a tap that another program opened it may be another one.
+    #[must_use]
+    pub fn is_up(&self) -> Option<bool> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+        let mut request = request(&self.name).ok()?;
+        // SAFETY: SIOCGIFFLAGS reads and writes one ifreq, which `request` is.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) }).ok()?;
+        // SAFETY: SIOCGIFFLAGS has just set the flags of the union.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        Some(libc::c_int::from(flags) & libc::IFF_UP != 0)
     }
 
     /// Sends a frame to the host's network, as if it came from the guest.

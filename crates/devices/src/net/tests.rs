@@ -336,6 +336,9 @@ fn taps_that_cannot_be_used_are_refused_with_advice() {
         assert!(matches!(Tap::open(name), Err(TapError::Name(_))), "{name}");
     }
     let Some((_tap, wire)) = wire() else { return };
+    let missing = Tap::open("no-such-tap").unwrap_err();
+    assert!(matches!(missing, TapError::Missing { .. }), "{missing}");
+    assert!(matches!(Tap::open("no-such-tap"), Err(TapError::Missing { .. })), "it was not made");
     let busy = Tap::open(&wire.name).unwrap_err();
     assert!(busy.to_string().contains("another process uses it"), "{busy}");
     let loopback = Tap::open("lo").unwrap_err();

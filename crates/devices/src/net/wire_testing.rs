@@ -32,7 +32,7 @@ pub(crate) fn wire() -> Option<(Tap, Wire)> {
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("wh{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let tap = match Tap::open(&name) {
+    let tap = match Tap::open_or_make(&name) {
         Ok(tap) => tap,
         Err(error) => {
             eprintln!("SKIPPED: network tests need a tap: {error}");

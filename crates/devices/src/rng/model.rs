@@ -60,6 +60,8 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
+    fn runs_on(&mut self) {}
+
     fn reset(&mut self) {}
 
     fn save(&self) -> RngV1 {

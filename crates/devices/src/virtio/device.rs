@@ -42,6 +42,9 @@ pub trait VirtioDevice: Send + 'static {
     /// As [`Self::process`].
     fn ready(&mut self, token: u32, driver: &mut Driver<'_>) -> Result<(), GuestError>;
 
+    /// The machine runs on after a stop, or for the first time; all queues are processed next.
+    fn runs_on(&mut self);
+
     /// Forgets what the driver set up, as at power-on.
     fn reset(&mut self);
 

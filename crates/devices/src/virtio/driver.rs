@@ -131,12 +131,29 @@ impl<'a> Driver<'a> {
         budget: usize,
         mut serve: impl FnMut(Buffers<'a>, Buffers<'a>) -> Result<u32, GuestError>,
     ) -> Result<(), GuestError> {
+        self.serve_or_keep(queue, budget, |readable, writable| serve(readable, writable).map(Some))
+    }
+
+    /// As [`Self::serve`], but where `serve` returns `None` the request stays the first of the queue, and no other is served until the
+    /// queue is processed next.
+    ///
+    /// # Errors
+    /// The driver broke the rules.
+    pub fn serve_or_keep(
+        &mut self,
+        queue: usize,
+        budget: usize,
+        mut serve: impl FnMut(Buffers<'a>, Buffers<'a>) -> Result<Option<u32>, GuestError>,
+    ) -> Result<(), GuestError> {
         let mut done = false;
         self.silence(queue)?;
         // A turn that finds nothing costs one too: a driver that moves its ring to and fro cannot keep us here.
         for _ in 0..budget {
             if let Some(Chain { head, readable, writable }) = self.pop(queue)? {
-                let written = serve(readable, writable)?;
+                let Some(written) = serve(readable, writable)? else {
+                    self.unpop(queue, 1);
+                    return Ok(());
+                };
                 self.complete(queue, &[(head, written)])?;
                 self.interrupt(queue)?;
             } else if self.listen(queue)? {

@@ -400,6 +400,7 @@ impl<D: VirtioDevice> IoDevice for VirtioMmio<D> {
         let shared = &self.shared;
         shared.line.repeat();
         let mut inner = shared.inner.lock();
+        inner.device.runs_on();
         for queue in 0..shared.events.len() {
             shared.drive(&mut inner, |device, driver| device.process(queue, driver));
         }

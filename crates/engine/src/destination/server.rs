@@ -1,7 +1,11 @@
 //! The migration thread of the destination. Everything that happens becomes an [`Event`] for the state machine, and
 //! [`Server::carry_out`] does what the state machine returns.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Queue};
 use migration::{
@@ -18,6 +22,9 @@ use super::{
     waiting::WaitingSource,
 };
 use crate::{DestinationMachine, Observer, Threads, cpu_time::ThreadClock, greet::Proof, link::Link};
+
+/// How long a source that gives up may take to be heard, once a channel of it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the migration thread owns.
 pub(super) struct Server {
@@ -91,7 +98,10 @@ impl Server {
             };
             let mut todo = VecDeque::from(match input {
                 Some(Input::Stop) => return self.stop(),
-                Some(input) => self.take(input),
+                Some(input) => {
+                    let input = self.with_its_cause(input, inbox);
+                    self.take(input)
+                }
                 None => self.destination.handle(self.now(), Event::Tick),
             });
             // Not before the one before is over: what is to be done for it would be done to the next.
@@ -119,6 +129,34 @@ impl Server {
         self.shared.began.elapsed()
     }
 
+    /// A source that gives up says why on the control connection, and closes all others: what is heard of these may come first. So
+    /// where a channel ends before the machine is this side's, it is waited a moment for that word.
+    fn with_its_cause(&self, input: Input, inbox: &Inbox<Input>) -> Input {
+        let is_lost = matches!(&input, Input::ChannelDone(number, Err(_)) if *number == self.number);
+        if !is_lost || self.link.is_none() || self.destination.side().may_run() {
+            return input;
+        }
+        let (deadline, mut others, mut cause) = (Instant::now() + LAST_WORDS, Vec::new(), None);
+        while let Ok(next) = inbox.recv_deadline(deadline) {
+            match next {
+                Input::Heard(number, Ok(Message::Abort { .. })) if number == self.number => {
+                    cause = Some(next);
+                    break;
+                }
+                Input::Heard(_, Err(_)) | Input::Stop | Input::Cancel => {
+                    others.push(next);
+                    break;
+                }
+                next => others.push(next),
+            }
+        }
+        for other in others {
+            // This side keeps the channel open.
+            let _ = self.queue.send(other);
+        }
+        cause.unwrap_or(input)
+    }
+
     fn take(&mut self, input: Input) -> Vec<Action> {
         let now = self.now();
         match input {
@@ -129,6 +167,9 @@ impl Server {
             Input::Heard(number, _) | Input::ChannelDone(number, _) if number != self.number => Vec::new(),
             Input::Heard(_, Ok(message)) => {
                 self.count(|counts| counts.heard(&message));
+                if matches!(message, Message::Device(_)) {
+                    self.machine.states_come();
+                }
                 if let Some(link) = &self.link {
                     link.dealt_with_one();
                 }

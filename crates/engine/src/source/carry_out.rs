@@ -1,6 +1,9 @@
 //! What the state machine of the source wants done.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use migration::{
     Postcopy,
@@ -18,6 +21,9 @@ use super::{
     work::{Chunks, RoundWork},
 };
 use crate::{MachineError, ThreadRole, catch_panic, chain, greet, threads};
+
+/// How long it is waited between two rounds for storage to take what the machine has written since the last one.
+const FLUSH_WAIT: Duration = Duration::from_millis(20);
 
 impl Attempt {
     /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
@@ -111,6 +117,10 @@ impl Attempt {
         let ram = self.machine.ram();
         self.chunks = Chunks::new(&ram, count);
         self.dirty_pages = ram.bytes() / ram::PAGE_SIZE as u64;
+        if self.machine.is_running() {
+            // The bulk of it, beside the first round.
+            self.flush_ahead(Duration::ZERO)?;
+        }
         let log = self.machine.dirty_log();
         log.start().map_err(|error| format!("Dirty logging cannot be started: {error}"))?;
         self.shared.stalls.lock().begin(self.machine.vcpu_times());
@@ -212,13 +222,31 @@ impl Attempt {
             set.fetch_more(&ram, log.as_ref())
         };
         self.sent = false;
+        let running = self.machine.is_running();
+        if running
+            && over.is_some()
+            && let Err(error) = self.flush_ahead(FLUSH_WAIT)
+        {
+            return Event::MachineFailed(error);
+        }
         match fetched {
             Ok(pages) => {
                 self.dirty_pages = pages;
                 self.observer.pass(self.shared.source.lock().statistics().dirty_syncs + 1);
-                Event::DirtyFetched { pages, running: self.machine.is_running() }
+                Event::DirtyFetched { pages, running }
             }
             Err(error) => Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
+        }
+    }
+
+    /// What is flushed while the machine runs is not flushed when it is stopped.
+    fn flush_ahead(&mut self, wait: Duration) -> Result<(), String> {
+        match self.machine.flush_ahead(wait) {
+            Ok(takes) => {
+                self.shared.source.lock().flush_takes(takes.unwrap_or_default());
+                Ok(())
+            }
+            Err(error) => Err(chain(error.as_ref())),
         }
     }
 

@@ -74,6 +74,13 @@ impl Handle {
         self.post(Event::Cancel);
     }
 
+    /// Cancels the attempt as there is no machine to move any more; the destination is told `why`. Without effect once that was told to
+    /// run it.
+    pub fn machine_ends(&self, why: &str) {
+        self.shared.source.lock().machine_ends(why);
+        self.post(Event::Cancel);
+    }
+
     /// Lets a switchover that waits go on.
     pub fn proceed(&self) {
         self.post(Event::Continue);

@@ -32,7 +32,7 @@ use crossbeam_channel::{Sender as Queue, bounded, unbounded};
 use migration::{FixedCosts, Params, Source, Status, source::Event};
 use parking_lot::Mutex;
 use transport::{Connection, Dial, Pacer, Security};
-use wire::{DeviceInfo, Greeted, Hello, Message, Offer, SessionId};
+use wire::{Greeted, Hello, Message, Offer, SessionId};
 
 use self::{
     abandoned::Abandoned, attempt::Attempt, encoder::EncodedCounters, stalls::Stalls, work::RoundProgress,
@@ -175,18 +175,13 @@ pub fn start_on(
 
 fn describe(machine: &dyn SourceMachine, params: &Params, target: &Target) -> Result<Hello, MachineError> {
     let ram = machine.ram();
-    // What is saved is of the newest version: no older one can be asked for.
-    let devices = machine
-        .devices()
-        .into_iter()
-        .map(|info| DeviceInfo::new(info.id, info.kind, info.version..=info.version));
     Ok(Hello {
         session: target.session,
         channels: params.channels,
         page_bytes: wire::PAGE_BYTES as u32,
         digest: params.digest,
         blocks: machine::blocks(&ram),
-        devices: devices.collect(),
+        devices: machine.devices(),
         machine: machine.description()?,
         postcopy: params.postcopy.is_possible(),
     })

@@ -228,6 +228,7 @@ impl DestinationMachine for There {
     fn vcpu_threads(&self) -> Vec<u32> {
         Vec::new()
     }
+    fn states_come(&mut self) {}
     fn lacks(&mut self, _: &Arc<Incomplete>) {}
     fn load(&mut self, _: &DeviceState, _: &[DeviceState]) -> Result<(), MachineError> {
         if self.stage.strikes(Call::Load) {

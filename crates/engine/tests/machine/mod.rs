@@ -321,6 +321,7 @@ impl DestinationMachine for Vacancy {
     fn vcpu_threads(&self) -> Vec<u32> {
         Vec::new()
     }
+    fn states_come(&mut self) {}
     fn lacks(&mut self, _: &Arc<Incomplete>) {}
     fn load(&mut self, _: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         self.arrival.may_load();

@@ -122,7 +122,7 @@ impl Source {
     fn give_up(&mut self, now: Time, outcome: Outcome) -> Vec<Action> {
         let reason = match &outcome {
             Outcome::Failed(reason) => reason.clone(),
-            _ => "cancelled by the user".into(),
+            _ => self.farewell.clone().unwrap_or_else(|| "cancelled by the user".into()),
         };
         let abort = Message::Abort { reason };
         match self.state.stop() {

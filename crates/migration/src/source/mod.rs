@@ -64,6 +64,8 @@ pub struct Source {
     /// The user wants no more rounds: the machine is to run at the destination now.
     postcopy_wanted: bool,
     course: Course,
+    /// What the destination is told if the attempt is cancelled, where that is not a user's wish.
+    farewell: Option<String>,
 }
 
 impl Source {
@@ -89,6 +91,7 @@ impl Source {
             channels: 0,
             postcopy_wanted: false,
             course: Course::default(),
+            farewell: None,
         };
         (source, vec![Action::Connect(Role::Control)])
     }
@@ -216,6 +219,16 @@ impl Source {
         self.params.max_bandwidth = max_bandwidth;
         self.params.downtime_limit = downtime_limit;
         self.params.switchover_bandwidth = switchover_bandwidth;
+    }
+
+    /// The machine is about to end: should the attempt be cancelled, the destination is told `why`.
+    pub fn machine_ends(&mut self, why: &str) {
+        self.farewell = Some(why.into());
+    }
+
+    /// How long the storage of the disks would take now for what the machine has written, if it were stopped.
+    pub fn flush_takes(&mut self, flush: Duration) {
+        self.fixed.flush = flush;
     }
 
     /// Changes how many bytes per second follow a machine that runs, 0 for no limit.

@@ -208,7 +208,8 @@ impl Source {
         let State::Stopping(stop) = self.state else { return Vec::new() };
         let stop = Stop { was_running, ..stop };
         self.statistics.downtime.stop = now.saturating_sub(self.since);
-        self.fixed.stop = self.statistics.downtime.stop;
+        // What the disks took was foretold by itself.
+        self.fixed.stop = self.statistics.downtime.stop.saturating_sub(self.fixed.flush);
         if self.params.pause_before_switchover {
             self.enter(State::PreSwitchover(stop), now);
             return Vec::new();

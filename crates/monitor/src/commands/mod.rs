@@ -114,6 +114,16 @@ pub(crate) fn dispatch(context: Context<'_>, request: Request) -> Outcome {
     }
 }
 
+/// Whether a request asks whether the vCPUs run, which the events STOP and RESUME tell too.
+pub(crate) fn is_about_running(request: &Request) -> bool {
+    let line = request.arguments.get("command-line").and_then(Value::as_str);
+    match request.execute.as_str() {
+        "query-status" => true,
+        "human-monitor-command" => line.is_some_and(|line| line.split_whitespace().eq(["info", "status"])),
+        _ => false,
+    }
+}
+
 /// Answers the first request of a client, which must be `qmp_capabilities`.
 pub(crate) fn negotiate(request: Request) -> Outcome {
     if request.execute != NEGOTIATE {

@@ -101,15 +101,23 @@ impl Session {
     }
 
     fn answer_value(&mut self, value: Result<Vec<u8>, FrameError>) {
-        let reply =
-            match value.map_err(|error| Reply::err(None, error.into())).and_then(|bytes| parse(&bytes)) {
-                Ok(request) => {
-                    let id = request.id.clone();
-                    Reply::new(id, self.execute(request))
-                }
-                Err(reply) => reply,
-            };
-        self.outbox.reply(reply.to_line());
+        match value.map_err(|error| Reply::err(None, error.into())).and_then(|bytes| parse(&bytes)) {
+            // Or STOP comes between what was read and its reply, and the client takes the reply for what is so after it.
+            Ok(request) if commands::is_about_running(&request) => {
+                let (events, outbox) = (self.events.clone(), self.outbox.clone());
+                events.between(|| self.reply_to(request.clone()), |reply| outbox.reply(reply));
+            }
+            Ok(request) => {
+                let reply = self.reply_to(request);
+                self.outbox.reply(reply);
+            }
+            Err(reply) => self.outbox.reply(reply.to_line()),
+        }
+    }
+
+    fn reply_to(&mut self, request: Request) -> Vec<u8> {
+        let id = request.id.clone();
+        Reply::new(id, self.execute(request)).to_line()
     }
 
     fn execute(&mut self, request: Request) -> Result<serde_json::Value, CommandError> {

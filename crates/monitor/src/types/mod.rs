@@ -34,7 +34,7 @@ pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
 pub use parameters::{
     AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange, Postcopy,
 };
-pub use status::{RunState, ShutdownCause, StatusInfo};
+pub use status::{BlockError, BlockErrorAction, BlockOperation, RunState, ShutdownCause, StatusInfo};
 pub use whimbrel::{
     ArrivedInfo, CertificateInfo, DowntimePhases, FaultsInfo, MigrationGlobals, RoundInfo, SecurityInfo,
     WhimbrelInfo,

@@ -61,6 +61,43 @@ impl fmt::Display for RunState {
     }
 }
 
+/// What the event BLOCK_IO_ERROR says, as QEMU does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockError {
+    /// The disk: `disk0` and so on.
+    pub device: String,
+    /// What failed.
+    pub operation: BlockOperation,
+    /// What was done about it.
+    pub action: BlockErrorAction,
+    /// Whether there is no space left for what was written.
+    pub nospace: bool,
+    /// What the host's system said, for people.
+    pub reason: String,
+}
+
+/// A kind of request to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockOperation {
+    /// It reads.
+    Read,
+    /// It changes the disk, or flushes it.
+    Write,
+}
+
+/// What was done about a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockErrorAction {
+    /// Nothing: the guest was told that all is well (QEMU only).
+    Ignore,
+    /// The guest was told of an error.
+    Report,
+    /// The machine is stopped; `cont` tries again.
+    Stop,
+}
+
 /// Why a machine shuts down or resets, in the events SHUTDOWN and RESET: QEMU's `ShutdownCause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

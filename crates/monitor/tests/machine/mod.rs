@@ -110,7 +110,7 @@ impl Machine {
 
     fn halt(&self, state: &mut State, status: RunState) {
         if state.status == RunState::Running {
-            self.inner.events.stop();
+            self.inner.events.stop(|| {});
         }
         state.status = status;
     }
@@ -172,7 +172,7 @@ impl Machine {
         if state.cancelled {
             if state.status == RunState::FinishMigrate {
                 state.status = RunState::Running;
-                self.inner.events.resume();
+                self.inner.events.resume(|| {});
             }
             self.enter(state, MigrationStatus::Cancelled);
         }
@@ -209,7 +209,7 @@ impl Handler for Machine {
         }
         if state.status != RunState::Running {
             state.status = RunState::Running;
-            self.inner.events.resume();
+            self.inner.events.resume(|| {});
         }
         Ok(())
     }

@@ -82,12 +82,16 @@ impl TlsSource {
     /// Reads the files. `address` is the one that is dialled.
     pub(crate) fn load(tls: &Tls, address: &Address) -> Result<Self, TlsError> {
         let name = match (&tls.hostname, address) {
-            (Some(name), _) => name,
-            (None, Address::Tcp { host, .. }) => host,
+            (Some(name), _) => name.as_str(),
+            // Certificates know no interfaces and no root of names.
+            (None, Address::Tcp { host, .. }) => {
+                let host = host.split('%').next().unwrap_or_default();
+                host.strip_suffix('.').unwrap_or(host)
+            }
             (None, Address::Unix(_)) => return Err(TlsError::NoName { address: address.to_string() }),
         };
-        let parsed = ServerName::try_from(name.clone());
-        let name = parsed.map_err(|_| TlsError::BadName { name: name.clone() })?;
+        let parsed = ServerName::try_from(name.to_owned());
+        let name = parsed.map_err(|_| TlsError::BadName { name: name.to_owned() })?;
         let credentials = Credentials::load(&tls.directory, Side::Source)?;
         warn(&credentials);
         let verifier = credentials.verifier_of_destinations().map_err(TlsError::Protocol)?;

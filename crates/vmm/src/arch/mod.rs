@@ -4,7 +4,8 @@ mod x86_64;
 
 pub(crate) use x86_64::{
     BootFile, BootFiles, ClockV1, CoreNote, CoreRegisters, Entry, IrqchipV1, PitV1, Time, VcpuV1,
-    boot_registers, cpu_reasons, for_guest, for_vcpu, layout, migratable, restore_vcpu, save_vcpu, supported,
-    takes_arch_capabilities, to_kvm, trapped_arguments, tsc, without_arch_capabilities, write_acpi_tables,
+    boot_registers, brand, cpu_reasons, features, for_guest, for_vcpu, layout, migratable, narrow,
+    restore_vcpu, save_vcpu, supported, takes_arch_capabilities, tell_that_it_stood_still, to_kvm,
+    trapped_arguments, tsc, vendor, without_arch_capabilities, write_acpi_tables, xsave_bytes,
 };
 pub use x86_64::{CpuidEntry, KernelError, MsrError};

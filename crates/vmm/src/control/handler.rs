@@ -54,8 +54,7 @@ impl Handler for Commands {
 
     fn migrate_incoming(&self, listen: &Address, _exit_on_error: bool) -> Result<(), CommandError> {
         // An attempt that fails leaves the destination as it was, listening: there is no reason to end the process.
-        let listen = listen.clone();
-        self.0.launch(move |control| control.listen(&listen))
+        self.0.listen(listen)
     }
 
     fn migrate_cancel(&self) -> Result<(), CommandError> {
@@ -132,8 +131,8 @@ impl Handler for Commands {
             query::incoming(
                 &arrival.handle.snapshot(),
                 arrival.total_bytes,
-                Some(arrival.address),
-                &arrival.listens_at,
+                arrival.addresses,
+                &arrival.listens_at[0],
             )
         })
     }
@@ -277,7 +276,7 @@ impl Handler for Commands {
 
 impl Control {
     /// Has something done that starts threads which may do more than a client's thread.
-    fn launch(
+    pub(super) fn launch(
         self: &Arc<Self>,
         start: impl FnOnce(&Arc<Self>) -> Result<(), CommandError> + Send + 'static,
     ) -> Result<(), CommandError> {

@@ -1,4 +1,7 @@
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Instant,
+};
 
 use config::{Config, Identity};
 use engine::{DestinationMachine, MachineError, Observer, destination};
@@ -19,7 +22,10 @@ use super::{
     offer::{self, Offer},
     one_line, query, security, story,
 };
-use crate::{BuildError, Events, Incoming, Keep, Machine, PageFaults, launcher::Launcher};
+use crate::{
+    BuildError, Events, Incoming, Keep, Machine, PageFaults, launcher::Launcher, machine::Sight,
+    seccomp::Role,
+};
 
 /// Why no machine is taken in.
 const ENDING: &str = "this process is ending";
@@ -48,17 +54,25 @@ impl Control {
     /// # Errors
     /// Something listens already, something that the machine needs is missing, or the address cannot be used.
     pub fn listen(self: &Arc<Self>, address: &Address) -> Result<(), CommandError> {
-        // Held until it listens: two commands at once listen once.
-        let mut arrival = self.arrival.lock();
+        self.may_listen(self.arrival.lock().as_ref())?;
+        let listener = self.bind(address)?;
+        self.launch(move |control| control.listen_with(listener))
+    }
+
+    fn may_listen(&self, arrival: Option<&Arrival>) -> Result<&Keep, CommandError> {
         let (RunState::Inmigrate, Some(keep)) = (self.state(), &self.keep) else {
             return Err(CommandError::generic(
                 "'-incoming' was not specified on the command line: the machine does not wait for a migration",
             ));
         };
-        if arrival.is_some() {
-            return Err(CommandError::generic("The incoming migration has already been started"));
+        match arrival {
+            Some(_) => Err(CommandError::generic("The incoming migration has already been started")),
+            None => Ok(keep),
         }
-        let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
+    }
+
+    /// Begins to take connections at `address`, whose name may have to be found out: nobody else waits for that, and nobody for long.
+    fn bind(&self, address: &Address) -> Result<Listener, CommandError> {
         let trust = self.trust()?;
         security::check_address(&trust, address)?;
         if trust == Trust::Anyone && !address.is_loopback() {
@@ -67,13 +81,37 @@ impl Control {
                 security::in_clear(&address.to_string())
             );
         }
-        let listener = Listener::bind(address, &trust).map_err(|error| failed(&error))?;
+        let theirs = address.clone();
+        let is_known = match address {
+            Address::Tcp { host, .. } => host.contains(':') || host.parse::<std::net::Ipv4Addr>().is_ok(),
+            Address::Unix(_) => true,
+        };
+        // What needs no name server and no file is not kept waiting by what hangs there.
+        let is_free = is_known && !matches!(trust, Trust::Certified(_));
+        let names = if is_free { Sight::default() } else { self.names.clone() };
+        let bound =
+            names.ask(Role::Listen, &self.launcher, "listen", move || Listener::bind(&theirs, &trust));
+        let late = |why| {
+            format!(
+                "Cannot listen on {address}: {why}. See whether its name can be found, and its certificates read"
+            )
+        };
+        bound
+            .map_err(|why| CommandError::generic(late(why)))?
+            .map_err(|error| CommandError::generic(one_line(&error)))
+    }
+
+    fn listen_with(self: &Arc<Self>, listener: Listener) -> Result<(), CommandError> {
+        let failed = |error: &(dyn std::error::Error + 'static)| CommandError::generic(one_line(error));
+        // Held until it listens: two commands at once listen once.
+        let mut arrival = self.arrival.lock();
+        let keep = self.may_listen(arrival.as_ref())?;
         let vacant = self.vacant.lock().take();
         // There is none if it came this far before, and failed in the next step.
         let incoming = vacant.map_or_else(|| self.prepare(keep), Ok).map_err(|error| failed(&error))?;
-        let address = SocketAddress::from(listener.address());
-        let listens_at = listener.address().to_string();
-        tracing::info!("Waiting for a migration at {listens_at}");
+        let addresses: Vec<_> = listener.addresses().iter().map(SocketAddress::from).collect();
+        let listens_at: Vec<_> = listener.addresses().iter().map(Address::to_string).collect();
+        tracing::info!("Waiting for a migration at {}", listens_at.join(" and "));
         let total_bytes = incoming.ram().bytes();
         let filling = Arc::new(Filling::new(self.launcher.clone()));
         filling.begin(incoming.ram());
@@ -87,13 +125,14 @@ impl Control {
             devices: offer::devices(incoming.description()),
             incoming: Some(incoming),
             machine: None,
+            states_came: None,
             lacking: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self), filling });
         let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
         let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, offer, watch)
             .map_err(|error| failed(&error))?;
-        *arrival = Some(Arrival { handle: Arc::new(handle), address, listens_at, total_bytes });
+        *arrival = Some(Arrival { handle: Arc::new(handle), addresses, listens_at, total_bytes });
         Ok(())
     }
 
@@ -126,7 +165,8 @@ impl Control {
         if run {
             self.set_running(&turn, &machine);
         } else {
-            self.set(RunState::Paused);
+            machine.stands_still();
+            self.set(self.why_stopped());
         }
         self.machine_events.repeat();
         if let Err(error) = announce::start(self, self.settings.lock().parameters.announce) {
@@ -149,6 +189,8 @@ struct Vacancy {
     devices: Vec<DeviceInfo>,
     incoming: Option<Incoming>,
     machine: Option<Machine>,
+    /// When the first state of the machine came that is about to be loaded.
+    states_came: Option<Instant>,
     /// Of the machine that is about to be loaded, if pages of it will follow.
     lacking: Option<Weak<Incomplete>>,
 }
@@ -191,11 +233,16 @@ impl DestinationMachine for Vacancy {
         self.lacking = Some(Arc::downgrade(memory));
     }
 
+    fn states_come(&mut self) {
+        self.states_came.get_or_insert_with(Instant::now);
+    }
+
     fn load(&mut self, offer: &DeviceState, states: &[DeviceState]) -> Result<(), MachineError> {
         let description = offer.decode::<Offer>()?.machine;
         let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
         let states = states.to_vec();
-        let restored = self.launcher.run(move || incoming.restore(&description, &states))?;
+        let came = self.states_came.take().unwrap_or_else(Instant::now);
+        let restored = self.launcher.run(move || incoming.restore(&description, &states, came))?;
         let machine = self.machine.insert(restored?);
         if let Some(memory) = self.lacking.take() {
             machine.lacks_memory(memory, &self.launcher)?;
@@ -214,6 +261,7 @@ impl DestinationMachine for Vacancy {
     }
 
     fn dismiss(&mut self) -> Result<(), MachineError> {
+        self.states_came = None;
         if self.incoming.is_none() {
             // It could not be made ready after the last attempt. It may be possible now.
             return self.discard();
@@ -223,6 +271,7 @@ impl DestinationMachine for Vacancy {
     }
 
     fn discard(&mut self) -> Result<(), MachineError> {
+        self.states_came = None;
         // What is there goes first: memory, taps and sockets cannot be had twice.
         self.ram = Ram::none();
         let (filling, left) = (self.filling.clone(), (self.machine.take(), self.incoming.take()));

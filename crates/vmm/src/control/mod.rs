@@ -12,6 +12,7 @@
 //! * `query`, `ending`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `dirty_rate`: how fast the guest writes its memory, for whoever asks.
+//! * `storage`: a machine whose disks fail.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
@@ -32,6 +33,7 @@ mod query;
 mod reports;
 mod security;
 mod settings;
+mod storage;
 mod story;
 mod threads;
 mod throttle;
@@ -56,7 +58,9 @@ use monitor::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher::Launcher, panics};
+use crate::{
+    Incoming, Keep, Machine, MachineEvent, PauseError, events, launcher::Launcher, machine::Sight, panics,
+};
 pub use handler::Commands;
 pub use incoming::Awaited;
 
@@ -136,6 +140,9 @@ pub struct Control {
     broken: Mutex<Option<String>>,
     /// Held by the command that starts a migration.
     departing: Mutex<()>,
+    /// Of certificates, and of the name of a place to listen at: both may be where nobody answers.
+    certificates: Sight,
+    names: Sight,
     held_keys: HeldKeys,
     dirty_rate: DirtyRate,
     dump: Dump,
@@ -198,6 +205,8 @@ impl Control {
             vacant: Mutex::new(vacant),
             broken: Mutex::default(),
             departing: Mutex::default(),
+            certificates: Sight::default(),
+            names: Sight::default(),
             held_keys: HeldKeys::default(),
             dirty_rate: DirtyRate::default(),
             dump: Dump::default(),
@@ -223,7 +232,7 @@ impl Control {
                 *self.run_on_arrival.lock() = Some(true);
                 Ok(())
             }
-            RunState::Paused | RunState::Prelaunch => {
+            RunState::Paused | RunState::Prelaunch | RunState::IoError => {
                 let machine = self.machine()?;
                 // Held already, unless a migration gave them up and could not have them back.
                 machine.lock_disks().map_err(|error| CommandError::generic(one_line(&error)))?;
@@ -266,9 +275,13 @@ impl Control {
         if paused.as_ref().is_err_and(PauseError::runs_on) {
             return paused.map(|_| ());
         }
-        self.set(state);
+        if matches!(state, RunState::Paused | RunState::IoError) {
+            machine.stands_still();
+        }
         if ran {
-            self.events.stop();
+            self.events.stop(|| self.set(state));
+        } else {
+            self.set(state);
         }
         paused.map(|_| ())
     }
@@ -282,7 +295,11 @@ impl Control {
         let turn = self.turn.lock();
         self.dump.is_over()?;
         match self.state() {
-            RunState::Running | RunState::Paused | RunState::Prelaunch | RunState::InternalError => {}
+            RunState::Running
+            | RunState::Paused
+            | RunState::Prelaunch
+            | RunState::IoError
+            | RunState::InternalError => {}
             state => return Err(CommandError::generic(why_it_may_not_run(state))),
         }
         let machine = self.machine()?;
@@ -311,7 +328,7 @@ impl Control {
         }
         // Whatever was broken was made anew.
         self.broken.lock().take();
-        if self.state() == RunState::InternalError {
+        if matches!(self.state(), RunState::InternalError | RunState::IoError) {
             self.set(RunState::Paused);
         }
         self.events.reset(cause);
@@ -368,6 +385,7 @@ impl Control {
             MachineEvent::Failed { thread, reason } => {
                 self.failed(&format!("Thread '{thread}' cannot go on: {reason}"));
             }
+            MachineEvent::Disk { index, failure } => self.storage_failed(index, &failure),
         }
     }
 
@@ -378,7 +396,7 @@ impl Control {
         let departure = self.departure.lock().clone();
         let arrival = self.arrival.lock().clone();
         if let Some(departure) = departure {
-            departure.handle.cancel();
+            departure.handle.machine_ends(why_it_ends(cause));
             departure.handle.join_within(CLOSE_TIMEOUT);
             self.finish_postcopy(&departure);
             // Asked to end in the moment of the hand-over. Its answer is worth waiting for: who cannot wait sends a second signal.
@@ -488,9 +506,9 @@ impl Control {
     }
 
     fn set_running(&self, _turn: &MutexGuard<'_, ()>, machine: &Machine) {
+        self.machine_events.set_waits_for_storage(false);
         // The event goes first: what the guest does next comes after it.
-        self.events.resume();
-        self.set(RunState::Running);
+        self.events.resume(|| self.set(RunState::Running));
         machine.resume();
     }
 }
@@ -502,6 +520,17 @@ mod truth_tests;
 const UNDECIDED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long the end of the process waits for a migration that it cancels.
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the destination of a migration is told whose source ends.
+fn why_it_ends(cause: ShutdownCause) -> &'static str {
+    match cause {
+        ShutdownCause::GuestShutdown => "The machine has ended: its guest has switched it off",
+        ShutdownCause::HostQmpQuit | ShutdownCause::HostSignal => {
+            "The machine has ended: its process was told to end"
+        }
+        _ => "The machine has ended: its process cannot go on",
+    }
+}
 
 fn why_it_may_not_run(state: RunState) -> String {
     match state {

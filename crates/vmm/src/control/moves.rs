@@ -19,8 +19,9 @@ pub(super) struct Departure {
 #[derive(Clone, Debug)]
 pub(super) struct Arrival {
     pub(super) handle: Arc<destination::Handle>,
-    pub(super) address: SocketAddress,
+    /// Where it listens: at one address, or at all that a name has.
+    pub(super) addresses: Vec<SocketAddress>,
     /// The same, as it is written.
-    pub(super) listens_at: String,
+    pub(super) listens_at: Vec<String>,
     pub(super) total_bytes: u64,
 }

@@ -3,7 +3,10 @@ use serde::{Deserialize, Serialize};
 use state::{Schema, Value, not_read};
 use wire::DeviceInfo;
 
-use crate::{DeviceDescription, Incoming, MachineDescription, launcher::Launcher, machine::ImageClues};
+use crate::{
+    DeviceDescription, Events, Incoming, MachineDescription, events::RequestsV2, launcher::Launcher,
+    machine::ImageClues,
+};
 
 /// What a source says of its machine in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,18 @@ pub(super) fn devices(description: &MachineDescription) -> Vec<DeviceInfo> {
         DeviceInfo::new(device.id.as_str(), device.kind.as_str(), device.oldest..=device.version)
     };
     description.devices.iter().map(info).collect()
+}
+
+/// The same of a machine that leaves. What is saved is of the newest version, but for the requests of a machine: a release before reads
+/// those too, unless the machine waits for its storage. One that does so now is refused there by name.
+pub(super) fn leaving(description: &MachineDescription, events: &Events) -> Vec<DeviceInfo> {
+    let mut devices = devices(description);
+    for device in &mut devices {
+        if device.kind != RequestsV2::KIND || events.waits_for_storage() {
+            device.oldest = device.version;
+        }
+    }
+    devices
 }
 
 /// Every reason why the machine is not taken in here. None: it is, and what is `permitted` to differ is told in the log.

@@ -1,6 +1,6 @@
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use engine::{MachineError, Observer, SourceMachine, Threads, Throttle, VcpuTimes, source};
@@ -38,12 +38,12 @@ impl Control {
         self.dump.is_over()?;
         let machine = self.machine()?;
         match self.state() {
-            RunState::Running | RunState::Paused | RunState::Prelaunch => {}
+            RunState::Running | RunState::Paused | RunState::Prelaunch | RunState::IoError => {}
             state => return Err(CommandError::generic(super::why_it_may_not_run(state))),
         }
         let trust = self.trust()?;
         security::check_address(&trust, &address)?;
-        security::check_to_leave(&trust)?;
+        self.check_to_leave(&trust)?;
         self.dirty_rate.give_way()?;
         let total_bytes = machine.ram().bytes();
         let session = uuid::Uuid::new_v4();
@@ -141,7 +141,7 @@ impl Control {
         let _turn = self.turn.lock();
         if self.state() == RunState::FinishMigrate {
             let broken = self.broken.lock().take();
-            self.set(if broken.is_some() { RunState::InternalError } else { RunState::Paused });
+            self.set(if broken.is_some() { RunState::InternalError } else { self.why_stopped() });
         }
     }
 
@@ -178,7 +178,7 @@ impl SourceMachine for Leaving {
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {
-        offer::devices(self.machine.description())
+        offer::leaving(self.machine.description(), &self.control.machine_events)
     }
 
     fn description(&self) -> Result<DeviceState, MachineError> {
@@ -191,11 +191,22 @@ impl SourceMachine for Leaving {
     fn is_running(&self) -> bool {
         self.control.state() == RunState::Running
     }
+
+    fn flush_ahead(&self, wait: Duration) -> Result<Option<Duration>, MachineError> {
+        Ok(Some(self.machine.flush_ahead(wait)?))
+    }
+
     fn stop(&self) -> Result<bool, MachineError> {
+        if self.is_running() {
+            self.machine.flush_bulk()?;
+        }
         let turn = self.control.turn.lock();
+        if self.control.ending.load(Ordering::SeqCst) {
+            return Err("this process, and the machine with it, is ending".into());
+        }
         let state = self.control.state();
         match state {
-            RunState::Running | RunState::Paused | RunState::Prelaunch => {}
+            RunState::Running | RunState::Paused | RunState::Prelaunch | RunState::IoError => {}
             state => return Err(format!("the machine is in state '{state}'").into()),
         }
         let was_running = state == RunState::Running;
@@ -215,8 +226,7 @@ impl SourceMachine for Leaving {
     }
 
     fn release_disks(&self) -> Result<(), MachineError> {
-        self.machine.unlock_disks();
-        Ok(())
+        Ok(self.machine.unlock_disks()?)
     }
 
     fn resume(&self, run: bool) -> Result<(), MachineError> {
@@ -226,7 +236,7 @@ impl SourceMachine for Leaving {
         }
         // Nothing has changed if this fails: the destination may hold them a moment longer, and it is tried again.
         self.machine.lock_disks()?;
-        self.control.set(RunState::Paused);
+        self.control.set(self.control.why_stopped());
         if let Some(reason) = self.control.broken.lock().take() {
             tracing::error!("{reason}. The machine stays here, and is stopped until it is reset");
             self.control.set(RunState::InternalError);

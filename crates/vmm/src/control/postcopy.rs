@@ -73,7 +73,7 @@ impl Control {
         };
         let trust = self.trust()?;
         super::security::check_address(&trust, address)?;
-        super::security::check_to_leave(&trust)?;
+        self.check_to_leave(&trust)?;
         departure.handle.recover_by(Dialler::new(address.clone(), trust));
         Ok(())
     }
@@ -83,12 +83,12 @@ impl Control {
         let Some(arrival) = self.arrival_that_lacks_pages() else {
             return Err(CommandError::generic("No pages are to come here: there is nothing to recover"));
         };
-        if address.to_string() == arrival.listens_at {
+        if arrival.listens_at.contains(&address.to_string()) {
             return Ok(());
         }
         Err(CommandError::generic(format!(
             "This side listens at {} all the time, and cannot listen at {address} as well: have the source come there",
-            arrival.listens_at
+            arrival.listens_at.join(" and ")
         )))
     }
 

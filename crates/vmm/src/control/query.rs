@@ -47,7 +47,7 @@ pub(super) fn outgoing(
 pub(super) fn incoming(
     snapshot: &destination::Snapshot,
     total_bytes: u64,
-    address: Option<SocketAddress>,
+    addresses: Vec<SocketAddress>,
     listens_at: &str,
 ) -> MigrationInfo {
     let failure = snapshot.last_failure.as_ref().filter(|_| snapshot.status != Status::Completed);
@@ -62,7 +62,7 @@ pub(super) fn incoming(
         status: Some(status(snapshot.status)),
         total_time: attempt.map(|attempt| millis(attempt.took)),
         error_desc: failure.cloned(),
-        socket_address: address.map(|address| vec![address]),
+        socket_address: Some(addresses),
         postcopy_blocktime: snapshot.faults.as_ref().map(|waits| millis(waits.block_time.all)),
         postcopy_vcpu_blocktime: snapshot
             .faults

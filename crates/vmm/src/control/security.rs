@@ -9,7 +9,7 @@ use monitor::{
 };
 use transport::{Address, Authz, Certificate, Credentials, Security, Side, Tls, Trust};
 
-use super::one_line;
+use super::{Control, one_line};
 use crate::{launcher::Launcher, seccomp::Role};
 
 /// Whom connections are made with, by the parameters, and by whether the user has accepted the risk of others.
@@ -33,17 +33,23 @@ pub(super) fn authz(list: &str) -> Result<Authz, CommandError> {
     list.parse::<Authz>().map_err(|error| CommandError::generic(one_line(&error)))
 }
 
-/// Whether a migration can leave with what `trust` says, as far as this side can tell.
-///
-/// # Errors
-/// A file is missing, damaged, out of date or for something else.
-pub(super) fn check_to_leave(trust: &Trust) -> Result<(), CommandError> {
-    match trust {
-        Trust::Certified(tls) => {
-            let loaded = Credentials::load(&tls.directory, Side::Source);
-            loaded.map(|_| ()).map_err(|error| CommandError::generic(one_line(&error)))
-        }
-        Trust::ThisHost | Trust::Anyone => Ok(()),
+impl Control {
+    /// Whether a migration can leave with what `trust` says, as far as this side can tell.
+    ///
+    /// # Errors
+    /// A file is missing, damaged, out of date or for something else, or its storage does not answer.
+    pub(super) fn check_to_leave(&self, trust: &Trust) -> Result<(), CommandError> {
+        let Trust::Certified(tls) = trust else { return Ok(()) };
+        let directory = tls.directory.clone();
+        let load = {
+            let directory = directory.clone();
+            move || Credentials::load(&directory, Side::Source).map(|_| ())
+        };
+        let loaded = self.certificates.ask(Role::Look, &self.launcher, "certificates", load);
+        let late = |why| format!("The certificates in {} cannot be read: {why}", directory.display());
+        loaded
+            .map_err(|why| CommandError::generic(late(why)))?
+            .map_err(|error| CommandError::generic(one_line(&error)))
     }
 }
 

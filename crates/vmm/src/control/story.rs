@@ -142,7 +142,7 @@ pub(super) fn arriving(
             address: attempt.address.clone(),
             ..Party::default()
         },
-        destination: Party { address: Some(arrival.listens_at.clone()), ..here.party() },
+        destination: Party { address: Some(arrival.listens_at[0].clone()), ..here.party() },
         machine: here.machine(arrival.total_bytes),
         parameters: None,
         totals: Totals {
@@ -163,7 +163,7 @@ pub(super) fn arriving(
         cpu_seconds: snapshot.cpu.as_secs_f64(),
         stalls: None,
         following: following::arriving(&snapshot),
-        security: Some(security::of_report(attempt.security.as_ref(), &arrival.listens_at)),
+        security: Some(security::of_report(attempt.security.as_ref(), &arrival.listens_at[0])),
         integrity: Some(Integrity {
             level: attempt.digest.name().into(),
             equal: attempt.compared.as_ref().map(Result::is_ok),

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc};
 
+use cpu::CpuModel;
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use parking_lot::RwLock;
 use ram::{Backing, Ram, RamError};
@@ -67,6 +68,17 @@ pub enum BoardError {
         /// Memory of the host.
         host_mib: u64,
     },
+    /// The host's processor is less than the machine's.
+    #[error(
+        "The machine is to see the processor '{cpu}', of which this host lacks: {lacking}. Choose a lesser model (--cpu help), or take these \
+         away (--cpu {cpu},-FEATURE)"
+    )]
+    Cpu {
+        /// What was asked for.
+        cpu: CpuModel,
+        /// What is missing.
+        lacking: String,
+    },
     /// More vCPUs than KVM runs in one VM.
     #[error("The machine is to have {cpus} vCPUs, KVM of this host runs {limit} at most: give it fewer")]
     TooManyCpus {
@@ -110,6 +122,7 @@ impl Board {
         cpus: u8,
         bytes: u64,
         backing: Backing,
+        cpu: &CpuModel,
         events: &Events,
         threads: &VcpuThreads,
     ) -> Result<Self, BoardError> {
@@ -125,7 +138,7 @@ impl Board {
         let buses = Arc::new(RwLock::new(Arc::new(Buses::default())));
         let surroundings = Surroundings { buses: buses.clone(), events: events.clone() };
         let mut fds = create_vcpus(&hypervisor.vm, cpus)?;
-        let processor = Processor::of_this_host(&hypervisor, &mut fds)?;
+        let processor = Processor::of_this_host(&hypervisor, &mut fds, cpu, bytes)?;
         let power_on = PowerOn::read(&hypervisor, &fds, &processor)?;
         let vcpus = (0u8..).zip(fds).map(|(vcpu, fd)| {
             let spawned = Vcpu::spawn(vcpu, fd, surroundings.clone(), threads);
@@ -160,12 +173,19 @@ impl Board {
 }
 
 impl Processor {
-    /// All that this host can offer and migrate. Gives the vCPUs their CPUID on the way, without which KVM does not know
+    /// All that this host can offer and migrate of what the machine is to see. Gives the vCPUs their CPUID on the way, without which KVM does not know
     /// which registers they have.
-    fn of_this_host(hypervisor: &Hypervisor, vcpus: &mut [VcpuFd]) -> Result<Self, BoardError> {
+    fn of_this_host(
+        hypervisor: &Hypervisor,
+        vcpus: &mut [VcpuFd],
+        cpu: &CpuModel,
+        bytes: u64,
+    ) -> Result<Self, BoardError> {
         let cpus = u8::try_from(vcpus.len()).unwrap_or(layout::MAX_CPUS);
         let tsc_deadline = hypervisor.kvm.check_extension(Cap::TscDeadlineTimer);
         let mut cpuid = arch::for_guest(&arch::supported(&hypervisor.kvm)?, cpus, tsc_deadline);
+        arch::narrow(&mut cpuid, cpu, bytes)
+            .map_err(|lacking| BoardError::Cpu { cpu: cpu.clone(), lacking: lacking.join(", ") })?;
         set_cpuid(&vcpus[0], &cpuid, 0)?;
         if !arch::takes_arch_capabilities(&vcpus[0]) {
             arch::without_arch_capabilities(&mut cpuid);
@@ -230,7 +250,9 @@ mod tests {
     /// Boots `code` on one vCPU, with a capturing device at the serial port's address.
     fn boot(code: &[u8]) -> (Board, Capture, std::sync::mpsc::Receiver<MachineEvent>) {
         let (events, received) = Events::channel();
-        let board = Board::new(1, 64 << 20, Backing::Anonymous, &events, &VcpuThreads::default()).unwrap();
+        let board =
+            Board::new(1, 64 << 20, Backing::Anonymous, &CpuModel::HOST, &events, &VcpuThreads::default())
+                .unwrap();
         let capture = Capture::default();
         let mut buses = Buses::default();
         buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));

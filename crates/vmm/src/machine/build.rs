@@ -14,6 +14,7 @@ use super::{
     devices::Devices,
     image::Images,
     resources::{HostResources, ResourceError},
+    storage::Storage,
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
 use crate::{
@@ -63,26 +64,28 @@ impl Machine {
         let boot = Arc::new(BootImage::open(config)?.ok_or(BuildError::NoKernel)?);
         let resources = HostResources::open(config)?;
         resources.disks.iter().try_for_each(|disk| disk.lock.lock())?;
+        let storage = Storage::new(&resources.disks).map_err(BuildError::Threads)?;
         let board = board(config, &events, &VcpuThreads::default())?;
         let description = MachineDescription::of(config, &board, &resources, extras(config), Some(&boot));
         let images = Images::of(&resources, &[]);
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),
-            requests: Arc::new(events.clone()),
+            events: &events,
             origin: Origin::PowerOn,
         };
         let (devices, buses) = workshop.make(resources, extras(config))?;
         *board.buses.write() = Arc::new(buses);
         let entry = boot.load(board.ram.memory(), config.cpus().get(), devices.virtio_slots)?;
         board.start_at(entry)?;
-        Self::assemble(board, devices, boot, description, images, events)
+        Self::assemble(board, devices, storage, boot, description, images, events)
     }
 
     /// Puts the parts together.
     pub(super) fn assemble(
         board: Board,
         devices: Devices,
+        storage: Storage,
         boot: Arc<BootImage>,
         description: MachineDescription,
         images: Images,
@@ -91,7 +94,21 @@ impl Machine {
         let io: Vec<IoThread> = devices.threads(&events).map_err(BuildError::Threads)?;
         let (running, transition) = (AtomicBool::new(false), Mutex::new(()));
         let lacking = Mutex::default();
-        Ok(Self { io, board, devices, boot, description, images, events, lacking, running, transition })
+        let stood_still = AtomicBool::new(false);
+        Ok(Self {
+            io,
+            board,
+            devices,
+            storage,
+            boot,
+            description,
+            images,
+            events,
+            lacking,
+            running,
+            stood_still,
+            transition,
+        })
     }
 }
 
@@ -102,7 +119,8 @@ pub(super) fn board(config: &Config, events: &Events, threads: &VcpuThreads) -> 
         config::Backing::Memfd => ram::Backing::Memfd,
         config::Backing::Hugetlb => ram::Backing::Hugetlb2M,
     };
-    Board::new(config.cpus().get(), config.memory().bytes(), backing, events, threads)
+    let (cpus, cpu) = (config.cpus().get(), config.cpu().model());
+    Board::new(cpus, config.memory().bytes(), backing, cpu, events, threads)
 }
 
 pub(super) fn extras(config: &Config) -> Extras {

@@ -25,8 +25,8 @@ use super::{
     workshop::Extras,
 };
 use crate::{
-    arch::{ClockV1, CpuidEntry, IrqchipV1, PitV1, VcpuV1, cpu_reasons},
-    events::RequestsV1,
+    arch::{ClockV1, CpuidEntry, IrqchipV1, PitV1, VcpuV1, cpu_reasons, xsave_bytes},
+    events::RequestsV2,
 };
 
 /// A machine as its guest sees it, and by what it is known. All that a guest needs must be the same on the other side, or
@@ -138,10 +138,11 @@ impl MachineDescription {
     /// How the machine described by `offered` differs from this one.
     pub(crate) fn differences(&self, offered: &Self, can_scale_tsc: bool) -> Differences {
         let mut unfit = Vec::new();
-        if offered.xsave_bytes != self.xsave_bytes {
+        // What is missing of it here, or there, is of no use to the guest and empty.
+        if offered.xsave_bytes.min(xsave_bytes(&offered.cpuid)) > self.xsave_bytes {
             unfit.push(format!(
-                "The XSAVE area of a vCPU has {} bytes on the source and {} here: use processors of one kind",
-                offered.xsave_bytes, self.xsave_bytes
+                "The guest uses {} bytes of its XSAVE area, and KVM keeps {} here: use processors of one kind, or a model that both have (--cpu)",
+                xsave_bytes(&offered.cpuid), self.xsave_bytes
             ));
         }
         unfit.extend(cpu_reasons(&offered.cpuid, &self.cpuid));
@@ -221,7 +222,7 @@ fn devices(cpus: u8, resources: &HostResources, extras: Extras) -> Vec<DeviceDes
         device::<IrqchipV1>(ids::IRQCHIP),
         device::<PitV1>(ids::PIT),
         device::<ClockV1>(ids::CLOCK),
-        device::<RequestsV1>(ids::REQUESTS),
+        device::<RequestsV2>(ids::REQUESTS),
         device::<SerialV1>(ids::SERIAL),
         device::<RtcV1>(ids::RTC),
         device::<I8042V1>(ids::I8042),

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use state::{DeviceState, StateError};
 
 use super::ids;
-use crate::{disk_lock::DiskLocks, events::Events, io_loop::IoThread, seccomp::Role};
+use crate::{events::Events, io_loop::IoThread, seccomp::Role};
 
 /// All devices of a machine. The order of ids, slots and interrupt lines follows from the configuration alone, so that
 /// both sides of a migration agree.
@@ -34,8 +34,6 @@ pub(crate) struct Devices {
     pub(super) rng: Option<VirtioMmio<Rng>>,
     pub(super) balloon: Option<VirtioMmio<Balloon>>,
     pub(super) keyboard: Option<VirtioMmio<Keyboard>>,
-    /// The locks of the disks' images.
-    pub(super) locks: DiskLocks,
     /// How many virtio slots are in use, from the first on.
     pub(super) virtio_slots: usize,
 }

@@ -189,7 +189,7 @@ fn the_locks_of_disks_go_over_with_the_machine() {
     let (destination, _events) = bench.moved(&source);
     let error = destination.lock_disks().unwrap_err().to_string();
     assert!(error.contains("in use by another virtual machine"), "{error}");
-    source.unlock_disks();
+    source.unlock_disks().unwrap();
     destination.lock_disks().unwrap();
     assert!(source.lock_disks().is_err());
     drop(destination);

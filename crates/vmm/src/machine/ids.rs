@@ -19,7 +19,7 @@ pub(super) fn vcpu(index: u8) -> String {
 }
 
 /// Disk number `index`.
-pub(super) fn disk(index: usize) -> String {
+pub(crate) fn disk(index: usize) -> String {
     format!("disk{index}")
 }
 

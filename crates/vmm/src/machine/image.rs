@@ -191,6 +191,7 @@ fn why(found: Result<Found, Blind>) -> Option<String> {
 mod tests {
     use std::os::unix::fs::FileExt as _;
 
+    use config::DiskLocking;
     use devices::blk::{Disk, DiskOptions};
     use tempfile::NamedTempFile;
 
@@ -206,8 +207,9 @@ mod tests {
 
     /// The disk of a machine on this host, or on one whose locks are not seen here.
     fn disk(file: &NamedTempFile, read_only: bool, host: &str) -> Images {
-        let disk = Disk::open(file.path(), DiskOptions { read_only, direct: false }).unwrap();
-        let lock = Arc::new(DiskLock::new(disk.file(), file.path().to_owned(), read_only).unwrap());
+        let disk = Disk::open(file.path(), DiskOptions { read_only, ..DiskOptions::default() }).unwrap();
+        let lock =
+            Arc::new(DiskLock::new(disk.file(), file.path().to_owned(), read_only, DiskLocking::On).unwrap());
         let (reader, sight) = (disk.reader(), Sight::default());
         Images {
             host: Some(host.into()),

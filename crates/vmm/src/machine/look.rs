@@ -44,6 +44,38 @@ impl Sight {
         name: &str,
         look: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Look<T>, Blind> {
+        self.look_as(Role::Look, launcher, name, look)
+    }
+
+    /// Has something done that waits for something outside of this process, on a thread called `name` that may do what `role` may; waits
+    /// for it as long as for a look, and twice as long where a name server is asked too.
+    ///
+    /// # Errors
+    /// It takes longer, or what was to be done the last time does still; as the end of a sentence about it.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        role: Role,
+        launcher: &Launcher,
+        name: &str,
+        ask: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let patience = if role == Role::Listen { 2 * PATIENCE } else { PATIENCE };
+        let asked = self.look_as(role, launcher, name, ask);
+        let answer = asked.and_then(|look| look.until(Instant::now() + patience));
+        answer.map_err(|blind| match blind {
+            Blind::StillLooking => "there is no answer yet to what was asked the last time".into(),
+            Blind::NoAnswer => format!("there is no answer within {} s", patience.as_secs()),
+            Blind::NoThread => "there is no thread to ask with".into(),
+        })
+    }
+
+    fn look_as<T: Send + 'static>(
+        &self,
+        role: Role,
+        launcher: &Launcher,
+        name: &str,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Look<T>, Blind> {
         let busy = Busy::begin(&self.busy).ok_or(Blind::StillLooking)?;
         let (answer, answers) = channel();
         let body = move || {
@@ -52,7 +84,7 @@ impl Sight {
             // Nobody waits for it any more only when it took too long.
             let _ = answer.send(found);
         };
-        launcher.spawn(Role::Look, name, body).map_err(|_| Blind::NoThread)?;
+        launcher.spawn(role, name, body).map_err(|_| Blind::NoThread)?;
         Ok(Look(answers))
     }
 }

@@ -21,6 +21,8 @@ mod restore;
 mod run;
 mod save;
 mod states;
+mod storage;
+mod time;
 mod workshop;
 
 use std::{
@@ -44,12 +46,15 @@ pub use restore::{Incoming, Keep, RestoreError};
 pub use run::{PauseError, PauseTimings};
 pub use save::SaveError;
 pub use states::StatesError;
+pub use storage::StorageError;
 pub use workshop::DeviceError;
 
 pub(crate) use core_file::CoreFile;
+pub(crate) use ids::disk as disk_id;
 pub(crate) use image::ImageClues;
+pub(crate) use look::Sight;
 
-use crate::{disk_lock::DiskLockError, events::Events, io_loop::IoThread, launcher::Launcher};
+use crate::{events::Events, io_loop::IoThread, launcher::Launcher};
 
 /// One virtual machine. All methods may be called from any thread; those that change whether it runs wait for each other.
 ///
@@ -60,6 +65,7 @@ pub struct Machine {
     io: Vec<IoThread>,
     board: board::Board,
     devices: devices::Devices,
+    storage: storage::Storage,
     boot: Arc<boot_image::BootImage>,
     description: MachineDescription,
     images: image::Images,
@@ -67,6 +73,8 @@ pub struct Machine {
     /// Its memory, while some of it is still to come.
     lacking: Mutex<Weak<Incomplete>>,
     running: AtomicBool,
+    /// It was stopped for longer than a switchover takes, and its guest is to be told.
+    stood_still: AtomicBool,
     /// Held by whoever changes whether it runs, or needs that to stay.
     transition: Mutex<()>,
 }
@@ -184,14 +192,44 @@ impl Machine {
     /// Takes the locks of all disks. Those that are held already stay.
     ///
     /// # Errors
-    /// An image is in use elsewhere. None is locked then.
-    pub fn lock_disks(&self) -> Result<(), DiskLockError> {
-        self.devices.locks.lock()
+    /// An image is in use elsewhere, or its storage does not answer. None is locked then.
+    pub fn lock_disks(&self) -> Result<(), StorageError> {
+        self.storage.lock()
     }
 
     /// Gives the locks of all disks up, for another machine to take them. This one must not run until it has them again.
-    pub fn unlock_disks(&self) {
-        self.devices.locks.unlock();
+    ///
+    /// # Errors
+    /// Their storage does not answer.
+    pub fn unlock_disks(&self) -> Result<(), StorageError> {
+        self.storage.unlock()
+    }
+
+    /// Has the disks flushed while the guest runs, and waits so long at most. Returns how long a flush takes now, as far as that can be
+    /// told.
+    ///
+    /// # Errors
+    /// The storage of one has not answered for ten seconds.
+    pub(crate) fn flush_ahead(&self, wait: std::time::Duration) -> Result<std::time::Duration, StorageError> {
+        let flush = self.storage.flush_ahead(wait)?;
+        // A request that is under way has to be over before the machine has stopped.
+        let busy = self.io.iter().map(|thread| (thread, thread.busy_for())).max_by_key(|(_, busy)| *busy);
+        match busy {
+            Some((thread, busy)) if busy >= storage::AHEAD_PATIENCE => {
+                Err(self.storage.does_not_answer(thread.name(), busy))
+            }
+            Some((_, busy)) => Ok(flush.max(busy)),
+            None => Ok(flush),
+        }
+    }
+
+    /// Flushes what was not flushed lately while the guest runs, so that little is left when it is stopped.
+    ///
+    /// # Errors
+    /// The storage of one disk does not answer for ten seconds.
+    pub(crate) fn flush_bulk(&self) -> Result<(), StorageError> {
+        self.storage.flush_bulk()?;
+        self.flush_ahead(std::time::Duration::ZERO).map(|_| ())
     }
 }
 

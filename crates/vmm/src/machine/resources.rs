@@ -7,9 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use config::{Config, NetBackend, SerialPort};
+use config::{Config, ImageFormat, NetBackend, OnReadError, OnWriteError, SerialPort};
 use devices::{
-    blk::{Disk, DiskError, DiskOptions},
+    blk::{Disk, DiskError, DiskOptions, ErrorPolicy, OnError},
     net::{Tap, TapError},
     serial::{Backend, BackendError, Descriptors, OutputFile, Socket},
 };
@@ -91,19 +91,59 @@ fn open_serial(port: &SerialPort) -> Result<Box<dyn Backend>, BackendError> {
 
 fn open_disk(disk: &config::Disk) -> Result<OpenDisk, ResourceError> {
     let path = disk.path().as_path();
-    let options = DiskOptions { read_only: disk.readonly(), direct: disk.direct() };
+    let options = DiskOptions {
+        read_only: disk.readonly(),
+        direct: disk.direct(),
+        surely_raw: disk.format() == ImageFormat::Raw,
+        errors: ErrorPolicy {
+            write: match disk.werror() {
+                OnWriteError::Enospc => OnError::StopAtNoSpace,
+                OnWriteError::Stop => OnError::Stop,
+                OnWriteError::Report => OnError::Report,
+            },
+            read: match disk.rerror() {
+                OnReadError::Stop => OnError::Stop,
+                OnReadError::Report => OnError::Report,
+            },
+        },
+    };
     let open = Disk::open(path, options)?;
-    let lock = DiskLock::new(open.file(), path.to_owned(), disk.readonly())
+    let lock = DiskLock::new(open.file(), path.to_owned(), disk.readonly(), disk.lock())
         .map_err(|source| ResourceError::Descriptors { path: path.to_owned(), source })?;
     Ok(OpenDisk { disk: open, serial: disk.serial().as_str().to_owned(), lock: Arc::new(lock) })
 }
 
 fn open_net(net: &config::Net) -> Result<OpenNet, ResourceError> {
     let tap = match net.backend() {
-        NetBackend::Tap(name) => Tap::open(name.as_str())?,
+        NetBackend::Tap(name) => {
+            let tap = Tap::open(name.as_str())?;
+            tell_of(&tap);
+            tap
+        }
         NetBackend::Fd(fd) => Tap::from_fd(inherited(fd.raw())?)?,
     };
     Ok(OpenNet { tap, mac: net.mac().octets() })
+}
+
+/// Says where a tap leads, as far as that can be seen: one that is down, or in no bridge, is what a silent network often comes from.
+fn tell_of(tap: &Tap) {
+    let name = tap.name();
+    // What /sys shows is of the network namespace in which it was mounted.
+    let master =
+        std::fs::read_to_string(std::path::Path::new("/sys/class/net").join(name).join("master/uevent"));
+    let master = master.unwrap_or_default();
+    let bridge = master.lines().find_map(|line| line.strip_prefix("INTERFACE="));
+    let bridge = bridge
+        .map_or_else(|| "in no bridge that is seen here".into(), |bridge| format!("in bridge '{bridge}'"));
+    match tap.is_up() {
+        Some(false) => {
+            tracing::warn!(
+                "Tap '{name}' is down, so that the guest hears nothing (ip link set {name} up); it is {bridge}"
+            );
+        }
+        Some(true) => tracing::info!("Tap '{name}' is up, and {bridge}"),
+        None => {}
+    }
 }
 
 /// A copy of a descriptor that the process was started with. The original stays, so that a machine that could not be

@@ -18,11 +18,12 @@ use super::{
     page_faults::PageFaults,
     resources::HostResources,
     states::{States, StatesError},
+    storage::Storage,
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
 use crate::{
     arch::{ClockV1, IrqchipV1, PitV1, Time, VcpuV1, restore_vcpu},
-    events::{Events, RequestsV1},
+    events::{Events, RequestsV2},
     kvm::{KvmError, Trying as _},
     launcher::Launcher,
     vcpu::VcpuThreads,
@@ -166,8 +167,8 @@ impl Incoming {
     /// Makes the machine that `source` described and that was saved as `states`. Its memory must be in place. It is
     /// paused, and its disks are not locked.
     ///
-    /// Time goes on from where it was saved, by the wall clocks of both hosts: restoring is best done just before the
-    /// machine resumes. Restoring vCPUs makes KVM write a little guest memory (the clock pages of guests that use
+    /// Time goes on from where it was saved, by the wall clocks of both hosts where these are set alike, else by what has passed since
+    /// the states `came` here: restoring is best done just before the machine resumes. Restoring vCPUs makes KVM write a little guest memory (the clock pages of guests that use
     /// kvmclock): digests are to be compared before.
     ///
     /// # Errors
@@ -176,6 +177,7 @@ impl Incoming {
         mut self,
         source: &MachineDescription,
         states: &[DeviceState],
+        came: Instant,
     ) -> Result<Machine, RestoreError> {
         self.check(source)?;
         let boot = self.keep.boot.clone();
@@ -183,16 +185,17 @@ impl Incoming {
             boot.ok_or_else(|| RestoreError::Mismatch(boot_image::reasons(source.boot.as_ref(), None)))?;
         let mut states = States::new(states)?;
         self.become_like(source)?;
-        let tsc = self.restore_chips(&mut states)?;
-        let requests: RequestsV1 = states.decode(ids::REQUESTS)?;
+        let tsc = self.restore_chips(&mut states, came)?;
+        let requests: RequestsV2 = states.decode(ids::REQUESTS)?;
         let vcpus = decode_vcpus(&mut states, source)?;
         let Self { board, resources, extras, description, images, events, .. } = self;
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
             memory: board.ram.memory(),
-            requests: Arc::new(events.clone()),
+            events: &events,
             origin: Origin::Saved(&mut states),
         };
+        let storage = Storage::new(&resources.disks).map_err(BuildError::Threads)?;
         let (devices, buses) = workshop.make(resources, extras)?;
         states.finish()?;
         *board.buses.write() = Arc::new(buses);
@@ -200,11 +203,13 @@ impl Incoming {
         let description = MachineDescription {
             // What it is called is up to those who await it. What it can be offered is up to the devices that it has now.
             name: description.name,
+            // It is saved here from now on.
+            xsave_bytes: description.xsave_bytes,
             devices: description.devices,
             macs: devices.nets.iter().map(VirtioMmio::permanent_mac).collect(),
             ..source.clone()
         };
-        let machine = Machine::assemble(board, devices, boot, description, images, events)?;
+        let machine = Machine::assemble(board, devices, storage, boot, description, images, events)?;
         machine.events.restore(&requests);
         Ok(machine)
     }
@@ -239,9 +244,10 @@ impl Incoming {
     }
 
     /// Restores what the vCPUs share, the clock first; returns the time-stamp counter for the vCPUs.
-    fn restore_chips(&self, states: &mut States) -> Result<u64, RestoreError> {
+    fn restore_chips(&self, states: &mut States, came: Instant) -> Result<u64, RestoreError> {
         let vm = &self.board.hypervisor.vm;
-        let tsc = states.decode::<ClockV1>(ids::CLOCK)?.restore(vm, self.board.processor.tsc_khz)?;
+        let clock = states.decode::<ClockV1>(ids::CLOCK)?;
+        let tsc = clock.restore(vm, self.board.processor.tsc_khz, came.elapsed())?;
         states.decode::<IrqchipV1>(ids::IRQCHIP)?.restore(vm)?;
         states.decode::<PitV1>(ids::PIT)?.restore(vm)?;
         Ok(tsc)

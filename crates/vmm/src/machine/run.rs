@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Machine;
+use super::{Machine, StorageError};
 use crate::{io_loop::IoThread, vcpu::Vcpu};
 
 /// How long the parts of a pause took.
@@ -21,13 +21,8 @@ pub struct PauseTimings {
 #[derive(Debug, thiserror::Error)]
 pub enum PauseError {
     /// What the guest has written to a disk may not be on it.
-    #[error("Disk {index} could not be flushed: what the guest wrote may not be on it")]
-    Flush {
-        /// Number of the disk.
-        index: usize,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Flush(#[from] StorageError),
     /// A thread did not come to a stop: storage does not answer, or it waits for memory that is still to come. The machine is not
     /// paused, and runs on.
     #[error(
@@ -57,6 +52,8 @@ pub enum PauseError {
 
 /// How long threads may take to come to a stop.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a flush may take once the machine is stopped.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// How long vCPUs may take to come to a stop whose memory is about to be given up.
 const LACKING_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -142,21 +139,15 @@ impl Machine {
     /// writing out of it.
     ///
     /// # Errors
-    /// The first disk that could not be flushed; the others were flushed.
+    /// The first disk that could not be flushed, while the others were; or one whose storage does not answer for ten seconds.
     pub fn flush_disks(&self) -> Result<(), PauseError> {
-        let results = self
-            .devices
-            .disks
-            .iter()
-            .enumerate()
-            .map(|(index, disk)| disk.flush().map_err(|source| PauseError::Flush { index, source }));
-        // All are flushed before the first failure is reported.
-        results.collect::<Vec<_>>().into_iter().collect()
+        Ok(self.storage.flush(FLUSH_PATIENCE)?)
     }
 
     /// [`Self::resume`] while the transition is locked.
     pub(super) fn start(&self) {
         if !self.is_running() {
+            self.tell_that_it_stood_still();
             // What a device has to tell the guest is there before the guest looks.
             self.let_threads_run();
             self.running.store(true, Ordering::Release);

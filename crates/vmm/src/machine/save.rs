@@ -3,7 +3,6 @@ use state::{DeviceState, Schema, StateError};
 use super::{Machine, board::VcpuError, ids};
 use crate::{
     arch::{ClockV1, IrqchipV1, PitV1, save_vcpu},
-    events::RequestsV1,
     kvm::KvmError,
 };
 
@@ -49,7 +48,7 @@ impl Machine {
         states.push(encode(ids::IRQCHIP, &IrqchipV1::save(vm)?)?);
         states.push(encode(ids::PIT, &PitV1::save(vm)?)?);
         states.push(encode(ids::CLOCK, &ClockV1::save(vm, self.board.tsc()?)?)?);
-        states.push(encode(ids::REQUESTS, &RequestsV1::from(&self.events))?);
+        states.push(self.events.save(ids::REQUESTS)?);
         states.extend(self.devices.save()?);
         Ok(states)
     }

@@ -26,13 +26,13 @@ use super::{
     resources::{HostResources, OpenDisk, OpenNet},
     states::{States, StatesError},
 };
-use crate::{arch::layout, bus::Buses, disk_lock::DiskLocks};
+use crate::{arch::layout, bus::Buses, events::Events};
 
 /// What devices are made with.
 pub(crate) struct Workshop<'a> {
     pub(crate) vm: &'a VmFd,
     pub(crate) memory: &'a GuestMemory,
-    pub(crate) requests: Arc<dyn MachineRequests>,
+    pub(crate) events: &'a Events,
     pub(crate) origin: Origin<'a>,
 }
 
@@ -43,9 +43,6 @@ pub(crate) enum Origin<'a> {
     /// As they were saved.
     Saved(&'a mut States),
 }
-
-/// All disks, and the locks of their images.
-type Disks = (Vec<VirtioMmio<Blk>>, DiskLocks);
 
 /// Which devices a machine has besides those that its host resources imply.
 #[derive(Clone, Copy, Debug)]
@@ -103,14 +100,14 @@ impl Workshop<'_> {
         let rtc = self.rtc(&mut plug)?;
         let i8042 = self.i8042(&mut plug)?;
         let power = self.power(&mut plug)?;
-        let (disks, locks) = self.disks(&mut plug, resources.disks)?;
+        let disks = self.disks(&mut plug, resources.disks)?;
         let nets = self.nets(&mut plug, resources.nets)?;
         let rng = extras.rng.then(|| self.rng(&mut plug)).transpose()?;
         let balloon = extras.balloon.then(|| self.balloon(&mut plug)).transpose()?;
         let keyboard = extras.keyboard.then(|| self.keyboard(&mut plug)).transpose()?;
         let virtio_slots = plug.virtio_slots;
         let devices =
-            Devices { serial, rtc, i8042, power, disks, nets, rng, balloon, keyboard, locks, virtio_slots };
+            Devices { serial, rtc, i8042, power, disks, nets, rng, balloon, keyboard, virtio_slots };
         Ok((devices, plug.buses))
     }
 
@@ -140,7 +137,7 @@ impl Workshop<'_> {
     }
 
     fn i8042(&mut self, plug: &mut Plug<'_>) -> Result<Arc<Mutex<I8042>>, DeviceError> {
-        let requests = self.requests.clone();
+        let requests = self.requests();
         let i8042 = match self.state(ids::I8042)? {
             None => I8042::new(requests),
             Some(state) => I8042::restore(requests, &state)?,
@@ -151,7 +148,7 @@ impl Workshop<'_> {
     }
 
     fn power(&mut self, plug: &mut Plug<'_>) -> Result<Arc<Mutex<Power>>, DeviceError> {
-        let (requests, interrupt) = (self.requests.clone(), plug.interrupt(layout::GSI_ACPI)?);
+        let (requests, interrupt) = (self.requests(), plug.interrupt(layout::GSI_ACPI)?);
         let power = match self.state(ids::POWER)? {
             None => Power::new(requests, interrupt),
             Some(state) => Power::restore(requests, interrupt, &state)?,
@@ -161,17 +158,23 @@ impl Workshop<'_> {
         Ok(power)
     }
 
-    fn disks(&mut self, plug: &mut Plug<'_>, open: Vec<OpenDisk>) -> Result<Disks, DeviceError> {
-        let disk = |(index, OpenDisk { disk, serial, lock }): (usize, OpenDisk)| {
-            let new = |state: Option<&_>| match state {
-                None => Blk::new(disk, &serial),
-                Some(state) => Blk::restore(disk, &serial, state),
+    fn disks(
+        &mut self,
+        plug: &mut Plug<'_>,
+        open: Vec<OpenDisk>,
+    ) -> Result<Vec<VirtioMmio<Blk>>, DeviceError> {
+        let disk = |(index, OpenDisk { disk, serial, .. }): (usize, OpenDisk)| {
+            let watch = self.events.of_disk(index);
+            let new = |state: Option<&_>| {
+                let blk = match state {
+                    None => Blk::new(disk, &serial),
+                    Some(state) => Blk::restore(disk, &serial, state),
+                };
+                Ok(blk?.watched_by(watch))
             };
-            Ok((self.virtio(plug, &ids::disk(index), new)?, lock))
+            self.virtio(plug, &ids::disk(index), new)
         };
-        let made: Result<(Vec<_>, Vec<_>), DeviceError> = open.into_iter().enumerate().map(disk).collect();
-        let (disks, locks) = made?;
-        Ok((disks, DiskLocks::new(locks)))
+        open.into_iter().enumerate().map(disk).collect()
     }
 
     fn nets(&mut self, plug: &mut Plug<'_>, open: Vec<OpenNet>) -> Result<Vec<VirtioMmio<Net>>, DeviceError> {
@@ -221,6 +224,10 @@ impl Workshop<'_> {
         };
         plug.virtio(&slot, &device)?;
         Ok(device)
+    }
+
+    fn requests(&self) -> Arc<dyn MachineRequests> {
+        Arc::new(self.events.clone())
     }
 
     /// The saved state of device `id`, or none at power-on.

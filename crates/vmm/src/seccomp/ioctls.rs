@@ -82,6 +82,8 @@ pub(super) const BUILD: &[u64] = &[
     write::<kvm_pit_state2>(0xa0),
     write::<kvm_clock_data>(0x7b),
     libc::TUNSETIFF,
+    libc::SIOCGIFFLAGS,
+    libc::SIOCGIFINDEX,
     libc::TUNGETIFF,
     libc::TUNSETVNETHDRSZ,
 ];
@@ -110,7 +112,7 @@ pub(super) const TERMINAL: &[u64] =
     &[libc::TCGETS, libc::TCGETS2, libc::TCSETS, libc::TCSETS2, libc::TIOCGPGRP];
 
 /// What looking up a name asks a socket.
-pub(super) const RESOLVE: &[u64] = &[libc::FIONREAD, libc::SIOCGIFINDEX];
+pub(super) const RESOLVE: &[u64] = &[libc::FIONREAD, libc::SIOCGIFINDEX, libc::SIOCGIFNAME];
 
 /// Linux, include/uapi/asm-generic/ioctl.h: number, type, size, direction.
 const fn code(direction: u64, number: u64, bytes: usize) -> u64 {

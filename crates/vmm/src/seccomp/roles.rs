@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Io,
     /// Works for a disk.
     Disk,
+    /// Flushes and locks the image of a disk.
+    Storage,
     /// Serves the monitor's clients.
     Monitor,
     /// Runs a migration, on either side.
@@ -32,6 +34,8 @@ pub(crate) enum Role {
     Control,
     /// Connects to the destination.
     Dial,
+    /// Begins to listen for migrations, for which a name may have to be found out.
+    Listen,
     /// Accepts connections on the port for migrations.
     Accept,
     /// Finds out who a stranger on that port is.
@@ -80,18 +84,20 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::Process,
         Self::Events,
         Self::Signals,
         Self::Vcpu,
         Self::Io,
         Self::Disk,
+        Self::Storage,
         Self::Monitor,
         Self::Migration,
         Self::Channel,
         Self::Control,
         Self::Dial,
+        Self::Listen,
         Self::Accept,
         Self::Greet,
         Self::Faults,
@@ -114,7 +120,8 @@ impl Role {
     pub(super) fn allowed(self) -> Allowed {
         match self {
             Self::Process => process(),
-            _ => Allowed::new(&self.calls(), &self.ioctls(), self == Self::Dial),
+            // The C library loads modules that find names.
+            _ => Allowed::new(&self.calls(), &self.ioctls(), matches!(self, Self::Dial | Self::Listen)),
         }
     }
 
@@ -131,6 +138,8 @@ impl Role {
             Self::Vcpu => vec![TALK, WAIT, ACCEPT, PUNCH],
             Self::Io => vec![TALK, WAIT, ACCEPT, TRANSFER, PUNCH, &[libc::SYS_epoll_create1]],
             Self::Disk => vec![WAIT, TRANSFER, PUNCH, FLUSH],
+            // Locks of disks are fcntl. It may hold one last.
+            Self::Storage => vec![FLUSH, DROP],
             // The threads of the process are listed from its directory in /proc.
             Self::Monitor => {
                 let own = &[libc::SYS_eventfd2, libc::SYS_getdents64];
@@ -152,6 +161,10 @@ impl Role {
             Self::Channel => vec![TALK, WAIT, HOLES, PUNCH, &[libc::SYS_setpriority]],
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES],
+            Self::Listen => {
+                let own = &[libc::SYS_listen, libc::SYS_eventfd2, libc::SYS_unlink];
+                vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES, own]
+            }
             Self::Accept => vec![TALK, WAIT, ACCEPT, DROP],
             Self::Greet => vec![TALK, CERTIFICATES],
             Self::Faults => vec![TALK, PUNCH],
@@ -189,10 +202,11 @@ impl Role {
             Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS],
             Self::Faults => vec![PAGE_FAULTS],
             Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG],
-            Self::Dial => vec![NON_BLOCKING, RESOLVE],
+            Self::Dial | Self::Listen => vec![NON_BLOCKING, RESOLVE],
             Self::Events
             | Self::Signals
             | Self::Disk
+            | Self::Storage
             | Self::Control
             | Self::Greet
             | Self::Populate

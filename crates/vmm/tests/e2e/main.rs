@@ -3,6 +3,7 @@
 //! Everything is driven as an operator drives it: flags, signals, the monitor's socket.
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
+mod cpu_models;
 mod devices;
 mod dirty_rate;
 mod disk_locks;
@@ -12,12 +13,16 @@ mod harmed;
 mod harness;
 mod identity;
 mod input;
+mod life_cycle;
 mod lost_lines;
 mod memory;
 mod migration;
+mod names;
 mod python;
 mod reboot;
 mod seccomp;
+mod stopped_time;
+mod storage;
 mod terminal;
 mod threads;
 mod truth;

@@ -97,3 +97,34 @@ fn a_large_machine_with_many_channels_needs_little_beyond_its_memory() {
     let spec = Spec::new("work=16M rate=60M order=random own=64M").memory_mib(2048).cpus(4);
     stays_within_limit(&spec.flag("--memory-backing", "memfd"), 16);
 }
+
+#[test]
+fn memory_that_was_never_touched_is_not_made_by_a_migration_whatever_its_size_and_make() {
+    let Some(lab) = Lab::new() else { return };
+    for (mib, there, here) in
+        [(66, "memfd", "anonymous"), (3074, "anonymous", "memfd"), (4102, "memfd", "anonymous")]
+    {
+        let spec = |make| Spec::new("work=8M rate=8M own=32M").memory_mib(mib).flag("--memory-backing", make);
+        let (source, destination) = (lab.boot(&spec(there)), lab.vacancy(&spec(here)));
+        let mut story = Story::of(&source);
+        story.filled();
+        let uri = destination.listen();
+        let before = resident(&source);
+        source.set(json!({ "max-bandwidth": 100_000_000, "downtime-limit": 1 }));
+        source.migrate(&uri);
+        source.round_is(3);
+        let after = resident(&source);
+        // What the migration itself needs, and what the guest does meanwhile.
+        assert!(after < before + 24 * MIB, "{mib} MiB: {} KiB became {} KiB", before / KIB, after / KIB);
+        source.set(json!({ "max-bandwidth": 0, "downtime-limit": 2000 }));
+        source.migration_is(MigrationStatus::Completed);
+        assert!(
+            resident(&destination) < after + 24 * MIB,
+            "{mib} MiB: {} KiB there",
+            resident(&destination) / KIB
+        );
+        story.goes_on_at(&destination);
+        story.goes_on(2);
+        story.assert_intact();
+    }
+}

@@ -1,10 +1,12 @@
 //! Whether this host can run a guest that was started on another processor.
 
+use cpu::Register;
+
 use super::cpuid::CpuidEntry;
 
 /// The registers of CPUID in which each bit is a feature, and a set bit something that a guest may use (Intel SDM,
 /// volume 2, CPUID; AMD APM, volume 3, appendix E; Linux, Documentation/virt/kvm/x86/cpuid.rst).
-const FEATURES: [(u32, u32, &[Register]); 15] = {
+pub(super) const WORDS: [(u32, u32, &[Register]); 15] = {
     use Register::{Eax, Ebx, Ecx, Edx};
     [
         (1, 0, &[Ecx, Edx]),
@@ -28,21 +30,13 @@ const FEATURES: [(u32, u32, &[Register]); 15] = {
 /// Bits that show what the guest has switched on rather than what the processor has: OSXSAVE and OSPKE.
 const SWITCHED_ON: [(u32, Register, u32); 2] = [(1, Register::Ecx, 1 << 27), (7, Register::Ecx, 1 << 4)];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Register {
-    Eax,
-    Ebx,
-    Ecx,
-    Edx,
-}
-
 /// Every reason why a guest that sees `source` cannot run where it would see `here`. None: it can.
 pub(crate) fn reasons(source: &[CpuidEntry], here: &[CpuidEntry]) -> Vec<String> {
     let (theirs, ours) = (vendor(source), vendor(here));
     if theirs != ours {
         return vec![format!("The processor is a {theirs} on the source and a {ours} here")];
     }
-    let features = FEATURES.iter().flat_map(|(leaf, subleaf, registers)| {
+    let features = WORDS.iter().flat_map(|(leaf, subleaf, registers)| {
         registers.iter().filter_map(move |register| missing(source, here, *leaf, *subleaf, *register))
     });
     features.chain(state_areas(source, here)).chain(address_bits(source, here)).collect()
@@ -55,16 +49,18 @@ fn missing(
     subleaf: u32,
     register: Register,
 ) -> Option<String> {
-    let read = |entries| find(entries, leaf, subleaf).map_or(0, |entry| register.of(&entry));
+    let read = |entries| find(entries, leaf, subleaf).map_or(0, |entry| of(register, &entry));
     let ignored = SWITCHED_ON.iter().find(|(of, in_register, _)| (*of, *in_register) == (leaf, register));
     let missing = read(source) & !read(here) & !ignored.map_or(0, |(_, _, bits)| *bits);
     if missing == 0 {
         return None;
     }
     let bits: Vec<_> = (0..32).filter(|bit| missing >> bit & 1 == 1).map(|bit| bit.to_string()).collect();
+    let names: Vec<_> = cpu::in_word(leaf, subleaf, register, missing).map(|feature| feature.name).collect();
+    let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
     Some(format!(
-        "The processor here lacks features that the guest sees: CPUID leaf {leaf:#x}.{subleaf} {}, bits {} ({missing:#010x})",
-        register.name(),
+        "The processor here lacks features that the guest sees: CPUID leaf {leaf:#x}.{subleaf} {}, bits {} ({missing:#010x}){names}",
+        format!("{register:?}").to_lowercase(),
         bits.join(", ")
     ))
 }
@@ -91,34 +87,23 @@ fn address_bits(source: &[CpuidEntry], here: &[CpuidEntry]) -> Option<String> {
     })
 }
 
-fn find(entries: &[CpuidEntry], leaf: u32, subleaf: u32) -> Option<CpuidEntry> {
+pub(super) fn find(entries: &[CpuidEntry], leaf: u32, subleaf: u32) -> Option<CpuidEntry> {
     entries.iter().find(|entry| entry.key() == (leaf, subleaf)).copied()
 }
 
 /// The name that the processor gives its maker, without what cannot be printed.
-fn vendor(entries: &[CpuidEntry]) -> String {
+pub(crate) fn vendor(entries: &[CpuidEntry]) -> String {
     let Some(leaf) = find(entries, 0, 0) else { return "unknown".into() };
     let bytes = [leaf.ebx, leaf.edx, leaf.ecx].into_iter().flat_map(u32::to_le_bytes);
     bytes.filter(u8::is_ascii_graphic).map(char::from).collect()
 }
 
-impl Register {
-    fn of(self, entry: &CpuidEntry) -> u32 {
-        match self {
-            Self::Eax => entry.eax,
-            Self::Ebx => entry.ebx,
-            Self::Ecx => entry.ecx,
-            Self::Edx => entry.edx,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Eax => "eax",
-            Self::Ebx => "ebx",
-            Self::Ecx => "ecx",
-            Self::Edx => "edx",
-        }
+pub(super) fn of(register: Register, entry: &CpuidEntry) -> u32 {
+    match register {
+        Register::Eax => entry.eax,
+        Register::Ebx => entry.ebx,
+        Register::Ecx => entry.ecx,
+        Register::Edx => entry.edx,
     }
 }
 
@@ -163,7 +148,7 @@ mod tests {
         here[5].eax = 40;
         let found = reasons(&processor(), &here);
         assert_eq!(found.len(), 4, "{found:?}");
-        assert!(found[0].contains("leaf 0x1.0 ecx, bits 0 (0x00000001)"), "{}", found[0]);
+        assert!(found[0].contains("leaf 0x1.0 ecx, bits 0 (0x00000001): pni"), "{}", found[0]);
         assert!(found[1].contains("leaf 0x7.0 ebx, bits 5 (0x00000020)"), "{}", found[1]);
     }
 

@@ -110,6 +110,11 @@ fn set_tsc(vcpu: &VcpuFd, msrs: &[Msr], time: Time) -> Result<(), MsrError> {
     msr::write(vcpu, &[Msr { index: IA32_TSC, value: time.tsc.wrapping_add(adjust) }])
 }
 
+/// Has KVM tell the guest that this vCPU stood still: its watchdogs do not bark for that. A guest without kvmclock cannot be told.
+pub(crate) fn tell_that_it_stood_still(vcpu: &VcpuFd) {
+    let _ = vcpu.kvmclock_ctrl();
+}
+
 /// The time-stamp counter of `vcpu` without what the guest added to it.
 pub(crate) fn tsc(vcpu: &VcpuFd) -> Result<u64, MsrError> {
     let adjust = msr::read_one(vcpu, IA32_TSC_ADJUST).unwrap_or(0);

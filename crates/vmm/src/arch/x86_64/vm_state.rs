@@ -142,22 +142,42 @@ impl ClockV1 {
 
     /// Sets the clock of `vm` to what it would be now had the machine not stopped, and returns the time-stamp counter
     /// for its vCPUs, which run at `tsc_khz`. Both go on by the same span, which `KVM_CLOCK_REALTIME` could not promise:
-    /// it reads the wall clock a second time. Hosts whose wall clocks disagree make the guest's time stand still rather
-    /// than go back.
-    pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32) -> Result<u64, KvmError> {
-        let away = self.away(realtime_ns());
+    /// it reads the wall clock a second time. `here` is how long ago this came to this host, by a clock that nobody sets.
+    pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32, here: Duration) -> Result<u64, KvmError> {
+        let now_ns = realtime_ns();
+        let away = self.away(now_ns, here);
+        let by_wall = i128::from(now_ns) - i128::from(self.realtime_ns);
+        let apart_ms = (by_wall - i128::try_from(away.as_nanos()).unwrap_or_default()) / 1_000_000;
+        if apart_ms != 0 {
+            tracing::warn!(
+                "The wall clock of this host is {} ms {} that of the machine's last one: the machine's time goes on by what passed on the \
+                 way, {} ms. Set the clocks by NTP",
+                apart_ms.unsigned_abs(),
+                if apart_ms > 0 { "ahead of" } else { "behind" },
+                away.as_millis()
+            );
+        }
         let away_ns = u64::try_from(away.as_nanos()).unwrap_or(u64::MAX);
         let clock = kvm_clock_data { clock: self.kvmclock_ns.saturating_add(away_ns), ..Default::default() };
         vm.set_clock(&clock).trying("set the clock")?;
-        let ticks = away.as_nanos().saturating_mul(tsc_khz.into()) / 1_000_000;
-        Ok(self.tsc.wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX)))
+        Ok(self.tsc.wrapping_add(ticks(away, tsc_khz)))
     }
 
-    /// How long the machine has been stopped at `now_ns`.
-    fn away(&self, now_ns: u64) -> Duration {
-        Duration::from_nanos(now_ns.saturating_sub(self.realtime_ns))
+    /// How long the machine has been stopped at `now_ns`, having been on this host for `here`. The wall clocks of both hosts tell it
+    /// best, way included, as long as they are set alike: what they tell is at least the time here, and little more.
+    fn away(&self, now_ns: u64, here: Duration) -> Duration {
+        let by_wall = now_ns.checked_sub(self.realtime_ns).map(Duration::from_nanos);
+        by_wall.filter(|away| (here..=here + LONGEST_WAY).contains(away)).unwrap_or(here)
     }
 }
+
+/// Ticks of a counter of that many kHz in this time.
+fn ticks(time: Duration, tsc_khz: u32) -> u64 {
+    u64::try_from(time.as_nanos().saturating_mul(tsc_khz.into()) / 1_000_000).unwrap_or(u64::MAX)
+}
+
+/// A state that takes longer from host to host is believed not to: it is the wall clocks that differ.
+const LONGEST_WAY: Duration = Duration::from_millis(500);
 
 impl From<kvm_ioapic_state> for Ioapic {
     #[expect(unsafe_code, reason = "the redirections are unions")]
@@ -199,7 +219,19 @@ mod tests {
     #[test]
     fn time_spent_on_the_way_counts_and_never_backwards() {
         let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 1_000, tsc: 0 };
-        assert_eq!(clock.away(1_500), Duration::from_nanos(500));
-        assert_eq!(clock.away(900), Duration::ZERO);
+        assert_eq!(clock.away(1_500, Duration::ZERO), Duration::from_nanos(500));
+        assert_eq!(clock.away(900, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn hosts_whose_wall_clocks_differ_by_an_hour_make_the_machine_miss_what_passed_and_no_hour() {
+        const HOUR_NS: u64 = 3_600_000_000_000;
+        let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 2 * HOUR_NS, tsc: 0 };
+        let here = Duration::from_millis(30);
+        for now_ns in [HOUR_NS, 2 * HOUR_NS, 2 * HOUR_NS + 29_999_999, 3 * HOUR_NS, u64::MAX, 0] {
+            assert_eq!(clock.away(now_ns, here), here, "{now_ns}");
+        }
+        // Where they are set alike they tell of the way too.
+        assert_eq!(clock.away(2 * HOUR_NS + 70_000_000, here), Duration::from_millis(70));
     }
 }

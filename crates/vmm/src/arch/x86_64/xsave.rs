@@ -19,14 +19,13 @@ pub(super) fn get(vcpu: &VcpuFd, bytes: usize) -> Result<Vec<u8>, errno::Error> 
     Ok(to_bytes(&area.as_fam_struct_ref().xsave.region, area.as_slice()))
 }
 
-/// Sets the area of `vcpu` to `data`.
+/// Sets the area of `vcpu` to `data`, which may be of a host that keeps less or more: what is missing is empty.
 ///
 /// # Errors
-/// EINVAL when `data` is not `bytes` long, the size by `KVM_CAP_XSAVE2`; otherwise what the kernel says.
+/// EINVAL when `data` is shorter than the fixed part, or has something behind `bytes`, the size by `KVM_CAP_XSAVE2`; otherwise what the
+/// kernel says.
 pub(super) fn set(vcpu: &VcpuFd, bytes: usize, data: &[u8]) -> Result<(), errno::Error> {
-    if data.len() != bytes.max(FIXED) {
-        return Err(errno::Error::new(libc::EINVAL));
-    }
+    let data = fitted(data, bytes.max(FIXED)).ok_or(errno::Error::new(libc::EINVAL))?;
     let mut area = allocate(data.len())?;
     let words = data.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
     let (fixed, rest): (Vec<_>, Vec<_>) = words.enumerate().partition(|(index, _)| *index < FIXED / 4);
@@ -42,10 +41,38 @@ pub(super) fn set(vcpu: &VcpuFd, bytes: usize, data: &[u8]) -> Result<(), errno:
     unsafe { vcpu.set_xsave2(&area) }
 }
 
+/// `data` in as many bytes, if nothing is lost.
+fn fitted(data: &[u8], bytes: usize) -> Option<Vec<u8>> {
+    let (kept, rest) = data.split_at(data.len().min(bytes));
+    if data.len() < FIXED || !data.len().is_multiple_of(4) || rest.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    let mut fitted = kept.to_vec();
+    fitted.resize(bytes, 0);
+    Some(fitted)
+}
+
 fn allocate(bytes: usize) -> Result<Xsave, errno::Error> {
     Xsave::new(bytes.saturating_sub(FIXED).div_ceil(4)).map_err(|_| errno::Error::new(libc::ENOMEM))
 }
 
 fn to_bytes(fixed: &[u32], rest: &[u32]) -> Vec<u8> {
     fixed.iter().chain(rest).flat_map(|word| word.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_area_goes_to_hosts_that_keep_more_or_less_of_it_if_nothing_is_lost() {
+        let small: Vec<u8> = (0..FIXED).map(|byte| byte as u8).collect();
+        let large = fitted(&small, FIXED + 4096).unwrap();
+        assert_eq!((large.len(), &large[..FIXED]), (FIXED + 4096, &small[..]));
+        assert_eq!(fitted(&large, FIXED).unwrap(), small);
+        let mut used = large;
+        used[FIXED + 64] = 1;
+        assert_eq!(fitted(&used, FIXED), None);
+        assert_eq!((fitted(&small[4..], FIXED), fitted(&[0; FIXED + 1], FIXED)), (None, None));
+    }
 }

@@ -1,0 +1,231 @@
+//! Storage that fails under a machine.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use monitor::types::{MigrationStatus, RunState};
+use serde_json::{Value, json};
+
+use crate::harness::{Lab, PATIENCE, Spec, Story, Vmm, skipped, until};
+
+const NONE: Value = Value::Null;
+
+/// A file system of few MiB, with an image of more.
+struct Small {
+    directory: PathBuf,
+    image: PathBuf,
+}
+
+impl Small {
+    /// None where this process may not mount one.
+    fn new(lab: &Lab) -> Option<Self> {
+        let directory = lab.path("small");
+        std::fs::create_dir(&directory).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=4M", "small"]).arg(&directory).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            skipped("a file system cannot be mounted");
+            return None;
+        }
+        let image = directory.join("disk.img");
+        std::fs::File::create(&image).unwrap().set_len(20 << 20).unwrap();
+        Some(Self { directory, image })
+    }
+
+    fn grow(&self) {
+        let mut remount = Command::new("mount");
+        remount.args(["-o", "remount,size=64M"]).arg(&self.directory);
+        assert!(remount.status().unwrap().success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
+    }
+}
+
+/// A file system that can be frozen: whoever writes to it then waits.
+struct Freezer {
+    directory: PathBuf,
+    image: PathBuf,
+}
+
+impl Freezer {
+    /// None where this process may not mount one.
+    fn new(lab: &Lab) -> Option<Self> {
+        let (directory, device) = (lab.path("frozen"), lab.path("frozen.ext4"));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::File::create(&device).unwrap().set_len(64 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").arg("-q").arg(&device).status();
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).args([&device, &directory]);
+        let mounted =
+            made.is_ok_and(|made| made.success()) && mount.status().is_ok_and(|status| status.success());
+        if !mounted {
+            skipped("a file system cannot be made and mounted");
+            return None;
+        }
+        let image = directory.join("disk.img");
+        std::fs::File::create(&image).unwrap().set_len(20 << 20).unwrap();
+        Some(Self { directory, image })
+    }
+
+    fn freeze(&self) -> Frozen<'_> {
+        assert!(Command::new("fsfreeze").arg("-f").arg(&self.directory).status().unwrap().success());
+        Frozen(self)
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
+    }
+}
+
+/// As long as it is there the file system is frozen: processes that write to it cannot even be killed.
+struct Frozen<'a>(&'a Freezer);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0.directory).status();
+    }
+}
+
+/// A guest that writes its disk as fast as it can.
+fn spec(image: &Path, options: &str) -> Spec {
+    let disk = format!("path={}{options}", image.display());
+    Spec::new("work=4M rate=4M disk=5000").flag("--disk", &disk).flag("--rng", "off")
+}
+
+fn stops_for_storage(vmm: &Vmm) {
+    until("the machine stops for its disk", || (vmm.run_state() == RunState::IoError).then_some(()));
+    assert_eq!(vmm.command("query-status", NONE), json!({ "running": false, "status": "io-error" }));
+}
+
+#[test]
+fn a_full_file_system_stops_the_machine_until_there_is_space() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Small::new(&lab) else { return };
+    let vmm = lab.boot(&spec(&small.image, ""));
+    let events = vmm.events();
+    let story = Story::of(&vmm);
+    for _ in 0..3 {
+        stops_for_storage(&vmm);
+        let event = events.wait_for("BLOCK_IO_ERROR", PATIENCE).expect("an event tells of the disk");
+        let told = event.data.unwrap();
+        assert_eq!((&told["device"], &told["action"]), (&json!("disk0"), &json!("stop")), "{told}");
+        assert_eq!((&told["operation"], &told["nospace"]), (&json!("write"), &json!(true)), "{told}");
+        // It is tried again, and there is no more space than before.
+        vmm.command("cont", NONE);
+    }
+    stops_for_storage(&vmm);
+    small.grow();
+    vmm.command("cont", NONE);
+    story.filled();
+    story.goes_on(3);
+    assert_eq!(vmm.run_state(), RunState::Running);
+    assert_eq!(story.assert_intact().count("disk_errors"), Some(0), "the guest has heard of nothing");
+}
+
+#[test]
+fn a_machine_that_waits_for_storage_moves_and_waits_there() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Small::new(&lab) else { return };
+    let spec = spec(&small.image, "");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    stops_for_storage(&source);
+
+    // A migration that comes to nothing leaves it as it was.
+    source.migrate("tcp:127.0.0.1:1");
+    source.migration_fails();
+    stops_for_storage(&source);
+
+    source.migrate(&destination.listen());
+    source.migration_is(MigrationStatus::Completed);
+    assert_eq!(source.run_state(), RunState::Postmigrate);
+    stops_for_storage(&destination);
+    destination.command("cont", NONE);
+    stops_for_storage(&destination);
+    small.grow();
+    destination.command("cont", NONE);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
+}
+
+#[test]
+fn a_machine_that_waits_for_storage_starts_anew_as_one_that_does_not() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Small::new(&lab) else { return };
+    let vmm = lab.boot(&spec(&small.image, ""));
+    stops_for_storage(&vmm);
+    vmm.command("system_reset", NONE);
+    assert_eq!(vmm.run_state(), RunState::Paused);
+    vmm.command("cont", NONE);
+    stops_for_storage(&vmm);
+}
+
+#[test]
+fn errors_that_are_to_be_reported_are_the_guests_affair() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(small) = Small::new(&lab) else { return };
+    let vmm = lab.boot(&spec(&small.image, ",werror=report"));
+    let events = vmm.events();
+    let event = events.wait_for("BLOCK_IO_ERROR", PATIENCE).expect("an event tells of the disk");
+    assert_eq!(event.data.unwrap()["action"], "report");
+    assert_eq!(vmm.run_state(), RunState::Running);
+    Story::of(&vmm).says("whimbrel disk-error");
+}
+
+#[test]
+fn an_image_of_another_format_is_refused_with_what_to_do() {
+    let Some(lab) = Lab::new() else { return };
+    let mut qcow2 = b"QFI\xfb\0\0\0\x03".to_vec();
+    qcow2.resize(1 << 20, 0);
+    let image = lab.file("disk.qcow2", &qcow2);
+    let try_it = |options: &str, incoming: &[&str]| {
+        let flags = lab.flags(&spec(&image, options));
+        let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        flags.extend(["--serial", "none", "--paused"]);
+        flags.extend(incoming);
+        crate::harness::run_to_end(&flags)
+    };
+    for incoming in [&[][..], &["--incoming", "defer"]] {
+        let output = try_it("", incoming);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("begins like a qcow2 image") && said.contains("format=raw"), "{said}");
+    }
+    let vmm = lab.boot(&spec(&image, ",format=raw"));
+    until("it runs", || (vmm.run_state() == RunState::Running).then_some(()));
+}
+
+#[test]
+fn a_migration_fails_by_name_while_storage_hangs_and_the_machine_runs_on() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(freezer) = Freezer::new(&lab) else { return };
+    let spec = spec(&freezer.image, "");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let (uri, events) = (destination.listen(), source.events());
+    let frozen = freezer.freeze();
+    source.migrate(&uri);
+    let reason = source.migration_fails();
+    assert!(reason.contains("disk0") && reason.contains(&freezer.image.display().to_string()), "{reason}");
+    assert_eq!(source.run_state(), RunState::Running);
+    story.goes_on(2);
+    drop(frozen);
+    while let Some(event) = events.next(std::time::Duration::ZERO) {
+        assert_ne!(event.event, "STOP", "the machine was not stopped for it");
+    }
+    until("the destination is ready again", || destination.query_migrate().whimbrel?.reason);
+    source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
+}
