@@ -20,7 +20,8 @@ export const Time = ({ at }: { at: string | undefined }) => {
   const time = Date.parse(at ?? '');
   if (Number.isNaN(time)) return <>–</>;
   return (
-    <Tooltip content={new Date(time).toLocaleString()}>
+    // Within the view, where those who move from landmark to landmark come by.
+    <Tooltip content={new Date(time).toLocaleString()} appendTo={() => document.querySelector('main') ?? document.body}>
       <time dateTime={at} className="numeric" tabIndex={0}>
         {ago(time, now)}
       </time>
