@@ -1,7 +1,5 @@
 //! What holds for all pages and all bytes.
 
-#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
-
 use proptest::{collection::vec, prelude::*};
 use whimbrel_encodings::{Delta, Kept, MAX_DELTA_BYTES, Packer, Page, Sent, Unpacker, delta};
 use wire::{PAGE_BYTES, Packing};
