@@ -95,7 +95,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--initrd=initrd.img",
         "--cmdline=console=ttyS0",
         "--disk=root.img,serial=root",
-        "--disk=path=data.img,readonly=on,direct=on",
+        "--disk=path=data.img,readonly=on,direct=on,werror=stop,rerror=stop,format=raw",
         "--net=tap=tap0,mac=02:00:00:00:00:01",
         "--net=fd=7",
         "--rng=off",

@@ -96,7 +96,7 @@ fn another_machine_is_refused_with_every_reason() {
     let destination = destination(&machine);
     let mut other = Disguised::new(&machine);
     other.ram = ram_of(64);
-    other.devices[0].version = 9;
+    (other.devices[0].version, other.devices[0].oldest) = (9, 9);
     other.devices.push(DeviceInfo::new("tape0", "tape", 1..=1));
     other.description = DeviceState::encode("machine", &CounterV1 { writes: 77 }).unwrap();
     let (_handle, notes) = migrate(Arc::new(other), destination.address(), checked());

@@ -177,7 +177,11 @@ impl Machine {
 
     fn wait_for_io(&self, deadline: Instant) -> Result<(), String> {
         let io = self.io.iter().find(|thread| !thread.wait_until_parked(Some(deadline)));
-        io.map_or(Ok(()), |thread| Err(format!("thread '{}'", thread.name())))
+        io.map_or(Ok(()), |thread| {
+            let path = self.storage.path_of(thread.name());
+            let path = path.map_or_else(String::new, |path| format!(" ('{path}')"));
+            Err(format!("thread '{}'{path}", thread.name()))
+        })
     }
 
     /// [`Self::pause`] while the transition is locked.

@@ -162,9 +162,13 @@ impl Storage {
 
     /// What is said of a thread that has been at one request for so long: the disk's, if it is of one.
     pub(super) fn does_not_answer(&self, thread: &str, patience: Duration) -> StorageError {
-        let keeper = self.0.iter().find(|keeper| keeper.id == thread);
-        let path = keeper.map(Keeper::path).unwrap_or_default();
+        let path = self.path_of(thread).unwrap_or_default();
         StorageError::NoAnswer { disk: thread.into(), path, what: "do what the guest asked for", patience }
+    }
+
+    /// The image of the disk that this thread works for, if it works for one.
+    pub(super) fn path_of(&self, thread: &str) -> Option<String> {
+        self.0.iter().find(|keeper| keeper.id == thread).map(Keeper::path)
     }
 
     /// Has something done with each disk, all at once, and waits for all of it.

@@ -151,5 +151,6 @@ fn a_peer_of_another_version_is_told_so() {
     }
 
     let source = lab.boot(&Spec::calm());
+    Story::of(&source).filled();
     source.moves_to(&destination, &uri);
 }
