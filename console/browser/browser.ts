@@ -34,8 +34,17 @@ export const open = async (browser: Browser, url: string, size = { width: 1280, 
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
+/** Waits until nothing changes its colour or place any more: halfway between two themes, no contrast is right. */
+const settled = (page: Page): Promise<void> =>
+  page.evaluate(async () => {
+    const ends = (animation: Animation) => animation.effect?.getComputedTiming().iterations !== Infinity;
+    // One that is given up is over as well.
+    await Promise.allSettled(document.getAnimations().filter(ends).map((animation) => animation.finished));
+  });
+
 /** What axe finds on a page, in a line each. */
 export const findings = async (page: Page): Promise<string[]> => {
+  await settled(page);
   await page.evaluate(axe);
   return page.evaluate(async () => {
     const tool = (window as unknown as { axe: { run: () => Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }> } }).axe;
