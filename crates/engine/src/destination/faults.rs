@@ -212,7 +212,7 @@ impl Waiting {
     /// Somebody waits: asks for the pages, unless that was done.
     fn hear(&mut self, fault: Fault, now: Instant) {
         let Fault { block, first_page, pages, thread } = fault;
-        self.blocked.waits(thread, now);
+        self.blocked.waits(thread, (block, first_page), now);
         match self.pages.entry((block, first_page)) {
             // It has been waited for since then.
             Entry::Occupied(mut entry) => entry.get_mut().threads.push(thread),
@@ -239,7 +239,7 @@ impl Waiting {
             let here = is_here(block, first_page, awaited.pages);
             if here {
                 latencies.add(now.saturating_duration_since(awaited.since));
-                awaited.threads.iter().for_each(|thread| blocked.goes_on(*thread, now));
+                awaited.threads.iter().for_each(|thread| blocked.goes_on(*thread, (block, first_page), now));
             }
             !here
         });
