@@ -302,6 +302,11 @@ impl SourceMachine for Toy {
         Ok(DeviceState::encode("machine", &MachineV1 { busy_pages: BUSY_PAGES })?)
     }
 
+    fn flush_ahead(&self, _: Duration) -> Result<Option<Duration>, MachineError> {
+        // It has no disks.
+        Ok(None)
+    }
+
     fn is_running(&self) -> bool {
         self.running.load(Ordering::SeqCst)
     }

@@ -29,15 +29,12 @@ pub trait SourceMachine: Send + Sync {
     fn description(&self) -> Result<DeviceState, MachineError>;
 
     /// Begins to write what [`Self::stop`] would have to write to stable storage while the machine stands still, and waits so long at
-    /// most. Returns how long that would take now; `None`, the default, for a machine whose stop writes nothing. Called before the first
-    /// round, and after every one while the machine runs.
+    /// most. Returns how long that would take now; `None` for a machine whose stop writes nothing. Called before the first round, and
+    /// after every one while the machine runs.
     ///
     /// # Errors
     /// The storage does not answer: the attempt fails, and the machine was not stopped.
-    fn flush_ahead(&self, wait: Duration) -> Result<Option<Duration>, MachineError> {
-        let _ = wait;
-        Ok(None)
-    }
+    fn flush_ahead(&self, wait: Duration) -> Result<Option<Duration>, MachineError>;
 
     /// Whether vCPUs run, as of now. Waits for nothing.
     fn is_running(&self) -> bool;

@@ -4,7 +4,10 @@
 
 mod machine;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use migration::{Outcome, Params};
 use ram::{DirtyLog, Ram};
@@ -38,6 +41,9 @@ impl SourceMachine for Forgetful {
     }
     fn description(&self) -> Result<DeviceState, MachineError> {
         self.0.description()
+    }
+    fn flush_ahead(&self, _: Duration) -> Result<Option<Duration>, MachineError> {
+        Ok(None)
     }
     fn is_running(&self) -> bool {
         self.0.is_running()

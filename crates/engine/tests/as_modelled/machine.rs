@@ -161,6 +161,9 @@ impl SourceMachine for Here {
     fn description(&self) -> Result<DeviceState, MachineError> {
         Ok(device())
     }
+    fn flush_ahead(&self, _: Duration) -> Result<Option<Duration>, MachineError> {
+        Ok(None)
+    }
     fn is_running(&self) -> bool {
         true
     }

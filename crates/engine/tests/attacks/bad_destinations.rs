@@ -224,6 +224,9 @@ impl SourceMachine for Heavy {
     fn description(&self) -> Result<DeviceState, MachineError> {
         self.0.description()
     }
+    fn flush_ahead(&self, _: Duration) -> Result<Option<Duration>, MachineError> {
+        Ok(None)
+    }
     fn is_running(&self) -> bool {
         self.0.is_running()
     }

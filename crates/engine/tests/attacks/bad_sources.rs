@@ -72,6 +72,9 @@ impl SourceMachine for Disguised {
     fn description(&self) -> Result<DeviceState, MachineError> {
         Ok(self.description.clone())
     }
+    fn flush_ahead(&self, _: Duration) -> Result<Option<Duration>, MachineError> {
+        Ok(None)
+    }
     fn is_running(&self) -> bool {
         self.machine.is_running()
     }

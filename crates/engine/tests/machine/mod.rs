@@ -236,6 +236,9 @@ impl SourceMachine for Machine {
     fn description(&self) -> Result<DeviceState, MachineError> {
         Ok(description())
     }
+    fn flush_ahead(&self, _: Duration) -> Result<Option<Duration>, MachineError> {
+        Ok(None)
+    }
     fn is_running(&self) -> bool {
         self.running.load(Ordering::SeqCst)
     }
