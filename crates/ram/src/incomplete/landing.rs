@@ -16,7 +16,7 @@ pub struct Landing {
     claimed: Vec<Claimed>,
     /// Bytes of what is claimed.
     bytes: usize,
-    /// [`MAX_BYTES`] for pages of anonymous memory, made when the first of them is claimed.
+    /// [`MAX_BYTES`] for pages of 4 KiB, made when the first of them is claimed.
     scratch: Option<Mapping>,
 }
 
@@ -180,7 +180,7 @@ impl Landing {
         bytes: usize,
     ) -> Result<(Content, Segment), ClaimError> {
         let none = || ClaimError::Scratch { source: io::ErrorKind::OutOfMemory.into() };
-        if !matches!(self.memory.parts[usize::from(block)].kind, Kind::Anonymous) {
+        if let Kind::Huge(..) = self.memory.parts[usize::from(block)].kind {
             let segment = self.memory.alias.segment(block, pages.start, pages.end - pages.start);
             return Ok((Content::InPlace, segment.ok_or_else(none)?));
         }

@@ -6,6 +6,7 @@ use std::{
     io,
     ops::Range,
     ptr::NonNull,
+    slice,
     sync::atomic::{Ordering, fence},
     thread,
 };
@@ -35,7 +36,7 @@ const TRIES: u32 = 10_000;
 pub(super) enum Kind {
     /// Private memory. A page that is missing does not exist, and is made with its contents at once.
     Anonymous,
-    /// A shared file in memory, of 4 KiB pages. A page lands in the file, and is mapped then.
+    /// A shared file in memory, of 4 KiB pages. A page is written to the file, and is mapped then.
     Shmem(FileOffset),
     /// The same, of huge pages of so many pages of 4 KiB, each mapped when all of it is here.
     Huge(FileOffset, u64),
@@ -138,9 +139,8 @@ impl Part {
         (!is_here || page < host.end).then_some((host.start, pages as u32))
     }
 
-    /// The bytes of the pages, which are missing, are in the second mapping or (of anonymous memory) at
-    /// `from`: puts them before the machine. Returns how many pages came, from the first on, even if the rest
-    /// failed.
+    /// The bytes of the pages, which are missing, are at `from` or (of huge pages) in the second mapping: puts
+    /// them before the machine. Returns how many pages came, from the first on, even if the rest failed.
     ///
     /// # Safety
     /// If it is given, `from` is as many bytes as the pages have, which stay so meanwhile.
@@ -154,12 +154,17 @@ impl Part {
             // It must have its contents before it leaves `missing`: an access that is told of after that
             // makes it zero.
             (Kind::Anonymous, Some(from)) => self.make(userfault, pages, &Call::Copy(from)),
-            (Kind::Anonymous, None) => (0, Err(io::ErrorKind::InvalidInput.into())),
-            (Kind::Shmem(_), _) => {
-                let came = self.leave(&pages);
-                let mapped = self.walk(userfault, &pages, &Call::Map).map_err(|(_, error)| error);
-                (came, mapped.and(userfault.wake(self.memory.segment(&pages))))
+            (Kind::Shmem(file), Some(from)) => {
+                // SAFETY: as the caller promises.
+                let bytes =
+                    unsafe { slice::from_raw_parts(from.as_ptr(), self.memory.segment(&pages).bytes) };
+                let (written, result) = write(file, &pages, bytes);
+                let here = pages.start..pages.start + written;
+                let came = self.leave(&here);
+                let mapped = self.walk(userfault, &here, &Call::Map).map_err(|(_, error)| error);
+                (came, result.and(mapped).and(self.wake(userfault, &here)))
             }
+            (Kind::Anonymous | Kind::Shmem(_), None) => (0, Err(io::ErrorKind::InvalidInput.into())),
             (Kind::Huge(..), _) => {
                 let came = self.leave(&pages);
                 (came, self.map_if_whole(userfault, pages))
@@ -277,8 +282,12 @@ impl Part {
             Err((done, error)) => (pages.start..pages.start + done, Err(error)),
         };
         let came = self.leave(&done);
-        let woken = if done.is_empty() { Ok(()) } else { userfault.wake(self.memory.segment(&done)) };
-        (came, result.and(woken))
+        (came, result.and(self.wake(userfault, &done)))
+    }
+
+    fn wake(&self, userfault: &Userfaultfd, pages: &Range<u64>) -> io::Result<()> {
+        // The kernel refuses a range of nothing.
+        if pages.is_empty() { Ok(()) } else { userfault.wake(self.memory.segment(pages)) }
     }
 
     /// Maps those pages of the host that `pages` are in and of which nothing is missing any more.
@@ -384,4 +393,26 @@ impl Part {
             Call::Map => userfault.map(segment),
         }
     }
+}
+
+/// Writes pages to their file. Returns how many, from the first on, even if the rest failed.
+///
+/// By a call, not through a mapping: that costs half of the time or less (measured on Linux 6.18 with mapping the pages afterwards, in batches
+/// of 256 KiB: 1.6 µs a page in place of 2.9 where the file has none yet, 0.9 in place of 1.7 where it has). The kernel makes no page zero that is
+/// written as a whole, and nothing faults.
+fn write(file: &FileOffset, pages: &Range<u64>, bytes: &[u8]) -> (u64, io::Result<()>) {
+    let at = file.start() + pages.start * PAGE_SIZE as u64;
+    let mut written = 0;
+    let result = loop {
+        match rustix::io::pwrite(file.file(), &bytes[written..], at + written as u64) {
+            Ok(0) if written < bytes.len() => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => break Err(errno.into()),
+        }
+        if written == bytes.len() {
+            break Ok(());
+        }
+    };
+    ((written / PAGE_SIZE) as u64, result)
 }

@@ -124,6 +124,9 @@ pub(super) const TRANSFER: &[c_long] = &[
 /// Giving room back: of an image, or of guest memory that is a file.
 pub(super) const PUNCH: &[c_long] = &[libc::SYS_fallocate];
 
+/// Putting pages that have come into guest memory that is a file.
+pub(super) const LAND: &[c_long] = &[libc::SYS_pwrite64];
+
 /// Asking which pages of a file are there.
 pub(super) const HOLES: &[c_long] = &[libc::SYS_lseek, libc::SYS_pread64];
 

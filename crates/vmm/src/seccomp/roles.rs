@@ -127,7 +127,7 @@ impl Role {
 
     fn calls(self) -> Vec<&'static [c_long]> {
         use calls::{
-            ACCEPT, CERTIFICATES, CONNECT, DROP, FILES, FLUSH, HOLES, PUNCH, RESOLVE, TALK, THREADS,
+            ACCEPT, CERTIFICATES, CONNECT, DROP, FILES, FLUSH, HOLES, LAND, PUNCH, RESOLVE, TALK, THREADS,
             TRANSFER, WAIT,
         };
         match self {
@@ -158,7 +158,7 @@ impl Role {
                 vec![TALK, WAIT, CONNECT, DROP, FLUSH, PUNCH, HOLES, own]
             }
             // Pages that nobody waits for give way to the machine that lacks them.
-            Self::Channel => vec![TALK, WAIT, HOLES, PUNCH, &[libc::SYS_setpriority]],
+            Self::Channel => vec![TALK, WAIT, HOLES, PUNCH, LAND, &[libc::SYS_setpriority]],
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES],
             Self::Listen => {
