@@ -83,9 +83,9 @@ pub struct Plan {
 }
 
 /// Of the time that is left, so much is not counted on.
-const RESERVE: f64 = 0.1;
+pub(crate) const RESERVE: f64 = 0.1;
 /// What pages take that follow a machine, beside what they take on the wire: it waits for some, which come first.
-const SLOWER: f64 = 1.25;
+pub(crate) const SLOWER: f64 = 1.25;
 /// Of a switchover to postcopy, with what goes wrong in it.
 const TO_SPARE: f64 = 1.0;
 /// Throttling is given so many times what it is foretold to take: a machine may come to its end before without it, and forecasts

@@ -66,6 +66,17 @@ pub struct Pace {
     pub wire: f64,
 }
 
+/// Rounds that come to an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Course {
+    /// Seconds that they take.
+    pub seconds: f64,
+    /// Pages that are sent in them.
+    pub sent: f64,
+    /// Pages that are left for the last pass.
+    pub left: f64,
+}
+
 /// What was seen counts half after so many seconds of the machine's time.
 const HALF_LIFE: f64 = 2.0;
 /// Below this time nothing is said.
@@ -168,15 +179,22 @@ impl Pace {
 
     /// Seconds until no more than `enough` pages are left, those included in which they are sent; `None` if that does not come.
     #[must_use]
-    pub fn seconds_to(&self, mut position: Position, enough: f64) -> Option<f64> {
-        let mut seconds = 0.0;
+    pub fn seconds_to(&self, position: Position, enough: f64) -> Option<f64> {
+        self.course(position, enough).map(|course| course.seconds + course.left / self.wire)
+    }
+
+    /// What comes before no more than `enough` pages are left; `None` if that does not come.
+    #[must_use]
+    pub fn course(&self, mut position: Position, enough: f64) -> Option<Course> {
+        let mut course = Course::default();
         let mut idle = 0;
         for _ in 0..MOST_ROUNDS {
             if position.unsent <= enough && position.dirty <= enough {
-                return Some(seconds + position.dirty / self.wire);
+                return Some(Course { left: position.dirty, ..course });
             }
             let end = self.at_the_end(position);
-            seconds += position.unsent / self.wire;
+            course.seconds += position.unsent / self.wire;
+            course.sent += position.unsent;
             idle = if end > 0.98 * position.dirty { idle + 1 } else { 0 };
             if idle > 2 {
                 return None;

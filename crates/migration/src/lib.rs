@@ -38,6 +38,7 @@ pub mod fixed_costs;
 pub mod handover;
 pub mod page_cost;
 pub mod params;
+pub mod predict;
 pub mod source;
 pub mod stats;
 pub mod status;

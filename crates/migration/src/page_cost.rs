@@ -18,7 +18,7 @@ pub struct PageCost {
 }
 
 /// A page that is sent as it is, and its entry in the table of a batch: an isolated page has one of its own.
-const AS_IT_IS: f64 = (PAGE_BYTES + 20) as f64;
+pub(crate) const AS_IT_IS: f64 = (PAGE_BYTES + 20) as f64;
 /// How many pages what was believed before counts for, against those of a round: what frames and marks take says nothing
 /// where there are few pages.
 const BELIEF: f64 = 1024.0;
