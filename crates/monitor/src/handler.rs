@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::types::{
     AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
     KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
-    MigrationStatus, NameInfo, ParameterChange, StatusInfo, ThreadInfo, UuidInfo,
+    MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, StatusInfo, ThreadInfo,
+    UuidInfo,
 };
 
 /// What a machine can be asked and told: one method per command of QMP.
@@ -102,6 +103,15 @@ pub trait Handler: Send + Sync {
 
     /// `query-dirty-rate`: the measurement under way, or the last one.
     fn query_dirty_rate(&self) -> DirtyRateInfo;
+
+    /// `whimbrel-predict`, Whimbrel's own: starts to look at the machine, to foretell a migration.
+    ///
+    /// # Errors
+    /// That is being done, there is no machine here, or nothing is known of the way to the destination.
+    fn whimbrel_predict(&self, request: PredictionRequest) -> Result<(), CommandError>;
+
+    /// `query-whimbrel-prediction`: the prediction under way, or the last one.
+    fn query_whimbrel_prediction(&self) -> PredictionInfo;
 
     /// `dump-guest-memory`: writes the machine to a core file. Stops it for that, if it runs. Returns when it is written, unless
     /// the client does not wait.

@@ -1,7 +1,9 @@
 //! How much of guest memory changes, from a sample of its pages.
 #![expect(unsafe_code, reason = "pages are summed up where they lie")]
 
-use crate::{Block, PAGE_SIZE, Ram, Touched, page_sum::page_sum, zero::is_zero_page};
+use std::ptr;
+
+use crate::{Block, PAGE_SIZE, Ram, Segment, Touched, page_sum::page_sum, zero::is_zero_page};
 
 /// Pages drawn from all of guest memory, as they were at one moment. Memory is divided into pieces of one size, and one page is drawn
 /// from each: no part of memory is missed, however the guest uses it.
@@ -53,6 +55,34 @@ impl Sample {
         self.pages.is_empty()
     }
 
+    /// How many of them were zero, or never touched.
+    #[must_use]
+    pub fn empty(&self) -> usize {
+        self.pages.iter().filter(|drawn| drawn.sum == 0).count()
+    }
+
+    /// Copies of at most `most` of the others, one after the other, taken from all of memory.
+    #[must_use]
+    pub fn copies(&self, touched: &mut Touched, most: usize) -> Vec<u8> {
+        let full: Vec<&Drawn> = self.pages.iter().filter(|drawn| drawn.sum != 0).collect();
+        let step = full.len().div_ceil(most.max(1)).max(1);
+        let ram = touched.ram().clone();
+        let mut copies = Vec::new();
+        for drawn in full.into_iter().step_by(step) {
+            // A page that the guest gave back meanwhile is not made again by this.
+            if let Some(segment) = touched_page(&ram, touched, drawn.block, drawn.page) {
+                let at = copies.len();
+                copies.resize(at + PAGE_SIZE, 0);
+                // SAFETY: the segment is one page of a mapping that lives as long as `ram`, and the copy is as long. The guest may
+                // write meanwhile: what is copied is some mixture of bytes, each of which was there.
+                unsafe {
+                    ptr::copy_nonoverlapping(segment.address.as_ptr(), copies[at..].as_mut_ptr(), PAGE_SIZE);
+                };
+            }
+        }
+        copies
+    }
+
     /// How many of them are not as they were.
     #[must_use]
     pub fn changed(&self, touched: &mut Touched) -> usize {
@@ -64,12 +94,17 @@ impl Sample {
 
 /// The sum of a page, 0 for one that is zero or was never touched.
 fn look(ram: &Ram, touched: &mut Touched, block: usize, page: u64) -> u64 {
+    let Some(segment) = touched_page(ram, touched, block, page) else { return 0 };
+    // SAFETY: the segment is one page of a mapping that lives as long as `ram`.
+    unsafe { if is_zero_page(segment.address) { 0 } else { page_sum(segment.address) } }
+}
+
+/// Where a page is; `None` for one that was never touched.
+fn touched_page(ram: &Ram, touched: &mut Touched, block: usize, page: u64) -> Option<Segment> {
     let mut word = Vec::new();
     touched.look(block, page, 1, &mut word);
     let segment = ram.blocks().get(block).and_then(|block: &Block| block.segment(page, 1));
-    let Some(segment) = segment.filter(|_| word.first().is_some_and(|word| word & 1 != 0)) else { return 0 };
-    // SAFETY: the segment is one page of a mapping that lives as long as `ram`.
-    unsafe { if is_zero_page(segment.address) { 0 } else { page_sum(segment.address) } }
+    segment.filter(|_| word.first().is_some_and(|word| word & 1 != 0))
 }
 
 /// The next number of splitmix64.

@@ -12,6 +12,7 @@ mod handle;
 mod look;
 mod looks;
 mod needed;
+mod packed_share;
 mod postcopy;
 mod pulse;
 mod pusher;
@@ -45,6 +46,7 @@ use crate::{
 pub use self::{
     encoder::EncodedFigures,
     handle::{Handle, Snapshot},
+    packed_share::packed_share,
     slowing::VcpuSlowed,
     stalls::RoundStalls,
 };

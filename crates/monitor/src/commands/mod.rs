@@ -10,6 +10,7 @@ mod keys;
 mod machine;
 mod migration;
 mod parameters;
+mod prediction;
 
 use arguments::Arguments;
 pub(crate) use decide::{LET_GO_RISK, TAKE_BACK_RISK};
@@ -18,6 +19,7 @@ pub(crate) use dump::request as dump_request;
 pub(crate) use keys::parse_combination;
 pub(crate) use migration::{capability_states, set_capabilities};
 pub(crate) use parameters::{parse_size, parse_text as parse_parameter};
+pub(crate) use prediction::request as prediction_request;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -46,7 +48,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 38] = [
+const COMMANDS: [Command; 40] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -85,6 +87,11 @@ const COMMANDS: [Command; 38] = [
     },
     Command { name: "calc-dirty-rate", run: Run::With(dirty_rate::calc_dirty_rate) },
     Command { name: "query-dirty-rate", run: Run::With(dirty_rate::query_dirty_rate) },
+    Command { name: "whimbrel-predict", run: Run::With(prediction::whimbrel_predict) },
+    Command {
+        name: "query-whimbrel-prediction",
+        run: Run::Plain(|c| to_value(&c.handler.query_whimbrel_prediction())),
+    },
     Command { name: "dump-guest-memory", run: Run::With(dump::dump_guest_memory) },
     Command { name: "query-dump", run: Run::Plain(dump::query_dump) },
     Command { name: "query-dump-guest-memory-capability", run: Run::Plain(|_| Ok(dump::capability())) },

@@ -1,4 +1,4 @@
-use super::{dirty_rate, dump, info_migrate};
+use super::{dirty_rate, dump, info_migrate, prediction};
 use crate::{
     CommandError,
     commands::{self, Context},
@@ -9,7 +9,7 @@ use crate::{
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
 
 /// What `info` can show: name, help, text.
-const TOPICS: [(&str, &str, Topic); 12] = [
+const TOPICS: [(&str, &str, Topic); 13] = [
     ("balloon", "show balloon information", balloon),
     ("cpus", "show the vCPUs and their threads", cpus),
     (
@@ -24,6 +24,7 @@ const TOPICS: [(&str, &str, Topic); 12] = [
     ("migrate_capabilities", "show current migration capabilities", migrate_capabilities),
     ("migrate_parameters", "show current migration parameters", migrate_parameters),
     ("name", "show the machine's name", |c| Ok(line(c.handler.query_name().name.unwrap_or_default()))),
+    ("prediction", "show what whimbrel_predict foretells of a migration", prediction::info),
     ("status", "show whether the machine runs", status),
     ("threads", "show all threads of the process, to pin them to CPUs", threads),
     ("uuid", "show the machine's UUID", |c| Ok(line(c.handler.query_uuid().uuid))),

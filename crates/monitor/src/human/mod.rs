@@ -4,6 +4,7 @@ mod dirty_rate;
 mod dump;
 mod info;
 mod info_migrate;
+mod prediction;
 
 pub use info_migrate::info_migrate;
 
@@ -40,7 +41,7 @@ impl From<CommandError> for Failure {
 
 type Outcome = Result<String, Failure>;
 
-const COMMANDS: [Command; 23] = [
+const COMMANDS: [Command; 24] = [
     Command {
         name: "announce_self",
         alias: "",
@@ -197,6 +198,13 @@ const COMMANDS: [Command; 23] = [
         arguments: "-f",
         help: "of a migration with an unknown end, say that the machine runs on here; without -f, say what that risks",
         run: |c, args| decide(c, args, commands::TAKE_BACK_RISK, || c.handler.take_back()),
+    },
+    Command {
+        name: "whimbrel_predict",
+        alias: "",
+        arguments: "[bandwidth]",
+        help: "foretell a migration over a way that takes so many bytes in a second; see info prediction",
+        run: prediction::predict,
     },
 ];
 

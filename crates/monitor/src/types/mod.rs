@@ -13,6 +13,7 @@ mod keys;
 mod machine;
 mod migration;
 mod parameters;
+mod prediction;
 mod status;
 mod whimbrel;
 
@@ -34,6 +35,7 @@ pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
 pub use parameters::{
     AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange, Postcopy,
 };
+pub use prediction::{PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus};
 pub use status::{BlockError, BlockErrorAction, BlockOperation, RunState, ShutdownCause, StatusInfo};
 pub use whimbrel::{
     ArrivedInfo, CertificateInfo, DowntimePhases, FaultsInfo, MigrationGlobals, RoundInfo, SecurityInfo,

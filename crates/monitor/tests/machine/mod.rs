@@ -14,7 +14,8 @@ use whimbrel_monitor::{
         AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus,
         DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus,
         MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
-        RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+        PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo,
+        RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 
@@ -51,6 +52,7 @@ pub(crate) struct State {
     pub(crate) incoming: Option<Address>,
     pub(crate) measured: Option<DirtyRateRequest>,
     pub(crate) dumped: Option<DumpRequest>,
+    pub(crate) predicted: Option<PredictionRequest>,
     pub(crate) quitting: bool,
     cancelled: bool,
     /// What the operator said of a migration with an unknown end.
@@ -76,6 +78,7 @@ impl Machine {
             announced: None,
             incoming: None,
             measured: None,
+            predicted: None,
             dumped: None,
             quitting: false,
             cancelled: false,
@@ -363,6 +366,39 @@ impl Handler for Machine {
             sample_pages: request.sample_pages,
             mode: request.mode,
             ..DirtyRateInfo::default()
+        }
+    }
+
+    fn whimbrel_predict(&self, request: PredictionRequest) -> Outcome {
+        self.state().predicted = Some(request);
+        Ok(())
+    }
+
+    fn query_whimbrel_prediction(&self) -> PredictionInfo {
+        let Some(request) = self.state().predicted else { return PredictionInfo::default() };
+        let mode = |mode: &str, ends, forbidden: Option<&str>| PredictedMode {
+            mode: mode.into(),
+            ends,
+            total_time: 8150,
+            downtime: 2.15,
+            transferred: 805_000_000,
+            cpu_seconds: 0.43,
+            loss: 12.0,
+            forbidden: forbidden.map(Into::into),
+        };
+        PredictionInfo {
+            status: PredictionStatus::Predicted,
+            machine: Some(PredictedMachine {
+                memory: 1 << 30,
+                empty: 256 << 20,
+                working_set: 64 << 20,
+                dirty_rate: 100 << 20,
+                packed: 0.25,
+            }),
+            bandwidth: request.bandwidth,
+            modes: vec![mode("precopy", false, None), mode("postcopy", true, Some("postcopy-ram is off"))],
+            choice: Some("precopy".into()),
+            reason: Some("It does not end as it is set".into()),
         }
     }
 

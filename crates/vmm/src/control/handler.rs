@@ -6,8 +6,8 @@ use monitor::{
     types::{
         AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
         KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
-        MigrationStatus, NameInfo, ParameterChange, RunState, ShutdownCause, StatusInfo, ThreadInfo,
-        UuidInfo,
+        MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, RunState,
+        ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
     },
 };
 use transport::Address;
@@ -215,6 +215,14 @@ impl Handler for Commands {
 
     fn query_dirty_rate(&self) -> DirtyRateInfo {
         self.0.dirty_rate.info()
+    }
+
+    fn whimbrel_predict(&self, request: PredictionRequest) -> Result<(), CommandError> {
+        self.0.predict(request)
+    }
+
+    fn query_whimbrel_prediction(&self) -> PredictionInfo {
+        self.0.prediction.info()
     }
 
     fn announce_self(&self, parameters: &AnnounceParameters) -> Result<(), CommandError> {

@@ -12,6 +12,7 @@
 //! * `query`, `ending`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
 //! * `dirty_rate`: how fast the guest writes its memory, for whoever asks.
+//! * `predict`: what a migration would be like, for whoever asks.
 //! * `storage`: a machine whose disks fail.
 //! * `settings`: parameters and capabilities of migration.
 
@@ -29,6 +30,7 @@ mod moves;
 mod offer;
 mod outgoing;
 mod postcopy;
+mod predict;
 mod query;
 mod reports;
 mod security;
@@ -68,6 +70,7 @@ use dirty_rate::DirtyRate;
 use dump::Dump;
 use keys::HeldKeys;
 use moves::{Arrival, Departure};
+use predict::Prediction;
 use reports::Reports;
 use settings::Settings;
 use story::Here;
@@ -145,6 +148,7 @@ pub struct Control {
     names: Sight,
     held_keys: HeldKeys,
     dirty_rate: DirtyRate,
+    prediction: Prediction,
     dump: Dump,
     settings: Mutex<Settings>,
     departure: Mutex<Option<Departure>>,
@@ -209,6 +213,7 @@ impl Control {
             names: Sight::default(),
             held_keys: HeldKeys::default(),
             dirty_rate: DirtyRate::default(),
+            prediction: Prediction::default(),
             dump: Dump::default(),
             departure: Mutex::default(),
             arrival: Mutex::default(),

@@ -18,6 +18,7 @@ mod lost_lines;
 mod memory;
 mod migration;
 mod names;
+mod predict;
 mod python;
 mod reboot;
 mod seccomp;

@@ -109,10 +109,11 @@ impl Session {
             Input::Human(line) => {
                 let words: Vec<_> = line.split_whitespace().collect();
                 // From before it starts: Ctrl-C must not find a moment in which it would end this in silence.
-                let interrupt = if wait::is_due(&words) { Some(wait::Interrupt::take()?) } else { None };
+                let due = wait::due(&words);
+                let interrupt = if due.is_some() { Some(wait::Interrupt::take()?) } else { None };
                 let started = self.command("human-monitor-command", json!({ "command-line": line }))?;
-                let outcome = match interrupt {
-                    Some(interrupt) if !is_failure(&started, true) => self.wait(&interrupt)?,
+                let outcome = match due.zip(interrupt) {
+                    Some((due, interrupt)) if !is_failure(&started, true) => self.wait(due, &interrupt)?,
                     _ => started,
                 };
                 (outcome, true)
@@ -131,10 +132,15 @@ impl Session {
     /// QEMU's human monitor comes back from `migrate` when it is over.
     fn wait(
         &mut self,
+        due: wait::Due,
         interrupt: &wait::Interrupt,
     ) -> Result<Result<Value, ::monitor::CommandError>, ClientError> {
-        let waited = wait::for_migration(&mut self.client, interrupt, self.at_prompt)?;
-        let (text, well) = wait::verdict(&waited);
+        let (text, well) = match due {
+            wait::Due::Migration => {
+                wait::verdict(&wait::for_migration(&mut self.client, interrupt, self.at_prompt)?)
+            }
+            wait::Due::Prediction => wait::for_prediction(&mut self.client, interrupt)?,
+        };
         Ok(if well { Ok(format!("{text}\r\n").into()) } else { Err(::monitor::CommandError::generic(text)) })
     }
 

@@ -18,13 +18,14 @@ pub(super) struct Vocabulary {
 }
 
 /// Arguments of the QMP commands that have some.
-const QMP_ARGUMENTS: [(&str, &[&str]); 11] = [
+const QMP_ARGUMENTS: [(&str, &[&str]); 12] = [
     ("migrate", &["uri="]),
     ("migrate-incoming", &["uri=", "exit-on-error="]),
     ("migrate-continue", &["state=pre-switchover"]),
     ("migrate-set-capabilities", &[r#"capabilities=[{"capability":""#]),
     ("calc-dirty-rate", &["calc-time=", "calc-time-unit=", "sample-pages=", "mode="]),
     ("query-dirty-rate", &["calc-time-unit="]),
+    ("whimbrel-predict", &["bandwidth=", "time="]),
     ("dump-guest-memory", &["paging=false", "protocol=file:", "detach="]),
     ("balloon", &["value="]),
     ("announce-self", &["initial=", "max=", "rounds=", "step="]),

@@ -13,6 +13,7 @@ use ::monitor::{
     types::{MigrationInfo, MigrationStatus},
 };
 use console::Term;
+use serde_json::Value;
 use signal_hook::{SigId, consts::SIGINT, flag, low_level};
 
 /// Between two looks at a migration.
@@ -28,8 +29,23 @@ pub(super) enum Waited {
     Interrupted,
 }
 
+/// What a command has begun, and what is to be waited for before there is an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Migration,
+    Prediction,
+}
+
+/// What these words begin, if there is something to wait for.
+pub(super) fn due(words: &[&str]) -> Option<Due> {
+    match words {
+        ["whimbrel_predict", ..] => Some(Due::Prediction),
+        words => is_migration(words).then_some(Due::Migration),
+    }
+}
+
 /// Whether these words start a migration whose end is to be waited for: those of QEMU's human monitor, without `-d`.
-pub(super) fn is_due(words: &[&str]) -> bool {
+fn is_migration(words: &[&str]) -> bool {
     matches!(words, ["migrate", rest @ ..] if !rest.is_empty() && rest.iter().all(|word| !word.starts_with('-')))
 }
 
@@ -54,6 +70,22 @@ pub(super) fn for_migration(
             return Ok(Waited::Interrupted);
         }
         thread::sleep(LOOK);
+    }
+}
+
+/// Waits until a prediction that was asked for is there. Returns what people are told, and whether it came to something.
+pub(super) fn for_prediction(
+    client: &mut Client,
+    interrupt: &Interrupt,
+) -> Result<(String, bool), ClientError> {
+    loop {
+        let info = client.execute("query-whimbrel-prediction", Value::Null)?;
+        match info["status"].as_str() {
+            Some("measuring") if !interrupt.came() => thread::sleep(LOOK),
+            Some("measuring") => return Ok(("`info prediction` says what is foretold".into(), true)),
+            Some("predicted") => return Ok((client.human("info prediction")?, true)),
+            _ => return Ok(("It came to nothing: the machine went away meanwhile".into(), false)),
+        }
     }
 }
 
@@ -196,14 +228,15 @@ mod tests {
 
     #[test]
     fn only_a_migration_that_is_not_detached_is_waited_for() {
-        assert!(is_due(&["migrate", "tcp:a:1"]));
+        assert_eq!(due(&["migrate", "tcp:a:1"]), Some(Due::Migration));
+        assert_eq!(due(&["whimbrel_predict", "1G"]), Some(Due::Prediction));
         for words in [
             &["migrate", "-d", "tcp:a:1"][..],
             &["migrate", "tcp:a:1", "-d"],
             &["migrate"],
             &["info", "migrate"],
         ] {
-            assert!(!is_due(words), "{words:?}");
+            assert_eq!(due(words), None, "{words:?}");
         }
     }
 }

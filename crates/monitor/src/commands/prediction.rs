@@ -1,0 +1,25 @@
+use std::time::Duration;
+
+use super::{
+    Context, Outcome,
+    arguments::{Arguments, in_range},
+    done,
+};
+use crate::{CommandError, types::PredictionRequest};
+
+pub(super) fn whimbrel_predict(context: Context<'_>, mut arguments: Arguments) -> Outcome {
+    let bandwidth = arguments.optional_u64("bandwidth")?;
+    let time = arguments.optional_u64("time")?;
+    arguments.finish()?;
+    done(context.handler.whimbrel_predict(request(bandwidth, time)?))
+}
+
+/// What is asked for, if it is in range. `time` is in milliseconds.
+pub(crate) fn request(bandwidth: Option<u64>, time: Option<u64>) -> Result<PredictionRequest, CommandError> {
+    if let Some(bandwidth) = bandwidth {
+        in_range("bandwidth", bandwidth, 1..=u64::MAX)?;
+    }
+    let time = time.unwrap_or(PredictionRequest::DEFAULT_TIME_MS);
+    let time = in_range("time", time, PredictionRequest::TIME_MS)?;
+    Ok(PredictionRequest { bandwidth, time: Duration::from_millis(time) })
+}
