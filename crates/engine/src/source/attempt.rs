@@ -22,7 +22,7 @@ use super::{
     channels::Channels,
     looks::Looks,
     slowing::Slowing,
-    work::{Chunk, Chunks, RoundWork},
+    work::{Chunks, RoundWork},
 };
 use crate::{Observer, SourceMachine, Threads, chain, cpu_time::ThreadClock, link::Link};
 
@@ -50,8 +50,6 @@ pub(super) struct Attempt {
     pub(super) chunks: Chunks,
     /// Pages in `set`.
     pub(super) dirty_pages: u64,
-    /// The part of memory that a round had sent which was cut short: what is dirty in it is what the machine writes.
-    pub(super) dirtied_last: Vec<Chunk>,
     pub(super) set: Option<Arc<DirtySet>>,
     /// Whether the set was given to the channels since it was fetched.
     pub(super) sent: bool,
@@ -97,7 +95,6 @@ impl Attempt {
             channels: None,
             chunks: Chunks::default(),
             dirty_pages: 0,
-            dirtied_last: Vec::new(),
             set: None,
             sent: false,
             round: None,

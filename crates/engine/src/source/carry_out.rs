@@ -210,11 +210,7 @@ impl Attempt {
         }
         let (ram, log) = (self.machine.ram(), self.machine.dirty_log());
         // What was left of a round that was cut is in the log as before, but for what the VMM wrote.
-        let cut = self.round.take().is_some_and(|round| {
-            // What is dirty of the part that was sent was dirtied since. Of the rest nobody knows.
-            self.dirtied_last = if round.is_cut() { round.taken().to_vec() } else { Vec::new() };
-            round.is_cut()
-        });
+        let cut = self.round.take().is_some_and(|round| round.is_cut());
         // The channel threads have let go of the set: they did so before they reported the end of their round.
         let Some(set) = self.set.as_mut().and_then(Arc::get_mut) else {
             return Event::MachineFailed("The dirty set is in use between two rounds".into());

@@ -9,8 +9,6 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use ram::PageSet;
 
-use super::work::Chunk;
-
 /// Pages that a channel takes at a time: 2 MiB of guest memory.
 const STRETCH_PAGES: u64 = 512;
 /// Stretches around faults that wait to be sent. Older ones give way: what the machine does now matters more.
@@ -24,9 +22,7 @@ pub(super) struct Needed {
     blocks: Vec<PageSet>,
     /// Pages in them.
     left: AtomicU64,
-    /// Stretches that come before the others.
-    first: Vec<(usize, u64)>,
-    /// How many of the first, and then of all in the order of memory, were handed out.
+    /// The next stretch in the order of memory.
     next: AtomicUsize,
     /// Stretches around pages that the machine waited for, newest last.
     hot: Mutex<VecDeque<(usize, u64)>>,
@@ -49,20 +45,11 @@ pub(super) struct Stretch {
 pub(super) struct Urgency<'a>(&'a Needed);
 
 impl Needed {
-    /// The pages of these sets, of which those come first that are in `recent`.
-    pub(super) fn new(blocks: Vec<PageSet>, recent: &[Chunk]) -> Self {
-        let first = recent.iter().flat_map(|chunk| {
-            let (begin, end) = (chunk.first_page / STRETCH_PAGES, (chunk.first_page + chunk.pages).div_ceil(STRETCH_PAGES));
-            (begin..end).map(|stretch| (chunk.block, stretch * STRETCH_PAGES))
-        });
-        let mut first: Vec<_> = first.filter(|&(block, page)| is_needed(&blocks, block, page)).collect();
-        first.sort_unstable();
-        first.dedup();
+    pub(super) fn new(blocks: Vec<PageSet>) -> Self {
         let left = blocks.iter().map(PageSet::count).sum();
         Self {
             blocks,
             left: AtomicU64::new(left),
-            first,
             next: AtomicUsize::new(0),
             hot: Mutex::default(),
             urgent: AtomicU32::new(0),
@@ -105,11 +92,7 @@ impl Needed {
             return Some(self.stretch(block, first_page));
         }
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if let Some(&(block, first_page)) = self.first.get(number) {
-                return Some(self.stretch(block, first_page));
-            }
-            let mut number = (number - self.first.len()) as u64;
+            let mut number = self.next.fetch_add(1, Ordering::Relaxed) as u64;
             let (block, first_page) = self.blocks.iter().enumerate().find_map(|(block, set)| {
                 let stretches = set.capacity().div_ceil(STRETCH_PAGES);
                 if number < stretches {
@@ -118,9 +101,11 @@ impl Needed {
                 number -= stretches;
                 None
             })?;
+            let stretch = self.stretch(block, first_page);
             // Most of memory is not needed: a channel is told only of what may be.
-            if is_needed(&self.blocks, block, first_page) {
-                return Some(self.stretch(block, first_page));
+            let end = stretch.first_page + stretch.pages;
+            if self.blocks[block].next(first_page).is_some_and(|page| page < end) {
+                return Some(stretch);
             }
         }
     }
@@ -157,12 +142,6 @@ impl Needed {
     }
 }
 
-/// Whether there are pages in the stretch that begins with `first_page` that nobody has taken.
-fn is_needed(blocks: &[PageSet], block: usize, first_page: u64) -> bool {
-    let set = blocks.get(block);
-    set.and_then(|set| set.next(first_page)).is_some_and(|page| page < first_page + STRETCH_PAGES)
-}
-
 impl Drop for Urgency<'_> {
     fn drop(&mut self) {
         if self.0.urgent.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -179,7 +158,7 @@ mod tests {
     fn needed(pages: &[(u64, u64)]) -> Needed {
         let set = PageSet::new(2000);
         pages.iter().for_each(|&(first, pages)| set.insert_range(first, pages));
-        Needed::new(vec![PageSet::new(64), set], &[])
+        Needed::new(vec![PageSet::new(64), set])
     }
 
     #[test]
@@ -202,23 +181,5 @@ mod tests {
         drop(needed.urgent(1, 1030));
         let stretch = needed.next_stretch().unwrap();
         assert_eq!((stretch.block, stretch.first_page, stretch.pages), (1, 1024, 512));
-    }
-
-    #[test]
-    fn what_was_dirtied_last_comes_before_the_rest_and_every_stretch_once() {
-        let set = PageSet::new(4096);
-        for page in [5, 600, 1600, 2100] {
-            set.insert(page);
-        }
-        let recent = [(1500, 700), (0, 64), (3000, 64)];
-        let recent = recent.map(|(first_page, pages)| Chunk { block: 0, first_page, pages });
-        let needed = Needed::new(vec![set], &recent);
-        let mut taken = Vec::new();
-        while let Some(mut stretch) = needed.next_stretch() {
-            while let Some((page, _)) = needed.take(&mut stretch, 64) {
-                taken.push(page);
-            }
-        }
-        assert_eq!(taken, [5, 1600, 2100, 600]);
     }
 }

@@ -38,7 +38,7 @@ impl Attempt {
             return Event::LinkLost("There are no channels".into());
         };
         channels.leave_out(&blocks);
-        let needed = Arc::new(Needed::new(blocks, &self.dirtied_last));
+        let needed = Arc::new(Needed::new(blocks));
         let to_come = needed.left();
         *self.shared.needed.lock() = Some(needed);
         channels.send_round(&Arc::new(RoundWork::new(round, true, set, Arc::default())));
@@ -117,7 +117,7 @@ impl Attempt {
             old.close();
         }
         let listed = self.listed.take().ok_or("The destination lacks pages, and did not say which")?;
-        let before = self.shared.needed.lock().replace(Arc::new(Needed::new(listed, &[])));
+        let before = self.shared.needed.lock().replace(Arc::new(Needed::new(listed)));
         let requests = before.map_or(0, |before| before.requests());
         self.shared.requests.fetch_add(requests, Ordering::Relaxed);
         self.open(channels, None, false)?;

@@ -89,11 +89,6 @@ impl RoundWork {
         self.cut.store(true, Ordering::Relaxed);
     }
 
-    /// The chunks that were handed out.
-    pub(crate) fn taken(&self) -> &[Chunk] {
-        &self.chunks[..self.next.load(Ordering::Relaxed).min(self.chunks.len())]
-    }
-
     /// Whether chunks may have been left.
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
