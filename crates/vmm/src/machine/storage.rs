@@ -150,14 +150,25 @@ impl Storage {
         self.0.iter().try_fold(Duration::ZERO, |most, keeper| Ok(most.max(keeper.takes()?)))
     }
 
-    /// Flushes what has not been flushed lately, while the guest goes on.
+    /// Flushes what has not been flushed lately, while the guest goes on. That it fails is told by the flush of the stopped machine.
+    ///
+    /// # Errors
+    /// One does not answer.
     pub(super) fn flush_bulk(&self) -> Result<(), StorageError> {
-        if self.0.iter().all(Keeper::is_flushed_lately) {
-            return Ok(());
+        self.flush_bulk_within(AHEAD_PATIENCE)
+    }
+
+    fn flush_bulk_within(&self, patience: Duration) -> Result<(), StorageError> {
+        let deadline = Instant::now() + patience;
+        let late: Vec<_> = self.0.iter().filter(|keeper| !keeper.is_flushed_lately()).collect();
+        // One that is under way was begun for those who do not wait. What is asked of the disk's thread now is done after it.
+        let done = |keeper: &&Keeper| keeper.begin_flush().unwrap_or_else(|| keeper.begin(|| ()));
+        let begun: Vec<_> = late.iter().map(done).collect();
+        for (keeper, done) in late.into_iter().zip(begun) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            done.recv_timeout(left).map_err(|_| keeper.no_answer("be flushed", patience))?;
         }
-        self.flush_ahead(AHEAD_PATIENCE)?;
-        let late = self.0.iter().find(|keeper| !keeper.is_flushed_lately());
-        late.map_or(Ok(()), |keeper| Err(keeper.no_answer("be flushed", AHEAD_PATIENCE)))
+        Ok(())
     }
 
     /// What is said of a thread that has been at one request for so long: the disk's, if it is of one.
@@ -268,4 +279,58 @@ fn serve(jobs: &Receiver<Job>) {
         return;
     }
     jobs.iter().for_each(|job| job());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use config::DiskLocking;
+    use devices::blk::{Disk, DiskOptions};
+
+    use super::*;
+
+    /// A disk, and a job of its thread that ends when the sender says so, or is dropped.
+    fn busy(folder: &tempfile::TempDir) -> (Storage, Sender<()>) {
+        let path = folder.path().join("disk.img");
+        std::fs::write(&path, [0; 4096]).unwrap();
+        let (jobs, inbox) = channel::<Job>();
+        thread::spawn(move || inbox.iter().for_each(|job| job()));
+        let disk = Disk::open(&path, DiskOptions::default()).unwrap();
+        let file = File::open(&path).unwrap();
+        let lock = Arc::new(DiskLock::new(&file, path, true, DiskLocking::Off).unwrap());
+        let keeper =
+            Keeper { id: ids::disk(0), lock, flusher: disk.flusher(), jobs, flushes: Arc::default() };
+        let (go_on, wait) = channel();
+        drop(keeper.begin(move || wait.recv()));
+        (Storage(vec![keeper]), go_on)
+    }
+
+    #[test]
+    fn a_flush_that_is_under_way_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, go_on) = busy(&folder);
+        // As before the first round: nobody waits for it, and the machine is stopped a moment later.
+        storage.flush_ahead(Duration::ZERO).unwrap();
+        let storage = &storage;
+        thread::scope(|scope| {
+            let stop = scope.spawn(|| storage.flush_bulk());
+            drop(go_on);
+            stop.join().unwrap().unwrap();
+        });
+        assert!(storage.0[0].is_flushed_lately());
+    }
+
+    #[test]
+    fn storage_that_does_not_answer_is_named_when_the_time_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, go_on) = busy(&folder);
+        storage.flush_ahead(Duration::ZERO).unwrap();
+        let patience = Duration::from_millis(50);
+        let began = Instant::now();
+        let error = storage.flush_bulk_within(patience).unwrap_err().to_string();
+        assert!(error.contains("disk.img') has not answered within 50ms"), "{error}");
+        assert!(began.elapsed() >= patience);
+        drop(go_on);
+    }
 }
