@@ -224,3 +224,60 @@ fn sum(pieces: &[Piece]) -> u64 {
     // SAFETY: the pieces are segments of the memory of a `Pusher`, which keeps it.
     pieces.iter().fold(0, |sum, piece| unsafe { ram::sum_of_pages(sum, piece.address(), piece.bytes()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, io::Write, os::unix::net::UnixStream, thread};
+
+    use migration::Encodings;
+    use ram::{Backing, BlockLayout, PageSet};
+
+    use super::*;
+    use crate::source::encoder::Ways;
+
+    const PAGES: u64 = 64;
+
+    /// A destination may ask as often as it likes, for what it likes: what it lacks comes once.
+    #[test]
+    fn a_million_requests_are_served_and_no_page_is_sent_twice() {
+        let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: PAGES * 4096 };
+        let ram = Ram::allocate(&[layout], Backing::Memfd).unwrap();
+        let set = PageSet::new(PAGES);
+        set.insert_range(0, PAGES);
+        let needed = Arc::new(Needed::new(vec![set]));
+        let slot: Slot = Arc::new(Mutex::new(Some(needed.clone())));
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let connection = Arc::new(Connection::from_socket(here).unwrap());
+        let ways = Ways::new(Encodings::default(), 1, &ram, false, Arc::default());
+        let encoder = Encoder::new(Arc::new(ways)).without_rounds();
+        let mut pusher = Pusher::new(Lane::Urgent, connection, 0, ram, Arc::default(), false, encoder);
+        let serving = thread::spawn(move || pusher.serve(&slot));
+        let answers = Arc::new(Connection::from_socket(there.try_clone().unwrap()).unwrap());
+        let hearing = thread::spawn(move || {
+            let (mut reader, mut batch, mut came) = (FrameReader::new(), Batch::default(), HashSet::new());
+            while let Ok((kind, body)) = reader.read(&answers) {
+                if kind == FrameKind::Pages {
+                    batch.decode_from(body, |_| Some(PAGES)).unwrap();
+                    for run in &batch.runs {
+                        let pages = run.first_page..run.first_page + u64::from(run.pages);
+                        pages.for_each(|page| assert!(came.insert(page), "page {page} came twice"));
+                    }
+                }
+            }
+            came.len() as u64
+        });
+        let mut frames = Vec::new();
+        for sequence in 0..1_000_000_u32 {
+            let request = Request { block: 0, first_page: u64::from(sequence) * 7 % PAGES, pages: 1 };
+            frames.extend_from_slice(&request.encode(sequence));
+            if frames.len() > 1 << 16 {
+                there.write_all(&frames).unwrap();
+                frames.clear();
+            }
+        }
+        there.write_all(&frames).unwrap();
+        there.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(serving.join().unwrap().is_err(), "the destination is gone");
+        assert_eq!((hearing.join().unwrap(), needed.left(), needed.requests()), (PAGES, 0, 1_000_000));
+    }
+}
