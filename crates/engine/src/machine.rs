@@ -88,6 +88,12 @@ pub trait DestinationMachine: Send {
     /// # Errors
     /// This process may not use it, or the kernel lacks something.
     fn userfault(&self) -> Result<Userfaultfd, MachineError>;
+    /// Whether the host has memory for so many pages that are missing. Afterwards the machine runs here before it has them, and cannot
+    /// go back.
+    ///
+    /// # Errors
+    /// It has not: the machine stays at the source.
+    fn has_room(&self, pages: u64) -> Result<(), MachineError>;
     /// The threads of its vCPUs, in their order, as the kernel numbers them: who waits for a page is told by them. What is not
     /// in it is not counted as a vCPU's time. Called before [`Self::load`].
     fn vcpu_threads(&self) -> Vec<u32>;

@@ -24,6 +24,7 @@ impl Server {
         if to_come == 0 {
             return Ok(());
         }
+        self.machine.has_room(to_come)?;
         let (ram, userfault) = (self.machine.ram(), self.machine.userfault()?);
         let vcpus = self.machine.vcpu_threads();
         let lacking = self.arriving.as_mut().and_then(|arriving| arriving.lacking.as_mut());

@@ -316,6 +316,9 @@ impl DestinationMachine for Vacancy {
         let differs = hello.machine != description();
         differs.then(|| "Another kind of machine".into()).into_iter().collect()
     }
+    fn has_room(&self, _: u64) -> Result<(), MachineError> {
+        Ok(())
+    }
     fn userfault(&self) -> Result<Userfaultfd, MachineError> {
         if self.arrival.no_userfault.load(Ordering::SeqCst) {
             return Err("not today".into());

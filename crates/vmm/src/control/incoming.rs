@@ -10,7 +10,7 @@ use monitor::{
     CommandError,
     types::{RunState, SocketAddress},
 };
-use ram::{Incomplete, Ram, Userfaultfd};
+use ram::{Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::DeviceState;
 use transport::{Address, Listener, Trust};
 use wire::{DeviceInfo, Hello};
@@ -223,6 +223,10 @@ impl DestinationMachine for Vacancy {
     fn userfault(&self) -> Result<Userfaultfd, MachineError> {
         self.filling.pages_will_be_missing();
         Ok(self.keep.page_faults().userfault()?)
+    }
+
+    fn has_room(&self, pages: u64) -> Result<(), MachineError> {
+        self.keep.has_room(pages * PAGE_SIZE as u64).map_err(Into::into)
     }
 
     fn vcpu_threads(&self) -> Vec<u32> {

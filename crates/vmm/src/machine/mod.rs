@@ -18,6 +18,7 @@ mod plug;
 mod reset;
 mod resources;
 mod restore;
+mod room;
 mod run;
 mod save;
 mod states;

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Instant};
 
-use config::Config;
+use config::{Backing, Config};
 use devices::virtio::VirtioMmio;
 use kvm_ioctls::Cap;
 use ram::Ram;
@@ -17,6 +17,7 @@ use super::{
     look::{PATIENCE, Sight},
     page_faults::PageFaults,
     resources::HostResources,
+    room::{NoRoom, Room},
     states::{States, StatesError},
     storage::Storage,
     workshop::{DeviceError, Extras, Origin, Workshop},
@@ -49,6 +50,8 @@ pub struct Keep {
     boot: Option<Arc<BootImage>>,
     threads: VcpuThreads,
     page_faults: Arc<PageFaults>,
+    /// Of a machine whose memory is not reserved from the start.
+    room: Option<Arc<Room>>,
     /// Of the disks: a look that hangs may outlast an attempt.
     sights: Vec<Sight>,
 }
@@ -62,12 +65,19 @@ impl Keep {
         let boot = BootImage::open(config)?.map(Arc::new);
         let sights = config.disks().iter().map(|_| Sight::default()).collect();
         let page_faults = Arc::new(page_faults);
-        Ok(Self { boot, threads: VcpuThreads::default(), page_faults, sights })
+        let is_reserved = config.memory_backing() == Backing::Hugetlb;
+        let room = (!is_reserved).then(|| Arc::new(Room::open()));
+        Ok(Self { boot, threads: VcpuThreads::default(), page_faults, room, sights })
     }
 
     /// What accesses to pages of a machine that are still to come are made to wait with.
     pub(crate) fn page_faults(&self) -> &PageFaults {
         &self.page_faults
+    }
+
+    /// Whether there is memory for so many bytes of the machine that are to come while it runs.
+    pub(crate) fn has_room(&self, bytes: u64) -> Result<(), NoRoom> {
+        self.room.as_ref().map_or(Ok(()), |room| room.is_enough(bytes))
     }
 
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.

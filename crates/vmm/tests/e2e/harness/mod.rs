@@ -5,6 +5,7 @@
 //! * [`Story`] is what the guest printed, wherever it ran.
 //! * [`until`] waits for a condition. Nothing here sleeps in the hope that something has happened meanwhile.
 
+mod control_group;
 mod huge_pages;
 mod lab;
 mod migration;
@@ -13,6 +14,7 @@ mod process;
 mod story;
 mod wait;
 
+pub(crate) use control_group::ControlGroup;
 pub(crate) use huge_pages::HugePages;
 pub(crate) use lab::{Kernel, Lab, Spec, Stderr};
 pub(crate) use migration::{MIGRATION_EVENTS, PAUSE_BEFORE_SWITCHOVER, capability};

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     dump::{Core, dump_to},
-    harness::{HugePages, Lab, Spec, Story, Vmm, chain},
+    harness::{ControlGroup, HugePages, Lab, Spec, Story, Vmm, chain},
 };
 
 /// Switches postcopy on at the source.
@@ -236,4 +236,30 @@ fn a_source_whose_destination_died_starts_nothing_and_lets_go_when_it_is_told() 
     source.migration_is(MigrationStatus::Completed);
     source.command("quit", json!({}));
     assert!(source.end().success());
+}
+
+#[test]
+fn a_destination_without_memory_for_what_is_to_come_takes_no_machine() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(group) = ControlGroup::limited("room", 64 << 20) else { return };
+    for backing in ["anonymous", "memfd"] {
+        let spec = Spec::new("work=32M rate=100M").flag("--memory-backing", backing);
+        let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec.clone().prefix(&group.prefix())));
+        let mut story = Story::of(&source);
+        story.filled();
+        by_postcopy(&source, "immediate");
+        let uri = destination.listen();
+        source.migrate(&uri);
+        let failed = source.migration_is(MigrationStatus::Failed);
+        let why = failed.error_desc.unwrap();
+        assert!(why.contains("its control group has"), "{why}");
+        assert!(destination.is_alive());
+        story.goes_on(2);
+        // Where there is room, it moves as ever.
+        let roomy = lab.vacancy(&spec);
+        source.moves_to(&roomy, &roomy.listen());
+        story.goes_on_at(&roomy);
+        story.goes_on(2);
+        story.assert_intact();
+    }
 }
