@@ -8,14 +8,11 @@ use monitor::types::DowntimePhases;
 use serde::Serialize;
 
 use super::{
-    Bench, BenchError,
-    contender::Contender,
-    host::Host,
-    order,
+    Bench, BenchError, order,
     summary::{Unit, shown, spread, verdict},
     trial::Sample,
 };
-use crate::rig::ByteRate;
+use crate::rig::{ByteRate, Contender, Host};
 
 /// vCPUs of which all but one sleep.
 const CPUS: [&str; 3] = ["2", "8", "32"];

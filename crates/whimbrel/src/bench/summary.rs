@@ -10,11 +10,9 @@ use super::{
     arguments::Arguments,
     bare_copy::{BareCopy, Copied},
     case::Case,
-    contender::Contender,
-    host::Host,
     trial::Sample,
 };
-use crate::rig::{ByteRate, Memory};
+use crate::rig::{ByteRate, Contender, Host, Memory};
 
 /// All that was measured of one case.
 #[derive(Debug, Serialize)]

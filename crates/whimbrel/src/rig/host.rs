@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Where it was measured: figures of two hosts, or of a busy and a quiet one, do not compare.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Host {
+pub(crate) struct Host {
     cpu: String,
     cpus: usize,
     kernel: String,
@@ -17,7 +17,7 @@ const BUSY: f64 = 0.5;
 
 impl Host {
     /// This host, now. What the kernel does not say is left empty.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -30,11 +30,18 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Whether others take what is measured.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.load > BUSY
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.cpus == 1 { "" } else { "s" };
         write!(f, "{} core{plural} ({}), Linux {}, load {}", self.cpus, self.cpu, self.kernel, self.load)?;
-        if self.load > BUSY {
+        if self.is_busy() {
             write!(
                 f,
                 "\nTHIS HOST IS BUSY: others take CPU time from what is measured, and the figures say little"
