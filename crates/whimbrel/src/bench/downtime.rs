@@ -3,13 +3,14 @@
 use std::{fs, io, path::Path};
 
 use comfy_table::{CellAlignment, Table, presets};
+use comparison::spread;
 use config::CpuCount;
 use monitor::types::DowntimePhases;
 use serde::Serialize;
 
 use super::{
     Bench, BenchError, order,
-    summary::{Unit, shown, spread, verdict},
+    summary::{Unit, shown, verdict},
     trial::Sample,
 };
 use crate::rig::{ByteRate, Contender, Host};

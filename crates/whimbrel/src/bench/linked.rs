@@ -2,12 +2,13 @@
 
 use std::{fs, io, path::Path};
 
+use comparison::spread;
 use serde::Serialize;
 
 use super::{
     Bench, BenchError,
     case::{Case, Encryption},
-    summary::{Unit, shown, spread, verdict},
+    summary::{Unit, shown, verdict},
     trial::Sample,
 };
 use crate::rig::{BitRate, Contender, Host};

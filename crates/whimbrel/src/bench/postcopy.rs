@@ -3,6 +3,7 @@
 use std::{fmt, fs, io, path::Path, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
+use comparison::spread;
 use config::CpuCount;
 use monitor::types::FaultsInfo;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use super::{
     Bench, BenchError,
     cpu::Vcpus,
     order,
-    summary::{Unit, shown, spread, verdict},
+    summary::{Unit, shown, verdict},
     trial::{self, LOOK_EVERY, PATIENCE, TrialError, start, wait_until},
     waits::{Waits, back_at_speed},
 };

@@ -5,18 +5,11 @@ use std::{
     process::Command,
 };
 
+use comparison::Contender;
 use config::{CpuCount, MemorySize};
 use serde::Serialize;
 
 use super::Files;
-
-/// Who is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Contender {
-    Whimbrel,
-    Qemu,
-}
 
 /// What guest memory is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,15 +56,6 @@ impl fmt::Display for Backing {
     }
 }
 
-impl fmt::Display for Contender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Whimbrel => "Whimbrel",
-            Self::Qemu => "QEMU",
-        })
-    }
-}
-
 impl Contenders {
     pub(crate) fn new(vmm: PathBuf, qemu: &Path) -> Result<Self, ContenderError> {
         let failed = |source| ContenderError { program: qemu.to_owned(), source };
@@ -81,6 +65,11 @@ impl Contenders {
         // "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"
         let number = first.split_whitespace().nth(3).unwrap_or("of unknown version");
         Ok(Self { vmm, qemu: qemu.to_owned(), qemu_version: format!("QEMU {number}") })
+    }
+
+    /// Whimbrel's alone.
+    pub(crate) fn alone(vmm: PathBuf) -> Self {
+        Self { vmm, qemu: PathBuf::new(), qemu_version: String::new() }
     }
 
     pub(crate) fn qemu_version(&self) -> &str {

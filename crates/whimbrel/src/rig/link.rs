@@ -3,12 +3,15 @@
 
 use std::{
     fmt,
-    io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
+    fs::File,
+    io::{self, BufRead as _, BufReader},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     process::{Child, Command, Stdio},
     str::FromStr,
+    thread::{self, JoinHandle},
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Serialize;
 
 use super::End;
@@ -136,6 +139,19 @@ impl Namespace {
         done("iproute2", self.enter().arg("ip").args(words))
     }
 
+    /// Starts a thread that is there. What it opens there stays there.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<JoinHandle<io::Result<T>>> {
+        let link = File::open(format!("/proc/{}/ns/net", self.process_id()))?;
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        })
+    }
+
     /// The process that keeps it.
     pub(crate) fn process_id(&self) -> u32 {
         self.0.id()
@@ -166,7 +182,12 @@ fn shown(command: &Command) -> String {
 }
 
 impl BitRate {
-    /// Bytes per second.
+    /// So many bytes per second.
+    pub(crate) fn of_bytes(bytes: u64) -> Self {
+        Self(bytes.saturating_mul(8))
+    }
+
+    /// As bytes per second.
     pub(crate) fn bytes(self) -> f64 {
         self.0 as f64 / 8.0
     }

@@ -21,7 +21,8 @@ mod witness;
 
 pub(crate) use certificates::{HOST, certificates};
 pub(crate) use cipher::bare_cipher_per_gib;
-pub(crate) use contender::{Backing, Contender, ContenderError, Contenders, End, Guest};
+pub(crate) use comparison::Contender;
+pub(crate) use contender::{Backing, ContenderError, Contenders, End, Guest};
 pub(crate) use drive::{encrypt, listen, micros};
 pub(crate) use felt::{Felt, checked_since_arrival, held_rate, longest_gap};
 pub(crate) use host::Host;

@@ -1,0 +1,103 @@
+//! What is printed and written.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use comparison::{
+    Comparison, MAX_BYTES, Mode, Outcome, ReadError, Run,
+    figures::{self, Figure},
+    scale::Plan,
+    tables,
+};
+
+use super::Arguments;
+use crate::rig::Memory;
+
+/// A file that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ShowError {
+    /// It cannot be read.
+    #[error("Cannot read {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    /// It is something else.
+    #[error("{} is no comparison", path.display())]
+    Read { path: PathBuf, source: ReadError },
+    /// It cannot be written.
+    #[error("Cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Reads what an earlier run has written.
+pub(super) fn read(path: &Path) -> Result<Comparison, ShowError> {
+    let failed = |source| ShowError::Open { path: path.to_owned(), source };
+    let length = fs::metadata(path).map_err(failed)?.len();
+    if length > MAX_BYTES {
+        return Err(failed(io::Error::other(format!(
+            "it has {length} bytes, and {MAX_BYTES} are the most that is read"
+        ))));
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    Comparison::read(&bytes).map_err(|source| ShowError::Read { path: path.to_owned(), source })
+}
+
+/// Says what is about to be measured, and where.
+pub(super) fn introduce(comparison: &Comparison) {
+    let plan = &comparison.plan;
+    let qemu = comparison.qemu.as_deref().map_or_else(String::new, |qemu| format!(" and {qemu}, in turns"));
+    output::say!(
+        "Whimbrel{qemu}, {} times each, at a scale of {}: a guest with {} in {} ({} vCPU) that writes {} of it; downtime limit {} ms",
+        plan.repetitions,
+        plan.scale,
+        Memory(plan.memory),
+        plan.backing,
+        plan.cpus,
+        Memory(plan.work),
+        plan.downtime_limit_ms
+    );
+    output::say!("The link is {}", comparison.link);
+    output::say!("{}", comparison.host);
+    comparison.notes.iter().for_each(|note| output::say!("{note}"));
+}
+
+/// One move, on one line.
+pub(super) fn line(run: &Run, plan: &Plan) -> String {
+    let shown = |figure: &Figure| {
+        (figure.of)(run, plan).map_or_else(|| "?".to_owned(), |value| tables::with_unit(figure.unit, value))
+    };
+    let name = format!("{:>3}  {:<9} {:<17}", run.repetition, run.contender, run.mode);
+    match &run.outcome {
+        Outcome::NotSuitable(reason) => format!("{name} not suitable: {reason}"),
+        Outcome::Completed => format!(
+            "{name} {}, {}, downtime {}, freeze {}, pings lost {}, work lost {}, {}",
+            shown(&figures::TOTAL),
+            shown(&figures::BANDWIDTH),
+            shown(&figures::DOWNTIME),
+            shown(&figures::FREEZE),
+            shown(&figures::PINGS_LOST),
+            shown(&figures::WORK_LOST),
+            if run.complaints.is_empty() { "intact" } else { "NOT INTACT" }
+        ),
+    }
+}
+
+/// Prints all tables and verdicts. False if something has become worse than it was `earlier`.
+pub(super) fn print(_arguments: &Arguments, comparison: &Comparison, _earlier: Option<&Comparison>) -> bool {
+    for table in tables::all(comparison) {
+        output::say!("\n{}", table.text());
+    }
+    tables::remarks(comparison).iter().for_each(|remark| output::say!("{remark}"));
+    true
+}
+
+/// Writes the files that were asked for.
+pub(super) fn write(arguments: &Arguments, comparison: &Comparison) -> Result<(), ShowError> {
+    let keep = |path: &Option<PathBuf>, text: &dyn Fn() -> String| {
+        let Some(path) = path else { return Ok(()) };
+        fs::write(path, text()).map_err(|source| ShowError::Write { path: path.clone(), source })
+    };
+    keep(&arguments.json, &|| serde_json::to_string(comparison).unwrap_or_default() + "\n")?;
+    let _ = Mode::Default;
+    Ok(())
+}
