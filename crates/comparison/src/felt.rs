@@ -70,7 +70,7 @@ pub fn film(frames: &[[f64; 2]], rate: f64, time: &Range<f64>) -> Option<Film> {
         film.add(pair[1][0] - pair[0][0], (pair[1][1] - pair[0][1] - 1.0).max(0.0) as u64, period);
     }
     // Nothing came until the end.
-    film.add(time.end - last[0] - period, 0, period);
+    film.add(time.end - last[0], 0, period);
     Some(film)
 }
 

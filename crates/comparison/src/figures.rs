@@ -48,13 +48,13 @@ pub const BANDWIDTH: Figure = more("bandwidth", Unit::MegabytesPerSecond, |run, 
     let wire = &run.trace.wire;
     Some((felt::at(wire, run.end_ms)? - felt::at(wire, 0.0)?) / run.end_ms / 1e3)
 });
-/// What of the link's bandwidth the first pass has.
+/// What of that which the link gives to a bare copy the first pass has.
 pub const FIRST_PASS: Figure = more("first-pass", Unit::Percent, |run, plan| {
     if run.mode.is_postcopy() {
         return None;
     }
     let rate = felt::first_pass(&run.trace.wire, plan.memory as f64)?;
-    Some(rate / plan.bandwidth(run.scenario) as f64 * 100.0)
+    Some(rate / plan.gives(run.scenario)? * 100.0)
 });
 /// From the source's STOP to the destination's RESUME.
 pub const DOWNTIME: Figure =

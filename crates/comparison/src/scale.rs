@@ -103,6 +103,8 @@ pub struct Plan {
     pub downtime_limit_ms: u64,
     /// How often each is moved.
     pub repetitions: u32,
+    /// What a bare copy over one connection gets from the link at its rate, in bytes each second, of the scenarios that were measured.
+    pub gives: Vec<(Scenario, f64)>,
 }
 
 /// A machine that is too small.
@@ -155,7 +157,7 @@ impl Plan {
         let cpus = (found.cores / 2).clamp(1, 64) as u8;
         let work = ((memory as f64 * WORKING_SET) as u64).next_multiple_of(PAGE);
         let backing = backing.to_owned();
-        Ok(Self { scale, memory, work, cpus, backing, downtime_limit_ms, repetitions })
+        Ok(Self { scale, memory, work, cpus, backing, downtime_limit_ms, repetitions, gives: Vec::new() })
     }
 
     /// Bytes that the guest dirties each second.
@@ -168,6 +170,12 @@ impl Plan {
     #[must_use]
     pub fn bandwidth(&self, scenario: Scenario) -> u64 {
         (scenario.bandwidth() * self.scale.bandwidth) as u64
+    }
+
+    /// What the link gives in that scenario, in bytes each second; `None` where it was not measured.
+    #[must_use]
+    pub fn gives(&self, scenario: Scenario) -> Option<f64> {
+        self.gives.iter().find(|(of, _)| *of == scenario).map(|(_, bytes)| *bytes)
     }
 
     /// Seconds that a first pass over all memory takes at least.

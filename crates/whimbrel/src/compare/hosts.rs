@@ -6,7 +6,7 @@
 
 use std::{fs, io, process::Command, time::Duration};
 
-use super::{proxy::Proxy, users::Users};
+use super::{probe, proxy::Proxy, users::Users};
 use crate::rig::{BitRate, End, Link, LinkError, Namespace};
 
 /// The users' host on the machine's network, and the machine.
@@ -125,13 +125,17 @@ impl Hosts {
         }
     }
 
-    /// Bytes each second over one connection while nobody shapes the link.
+    /// Bytes each second over one connection, as the link is now.
     pub(super) fn probe(&self) -> io::Result<f64> {
-        let pair = match self {
-            Self::Apart(apart) => [Some(apart.link.end(End::Source)), Some(apart.link.end(End::Destination))],
-            Self::Together(_) => [None, None],
-        };
-        super::probe::copy(pair, self.address(), PROBE)
+        match self {
+            Self::Apart(apart) => {
+                let pair = [End::Source, End::Destination].map(|end| Some(apart.link.end(end)));
+                probe::copy(pair, self.address(), |port| port, PROBE)
+            }
+            Self::Together(proxy) => {
+                probe::copy([None, None], self.address(), |port| proxy.lead_to(&port.to_string()), PROBE)
+            }
+        }
     }
 }
 

@@ -97,7 +97,7 @@ fn compare(arguments: &Arguments) -> Result<bool, CompareError> {
         Some(path) => show::read(path)?,
         None => measure(arguments)?,
     };
-    show::write(arguments, &comparison)?;
+    show::write(arguments, &comparison, earlier.as_ref())?;
     let is_as_good = show::print(arguments, &comparison, earlier.as_ref());
     Ok(is_as_good && comparison.is_intact())
 }
@@ -185,7 +185,14 @@ fn measure(arguments: &Arguments) -> Result<Comparison, CompareError> {
 impl Compare {
     fn all(&self, arguments: &Arguments, comparison: &mut Comparison) -> Result<(), CompareError> {
         for &scenario in &arguments.scenarios {
-            output::say!("\n{}", comparison::figures::scenario_sentence(&self.plan, scenario));
+            self.hosts.carry(self.plan.bandwidth(scenario))?;
+            let gives = self.hosts.probe().map_err(prepare("the link"))?;
+            comparison.plan.gives.push((scenario, gives));
+            output::say!(
+                "\n{}; a bare copy gets {:.0} MB/s",
+                comparison::figures::scenario_sentence(&self.plan, scenario),
+                gives / 1e6
+            );
             for repetition in 1..=arguments.repetitions {
                 for case in cases(scenario, repetition, comparison.qemu.is_some()) {
                     self.one(case, repetition, comparison)?;

@@ -13,10 +13,12 @@ const PIECE: usize = 256 << 10;
 /// What an address of the link's own may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes each second that one TCP connection carries for that time, from one namespace to the other, whose address is `host`.
+/// Bytes each second that one TCP connection carries for that time, from one namespace to the other, whose address is `host`. Who
+/// wants to reach a port there has to go to `way`.
 pub(super) fn copy(
     [source, destination]: [Option<&Namespace>; 2],
     host: &'static str,
+    way: impl Fn(u16) -> u16,
     time: Duration,
 ) -> io::Result<f64> {
     let (tell, told) = channel();
@@ -34,7 +36,8 @@ pub(super) fn copy(
             }
         }
     })?;
-    let address = told.recv_timeout(PATIENCE).map_err(io::Error::other)?;
+    let mut address = told.recv_timeout(PATIENCE).map_err(io::Error::other)?;
+    address.set_port(way(address.port()));
     let sender = spawn(source, move || {
         let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
         connection.set_write_timeout(Some(PATIENCE))?;

@@ -6,10 +6,11 @@ use std::{
 };
 
 use comparison::{
-    Comparison, MAX_BYTES, Mode, Outcome, ReadError, Run,
+    Comparison, MAX_BYTES, Mode, Outcome, ReadError, Run, against, bars,
     figures::{self, Figure},
+    html, published,
     scale::Plan,
-    tables,
+    tables, timeline,
 };
 
 use super::Arguments;
@@ -83,21 +84,62 @@ pub(super) fn line(run: &Run, plan: &Plan) -> String {
 }
 
 /// Prints all tables and verdicts. False if something has become worse than it was `earlier`.
-pub(super) fn print(_arguments: &Arguments, comparison: &Comparison, _earlier: Option<&Comparison>) -> bool {
-    for table in tables::all(comparison) {
-        output::say!("\n{}", table.text());
+pub(super) fn print(arguments: &Arguments, comparison: &Comparison, earlier: Option<&Comparison>) -> bool {
+    let mut all = tables::all(comparison);
+    if !arguments.quick {
+        all.push(bars::table(comparison));
     }
+    all.iter().for_each(|table| output::say!("\n{}", table.text()));
     tables::remarks(comparison).iter().for_each(|remark| output::say!("{remark}"));
-    true
+    if comparison.is_intact() {
+        output::say!(
+            "Guests checked their pages all the time: no faults, no line lost, clocks never backwards."
+        );
+    }
+    output::say!("\n{}", published::WHAT);
+    published::tables().iter().for_each(|table| output::say!("\n{}", table.text()));
+    let Some(earlier) = earlier else { return true };
+    against::remarks(comparison, earlier).iter().for_each(|remark| output::say!("\n{remark}"));
+    let changes = against::changes(comparison, earlier);
+    if changes.is_empty() {
+        output::say!("\nNothing has changed by more than the noise.");
+    } else {
+        output::say!("\n{}", against::table(&changes).text());
+    }
+    !changes.iter().any(against::Change::is_worse)
 }
 
 /// Writes the files that were asked for.
-pub(super) fn write(arguments: &Arguments, comparison: &Comparison) -> Result<(), ShowError> {
-    let keep = |path: &Option<PathBuf>, text: &dyn Fn() -> String| {
+pub(super) fn write(
+    arguments: &Arguments,
+    comparison: &Comparison,
+    earlier: Option<&Comparison>,
+) -> Result<(), ShowError> {
+    let keep = |path: &Option<PathBuf>, text: &dyn Fn() -> io::Result<String>| {
         let Some(path) = path else { return Ok(()) };
-        fs::write(path, text()).map_err(|source| ShowError::Write { path: path.clone(), source })
+        let written = text().and_then(|text| fs::write(path, text));
+        written.map_err(|source| ShowError::Write { path: path.clone(), source })?;
+        output::say!("Written: {}", path.display());
+        Ok(())
     };
-    keep(&arguments.json, &|| serde_json::to_string(comparison).unwrap_or_default() + "\n")?;
-    let _ = Mode::Default;
-    Ok(())
+    keep(&arguments.json, &|| Ok(serde_json::to_string(comparison)? + "\n"))?;
+    keep(&arguments.html, &|| Ok(html::render(comparison, earlier)))?;
+    keep(&arguments.markdown, &|| Ok(markdown(comparison)))?;
+    keep(&arguments.picture, &|| {
+        let run = pictured(comparison).ok_or_else(|| io::Error::other("nothing was moved"))?;
+        Ok(timeline::alone(run, &comparison.plan))
+    })
+}
+
+fn markdown(comparison: &Comparison) -> String {
+    let all = tables::all(comparison);
+    let text: Vec<_> = all.iter().chain([&bars::table(comparison)]).map(tables::Table::markdown).collect();
+    text.join("\n\n") + "\n"
+}
+
+/// Our default mode in the last scenario; where it was not measured, or is not suitable, the last that was moved.
+fn pictured(comparison: &Comparison) -> Option<&Run> {
+    let is_ours = |run: &&Run| run.mode == Mode::Default && run.is_completed();
+    let newest_first = || comparison.runs.iter().rev();
+    newest_first().find(is_ours).or_else(|| newest_first().next())
 }
