@@ -16,9 +16,9 @@ pub struct Change {
     pub mode: Mode,
     /// Name of the figure.
     pub figure: &'static str,
-    /// The ratio then; `None` where the mode was not suitable, or it was not seen.
+    /// The ratio then; `None` where the mode was not suitable, not a number where QEMU had none.
     pub then: Option<f64>,
-    /// The ratio now; `None` where the mode is not suitable any more.
+    /// The ratio now; `None` where the mode is not suitable, not a number where QEMU has none.
     pub now: Option<f64>,
 }
 
@@ -110,16 +110,25 @@ fn change(
     }
     let change =
         |then: Option<f64>, now: Option<f64>| Some(Change { scenario, mode, figure: figure.name, then, now });
-    match (ratio(then, scenario, mode, figure), ratio(now, scenario, mode, figure)) {
-        (Some(old), Some(new)) => {
+    let is_suitable =
+        |of: &Comparison| of.cell(scenario, mode, Contender::Whimbrel).iter().all(|run| run.is_completed());
+    match (is_suitable(then), is_suitable(now)) {
+        (true, true) => {
+            let old = ratio(then, scenario, mode, figure)?;
+            let new = ratio(now, scenario, mode, figure)?;
             let margin = if runs(now).min(runs(then)) < 2 { MARGIN_OF_ONE } else { MARGIN };
             let worse = new.median > old.median * (1.0 + margin) && new.least > old.most;
             let better = new.median * (1.0 + margin) < old.median && new.most < old.least;
             if worse || better { change(Some(old.median), Some(new.median)) } else { None }
         }
-        // Once, by the figure that every move has.
-        (Some(old), None) if figure.name == figures::TOTAL.name => change(Some(old.median), None),
-        (None, Some(new)) if figure.name == figures::TOTAL.name => change(None, Some(new.median)),
+        // Once, by the figure that every move has; a ratio there is only where QEMU has one.
+        (was, is) if was != is && figure.name == figures::TOTAL.name => {
+            let of = |suitable: bool, comparison| {
+                suitable
+                    .then(|| ratio(comparison, scenario, mode, figure).map_or(f64::NAN, |ratio| ratio.median))
+            };
+            change(of(was, then), of(is, now))
+        }
         _ => None,
     }
 }
@@ -140,24 +149,14 @@ fn ratio(of: &Comparison, scenario: Scenario, mode: Mode, figure: &Figure) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Outcome, Run, Trace, scale::Plan};
+    use crate::{Outcome, Run, scale::Plan};
 
     /// Total times of ours and of QEMU's, in milliseconds; `None` is not suitable.
     fn measured(ours: &[Option<f64>], theirs: &[f64]) -> Comparison {
         let run = |contender, repetition, end_ms: Option<f64>| Run {
-            scenario: Scenario::S1,
-            mode: Mode::Multifd,
-            contender,
-            repetition,
             outcome: end_ms.map_or_else(|| Outcome::NotSuitable("slow".into()), |_| Outcome::Completed),
-            stop_ms: None,
-            resume_ms: None,
             end_ms: end_ms.unwrap_or(0.0),
-            gap_ms: None,
-            rounds: 0,
-            choices: Vec::new(),
-            complaints: Vec::new(),
-            trace: Trace::default(),
+            ..Run::new(Scenario::S1, Mode::Multifd, contender, repetition)
         };
         let ours = (1..).zip(ours).map(|(n, ms)| run(Contender::Whimbrel, n, *ms));
         let theirs = (1..).zip(theirs).map(|(n, ms)| run(Contender::Qemu, n, Some(*ms)));
@@ -204,6 +203,12 @@ mod tests {
         assert_eq!(changes(&now, &then), []);
         let (then, now) = (measured(&some(&[500.0]), &[1000.0]), measured(&some(&[700.0]), &[1000.0]));
         assert_eq!(changes(&now, &then), [], "nobody knows how much it varies");
+    }
+
+    #[test]
+    fn nothing_is_said_where_there_is_no_peer() {
+        let then = measured(&some(&[500.0, 510.0]), &[1000.0, 1010.0]);
+        assert_eq!(changes(&measured(&some(&[5000.0, 5100.0]), &[]), &then), []);
     }
 
     #[test]

@@ -99,17 +99,14 @@ fn time_line(run: &Run, comparison: &Comparison) -> String {
         (figure.of)(run, &comparison.plan)
             .map_or_else(|| "?".to_owned(), |value| tables::with_unit(figure.unit, value))
     };
-    let outcome = match &run.outcome {
-        crate::Outcome::Completed => {
-            format!(
-                "{}, downtime {}, freeze {}",
-                shown(&figures::TOTAL),
-                shown(&figures::DOWNTIME),
-                shown(&figures::FREEZE)
-            )
-        }
-        crate::Outcome::NotSuitable(reason) => format!("not suitable: {reason}"),
-    };
+    let outcome = run.outcome.reason().unwrap_or_else(|| {
+        format!(
+            "{}, downtime {}, freeze {}",
+            shown(&figures::TOTAL),
+            shown(&figures::DOWNTIME),
+            shown(&figures::FREEZE)
+        )
+    });
     format!(
         "<details{}><summary>{}, {}, {}: {}</summary>{}</details>",
         if is_first { " open" } else { "" },

@@ -60,6 +60,20 @@ pub enum Outcome {
     Completed,
     /// It did not end, or cannot be had: why.
     NotSuitable(String),
+    /// It could not be measured, since something broke: what.
+    Failed(String),
+}
+
+impl Outcome {
+    /// Why it was not completed, as the end of a sentence.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Completed => None,
+            Self::NotSuitable(reason) => Some(format!("is not suitable: {reason}")),
+            Self::Failed(reason) => Some(format!("FAILED: {reason}")),
+        }
+    }
 }
 
 /// What was seen from outside of the machine and its hypervisor, each as pairs that begin with the time in milliseconds since the move
@@ -125,14 +139,36 @@ impl Comparison {
         self.runs.iter().filter(is_it).collect()
     }
 
-    /// Whether no guest found a fault.
+    /// Whether no guest found a fault, and nothing of ours broke.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.runs.iter().all(|run| run.complaints.is_empty())
+        let is_broken =
+            |run: &Run| run.contender == Contender::Whimbrel && matches!(run.outcome, Outcome::Failed(_));
+        self.runs.iter().all(|run| run.complaints.is_empty() && !is_broken(run))
     }
 }
 
 impl Run {
+    /// One of which nothing is known yet.
+    #[must_use]
+    pub fn new(scenario: Scenario, mode: Mode, contender: Contender, repetition: u32) -> Self {
+        Self {
+            scenario,
+            mode,
+            contender,
+            repetition,
+            outcome: Outcome::Completed,
+            stop_ms: None,
+            resume_ms: None,
+            end_ms: 0.0,
+            gap_ms: None,
+            rounds: 0,
+            choices: Vec::new(),
+            complaints: Vec::new(),
+            trace: Trace::default(),
+        }
+    }
+
     /// Whether the machine runs at the destination.
     #[must_use]
     pub fn is_completed(&self) -> bool {

@@ -107,16 +107,26 @@ pub struct Plan {
     pub gives: Vec<(Scenario, f64)>,
 }
 
-/// A machine that is too small.
+/// A scale that does not fit a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "At this scale a guest has {} MiB, and two of them need {} MiB of which this host has {} MiB to spare: try a smaller --scale (a guest needs \
-     {} MiB), or end something else",
-    memory >> 20, memory * 2 >> 20, available >> 20, LEAST_MEMORY >> 20
-)]
-pub struct TooSmall {
-    memory: u64,
-    available: u64,
+pub enum ScaleError {
+    /// A guest would have too little memory.
+    #[error("At this scale a guest has {} MiB of memory, and needs {} MiB: try a larger --scale", memory >> 20, LEAST_MEMORY >> 20)]
+    GuestTooSmall {
+        /// Of one guest, in bytes.
+        memory: u64,
+    },
+    /// The host has too little.
+    #[error(
+        "At this scale two guests need {} MiB of memory, and this host has {} MiB for them: try a smaller --scale, or end something else",
+        needed >> 20, available >> 20
+    )]
+    HostTooSmall {
+        /// Of both guests, in bytes.
+        needed: u64,
+        /// What both may have, in bytes.
+        available: u64,
+    },
 }
 
 impl Scale {
@@ -142,17 +152,25 @@ impl Plan {
     /// The plan for a machine, at a scale.
     ///
     /// # Errors
-    /// The machine is too small for it.
+    /// They do not fit.
     pub fn new(
         scale: Scale,
         found: Found,
         backing: &str,
         downtime_limit_ms: u64,
         repetitions: u32,
-    ) -> Result<Self, TooSmall> {
+    ) -> Result<Self, ScaleError> {
         let memory = scale.memory();
-        if memory < LEAST_MEMORY || memory.saturating_mul(2) as f64 > found.memory as f64 * OF_MEMORY * 1.05 {
-            return Err(TooSmall { memory, available: (found.memory as f64 * OF_MEMORY) as u64 });
+        if memory < LEAST_MEMORY {
+            return Err(ScaleError::GuestTooSmall { memory });
+        }
+        let needed = memory.saturating_mul(2);
+        // What was fitted is rounded up.
+        if needed as f64 > found.memory as f64 * OF_MEMORY + (2 * PAGE) as f64 {
+            return Err(ScaleError::HostTooSmall {
+                needed,
+                available: (found.memory as f64 * OF_MEMORY) as u64,
+            });
         }
         let cpus = (found.cores / 2).clamp(1, 64) as u8;
         let work = ((memory as f64 * WORKING_SET) as u64).next_multiple_of(PAGE);
@@ -258,7 +276,9 @@ mod tests {
         let found = Found { memory: 256 << 20, ..SMALL };
         let error = Plan::new(Scale::fitting(found), found, "", 300, 1).unwrap_err();
         assert!(error.to_string().contains("--scale"), "{error}");
-        assert!(Plan::new("1/16,1".parse().unwrap(), SMALL, "", 300, 1).is_err());
+        assert!(matches!(error, ScaleError::GuestTooSmall { .. }), "{error}");
+        let error = Plan::new("1/16,1".parse().unwrap(), SMALL, "", 300, 1).unwrap_err();
+        assert!(matches!(error, ScaleError::HostTooSmall { .. }), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table as Grid, presets};
 
 use crate::{
-    Comparison, Contender, Mode, Outcome, Run, Scenario, Spread,
+    Comparison, Contender, Mode, Run, Scenario, Spread,
     figures::{self, Figure, Unit},
     spread,
 };
@@ -52,8 +52,8 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
     let mut remarks: Vec<String> = Vec::new();
     for run in &comparison.runs {
         let name = format!("{}, {} of {}", run.scenario, run.mode, run.contender);
-        if let Outcome::NotSuitable(reason) = &run.outcome {
-            remarks.push(format!("{name} is not suitable: {reason}"));
+        if let Some(reason) = run.outcome.reason() {
+            remarks.push(format!("{name} {reason}"));
         } else if run.mode == Mode::Default && run.repetition == 1 {
             let choices = if run.choices.is_empty() {
                 "nothing that it tells".to_owned()

@@ -191,11 +191,17 @@ impl<'a> Picture<'a> {
         text(svg, (WIDTH - RIGHT + 6.0, base - TRACK + 9.0), "start", &format!("{longest:.0} ms"));
     }
 
+    /// At whole steps, about eight of them.
     fn time(&self, svg: &mut String, y: f64) {
-        const STEPS: u32 = 8;
-        for step in 0..=STEPS {
-            let at = self.from + (self.to - self.from) * f64::from(step) / f64::from(STEPS);
-            text(svg, (self.x(at), y), "middle", &format!("{:.1} s", at / 1e3));
+        let rough = (self.to - self.from) / 8.0;
+        let power = 10_f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
+        let step = step.unwrap_or(rough);
+        // Bounded by the choice of the step.
+        let mut at = (self.from / step).ceil() * step;
+        while at <= self.to {
+            text(svg, (self.x(at), y), "middle", &format!("{} s", (at / 10.0).round() / 100.0));
+            at += step;
         }
     }
 

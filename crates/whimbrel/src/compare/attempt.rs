@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use comparison::{Contender, Mode, Outcome, Run, Scenario, Trace, figures::AFTER_MS};
+use comparison::{Contender, Mode, Outcome, Run, Scenario, figures::AFTER_MS};
 use monitor::{ClientError, protocol::Event, types::MigrationInfo};
 use serde_json::json;
 
@@ -76,21 +76,7 @@ pub(super) fn attempt(compare: &Compare, case: Case, repetition: u32) -> Result<
     let first_report = witness.reports().len() + 1;
     compare.wait_until(&mut witness, "reports", |witness| witness.reports().len() > first_report)?;
     let mut destination = compare.start(case, End::Destination)?;
-    let mut run = Run {
-        scenario: case.scenario,
-        mode: case.mode,
-        contender: case.contender,
-        repetition,
-        outcome: Outcome::Completed,
-        stop_ms: None,
-        resume_ms: None,
-        end_ms: 0.0,
-        gap_ms: None,
-        rounds: 0,
-        choices: Vec::new(),
-        complaints: Vec::new(),
-        trace: Trace::default(),
-    };
+    let mut run = Run::new(case.scenario, case.mode, case.contender, repetition);
     if let Err(reason) = compare.prepare(case, &mut source, &mut destination)? {
         run.outcome = Outcome::NotSuitable(reason);
         return Ok(run);

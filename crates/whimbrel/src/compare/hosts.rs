@@ -32,39 +32,24 @@ pub(super) struct Apart {
 }
 
 impl Hosts {
-    pub(super) fn make() -> Result<Self, LinkError> {
-        if !rustix::process::geteuid().is_root() {
-            let proxy = Proxy::start().map_err(|error| LinkError::Program {
-                command: "listening at 127.0.0.1".into(),
-                package: "a loopback interface",
-                said: error.to_string(),
-            })?;
-            return Ok(Self::Together(proxy));
+    /// Namespaces where they can be had; else `notes` says why not.
+    pub(super) fn make(notes: &mut Vec<String>) -> io::Result<Self> {
+        match Apart::make() {
+            Ok(apart) => Ok(Self::Apart(apart)),
+            Err(error) => {
+                notes.push(format!(
+                    "Users have no network to the machine, so that only the guest itself says what it felt: {error}."
+                ));
+                Proxy::start().map(Self::Together)
+            }
         }
-        let apart = Apart { link: Link::make()?, users: Namespace::make()? };
-        apart.users.bridge()?;
-        apart.users.ip(&["address", "add", USERS, "dev", BRIDGE])?;
-        let there = apart.users.process_id().to_string();
-        for (end, name) in [(End::Source, "source"), (End::Destination, "destination")] {
-            let host = apart.link.end(end);
-            host.bridge()?;
-            host.ip(&["link", "add", UPLINK, "type", "veth", "peer", "name", name, "netns", &there])?;
-            host.ip(&["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"])?;
-            host.join(UPLINK)?;
-            host.join(TAP)?;
-            apart.users.join(name)?;
-        }
-        Ok(Self::Apart(apart))
     }
 
     /// What is between the hosts, as a sentence.
     pub(super) fn description(&self) -> &'static str {
         match self {
             Self::Apart(_) => "a shaped link between two network namespaces",
-            Self::Together(_) => {
-                "a paced proxy on this host, since only root may have a link between namespaces; users have no network to the \
-                 machine, so that only the guest itself says what it felt"
-            }
+            Self::Together(_) => "a paced proxy between two ports of this host",
         }
     }
 
@@ -136,6 +121,25 @@ impl Hosts {
                 probe::copy([None, None], self.address(), |port| proxy.lead_to(&port.to_string()), PROBE)
             }
         }
+    }
+}
+
+impl Apart {
+    fn make() -> Result<Self, LinkError> {
+        let apart = Self { link: Link::make()?, users: Namespace::make()? };
+        apart.users.bridge()?;
+        apart.users.ip(&["address", "add", USERS, "dev", BRIDGE])?;
+        let there = apart.users.process_id().to_string();
+        for (end, name) in [(End::Source, "source"), (End::Destination, "destination")] {
+            let host = apart.link.end(end);
+            host.bridge()?;
+            host.ip(&["link", "add", UPLINK, "type", "veth", "peer", "name", name, "netns", &there])?;
+            host.ip(&["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"])?;
+            host.join(UPLINK)?;
+            host.join(TAP)?;
+            apart.users.join(name)?;
+        }
+        Ok(apart)
     }
 }
 

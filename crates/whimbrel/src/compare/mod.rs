@@ -23,8 +23,8 @@ pub(crate) use arguments::Arguments;
 use attempt::{AttemptError, Case, attempt};
 use authority::{Authority, Request};
 use comparison::{
-    Comparison, Contender, Mode, Scenario,
-    scale::{Found, Plan, Scale, TooSmall},
+    Comparison, Contender, Mode, Outcome, Run, Scenario,
+    scale::{Found, Plan, Scale, ScaleError},
 };
 use config::{CpuCount, MemorySize};
 use hosts::Hosts;
@@ -52,12 +52,12 @@ enum CompareError {
     /// The user wants to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    /// There are no hosts.
+    /// The link does not take its rate.
     #[error(transparent)]
-    Hosts(#[from] LinkError),
-    /// The host is too small.
+    Link(#[from] LinkError),
+    /// The scale does not fit this host.
     #[error(transparent)]
-    TooSmall(#[from] TooSmall),
+    Scale(#[from] ScaleError),
     /// A file or folder of its own.
     #[error("Cannot prepare {what}")]
     Prepare { what: String, source: io::Error },
@@ -127,13 +127,7 @@ fn measure(arguments: &Arguments) -> Result<Comparison, CompareError> {
     let host = Host::now();
     let mut notes = Vec::new();
     let (contenders, qemu) = contenders(vmm, &arguments.qemu, &mut notes);
-    if host.is_busy() {
-        notes.push(
-            "This host was busy: others took CPU time from what was measured, and the figures say little."
-                .to_owned(),
-        );
-    }
-    let hosts = Hosts::make()?;
+    let hosts = Hosts::make(&mut notes).map_err(prepare("the hosts"))?;
     let found = Found {
         link: hosts.probe().map_err(prepare("the link"))?,
         memory: available_memory().map_err(prepare("memory"))?,
@@ -204,10 +198,19 @@ impl Compare {
 
     fn one(&self, case: Case, repetition: u32, comparison: &mut Comparison) -> Result<(), CompareError> {
         let Case { scenario, mode, contender } = case;
-        let run = attempt(self, case, repetition).map_err(|error| match error {
-            AttemptError::Interrupted(interrupted) => CompareError::Interrupted(interrupted),
-            error => CompareError::Attempt { contender, mode, scenario, source: Box::new(error) },
-        })?;
+        let run = match attempt(self, case, repetition) {
+            Ok(run) => run,
+            Err(AttemptError::Interrupted(interrupted)) => return Err(interrupted.into()),
+            // Nothing of what is measured is to blame, and the next would fail as well.
+            Err(error @ (AttemptError::Link(_) | AttemptError::Users(_))) => {
+                return Err(CompareError::Attempt { contender, mode, scenario, source: Box::new(error) });
+            }
+            // What one mode of one of them does is no reason to know nothing of the others.
+            Err(error) => Run {
+                outcome: Outcome::Failed(crate::with_sources(&error)),
+                ..Run::new(scenario, mode, contender, repetition)
+            },
+        };
         output::say!("{}", show::line(&run, &self.plan));
         comparison.runs.push(run);
         Ok(())

@@ -6,7 +6,7 @@ use std::{
 };
 
 use comparison::{
-    Comparison, MAX_BYTES, Mode, Outcome, ReadError, Run, against, bars,
+    Comparison, MAX_BYTES, Mode, ReadError, Run, against, bars,
     figures::{self, Figure},
     html, published,
     scale::Plan,
@@ -68,19 +68,19 @@ pub(super) fn line(run: &Run, plan: &Plan) -> String {
         (figure.of)(run, plan).map_or_else(|| "?".to_owned(), |value| tables::with_unit(figure.unit, value))
     };
     let name = format!("{:>3}  {:<9} {:<17}", run.repetition, run.contender, run.mode);
-    match &run.outcome {
-        Outcome::NotSuitable(reason) => format!("{name} not suitable: {reason}"),
-        Outcome::Completed => format!(
-            "{name} {}, {}, downtime {}, freeze {}, pings lost {}, work lost {}, {}",
-            shown(&figures::TOTAL),
-            shown(&figures::BANDWIDTH),
-            shown(&figures::DOWNTIME),
-            shown(&figures::FREEZE),
-            shown(&figures::PINGS_LOST),
-            shown(&figures::WORK_LOST),
-            if run.complaints.is_empty() { "intact" } else { "NOT INTACT" }
-        ),
+    if let Some(reason) = run.outcome.reason() {
+        return format!("{name} {reason}");
     }
+    format!(
+        "{name} {}, {}, downtime {}, freeze {}, pings lost {}, work lost {}, {}",
+        shown(&figures::TOTAL),
+        shown(&figures::BANDWIDTH),
+        shown(&figures::DOWNTIME),
+        shown(&figures::FREEZE),
+        shown(&figures::PINGS_LOST),
+        shown(&figures::WORK_LOST),
+        if run.complaints.is_empty() { "intact" } else { "NOT INTACT" }
+    )
 }
 
 /// Prints all tables and verdicts. False if something has become worse than it was `earlier`.

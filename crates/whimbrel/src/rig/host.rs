@@ -30,18 +30,11 @@ impl Host {
     }
 }
 
-impl Host {
-    /// Whether others take what is measured.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.load > BUSY
-    }
-}
-
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.cpus == 1 { "" } else { "s" };
         write!(f, "{} core{plural} ({}), Linux {}, load {}", self.cpus, self.cpu, self.kernel, self.load)?;
-        if self.is_busy() {
+        if self.load > BUSY {
             write!(
                 f,
                 "\nTHIS HOST IS BUSY: others take CPU time from what is measured, and the figures say little"

@@ -28,12 +28,14 @@ pub(super) struct Users {
     end: End,
     process: u32,
     retransmitted_before: u64,
-    pings: [Task<Vec<(f64, Option<f64>)>>; 2],
+    pings: [Task<Answers>; 2],
     films: [Task<Vec<[f64; 2]>>; 2],
     stream: Task<Vec<[f64; 2]>>,
 }
 
 type Task<T> = JoinHandle<io::Result<T>>;
+/// When each ping was sent, and how many milliseconds later it was answered.
+type Answers = Vec<(f64, Option<f64>)>;
 
 /// What all of them have in common.
 #[derive(Clone, Debug)]
@@ -81,7 +83,7 @@ impl Users {
         let pairs = |pairs: Vec<[f64; 2]>| -> Vec<_> {
             pairs.into_iter().map(|[ms, value]| [rounded(ms - shift), value]).collect()
         };
-        let answers = |pings: Vec<(f64, Option<f64>)>| -> Vec<_> {
+        let answers = |pings: Answers| -> Vec<_> {
             pings.into_iter().map(|(ms, answer)| (rounded(ms - shift), answer.map(rounded))).collect()
         };
         let later = retransmitted(process);
