@@ -1,5 +1,5 @@
-//! What has become worse since an earlier run: ratios to QEMU in the same run are compared, never times, so that two hosts, or a busy and a quiet
-//! one, do not differ by themselves.
+//! What has become worse since an earlier run: ratios to QEMU in the same run are compared, never times, so that two
+//! hosts, or a busy and a quiet one, do not differ by themselves.
 
 use crate::{
     Comparison, Contender, Mode, Scenario, Spread,

@@ -104,7 +104,8 @@ pub fn longest_stall(counted: &[[f64; 2]], time: &Range<f64>) -> Option<f64> {
     since.map(|_| longest)
 }
 
-/// What of its work a guest did from the beginning (0) to `end`, against what it did before. `resume` is when it ran again.
+/// What of its work a guest did from the beginning (0) to `end`, against what it did before. `resume` is when it ran
+/// again.
 #[must_use]
 pub fn work(counted: &[[f64; 2]], end: f64, resume: Option<f64>) -> Option<Work> {
     let first = counted.first()?;

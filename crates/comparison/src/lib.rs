@@ -1,13 +1,15 @@
-//! The comparison of Whimbrel with QEMU: three scenarios, moved in every mode of both, with what the guest and its users felt.
+//! The comparison of Whimbrel with QEMU: three scenarios, moved in every mode of both, with what the guest and its
+//! users felt.
 //!
-//! Whoever drives the machines fills [`Comparison`] in; this crate plans it, and makes figures, tables, verdicts and a page of it. It
-//! knows no process, socket or clock.
+//! Whoever drives the machines fills [`Comparison`] in; this crate plans it, and makes figures, tables, verdicts and
+//! a page of it. It knows no process, socket or clock.
 //!
 //! * [`scale`]: the scenarios, and how they are made smaller for a machine.
 //! * [`Run`] and [`Trace`]: one move, and all that was seen of it.
 //! * [`felt`]: what a user makes of that.
 //! * [`figures`]: each figure of a run, by name; [`Spread`]: what repetitions make of one.
-//! * [`tables`], [`published`], [`bars`], [`against`]: what is shown on a terminal. [`html`]: one page; [`timeline`]: one run as a picture.
+//! * [`tables`], [`published`], [`bars`], [`against`]: what is shown on a terminal. [`html`]: one page; [`timeline`]:
+//! one run as a picture.
 
 pub mod against;
 pub mod bars;

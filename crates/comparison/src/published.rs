@@ -1,5 +1,5 @@
-//! Figures that were published, for orientation: other hardware, and another guest. Hosts of 256 CPUs, 1.5 TB and 200 Gb/s; a guest with 128
-//! vCPUs and 300 GB that plays a video; multifd with five channels in S2 and S3.
+//! Figures that were published, for orientation: other hardware, and another guest. Hosts of 256 CPUs, 1.5 TB and 200
+//! Gb/s; a guest with 128 vCPUs and 300 GB that plays a video; multifd with five channels in S2 and S3.
 
 use crate::tables::Table;
 

@@ -40,7 +40,8 @@ pub struct Run {
     pub resume_ms: Option<f64>,
     /// When it was over.
     pub end_ms: f64,
-    /// The longest time around the switchover in which the guest did not run, by its own clocks; `None` where it did not get there.
+    /// The longest time around the switchover in which the guest did not run, by its own clocks; `None` where it did
+    /// not get there.
     pub gap_ms: Option<f64>,
     /// How often dirty pages were fetched, as the source says.
     pub rounds: u64,
@@ -76,8 +77,8 @@ impl Outcome {
     }
 }
 
-/// What was seen from outside of the machine and its hypervisor, each as pairs that begin with the time in milliseconds since the move
-/// was asked for. Where nobody could look it is empty.
+/// What was seen from outside of the machine and its hypervisor, each as pairs that begin with the time in
+/// milliseconds since the move was asked for. Where nobody could look it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
     /// Bytes that the source has sent to the destination until then.

@@ -1,6 +1,6 @@
-//! The scenarios, and how they are made smaller for a machine: bandwidth and dirty rate by one factor, time by another. What is a
-//! proportion stays as it is: dirty rate to bandwidth, and the working set to memory. Memory is what the link carries in the time
-//! of a first pass, so that it shrinks by both.
+//! The scenarios, and how they are made smaller for a machine: bandwidth and dirty rate by one factor, time by
+//! another. What is a proportion stays as it is: dirty rate to bandwidth, and the working set to memory. Memory is
+//! what the link carries in the time of a first pass, so that it shrinks by both.
 
 use std::{fmt, str::FromStr};
 
@@ -48,13 +48,13 @@ impl fmt::Display for Scenario {
 const FASTEST: f64 = 5120e6;
 /// Guest memory at full size, bytes.
 const MEMORY: f64 = 300e9;
-/// What of its memory a guest writes, again and again. Not published, but it follows: what multifd sent beyond the memory (time by
-/// bandwidth) fits rounds that shrink from a working set of 22 to 54 GB.
+/// What of its memory a guest writes, again and again. Not published, but it follows: what multifd sent beyond the
+/// memory (time by bandwidth) fits rounds that shrink from a working set of 22 to 54 GB.
 const WORKING_SET: f64 = 1.0 / 8.0;
 /// How much faster time goes by unless it is said.
 const TIME: f64 = 1.0 / 20.0;
-/// What of a link that is shaped by nobody the fastest scenario takes: the guest needs a core, and both ends, both hosts' kernels and
-/// those who watch share the rest.
+/// What of a link that is shaped by nobody the fastest scenario takes: the guest needs a core, and both ends, both
+/// hosts' kernels and those who watch share the rest.
 const OF_LINK: f64 = 0.25;
 /// What of the memory that is there two machines may have.
 const OF_MEMORY: f64 = 0.7;
@@ -103,7 +103,8 @@ pub struct Plan {
     pub downtime_limit_ms: u64,
     /// How often each is moved.
     pub repetitions: u32,
-    /// What a bare copy over one connection gets from the link at its rate, in bytes each second, of the scenarios that were measured.
+    /// What a bare copy over one connection gets from the link at its rate, in bytes each second, of the scenarios
+    /// that were measured.
     pub gives: Vec<(Scenario, f64)>,
 }
 
@@ -130,7 +131,8 @@ pub enum ScaleError {
 }
 
 impl Scale {
-    /// What fits a machine: the largest bandwidth that its link bears under load, and as much of the usual time as its memory allows.
+    /// What fits a machine: the largest bandwidth that its link bears under load, and as much of the usual time as
+    /// its memory allows.
     #[must_use]
     pub fn fitting(found: Found) -> Self {
         let bandwidth = (found.link * OF_LINK / FASTEST).clamp(1e-4, 1.0);

@@ -1,4 +1,5 @@
-//! One move as a picture: what was on the wire, what the guest did, and what came to its users, with the switchover marked.
+//! One move as a picture: what was on the wire, what the guest did, and what came to its users, with the switchover
+//! marked.
 
 use std::fmt::Write as _;
 

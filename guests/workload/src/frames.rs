@@ -32,8 +32,9 @@ struct Viewer {
 }
 
 impl Frames {
-    /// Hears a datagram that asks for frames: two bytes, how many a second, the most significant first. 0 ends it. Who has frames and
-    /// asks again goes on with the next number. What asks for nothing, or finds no place, is passed over.
+    /// Hears a datagram that asks for frames: two bytes, how many a second, the most significant first. 0 ends it.
+    /// Who has frames and asks again goes on with the next number. What asks for nothing, or finds no place, is
+    /// passed over.
     pub fn hear(&mut self, station: &Station, frame: &[u8], now: u64, ticks_per_second: u64) {
         let Some((peer, port, rate)) = request(station, frame) else { return };
         let is_theirs = |viewer: &Option<Viewer>| {
@@ -50,7 +51,8 @@ impl Frames {
 
     /// Writes the next frame that is due. Returns its length, or `None` if none is.
     ///
-    /// A frame for whose time nobody was there, because the machine stood still, is not sent later: it is its viewer who missed it.
+    /// A frame for whose time nobody was there, because the machine stood still, is not sent later: it is its viewer
+    /// who missed it.
     pub fn next(&mut self, station: &Station, now: u64, out: &mut [u8; MAX_FRAME]) -> Option<usize> {
         // Also if the counter went far back.
         let is_due = |viewer: &&mut Viewer| viewer.due.wrapping_sub(now).wrapping_sub(1) >= viewer.period;

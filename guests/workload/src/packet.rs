@@ -1,4 +1,5 @@
-//! What the guest says on the network: who has its address, and whether it is there; and packets, for [`crate::frames`] and [`crate::sink`].
+//! What the guest says on the network: who has its address, and whether it is there; and packets, for
+//! [`crate::frames`] and [`crate::sink`].
 
 /// Who we are on the network.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +146,8 @@ impl Station {
         Some(ETHERNET + length)
     }
 
-    /// Writes a packet to `to` around the `length` bytes that `write` makes of its body, at most [`MAX_BODY`]. Returns the length of the frame.
+    /// Writes a packet to `to` around the `length` bytes that `write` makes of its body, at most [`MAX_BODY`].
+    /// Returns the length of the frame.
     pub(crate) fn send(
         &self,
         to: Peer,
@@ -171,7 +173,8 @@ impl Station {
         ETHERNET + IPV4 + length
     }
 
-    /// The checksum of UDP and TCP over a body that goes to or comes from `peer` (RFC 9293, 3.1): 0 over one that carries the right one.
+    /// The checksum of UDP and TCP over a body that goes to or comes from `peer` (RFC 9293, 3.1): 0 over one that
+    /// carries the right one.
     pub(crate) fn checksum(&self, peer: Peer, protocol: u8, body: &[u8]) -> u16 {
         let [high, low] = (body.len() as u16).to_be_bytes();
         let ends = [&self.ip[..], &peer.ip, &[0, protocol, high, low]];

@@ -1,5 +1,6 @@
-//! A TCP port that takes what it is sent and throws it away, as RFC 863 has it. One connection at a time, and no data of our own: so nothing
-//! has to be kept, sent again, or timed. What comes out of order is not kept either; its sender sends it again.
+//! A TCP port that takes what it is sent and throws it away, as RFC 863 has it. One connection at a time, and no data
+//! of our own: so nothing has to be kept, sent again, or timed. What comes out of order is not kept either; its
+//! sender sends it again.
 
 use crate::packet::{MAX_BODY, MAX_FRAME, PROTOCOL_TCP, Packet, Peer, Station};
 

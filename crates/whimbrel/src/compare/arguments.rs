@@ -5,19 +5,20 @@ use comparison::{Scenario, scale::Scale};
 
 /// Compare migration with QEMU's in three scenarios, as the guest and its users feel it.
 ///
-/// Moves the same guest with Whimbrel and with QEMU in turns, in every mode of both, over a link between two hosts that are network
-/// namespaces (as root; else over a paced proxy), while pings, two films and a TCP stream go on. Prints tables; the page has a time line of every
-/// move. docs/compare.md says what each figure is.
+/// Moves the same guest with Whimbrel and with QEMU in turns, in every mode of both, over a link between two hosts
+/// that are network namespaces (as root; else over a paced proxy), while pings, two films and a TCP stream go on.
+/// Prints tables; the page has a time line of every move. docs/compare.md says what each figure is.
 ///
-/// Exit status: 0 if everything was measured and no guest found a fault in its memory, 1 if not, or if --against found something that has become
-/// worse, 2 if it could not begin, 130 if it was interrupted.
+/// Exit status: 0 if everything was measured and no guest found a fault in its memory, 1 if not, or if --against
+/// found something that has become worse, 2 if it could not begin, 130 if it was interrupted.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How often each is measured, 1 to 1000 [default: 3, with --quick 1]
     #[arg(short = 'n', long, value_name = "N", default_value_t = 3, hide_default_value = true, default_value_if("quick", ArgPredicate::Equals("true".into()), "1"), value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) repetitions: u32,
 
-    /// How much smaller than at full size: of bandwidth and dirty rate, and of the time of a first pass [default: what fits this host]
+    /// How much smaller than at full size: of bandwidth and dirty rate, and of the time of a first pass [default:
+    /// what fits this host]
     #[arg(long, value_name = "BANDWIDTH[,TIME]")]
     pub(super) scale: Option<Scale>,
 
@@ -33,7 +34,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(super) small_pages: bool,
 
-    /// Whether it works at all: one repetition of S1 and S3, a quarter of the time, no goals. Under five minutes on two cores
+    /// Whether it works at all: one repetition of S1 and S3, a quarter of the time, no goals. Under five minutes on
+    /// two cores
     #[arg(long)]
     pub(super) quick: bool,
 

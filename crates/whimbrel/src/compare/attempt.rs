@@ -61,8 +61,8 @@ impl From<MachineError> for AttemptError {
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the wire and the guest are looked at while it moves.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long the guest works, and is used, before it is moved: what it does then is what it is compared with. A destination has been up
-/// for as long.
+/// How long the guest works, and is used, before it is moved: what it does then is what it is compared with. A
+/// destination has been up for as long.
 const REST: Duration = Duration::from_millis(1500);
 /// How often the guest says what it has done, in milliseconds.
 const REPORT_MS: u32 = 100;

@@ -1,8 +1,9 @@
 //! The two hosts that a machine moves between, and the network on which its users are.
 //!
-//! As root, three network namespaces: the hosts have a shaped link between them for migrations; each has a bridge with a tap for the
-//! machine, and a cable to the third, whose bridge joins them and where the users are. So the users' switch has to learn where the machine has
-//! gone, as any switch. Else both ends are processes of this host with a paced proxy between them, and nobody is on the network.
+//! As root, three network namespaces: the hosts have a shaped link between them for migrations; each has a bridge
+//! with a tap for the machine, and a cable to the third, whose bridge joins them and where the users are. So the
+//! users' switch has to learn where the machine has gone, as any switch. Else both ends are processes of this host
+//! with a paced proxy between them, and nobody is on the network.
 
 use std::{fs, io, process::Command, time::Duration};
 

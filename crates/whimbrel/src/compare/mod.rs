@@ -1,7 +1,8 @@
-//! `whimbrel compare`: three scenarios, moved by Whimbrel and by QEMU in turns in every mode of both, and what users felt.
+//! `whimbrel compare`: three scenarios, moved by Whimbrel and by QEMU in turns in every mode of both, and what users
+//! felt.
 //!
-//! The hosts are in `hosts` (without root `proxy` is between them), those who use the machine in `users`, one move in `attempt`. What is planned, and
-//! what is made of samples, is `crates/comparison`.
+//! The hosts are in `hosts` (without root `proxy` is between them), those who use the machine in `users`, one move in
+//! `attempt`. What is planned, and what is made of samples, is `crates/comparison`.
 
 mod arguments;
 mod attempt;
@@ -217,7 +218,8 @@ impl Compare {
     }
 }
 
-/// What is moved in one repetition. Who goes first changes each time: what one leaves behind in the host must not always meet the other.
+/// What is moved in one repetition. Who goes first changes each time: what one leaves behind in the host must not
+/// always meet the other.
 fn cases(scenario: Scenario, repetition: u32, has_qemu: bool) -> Vec<Case> {
     // The last pair says what encryption costs, where multifd in clear is measured beside it.
     let modes = if scenario == Scenario::S2 { &Mode::ALL[..] } else { &Mode::COMMON };

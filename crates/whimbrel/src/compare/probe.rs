@@ -13,8 +13,8 @@ const PIECE: usize = 256 << 10;
 /// What an address of the link's own may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Bytes each second that one TCP connection carries for that time, from one namespace to the other, whose address is `host`. Who
-/// wants to reach a port there has to go to `way`.
+/// Bytes each second that one TCP connection carries for that time, from one namespace to the other, whose address is
+/// `host`. Who wants to reach a port there has to go to `way`.
 pub(super) fn copy(
     [source, destination]: [Option<&Namespace>; 2],
     host: &'static str,

@@ -17,8 +17,8 @@ pub(crate) fn listen(host: &str, destination: &mut Machine) -> Result<Option<Str
     }))
 }
 
-/// Gives a machine its certificates, which are in `directory` and made out to `host`: both contenders the same, and both check the other
-/// side's.
+/// Gives a machine its certificates, which are in `directory` and made out to `host`: both contenders the same, and
+/// both check the other side's.
 pub(crate) fn encrypt(
     contender: Contender,
     end: End,

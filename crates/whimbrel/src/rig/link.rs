@@ -1,5 +1,5 @@
-//! A link between the two ends that carries only so much, as between hosts: two network namespaces, and a token bucket of the kernel's
-//! at either end of a cable between them.
+//! A link between the two ends that carries only so much, as between hosts: two network namespaces, and a token
+//! bucket of the kernel's at either end of a cable between them.
 
 use std::{
     fmt,
@@ -55,7 +55,8 @@ pub(crate) struct Link {
     destination: Namespace,
 }
 
-/// A network namespace. It is there as long as a process is in it; this one ends when nobody holds the other end of its input.
+/// A network namespace. It is there as long as a process is in it; this one ends when nobody holds the other end of
+/// its input.
 #[derive(Debug)]
 pub(crate) struct Namespace(Child);
 

@@ -1,5 +1,5 @@
-//! Who uses a machine while it moves, and asks no hypervisor: somebody who pings it, two who watch a film that it sends, and one
-//! who sends it a stream over TCP. Each is a thread in the network of the users.
+//! Who uses a machine while it moves, and asks no hypervisor: somebody who pings it, two who watch a film that it
+//! sends, and one who sends it a stream over TCP. Each is a thread in the network of the users.
 
 mod film;
 mod ping;
@@ -129,7 +129,8 @@ fn joined<T>(task: Task<T>) -> io::Result<T> {
     task.join().unwrap_or_else(|_| Err(io::Error::other("a thread that watches has panicked")))
 }
 
-/// Segments that were ever sent again in the network of that process: `RetransSegs` (RFC 4022) in its `/proc/PID/net/snmp`.
+/// Segments that were ever sent again in the network of that process: `RetransSegs` (RFC 4022) in its
+/// `/proc/PID/net/snmp`.
 fn retransmitted(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/net/snmp")).ok()?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));

@@ -15,7 +15,8 @@ const ECHO_REPLY: u8 = 0;
 /// How long nobody looks whether it has ended.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// Sends an ICMP echo request every so often. Returns when each was sent, and how many milliseconds later it was answered.
+/// Sends an ICMP echo request every so often. Returns when each was sent, and how many milliseconds later it was
+/// answered.
 pub(super) fn ping(watch: &Watch, id: u16, every: Duration) -> io::Result<Vec<(f64, Option<f64>)>> {
     let raw = socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::ICMP))?;
     // All that the standard library does with it is to send and to receive.
