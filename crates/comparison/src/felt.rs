@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::spread;
+
 /// What became of pings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Pings {
@@ -108,9 +110,11 @@ pub fn longest_stall(counted: &[[f64; 2]], time: &Range<f64>) -> Option<f64> {
 /// again.
 #[must_use]
 pub fn work(counted: &[[f64; 2]], end: f64, resume: Option<f64>) -> Option<Work> {
-    let first = counted.first()?;
     let (begin, done) = (at(counted, 0.0)?, at(counted, end)?);
-    let before = (begin - first[1]) / (-first[0] / 1e3);
+    // The median of steps: a host that was busy for a moment does not make the guest's usual speed less.
+    let early = counted.partition_point(|point| point[0] < 0.0);
+    let steps = rates(&counted[..early], STEP_MS);
+    let before = spread(&steps, |step| Some(step[1])).map(|spread| spread.median)?;
     if !before.is_finite() || before <= 0.0 {
         return None;
     }

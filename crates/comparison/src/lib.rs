@@ -8,8 +8,8 @@
 //! * [`Run`] and [`Trace`]: one move, and all that was seen of it.
 //! * [`felt`]: what a user makes of that.
 //! * [`figures`]: each figure of a run, by name; [`Spread`]: what repetitions make of one.
-//! * [`tables`], [`published`], [`bars`], [`against`]: what is shown on a terminal. [`html`]: one page; [`timeline`]:
-//! one run as a picture.
+//! * [`tables`], [`published`], [`bars`], [`against`]: what is shown on a terminal.
+//! * [`html`]: one page. [`timeline`]: one run as a picture.
 
 pub mod against;
 pub mod bars;

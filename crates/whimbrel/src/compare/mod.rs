@@ -128,41 +128,7 @@ fn measure(arguments: &Arguments) -> Result<Comparison, CompareError> {
     let host = Host::now();
     let mut notes = Vec::new();
     let (contenders, qemu) = contenders(vmm, &arguments.qemu, &mut notes);
-    let hosts = Hosts::make(&mut notes).map_err(prepare("the hosts"))?;
-    let found = Found {
-        link: hosts.probe().map_err(prepare("the link"))?,
-        memory: available_memory().map_err(prepare("memory"))?,
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let scale = arguments.scale.unwrap_or_else(|| fitting(found, arguments.quick));
-    let (backing, pages) = backing(arguments, scale, &mut notes)?;
-    let plan =
-        Plan::new(scale, found, &backing.to_string(), arguments.downtime_limit, arguments.repetitions)?;
-    let folder = tempfile::Builder::new()
-        .prefix("whimbrel-compare-")
-        .tempdir()
-        .map_err(prepare("a temporary folder"))?;
-    let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
-    let certificates = folder.path().join("tls");
-    Authority::init(&folder.path().join("ca"), "Whimbrel compare")
-        .and_then(|authority| authority.issue(&certificates, &Request::new([hosts.address()])))
-        .map_err(|error| prepare("certificates")(io::Error::other(error)))?;
-    let number = |text: String| move |error| prepare(&text)(io::Error::other(format!("{error}")));
-    let memory = format!("{}M", plan.memory >> 20);
-    let compare = Compare {
-        memory: memory.parse::<MemorySize>().map_err(number(memory))?,
-        cpus: plan.cpus.to_string().parse::<CpuCount>().map_err(number(plan.cpus.to_string()))?,
-        plan,
-        backing,
-        contenders,
-        kernel,
-        certificates,
-        interrupt,
-        hosts,
-        folder,
-        _pages: pages,
-        _lock: lock,
-    };
+    let compare = Compare::new(arguments, contenders, interrupt, lock, &mut notes)?;
     let mut comparison = Comparison {
         version: Comparison::VERSION,
         host: host.to_string(),
@@ -178,6 +144,49 @@ fn measure(arguments: &Arguments) -> Result<Comparison, CompareError> {
 }
 
 impl Compare {
+    fn new(
+        arguments: &Arguments,
+        contenders: Contenders,
+        interrupt: Interrupt,
+        lock: Lock,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, CompareError> {
+        let hosts = Hosts::make(notes).map_err(prepare("the hosts"))?;
+        let found = Found {
+            link: hosts.probe().map_err(prepare("the link"))?,
+            memory: available_memory().map_err(prepare("memory"))?,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let scale = arguments.scale.unwrap_or_else(|| fitting(found, arguments.quick));
+        let (backing, pages) = backing(arguments, scale, notes)?;
+        let (limit, repetitions) = (arguments.downtime_limit, arguments.repetitions);
+        let plan = Plan::new(scale, found, &backing.to_string(), limit, repetitions)?;
+        let folder = tempfile::Builder::new().prefix("whimbrel-compare-").tempdir();
+        let folder = folder.map_err(prepare("a temporary folder"))?;
+        let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
+        let certificates = folder.path().join("tls");
+        Authority::init(&folder.path().join("ca"), "Whimbrel compare")
+            .and_then(|authority| authority.issue(&certificates, &Request::new([hosts.address()])))
+            .map_err(|error| prepare("certificates")(io::Error::other(error)))?;
+        // The plan keeps to what both types allow.
+        let memory = format!("{}M", plan.memory >> 20).parse::<MemorySize>();
+        let cpus = plan.cpus.to_string().parse::<CpuCount>();
+        Ok(Self {
+            memory: memory.map_err(|error| prepare("guest memory")(io::Error::other(error)))?,
+            cpus: cpus.map_err(|error| prepare("vCPUs")(io::Error::other(error)))?,
+            plan,
+            backing,
+            contenders,
+            kernel,
+            certificates,
+            interrupt,
+            hosts,
+            folder,
+            _pages: pages,
+            _lock: lock,
+        })
+    }
+
     fn all(&self, arguments: &Arguments, comparison: &mut Comparison) -> Result<(), CompareError> {
         for &scenario in &arguments.scenarios {
             self.hosts.carry(self.plan.bandwidth(scenario))?;
