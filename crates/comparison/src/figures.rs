@@ -48,7 +48,7 @@ pub const BANDWIDTH: Figure = more("bandwidth", Unit::MegabytesPerSecond, |run, 
     let wire = &run.trace.wire;
     Some((felt::at(wire, run.end_ms)? - felt::at(wire, 0.0)?) / run.end_ms / 1e3)
 });
-/// What of that which the link gives to a bare copy the first pass has.
+/// What the first pass has of what the link gives.
 pub const FIRST_PASS: Figure = more("first-pass", Unit::Percent, |run, plan| {
     if run.mode.is_postcopy() {
         return None;

@@ -103,8 +103,8 @@ pub struct Plan {
     pub downtime_limit_ms: u64,
     /// How often each is moved.
     pub repetitions: u32,
-    /// What a bare copy over one connection gets from the link at its rate, in bytes each second, of the scenarios
-    /// that were measured.
+    /// What the link gives at its rate to what is in its frames, in bytes each second, of the scenarios that were
+    /// measured.
     pub gives: Vec<(Scenario, f64)>,
 }
 
