@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check console lab soak model bench fuzz clean
+.PHONY: help demo test check console lab soak model bench compare fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -53,6 +53,11 @@ bench: ## Measure, side by side with QEMU where it does the same
 	cargo build --locked --release --package whimbrel-vmm --package whimbrel
 	cargo bench --locked --workspace --bench '*'
 	$(release)/whimbrel bench --json $(target_dir)/bench.json
+
+compare: ## Three scenarios in every mode, beside QEMU, and what users felt; COMPARE="-n 5" for other options
+	@scripts/bootstrap bench
+	cargo build --locked --release --package whimbrel-vmm --package whimbrel
+	$(release)/whimbrel compare --json $(target_dir)/compare.json --html $(target_dir)/compare.html $(COMPARE)
 
 fuzz: ## Fuzz everything that parses bytes from outside, FUZZ_SECONDS (30) for each target
 	@scripts/bootstrap fuzz

@@ -117,6 +117,12 @@ const RULES: &[Rule] = &[
         because: "it is the shape of a report and how it looks; whoever ran the migration fills it in",
     },
     Rule {
+        name: "comparison",
+        may_use: &["report"],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it plans a comparison and shows what came of it; whoever moved the machines fills it in",
+    },
+    Rule {
         name: "output",
         may_use: &[],
         must_not_use: &[KVM, THREADS, MEMORY, SOCKETS],
@@ -201,6 +207,7 @@ const RULES: &[Rule] = &[
         may_use: &[
             "apiserver",
             "authority",
+            "comparison",
             "config",
             "cpu",
             "controllers",

@@ -29,8 +29,12 @@ const RULES: &[Rule] = &[
         forbidden: THREADS,
         because: "it is called, it never waits",
     },
-    Rule { crates: &["report"], forbidden: CLOCKS, because: "when a migration ran is told to it" },
-    Rule { crates: &["report"], forbidden: OUTSIDE, because: "others write it and read it" },
+    Rule {
+        crates: &["report", "comparison"],
+        forbidden: CLOCKS,
+        because: "when a migration ran is told to it",
+    },
+    Rule { crates: &["report", "comparison"], forbidden: OUTSIDE, because: "others write it and read it" },
     Rule {
         crates: &["ram"],
         forbidden: &["std::net", "std::os::unix::net", "std::process"],

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ca;
+mod compare;
 mod controlplane;
 mod cpu_baseline;
 mod demo;
@@ -39,6 +40,7 @@ enum Command {
     Ca(ca::Arguments),
     /// Give up the migration of a machine, and say what came of that
     Cancel(machine::Arguments),
+    Compare(compare::Arguments),
     Console(login::Arguments),
     Controlplane(controlplane::Arguments),
     CpuBaseline(cpu_baseline::Arguments),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => Ok(bench::run(&arguments)),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
+        Command::Compare(arguments) => Ok(compare::run(&arguments)),
         Command::Console(arguments) => login::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
         Command::CpuBaseline(arguments) => cpu_baseline::run(&arguments),

@@ -1,4 +1,5 @@
-//! What the guest answers on the network: who has its address, and are you there.
+//! What the guest says on the network: who has its address, and whether it is there; and packets, for
+//! [`crate::frames`] and [`crate::sink`].
 
 /// Who we are on the network.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +26,30 @@ const ARP_REPLY: [u8; 2] = [0, 2];
 
 const IPV4: usize = 20;
 const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
 const ICMP: usize = 8;
 const ICMP_ECHO_REPLY: u8 = 0;
 const ICMP_ECHO: u8 = 8;
 const TTL: u8 = 64;
+
+/// Somebody else on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// IPv4 address.
+    pub ip: [u8; 4],
+}
+
+/// An IPv4 packet for us whose own header is right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packet<'a> {
+    pub(crate) from: Peer,
+    pub(crate) protocol: u8,
+    header: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
 
 impl Station {
     /// Writes the answer to `frame` into `out`. Returns its length, or `None` if `frame` asks for none:
@@ -41,7 +62,7 @@ impl Station {
         let body = frame.get(ETHERNET..)?;
         match [frame[12], frame[13]] {
             ETHERTYPE_ARP => self.answer_arp(body, out),
-            ETHERTYPE_IPV4 => self.answer_echo(frame[6..12].try_into().ok()?, body, out),
+            ETHERTYPE_IPV4 => self.answer_echo(self.packet(frame)?, out),
             _ => None,
         }
     }
@@ -80,20 +101,35 @@ impl Station {
         ETHERNET + ARP
     }
 
-    fn answer_echo(&self, from: [u8; 6], packet: &[u8], out: &mut [u8; MAX_FRAME]) -> Option<usize> {
+    /// The packet in `frame`. `None` if there is none for us, or it is malformed.
+    pub(crate) fn packet<'a>(&self, frame: &'a [u8]) -> Option<Packet<'a>> {
+        let ethernet = frame.get(..ETHERNET)?;
+        let mac: [u8; 6] = ethernet[6..12].try_into().ok()?;
+        let packet = &frame[ETHERNET..];
         let header = packet.get(..IPV4)?;
         // Options are rare and not worth copying; a packet with some is left alone.
-        let plain = header[0] == 0x45 && header[9] == PROTOCOL_ICMP && header[16..20] == self.ip;
+        let plain = ethernet[12..] == ETHERTYPE_IPV4 && header[0] == 0x45 && header[16..20] == self.ip;
         let fragment = (u16::from_be_bytes([header[6], header[7]]) & 0x3fff) != 0;
         let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        if !plain || fragment || checksum(header) != 0 || ETHERNET + length > MAX_FRAME || from[0] & 1 != 0 {
+        if !plain || fragment || checksum(header) != 0 || ETHERNET + length > MAX_FRAME || mac[0] & 1 != 0 {
             return None;
         }
-        let message = packet.get(IPV4..length)?;
-        if message.len() < ICMP || message[0] != ICMP_ECHO || message[1] != 0 || checksum(message) != 0 {
+        let from = Peer { mac, ip: header[12..16].try_into().ok()? };
+        Some(Packet { from, protocol: header[9], header, body: packet.get(IPV4..length)? })
+    }
+
+    fn answer_echo(&self, packet: Packet<'_>, out: &mut [u8; MAX_FRAME]) -> Option<usize> {
+        let Packet { from, protocol, header, body: message } = packet;
+        if protocol != PROTOCOL_ICMP
+            || message.len() < ICMP
+            || message[0] != ICMP_ECHO
+            || message[1] != 0
+            || checksum(message) != 0
+        {
             return None;
         }
-        self.write_ethernet(from, ETHERTYPE_IPV4, out);
+        let length = IPV4 + message.len();
+        self.write_ethernet(from.mac, ETHERTYPE_IPV4, out);
         let (reply_header, reply) = out[ETHERNET..ETHERNET + length].split_at_mut(IPV4);
         reply_header.copy_from_slice(header);
         reply_header[8] = TTL;
@@ -110,6 +146,41 @@ impl Station {
         Some(ETHERNET + length)
     }
 
+    /// Writes a packet to `to` around the `length` bytes that `write` makes of its body, at most [`MAX_BODY`].
+    /// Returns the length of the frame.
+    pub(crate) fn send(
+        &self,
+        to: Peer,
+        protocol: u8,
+        length: usize,
+        out: &mut [u8; MAX_FRAME],
+        write: impl FnOnce(&mut [u8]),
+    ) -> usize {
+        let length = length.min(MAX_BODY);
+        self.write_ethernet(to.mac, ETHERTYPE_IPV4, out);
+        let (header, body) = out[ETHERNET..ETHERNET + IPV4 + length].split_at_mut(IPV4);
+        header.fill(0);
+        header[0] = 0x45;
+        header[2..4].copy_from_slice(&((IPV4 + length) as u16).to_be_bytes());
+        // Never in pieces.
+        header[6] = 0x40;
+        (header[8], header[9]) = (TTL, protocol);
+        header[12..16].copy_from_slice(&self.ip);
+        header[16..20].copy_from_slice(&to.ip);
+        let sum = checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        write(body);
+        ETHERNET + IPV4 + length
+    }
+
+    /// The checksum of UDP and TCP over a body that goes to or comes from `peer` (RFC 9293, 3.1): 0 over one that
+    /// carries the right one.
+    pub(crate) fn checksum(&self, peer: Peer, protocol: u8, body: &[u8]) -> u16 {
+        let [high, low] = (body.len() as u16).to_be_bytes();
+        let ends = [&self.ip[..], &peer.ip, &[0, protocol, high, low]];
+        !fold(ends.into_iter().chain([body]).map(sum).sum())
+    }
+
     fn write_ethernet(&self, to: [u8; 6], ethertype: [u8; 2], out: &mut [u8; MAX_FRAME]) {
         out[..6].copy_from_slice(&to);
         out[6..12].copy_from_slice(&self.mac);
@@ -117,16 +188,24 @@ impl Station {
     }
 }
 
+/// The longest body of a packet.
+pub(crate) const MAX_BODY: usize = MAX_FRAME - ETHERNET - IPV4;
+
 /// The Internet checksum (RFC 1071): 0 over data that carries the right one.
 fn checksum(data: &[u8]) -> u16 {
+    !fold(sum(data))
+}
+
+/// The sum of all words, the last of which may lack its second byte.
+fn sum(data: &[u8]) -> u32 {
     let (pairs, rest) = data.as_chunks::<2>();
-    let mut sum: u32 = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
-    if let [last] = rest {
-        sum += u32::from(*last) << 8;
-    }
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
+    let sum: u32 = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
+    sum + rest.first().map_or(0, |last| u32::from(*last) << 8)
+}
+
+fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 #[cfg(test)]

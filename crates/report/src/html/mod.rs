@@ -13,9 +13,12 @@ mod plot;
 mod style;
 
 pub use page::render;
+pub use parts::{section, table};
+pub use style::STYLE;
 
 /// Text as it stands in a page, in attributes too. Control characters are replaced: XML knows no way to write them.
-fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -4,7 +4,7 @@ use super::escape;
 use crate::quantity::{Bytes, Count, Millis, Rate};
 
 /// A part of the page with a title.
-pub(super) fn section(page: &mut String, title: &str, body: &str) {
+pub fn section(page: &mut String, title: &str, body: &str) {
     let _ = writeln!(page, "<section><h2>{}</h2>{body}</section>", escape(title));
 }
 
@@ -30,7 +30,7 @@ pub(super) fn pages(value: f64) -> String {
 }
 
 /// Cells under a header.
-pub(super) fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let cells = |tag: &str, cells: &[String]| -> String {
         cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
     };

@@ -1,5 +1,5 @@
 /// The style sheet. Colours are named once for light and once for dark; plots use the names.
-pub(super) const STYLE: &str = "
+pub const STYLE: &str = "
 :root { color-scheme: light dark; --ground: #fbfaf7; --card: #ffffff; --ink: #1d2430; --faint: #6a7280; --line: #e3e0d8;
   --a: #1f6f8b; --b: #c8553d; --c: #8a9a3b; --d: #7a5c99; --e: #d9a441; --f: #4d7ea8; --g: #9b8579; --good: #2e7d4f; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ground: #12161c; --card: #1a2029; --ink: #e4e7ec; --faint: #97a1b0;

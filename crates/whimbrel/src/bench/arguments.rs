@@ -3,11 +3,8 @@ use std::path::PathBuf;
 use clap::builder::ArgPredicate;
 use config::{CpuCount, MemorySize};
 
-use super::{
-    case::{Case, Encryption, HeadStart},
-    link::BitRate,
-};
-use crate::rig::ByteRate;
+use super::case::{Case, Encryption, HeadStart};
+use crate::rig::{BitRate, ByteRate};
 
 /// Measure migration side by side with QEMU.
 ///

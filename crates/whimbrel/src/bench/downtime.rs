@@ -3,19 +3,17 @@
 use std::{fs, io, path::Path};
 
 use comfy_table::{CellAlignment, Table, presets};
+use comparison::spread;
 use config::CpuCount;
 use monitor::types::DowntimePhases;
 use serde::Serialize;
 
 use super::{
-    Bench, BenchError,
-    contender::Contender,
-    host::Host,
-    order,
-    summary::{Unit, shown, spread, verdict},
+    Bench, BenchError, order,
+    summary::{Unit, shown, verdict},
     trial::Sample,
 };
-use crate::rig::ByteRate;
+use crate::rig::{ByteRate, Contender, Host};
 
 /// vCPUs of which all but one sleep.
 const CPUS: [&str; 3] = ["2", "8", "32"];

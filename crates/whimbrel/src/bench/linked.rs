@@ -2,17 +2,16 @@
 
 use std::{fs, io, path::Path};
 
+use comparison::spread;
 use serde::Serialize;
 
 use super::{
     Bench, BenchError,
     case::{Case, Encryption},
-    contender::Contender,
-    host::Host,
-    link::BitRate,
-    summary::{Unit, shown, spread, verdict},
+    summary::{Unit, shown, verdict},
     trial::Sample,
 };
+use crate::rig::{BitRate, Contender, Host};
 
 /// The most that the total time with encryption may be of that in clear.
 const OF_CLEAR: f64 = 1.05;

@@ -1,17 +1,15 @@
 //! `whimbrel bench`: the same guest, moved by Whimbrel and by QEMU in turns, and what a bare copy takes beside them.
 //!
-//! One move is measured in `trial`, by the same means for both; who is compared is in `contender`; the limit that the host
-//! sets in `bare_copy`; what comes out of it in `summary`.
+//! One move is measured in `trial`, by the same means for both; what is moved is in `guest`; the limit that the host sets in
+//! `bare_copy`; what comes out of it in `summary`.
 
 mod arguments;
 mod bare_copy;
 mod case;
-mod contender;
 mod cpu;
 mod downtime;
-mod host;
+mod guest;
 mod huge_memory;
-mod link;
 mod linked;
 mod postcopy;
 mod profile;
@@ -29,16 +27,13 @@ pub(crate) use arguments::Arguments;
 use authority::{Authority, Request};
 use bare_copy::BareCopy;
 use case::Case;
-use contender::{Backing, Contender, ContenderError, Contenders};
-use host::Host;
-use link::{Link, LinkError};
 use summary::{Summary, write};
 use tempfile::TempDir;
 use trial::{Sample, TrialError, trial};
 
 use crate::rig::{
-    HugePages, Interrupt, Interrupted, KvmError, Memory, ProgramError, bare_cipher_per_gib, check_kvm,
-    find_vmm,
+    Backing, Contender, ContenderError, Contenders, Host, HugePages, Interrupt, Interrupted, KvmError, Link,
+    LinkError, Memory, ProgramError, bare_cipher_per_gib, check_kvm, find_vmm,
 };
 
 /// Why there is nothing to compare.
@@ -122,7 +117,7 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
     let kernel = guests::write_workload(folder.path()).map_err(prepare("the guest's image"))?;
     let certificates = folder.path().join("tls");
     Authority::init(&folder.path().join("ca"), "Whimbrel bench")
-        .and_then(|authority| authority.issue(&certificates, &Request::new([HOST, link::DESTINATION])))
+        .and_then(|authority| authority.issue(&certificates, &Request::new([HOST, Link::DESTINATION])))
         .map_err(|error| prepare("certificates")(io::Error::other(error)))?;
     let arguments_of_all = arguments.clone();
     let host = Host::now();
@@ -215,7 +210,7 @@ const HOST: &str = "127.0.0.1";
 impl Bench {
     /// Where destinations listen.
     fn address(&self) -> &'static str {
-        if self.link.is_some() { link::DESTINATION } else { HOST }
+        if self.link.is_some() { Link::DESTINATION } else { HOST }
     }
 
     fn introduce(&self) {

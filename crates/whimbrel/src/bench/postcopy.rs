@@ -3,6 +3,7 @@
 use std::{fmt, fs, io, path::Path, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
+use comparison::spread;
 use config::CpuCount;
 use monitor::types::FaultsInfo;
 use serde::Serialize;
@@ -10,15 +11,15 @@ use serde_json::{Value, json};
 
 use super::{
     Bench, BenchError,
-    contender::{Backing, Contender, End},
     cpu::Vcpus,
-    host::Host,
     order,
-    summary::{Unit, shown, spread, verdict},
-    trial::{self, LOOK_EVERY, PATIENCE, TrialError, listen, micros, start, wait_until},
+    summary::{Unit, shown, verdict},
+    trial::{self, LOOK_EVERY, PATIENCE, TrialError, start, wait_until},
     waits::{Waits, back_at_speed},
 };
-use crate::rig::{Felt, Machine, Witness, checked_since_arrival, held_rate};
+use crate::rig::{
+    Backing, Contender, End, Felt, Host, Machine, Witness, checked_since_arrival, held_rate, listen, micros,
+};
 
 /// vCPUs that write.
 const CPUS: [&str; 2] = ["1", "2"];
@@ -144,7 +145,7 @@ impl Bench {
         let (mut source_vcpus, destination_before) =
             (Vcpus::of(&mut source)?, Vcpus::of(&mut destination)?.spent());
         let source_before = source_vcpus.spent();
-        let port = listen(super::HOST, &mut destination)?;
+        let port = listen(super::HOST, &mut destination)?.ok_or(TrialError::NoPort)?;
         self.interrupt.sleep(self.arguments.first_case().head_start.duration())?;
         source.execute("migrate", json!({ "uri": format!("tcp:{}:{port}", super::HOST) }))?;
         if contender == Contender::Qemu && way != Way::Precopy {

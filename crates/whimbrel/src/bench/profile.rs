@@ -9,8 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::contender::Contender;
-use crate::rig::Machine;
+use crate::rig::{Contender, Machine};
 
 /// Records with perf where both processes of a move spend their time.
 #[derive(Debug)]

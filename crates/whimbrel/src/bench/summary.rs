@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
+use comparison::{Spread, spread};
 use serde::Serialize;
 use serde_json::json;
 
@@ -10,11 +11,9 @@ use super::{
     arguments::Arguments,
     bare_copy::{BareCopy, Copied},
     case::Case,
-    contender::Contender,
-    host::Host,
     trial::Sample,
 };
-use crate::rig::{ByteRate, Memory};
+use crate::rig::{ByteRate, Contender, Host, Memory};
 
 /// All that was measured of one case.
 #[derive(Debug, Serialize)]
@@ -329,26 +328,6 @@ type Part = (&'static str, fn(&BareCopy) -> Copied);
 const FRESH: &str = "fresh memory";
 const COPIES: [Part; 2] = [(FRESH, |copy| copy.fresh), ("touched memory", |copy| copy.touched)];
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    least: f64,
-    pub(super) median: f64,
-    most: f64,
-}
-
-/// `None` if not every sample has the figure.
-pub(super) fn spread<T>(samples: &[T], of: impl Fn(&T) -> Option<f64>) -> Option<Spread> {
-    let mut values = samples.iter().map(of).collect::<Option<Vec<_>>>()?;
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = match values.as_slice() {
-        [] => return None,
-        values if values.len() % 2 == 1 => values[middle],
-        values => (values[middle - 1] + values[middle]) / 2.0,
-    };
-    Some(Spread { least: values[0], median, most: values[values.len() - 1] })
-}
-
 pub(super) fn shown(spread: Option<Spread>, unit: Unit) -> String {
     let Some(Spread { least, median, most }) = spread else { return "-".to_owned() };
     match unit {
@@ -368,23 +347,4 @@ pub(super) fn verdict(met: bool) -> &'static str {
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        let median = |values: &[f64]| spread(values, |value| Some(*value)).map(|spread| spread.median);
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0]), Some(3.0));
-        assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
-    }
-
-    #[test]
-    fn a_figure_that_is_missing_once_is_not_shown() {
-        assert_eq!(spread(&[1.0, -1.0], |value| (*value > 0.0).then_some(*value)), None);
-    }
 }

@@ -3,19 +3,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use monitor::types::{DowntimePhases, MigrationInfo, SocketAddress};
+use monitor::types::{DowntimePhases, MigrationInfo};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
     Bench,
     case::{Case, Encryption},
-    contender::{Contender, End},
     cpu::Vcpus,
     profile::Recorder,
 };
 use crate::rig::{
-    Felt, Files, Interrupted, Machine, MachineError, Witness, WitnessError, checked_since_arrival,
+    Contender, End, Felt, Files, Interrupted, Machine, MachineError, Witness, WitnessError,
+    checked_since_arrival, encrypt, listen, micros,
 };
 
 /// One move, measured. Times in milliseconds unless said otherwise.
@@ -180,44 +180,8 @@ fn set_up(
     machine.execute("migrate-set-parameters", parameters)?;
     match case.encryption {
         Encryption::Off => Ok(()),
-        Encryption::On => encrypt(bench, contender, end, machine),
+        Encryption::On => Ok(encrypt(contender, end, &bench.certificates, bench.address(), machine)?),
     }
-}
-
-/// Gives a machine its certificates: both contenders the same, and both check the other side's.
-fn encrypt(bench: &Bench, contender: Contender, end: End, machine: &mut Machine) -> Result<(), TrialError> {
-    let directory = &bench.certificates;
-    let parameters = match contender {
-        Contender::Whimbrel => {
-            json!({ "tls-creds": directory, "tls-authz": format!("ip:{}", bench.address()) })
-        }
-        Contender::Qemu => {
-            let endpoint = if end == End::Source { "client" } else { "server" };
-            machine.execute(
-                "object-add",
-                json!({
-                    "qom-type": "tls-creds-x509",
-                    "id": "tls",
-                    "dir": directory,
-                    "endpoint": endpoint,
-                    "verify-peer": true,
-                }),
-            )?;
-            json!({ "tls-creds": "tls", "tls-hostname": bench.address() })
-        }
-    };
-    machine.execute("migrate-set-parameters", parameters)?;
-    Ok(())
-}
-
-pub(super) fn listen(host: &str, destination: &mut Machine) -> Result<String, TrialError> {
-    destination.execute("migrate-incoming", json!({ "uri": format!("tcp:{host}:0") }))?;
-    let addresses = destination.query_migrate()?.socket_address.unwrap_or_default();
-    let port = addresses.into_iter().find_map(|address| match address {
-        SocketAddress::Inet { port, .. } => Some(port),
-        _ => None,
-    });
-    port.ok_or(TrialError::NoPort)
 }
 
 /// What was seen while it moved.
@@ -241,7 +205,7 @@ fn run(
     // What a destination prepares as soon as it listens is part of the work.
     let destination_before = Vcpus::of(destination)?.spent();
     let host = bench.address();
-    let port = listen(host, destination)?;
+    let port = listen(host, destination)?.ok_or(TrialError::NoPort)?;
     bench.interrupt.sleep(case.head_start.duration())?;
     source.execute("migrate", json!({ "uri": format!("tcp:{host}:{port}") }))?;
     let stopped = watch(bench, source, &mut source_vcpus)?;
@@ -293,10 +257,6 @@ pub(super) fn watch(
         }
     }
     Err(TrialError::Late { what: "the end of the migration", seconds: PATIENCE.as_secs() })
-}
-
-pub(super) fn micros(event: &monitor::protocol::Event) -> i64 {
-    event.timestamp.seconds.saturating_mul(1_000_000).saturating_add(event.timestamp.microseconds)
 }
 
 pub(super) fn wait_until(

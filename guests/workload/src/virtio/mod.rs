@@ -53,7 +53,7 @@ impl Devices {
     fn start(&mut self, kind: Kind, device: &Transport, params: &Params, ram: &mut Ram, tsc_khz: u64) {
         match (kind, params.ip) {
             (Kind::Net, Some(ip)) if self.net.is_none() => {
-                self.net = Net::new(device, ip, params.seed, ram);
+                self.net = Net::new(device, ip, params.seed, ram, tsc_khz);
             }
             (Kind::Disk, _) if self.disk.is_none() && params.disk > 0 => {
                 self.disk = Disk::new(device, params.seed, params.disk, ram, tsc_khz);
@@ -81,7 +81,7 @@ impl Devices {
     /// One turn of each.
     pub(crate) fn turn(&mut self, now: u64, filled: bool, setup: &Setup) {
         if let Some(net) = &mut self.net {
-            net.turn();
+            net.turn(now);
         }
         if let Some(disk) = &mut self.disk {
             disk.turn(now);

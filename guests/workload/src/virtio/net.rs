@@ -1,10 +1,12 @@
-//! The network: answers ARP and ICMP echo for our address.
+//! The network: answers ARP and ICMP echo for our address, sends frames to who asks for some, and takes a TCP stream.
 
 use core::fmt;
 
 use workload::{
     content::mix,
+    frames::Frames,
     packet::{MAX_FRAME, Station},
+    sink::Sink,
 };
 
 use crate::{
@@ -31,6 +33,9 @@ const FRAMES_A_TURN: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Net {
     station: Station,
+    viewers: Frames,
+    sink: Sink,
+    tsc_khz: u64,
     receive: Queue,
     transmit: Queue,
     received: [Option<Buffer>; SLOTS as usize],
@@ -41,7 +46,13 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(device: &Transport, ip: [u8; 4], seed: u64, ram: &mut Ram) -> Option<Self> {
+    pub(crate) fn new(
+        device: &Transport,
+        ip: [u8; 4],
+        seed: u64,
+        ram: &mut Ram,
+        tsc_khz: u64,
+    ) -> Option<Self> {
         let features = device.begin(Kind::Net, 1 << FEATURE_MAC)?;
         let receive = device.queue(RECEIVE, 1, SLOTS, ram)?;
         let transmit = device.queue(TRANSMIT, 1, SLOTS, ram)?;
@@ -58,21 +69,33 @@ impl Net {
         };
         let (received, sent) = (buffers(&receive), buffers(&transmit));
         let station = Station { mac, ip };
-        let mut net = Self { station, receive, transmit, received, sent, frames: 0, answers: 0, dropped: 0 };
+        let mut net = Self {
+            station,
+            viewers: Frames::default(),
+            sink: Sink::default(),
+            tsc_khz,
+            receive,
+            transmit,
+            received,
+            sent,
+            frames: 0,
+            answers: 0,
+            dropped: 0,
+        };
         device.ready();
         for slot in 0..net.receive.slots() {
             net.offer(slot);
         }
         net.receive.kick();
-        net.send(|station, frame| Some(station.announce(frame)));
+        net.send(|net, frame| Some(net.station.announce(frame)));
         net.transmit.kick();
         let [a, b, c, d, e, f] = mac;
         say!("whimbrel net mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
         Some(net)
     }
 
-    /// Takes what came in and answers it.
-    pub(crate) fn turn(&mut self) {
+    /// Takes what came in and answers it, and sends what is due.
+    pub(crate) fn turn(&mut self, now: u64) {
         while self.transmit.take().is_some() {}
         for _ in 0..FRAMES_A_TURN {
             let Some((slot, length)) = self.receive.take() else { break };
@@ -80,12 +103,23 @@ impl Net {
             if let Some(mut buffer) = self.received[usize::from(slot)].take() {
                 let bytes = buffer.bytes(length as usize);
                 let frame = bytes.get(HEADER..).unwrap_or_default();
-                self.send(|station, out| station.answer(frame, out));
+                let ticks_per_second = self.tsc_khz * 1000;
+                self.viewers.hear(&self.station, frame, now, ticks_per_second);
+                self.send(|net, out| {
+                    net.station.answer(frame, out).or_else(|| net.sink.answer(&net.station, frame, out))
+                });
                 self.received[usize::from(slot)] = Some(buffer);
             }
             self.offer(slot);
         }
         self.receive.kick();
+        for _ in 0..FRAMES_A_TURN {
+            // One that is due waits for room.
+            let has_room = self.transmit.free_slot().is_some();
+            if !has_room || !self.send(|net, out| net.viewers.next(&net.station, now, out)) {
+                break;
+            }
+        }
         self.transmit.kick();
     }
 
@@ -101,20 +135,24 @@ impl Net {
         }
     }
 
-    /// Sends the frame that `write` makes, if it makes one.
-    fn send(&mut self, write: impl FnOnce(&Station, &mut [u8; MAX_FRAME]) -> Option<usize>) {
+    /// Sends the frame that `write` makes, if it makes one. False if nothing was sent.
+    fn send(&mut self, write: impl FnOnce(&mut Self, &mut [u8; MAX_FRAME]) -> Option<usize>) -> bool {
         let free = self.transmit.free_slot();
-        let Some((slot, buffer)) = free.and_then(|slot| Some((slot, self.sent[usize::from(slot)].as_mut()?)))
+        let Some((slot, mut buffer)) =
+            free.and_then(|slot| Some((slot, self.sent[usize::from(slot)].take()?)))
         else {
             self.dropped += 1;
-            return;
+            return false;
         };
         let bytes = buffer.bytes(HEADER + MAX_FRAME);
         bytes[..HEADER].fill(0);
-        let Ok(out) = (&mut bytes[HEADER..]).try_into() else { return };
-        if let Some(length) = write(&self.station, out) {
+        let written =
+            <&mut [u8; MAX_FRAME]>::try_from(&mut bytes[HEADER..]).ok().and_then(|out| write(self, out));
+        if let Some(length) = written {
             self.answers += 1;
             self.transmit.post(slot, &[buffer.to_read(HEADER + length)]);
         }
+        self.sent[usize::from(slot)] = Some(buffer);
+        written.is_some()
     }
 }

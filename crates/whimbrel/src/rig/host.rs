@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Where it was measured: figures of two hosts, or of a busy and a quiet one, do not compare.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Host {
+pub(crate) struct Host {
     cpu: String,
     cpus: usize,
     kernel: String,
@@ -17,7 +17,7 @@ const BUSY: f64 = 0.5;
 
 impl Host {
     /// This host, now. What the kernel does not say is left empty.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -1,21 +1,24 @@
-//! A link between the two ends that carries only so much, as between hosts: two network namespaces, and a token bucket of the kernel's
-//! at either end of a cable between them.
+//! A link between the two ends that carries only so much, as between hosts: two network namespaces, and a token
+//! bucket of the kernel's at either end of a cable between them.
 
 use std::{
     fmt,
-    io::{BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
+    fs::File,
+    io::{self, BufRead as _, BufReader},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     process::{Child, Command, Stdio},
     str::FromStr,
+    thread::{self, JoinHandle},
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Serialize;
 
-use super::contender::End;
+use super::End;
 
 /// Addresses of the two ends, of which nobody outside knows.
 const SOURCE: &str = "10.0.0.1";
-pub(super) const DESTINATION: &str = "10.0.0.2";
+const DESTINATION: &str = "10.0.0.2";
 /// The name of the cable's end in each namespace.
 const CARD: &str = "card0";
 /// What a bucket holds at least: the kernel hands a card up to 64 KiB at once, and would cut them up otherwise.
@@ -23,18 +26,18 @@ const LEAST_BURST: u64 = 128 << 10;
 
 /// Bits per second: 1 Mbit/s to 400 Gbit/s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct BitRate(u64);
+pub(crate) struct BitRate(u64);
 
 /// Why there is no such link.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     /// Only root may make one.
     #[error(
-        "A link of a given rate (--link) is made of network namespaces, which only root may have: run this as root"
+        "A link of a given rate is made of network namespaces, which only root may have: run this as root"
     )]
     NotRoot,
     /// A program is missing, or does not do what it was asked for.
-    #[error("A link of a given rate (--link) needs {package}: '{command}' failed: {said}")]
+    #[error("A link of a given rate needs {package}: '{command}' failed: {said}")]
     Program {
         /// What was run.
         command: String,
@@ -47,17 +50,23 @@ pub(super) enum LinkError {
 
 /// Two ends with a cable between them. All of it is gone when this is dropped, and when this process is killed.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     source: Namespace,
     destination: Namespace,
 }
 
-/// A network namespace. It is there as long as a process is in it; this one ends when nobody holds the other end of its input.
+/// A network namespace. It is there as long as a process is in it; this one ends when nobody holds the other end of
+/// its input.
 #[derive(Debug)]
-struct Namespace(Child);
+pub(crate) struct Namespace(Child);
 
 impl Link {
-    pub(super) fn make() -> Result<Self, LinkError> {
+    /// Where the destination is on it.
+    pub(crate) const DESTINATION: &str = DESTINATION;
+    /// The name of either end's card.
+    pub(crate) const CARD: &str = CARD;
+
+    pub(crate) fn make() -> Result<Self, LinkError> {
         if !rustix::process::geteuid().is_root() {
             return Err(LinkError::NotRoot);
         }
@@ -72,7 +81,7 @@ impl Link {
     }
 
     /// From here on it carries so much, in each direction.
-    pub(super) fn carries(&self, rate: BitRate) -> Result<(), LinkError> {
+    pub(crate) fn carries(&self, rate: BitRate) -> Result<(), LinkError> {
         let (bits, burst) = (format!("{}bit", rate.0), format!("{}b", rate.burst_bytes()));
         for end in [&self.source, &self.destination] {
             let bucket = ["rate", &bits, "burst", &burst, "latency", "50ms"];
@@ -83,19 +92,23 @@ impl Link {
     }
 
     /// `command`, at that end.
-    pub(super) fn at(&self, end: End, command: &Command) -> Command {
-        let namespace = match end {
-            End::Source => &self.source,
-            End::Destination => &self.destination,
-        };
-        let mut there = namespace.enter();
+    pub(crate) fn at(&self, end: End, command: &Command) -> Command {
+        let mut there = self.end(end).enter();
         there.arg(command.get_program()).args(command.get_args());
         there
+    }
+
+    /// The namespace of that end.
+    pub(crate) fn end(&self, end: End) -> &Namespace {
+        match end {
+            End::Source => &self.source,
+            End::Destination => &self.destination,
+        }
     }
 }
 
 impl Namespace {
-    fn make() -> Result<Self, LinkError> {
+    pub(crate) fn make() -> Result<Self, LinkError> {
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", "echo up; exec cat"]);
         // A group of its own: Ctrl-C at the terminal is for us, who end it when the machines in it have ended.
@@ -122,8 +135,27 @@ impl Namespace {
         command
     }
 
-    fn ip(&self, words: &[&str]) -> Result<(), LinkError> {
+    /// Does a command of ip(8) there.
+    pub(crate) fn ip(&self, words: &[&str]) -> Result<(), LinkError> {
         done("iproute2", self.enter().arg("ip").args(words))
+    }
+
+    /// Starts a thread that is there. What it opens there stays there.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<JoinHandle<io::Result<T>>> {
+        let link = File::open(format!("/proc/{}/ns/net", self.process_id()))?;
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        })
+    }
+
+    /// The process that keeps it.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.0.id()
     }
 }
 
@@ -151,8 +183,13 @@ fn shown(command: &Command) -> String {
 }
 
 impl BitRate {
-    /// Bytes per second.
-    pub(super) fn bytes(self) -> f64 {
+    /// So many bytes per second.
+    pub(crate) fn of_bytes(bytes: u64) -> Self {
+        Self(bytes.saturating_mul(8))
+    }
+
+    /// As bytes per second.
+    pub(crate) fn bytes(self) -> f64 {
         self.0 as f64 / 8.0
     }
 

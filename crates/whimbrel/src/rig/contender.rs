@@ -5,23 +5,16 @@ use std::{
     process::Command,
 };
 
+use comparison::Contender;
+use config::{CpuCount, MemorySize};
 use serde::Serialize;
 
-use super::Bench;
-use crate::rig::Files;
-
-/// Who is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Contender {
-    Whimbrel,
-    Qemu,
-}
+use super::Files;
 
 /// What guest memory is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Backing {
+pub(crate) enum Backing {
     /// Huge pages of 2 MiB.
     Hugetlb,
     /// A memfd, in pages of 4 KiB.
@@ -30,7 +23,7 @@ pub(super) enum Backing {
 
 /// Their programs.
 #[derive(Debug)]
-pub(super) struct Contenders {
+pub(crate) struct Contenders {
     vmm: PathBuf,
     qemu: PathBuf,
     qemu_version: String,
@@ -42,14 +35,14 @@ pub(super) struct Contenders {
     "Cannot run {}, which is compared with: install it (Debian: qemu-system-x86), or say where it is with --qemu",
     program.display()
 )]
-pub(super) struct ContenderError {
+pub(crate) struct ContenderError {
     program: PathBuf,
     source: std::io::Error,
 }
 
 /// Which end of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Source,
     Destination,
 }
@@ -63,17 +56,8 @@ impl fmt::Display for Backing {
     }
 }
 
-impl fmt::Display for Contender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Whimbrel => "Whimbrel",
-            Self::Qemu => "QEMU",
-        })
-    }
-}
-
 impl Contenders {
-    pub(super) fn new(vmm: PathBuf, qemu: &Path) -> Result<Self, ContenderError> {
+    pub(crate) fn new(vmm: PathBuf, qemu: &Path) -> Result<Self, ContenderError> {
         let failed = |source| ContenderError { program: qemu.to_owned(), source };
         let output = Command::new(qemu).arg("--version").output().map_err(failed)?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -83,91 +67,97 @@ impl Contenders {
         Ok(Self { vmm, qemu: qemu.to_owned(), qemu_version: format!("QEMU {number}") })
     }
 
-    pub(super) fn qemu_version(&self) -> &str {
+    /// Whimbrel's alone.
+    pub(crate) fn alone(vmm: PathBuf) -> Self {
+        Self { vmm, qemu: PathBuf::new(), qemu_version: String::new() }
+    }
+
+    pub(crate) fn qemu_version(&self) -> &str {
         &self.qemu_version
     }
 }
 
-impl Bench {
-    /// The command of one end of a move: the same machine for both contenders, as far as they have one.
-    pub(super) fn command(&self, contender: Contender, end: End, files: &Files) -> Command {
+/// A machine as both have it, as far as they can.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest<'a> {
+    pub(crate) memory: MemorySize,
+    pub(crate) cpus: CpuCount,
+    pub(crate) backing: Backing,
+    /// The workload guest's image.
+    pub(crate) kernel: &'a Path,
+    pub(crate) command_line: &'a str,
+    /// A tap, and the hardware address of the card that is on it.
+    pub(crate) card: Option<(&'a str, &'a str)>,
+    /// Migrations leave the host of the process unencrypted, since nobody else is on the link.
+    pub(crate) insecure: bool,
+}
+
+impl Contenders {
+    /// The command of one end of a move.
+    pub(crate) fn command(
+        &self,
+        contender: Contender,
+        end: End,
+        guest: &Guest<'_>,
+        files: &Files,
+    ) -> Command {
         let mut command = match contender {
-            Contender::Whimbrel => self.whimbrel(files),
-            Contender::Qemu => self.qemu(files),
+            Contender::Whimbrel => self.whimbrel(guest, files),
+            Contender::Qemu => self.qemu(guest, files),
         };
         if end == End::Destination {
             let flag = if contender == Contender::Qemu { "-incoming" } else { "--incoming" };
             command.args([flag, "defer"]);
         }
-        match &self.link {
-            Some(link) => link.at(end, &command),
-            None => command,
-        }
+        command
     }
 
-    fn whimbrel(&self, files: &Files) -> Command {
-        let arguments = &self.arguments;
-        let mut command = Command::new(&self.contenders.vmm);
-        let backing = match self.backing {
+    fn whimbrel(&self, guest: &Guest<'_>, files: &Files) -> Command {
+        let mut command = Command::new(&self.vmm);
+        let backing = match guest.backing {
             Backing::Hugetlb => "hugetlb",
             Backing::Memfd => "memfd",
         };
-        command.args(["--memory", &arguments.memory.to_string(), "--memory-backing", backing]);
-        command.args(["--cpus", &arguments.cpus.to_string()]);
+        command.args(["--memory", &guest.memory.to_string(), "--memory-backing", backing]);
+        command.args(["--cpus", &guest.cpus.to_string()]);
         command.arg("--serial").arg(joined(["file:".as_ref(), files.serial.as_os_str()]));
         command.arg("--monitor").arg(joined(["unix:".as_ref(), files.socket.as_os_str()]));
-        if self.link.is_some() {
-            // Nobody else is on it.
+        if guest.insecure {
             command.arg("--insecure");
         }
+        if let Some((tap, mac)) = guest.card {
+            command.args(["--net", &format!("tap={tap},mac={mac}")]);
+        }
         // On both sides: the machine reboots from them where it is.
-        command.arg("--kernel").arg(&self.kernel).args(["--cmdline", &self.command_line()]);
+        command.arg("--kernel").arg(guest.kernel).args(["--cmdline", guest.command_line]);
         command
     }
 
     /// A microvm without what the guest does not use. Software KVM refuses the MSR behind `arch-capabilities`.
-    fn qemu(&self, files: &Files) -> Command {
-        let arguments = &self.arguments;
-        let memory = arguments.memory.mib().to_string();
-        let mut command = Command::new(&self.contenders.qemu);
+    fn qemu(&self, guest: &Guest<'_>, files: &Files) -> Command {
+        let memory = guest.memory.mib().to_string();
+        let mut command = Command::new(&self.qemu);
         command.args(["-M", "microvm,pit=off,pic=off,rtc=off,memory-backend=ram", "-m", &memory]);
-        let huge = match self.backing {
+        let huge = match guest.backing {
             Backing::Hugetlb => ",hugetlb=on,hugetlbsize=2M",
             Backing::Memfd => ",share=on",
         };
         command.args(["-object", &format!("memory-backend-memfd,id=ram,size={memory}M{huge}")]);
-        command.args([
-            "-accel",
-            "kvm",
-            "-cpu",
-            "host,-arch-capabilities",
-            "-smp",
-            &arguments.cpus.to_string(),
-        ]);
+        let cpus = guest.cpus.to_string();
+        command.args(["-accel", "kvm", "-cpu", "host,-arch-capabilities", "-smp", &cpus]);
         // Threads with names of their own, so that a profile can tell them apart.
         command.args(["-name", "bench,debug-threads=on"]);
         command.args(["-global", "virtio-mmio.force-legacy=off", "-nodefaults", "-display", "none"]);
         command.arg("-serial").arg(joined(["file:".as_ref(), files.serial.as_os_str()]));
         let socket = files.socket.as_os_str();
         command.arg("-qmp").arg(joined(["unix:".as_ref(), socket, ",server=on,wait=off".as_ref()]));
-        command.arg("-kernel").arg(&self.kernel).args(["-append", &self.command_line()]);
-        command
-    }
-
-    fn command_line(&self) -> String {
-        let arguments = &self.arguments;
-        if let Some(rate) = self.follows {
-            let (fill, cpus) = (&arguments.fill, arguments.cpus);
-            return format!("{rate} order=random fill={fill} cpus={cpus} report=100 waits=on");
+        if let Some((tap, mac)) = guest.card {
+            let backend = format!("tap,id=net0,ifname={tap},script=no,downscript=no");
+            command.args(["-netdev", &backend]);
+            command.args(["-device", &format!("virtio-net-device,netdev=net0,mac={mac}")]);
         }
-        format!(
-            "work={} rate={} fill={} cpus={} report=250",
-            arguments.work,
-            arguments.rate.0,
-            arguments.fill,
-            // With --downtime the others are there to be stopped and saved, and sleep.
-            if arguments.downtime { 1 } else { arguments.cpus.get() }
-        )
+        command.arg("-kernel").arg(guest.kernel).args(["-append", guest.command_line]);
+        command
     }
 }
 

@@ -1,0 +1,145 @@
+//! What is printed and written.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use comparison::{
+    Comparison, MAX_BYTES, Mode, ReadError, Run, against, bars,
+    figures::{self, Figure},
+    html, published,
+    scale::Plan,
+    tables, timeline,
+};
+
+use super::Arguments;
+use crate::rig::Memory;
+
+/// A file that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ShowError {
+    /// It cannot be read.
+    #[error("Cannot read {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    /// It is something else.
+    #[error("{} is no comparison", path.display())]
+    Read { path: PathBuf, source: ReadError },
+    /// It cannot be written.
+    #[error("Cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Reads what an earlier run has written.
+pub(super) fn read(path: &Path) -> Result<Comparison, ShowError> {
+    let failed = |source| ShowError::Open { path: path.to_owned(), source };
+    let length = fs::metadata(path).map_err(failed)?.len();
+    if length > MAX_BYTES {
+        return Err(failed(io::Error::other(format!(
+            "it has {length} bytes, and {MAX_BYTES} are the most that is read"
+        ))));
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    Comparison::read(&bytes).map_err(|source| ShowError::Read { path: path.to_owned(), source })
+}
+
+/// Says what is about to be measured, and where.
+pub(super) fn introduce(comparison: &Comparison) {
+    let plan = &comparison.plan;
+    let qemu = comparison.qemu.as_deref().map_or_else(String::new, |qemu| format!(" and {qemu}, in turns"));
+    output::say!(
+        "Whimbrel{qemu}, {} times each, at a scale of {}: a guest with {} in {} ({} vCPU) that writes {} of it; downtime limit {} ms",
+        plan.repetitions,
+        plan.scale,
+        Memory(plan.memory),
+        plan.backing,
+        plan.cpus,
+        Memory(plan.work),
+        plan.downtime_limit_ms
+    );
+    output::say!("The link is {}", comparison.link);
+    output::say!("{}", comparison.host);
+    comparison.notes.iter().for_each(|note| output::say!("{note}"));
+}
+
+/// One move, on one line.
+pub(super) fn line(run: &Run, plan: &Plan) -> String {
+    let shown = |figure: &Figure| {
+        (figure.of)(run, plan).map_or_else(|| "?".to_owned(), |value| tables::with_unit(figure.unit, value))
+    };
+    let name = format!("{:>3}  {:<9} {:<17}", run.repetition, run.contender, run.mode);
+    if let Some(reason) = run.outcome.reason() {
+        return format!("{name} {reason}");
+    }
+    format!(
+        "{name} {}, {}, downtime {}, freeze {}, pings lost {}, work lost {}, {}",
+        shown(&figures::TOTAL),
+        shown(&figures::BANDWIDTH),
+        shown(&figures::DOWNTIME),
+        shown(&figures::FREEZE),
+        shown(&figures::PINGS_LOST),
+        shown(&figures::WORK_LOST),
+        if run.complaints.is_empty() { "intact" } else { "NOT INTACT" }
+    )
+}
+
+/// Prints all tables and verdicts. False if something has become worse than it was `earlier`.
+pub(super) fn print(arguments: &Arguments, comparison: &Comparison, earlier: Option<&Comparison>) -> bool {
+    let mut all = tables::all(comparison);
+    if !arguments.quick {
+        all.push(bars::table(comparison));
+    }
+    all.iter().for_each(|table| output::say!("\n{}", table.text()));
+    tables::remarks(comparison).iter().for_each(|remark| output::say!("{remark}"));
+    if comparison.is_intact() {
+        output::say!(
+            "Guests checked their pages all the time: no faults, no line lost, clocks never backwards."
+        );
+    }
+    output::say!("\n{}", published::WHAT);
+    published::tables().iter().for_each(|table| output::say!("\n{}", table.text()));
+    let Some(earlier) = earlier else { return true };
+    against::remarks(comparison, earlier).iter().for_each(|remark| output::say!("\n{remark}"));
+    let changes = against::changes(comparison, earlier);
+    if changes.is_empty() {
+        output::say!("\nNothing has changed by more than the noise.");
+    } else {
+        output::say!("\n{}", against::table(&changes).text());
+    }
+    !changes.iter().any(against::Change::is_worse)
+}
+
+/// Writes the files that were asked for.
+pub(super) fn write(
+    arguments: &Arguments,
+    comparison: &Comparison,
+    earlier: Option<&Comparison>,
+) -> Result<(), ShowError> {
+    let keep = |path: &Option<PathBuf>, text: &dyn Fn() -> io::Result<String>| {
+        let Some(path) = path else { return Ok(()) };
+        let written = text().and_then(|text| fs::write(path, text));
+        written.map_err(|source| ShowError::Write { path: path.clone(), source })?;
+        output::say!("Written: {}", path.display());
+        Ok(())
+    };
+    keep(&arguments.json, &|| Ok(serde_json::to_string(comparison)? + "\n"))?;
+    keep(&arguments.html, &|| Ok(html::render(comparison, earlier)))?;
+    keep(&arguments.markdown, &|| Ok(markdown(comparison)))?;
+    keep(&arguments.picture, &|| {
+        let run = pictured(comparison).ok_or_else(|| io::Error::other("nothing was moved"))?;
+        Ok(timeline::alone(run, &comparison.plan))
+    })
+}
+
+fn markdown(comparison: &Comparison) -> String {
+    let all = tables::all(comparison);
+    let text: Vec<_> = all.iter().chain([&bars::table(comparison)]).map(tables::Table::markdown).collect();
+    text.join("\n\n") + "\n"
+}
+
+/// Our default mode in the last scenario; where it was not measured, or is not suitable, the last that was moved.
+fn pictured(comparison: &Comparison) -> Option<&Run> {
+    let is_ours = |run: &&Run| run.mode == Mode::Default && run.is_completed();
+    let newest_first = || comparison.runs.iter().rev();
+    newest_first().find(is_ours).or_else(|| newest_first().next())
+}
