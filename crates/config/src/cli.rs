@@ -30,7 +30,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// the value in the file; disks and network cards of flags are added after those of the file. Relative paths are relative
 /// to the working directory, in the file too.
 #[derive(Parser, Debug)]
-#[command(name = "whimbrel-vmm", bin_name = "whimbrel-vmm", version, max_term_width = 120, after_long_help = EXAMPLE)]
+#[command(name = "whimbrel-vmm", bin_name = "whimbrel-vmm", version = release::VERSION, max_term_width = 120, after_long_help = EXAMPLE)]
 struct CommandLine {
     #[command(flatten)]
     machine: RawConfig,
