@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{Config, ConfigError, RawConfig, cpu};
 
@@ -64,6 +64,12 @@ Example of a file for --config:
   nets:
     - tap: tap0
   monitor: unix:/run/db-1.sock";
+
+/// All that `whimbrel-vmm` takes, for manual pages and the completion of shells.
+#[must_use]
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}
 
 /// Reads a command line, of which the first item is the name of the program, and the file that it names.
 ///

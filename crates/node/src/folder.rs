@@ -220,6 +220,8 @@ mod tests {
             tls: "/tls".into(),
             address: "::1".parse().unwrap(),
             share: 1.0,
+            leases: "default".to_owned(),
+            registration: crate::Registration::Agent,
         };
         let own = Folder::new(folder.path(), "busy").unwrap();
         own.prepare(&config, &instance, Some("b")).unwrap();
