@@ -79,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         return Err(format!("{} is too long, since sockets are below it", directory.display()).into());
     }
     make_private(&directory)?;
+    let _lock = lock(&directory)?;
     let (handle, requests) = requests()?;
     let place = if arguments.kubernetes {
         log_to_stderr();
@@ -118,6 +119,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     // Machines go on.
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps other agents out of a directory while this one lives: two of them would start the same machine.
+fn lock(directory: &Path) -> Result<fs::File, Box<dyn Error>> {
+    let path = directory.join("lock");
+    let file = fs::File::create(&path).map_err(|error| format!("Cannot make {}: {error}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(format!("Another agent works in {}: end it first", directory.display()).into())
+        }
+        Err(fs::TryLockError::Error(error)) => Err(format!("Cannot lock {}: {error}", path.display()).into()),
+    }
 }
 
 /// Where a node belongs.
