@@ -222,6 +222,7 @@ mod tests {
             share: 1.0,
             leases: "default".to_owned(),
             registration: crate::Registration::Agent,
+            cgroup: None,
         };
         let own = Folder::new(folder.path(), "busy").unwrap();
         own.prepare(&config, &instance, Some("b")).unwrap();

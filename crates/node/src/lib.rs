@@ -54,6 +54,8 @@ pub struct Config {
     pub leases: String,
     /// Who makes the Node.
     pub registration: Registration,
+    /// The control group that machines are put into, where they would end with the agent's otherwise: a container's processes end with it.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Who makes the Node of a host, and says of it what Kubernetes wants to know.

@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// and an address [default: tls in the directory of --dir]
     #[arg(long, value_name = "DIR", requires = "kubernetes")]
     tls: Option<PathBuf>,
+    /// The control group (a directory) that machines are put into, so that they do not end with the container that this runs in
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
     /// The namespace of the fleet's leases, on Kubernetes
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "whimbrel")]
     namespace: String,
@@ -98,6 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         share: SHARE,
         leases: place.leases.clone(),
         registration: place.registration,
+        cgroup: arguments.cgroup.clone(),
     };
     let agent = {
         let (client, handle) = (place.client.clone(), handle.clone());

@@ -81,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             share: 0.8 / f64::from(arguments.nodes),
             leases: controllers::NODE_LEASES.to_owned(),
             registration: node::Registration::Agent,
+            cgroup: None,
         };
         let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
         let handle = handle.clone();

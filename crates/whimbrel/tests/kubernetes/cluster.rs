@@ -12,6 +12,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::line::Line;
+
 /// Whatever is waited for takes seconds; on a host that is busy with other tests it takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -67,6 +69,8 @@ pub(crate) struct Cluster {
     port: u16,
     etcd: (u16, Running),
     server: Option<Running>,
+    /// The way that services take to the server.
+    pub(crate) line: Line,
 }
 
 impl Cluster {
@@ -87,7 +91,9 @@ impl Cluster {
         let key = folder.path().join("accounts.key");
         let made = Command::new("openssl").args(["genrsa", "-out"]).arg(key).arg("2048").output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        let mut cluster = Self { folder, programs, port: free_port(), etcd: (client, etcd), server: None };
+        let port = free_port();
+        let line = Line::to(port);
+        let mut cluster = Self { folder, programs, port, etcd: (client, etcd), server: None, line };
         cluster.start_server();
         cluster
     }
@@ -121,7 +127,7 @@ impl Cluster {
         let admin = self.kubeconfig();
         loop {
             if self.dir().join("server/apiserver.crt").is_file() {
-                self.write_kubeconfig(&admin, ADMIN_TOKEN);
+                self.write_kubeconfig(&admin, ADMIN_TOKEN, self.port);
                 let ready = self.run("get --raw /readyz");
                 // Made by the server itself, a moment after it says that it is ready.
                 if ready.stdout == b"ok" && self.run("get namespace default").status.success() {
@@ -144,19 +150,19 @@ impl Cluster {
         self.dir().join("kubeconfig")
     }
 
-    /// One for a service account of the fleet's namespace.
+    /// One for a service account of the fleet's namespace, which takes the line.
     pub(crate) fn kubeconfig_of(&self, account: &str) -> PathBuf {
         let token = self.kubectl(&format!("create token {account} --namespace whimbrel"));
         let path = self.dir().join(format!("kubeconfig.{account}"));
-        self.write_kubeconfig(&path, token.trim());
+        self.write_kubeconfig(&path, token.trim(), self.line.port);
         path
     }
 
-    fn write_kubeconfig(&self, path: &Path, token: &str) {
+    fn write_kubeconfig(&self, path: &Path, token: &str, port: u16) {
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{ "name": "test", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.port),
+                "server": format!("https://127.0.0.1:{port}"),
                 "certificate-authority": self.dir().join("server/apiserver.crt"),
             }}],
             "users": [{ "name": "test", "user": { "token": token } }],

@@ -7,7 +7,14 @@
 mod programs;
 
 mod cluster;
+mod line;
 mod site;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use programs::vmm;
 use site::Site;
@@ -19,6 +26,7 @@ fn a_fleet_on_kubernetes_runs_moves_and_outlives_its_leader_and_its_server() {
     moves(&site);
     goes_on_under_another_leader(&mut site);
     goes_on_under_another_server(&mut site);
+    goes_on_over_a_bad_line(&site);
     agents_find_their_machines(&mut site);
     what_nobody_checked_is_not_acted_on(&site);
     leaves_nothing(&site);
@@ -103,6 +111,34 @@ fn goes_on_under_another_server(site: &mut Site) {
     assert_eq!(after["status"]["phase"], "Running");
     site.wait_vmms((1, 1));
     site.cluster.kubectl("delete migrationpolicy slow");
+}
+
+/// Every connection to the server is cut after a second, watches too, and what it sends is late; somebody writes the same objects all the
+/// time, so that most writes are overtaken.
+fn goes_on_over_a_bad_line(site: &Site) {
+    site.cluster.line.harm(true);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Some are overtaken themselves.
+                site.cluster.run(&format!("annotate vmi,vmim --all --overwrite example.org/number={number}"));
+            }
+        });
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let before = site.cluster.get("vmi/busy")["status"]["nodeName"].clone();
+            site.cluster.create(&migration("line"));
+            site.cluster.wait_phase("vmim/line", "Succeeded");
+            site.cluster.wait("vmi/busy", |seen| seen["status"]["nodeName"] != before);
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    site.cluster.line.harm(false);
+    site.wait_vmms((1, 1));
 }
 
 fn agents_find_their_machines(site: &mut Site) {
