@@ -3,10 +3,10 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check console lab soak model bench compare fuzz clean
+.PHONY: help demo test check console lab soak model bench compare fuzz package test-packages test-kubernetes clean
 
 help: ## Say what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 demo: ## Build, and watch a busy VM move between two processes and back
 	@scripts/bootstrap build
@@ -22,6 +22,18 @@ endif
 test: check ## Everything: checks, documentation examples, unit and end-to-end tests
 	@scripts/bootstrap test
 	@scripts/test
+
+test-kubernetes: ## The fleet on a real Kubernetes API server, which is built once (5 minutes)
+	@scripts/bootstrap kubernetes
+	@scripts/kubernetes test
+
+package: ## Debian packages and lists of what is in them, into target/package
+	@scripts/bootstrap package
+	@scripts/package
+
+test-packages: ## Install, upgrade and remove the packages in a clean Debian, while a machine runs
+	@scripts/bootstrap test-packages
+	@scripts/test-packages
 
 check: ## Formatting, lints, dependencies and licences, boundaries between crates
 	@scripts/bootstrap check

@@ -27,6 +27,12 @@ const KUBERNETES: &[&str] = &["kube", "kube-client"];
 
 const RULES: &[Rule] = &[
     Rule {
+        name: "release",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
+        because: "it is the name of a release",
+    },
+    Rule {
         name: "address",
         may_use: &[],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
@@ -100,13 +106,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "config",
-        may_use: &["address", "cpu"],
+        may_use: &["address", "cpu", "release"],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS],
         because: "it describes a machine and opens nothing of it",
     },
     Rule {
         name: "monitor",
-        may_use: &["address"],
+        may_use: &["address", "release"],
         must_not_use: &[KVM, MEMORY],
         because: "it speaks QMP for whoever implements its handler, and does not know how a machine or a migration works",
     },
@@ -146,6 +152,7 @@ const RULES: &[Rule] = &[
             "monitor",
             "output",
             "ram",
+            "release",
             "report",
             "state",
             "transport",
@@ -198,7 +205,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "node",
-        may_use: &["config", "mirror", "monitor", "objects"],
+        may_use: &["config", "mirror", "monitor", "objects", "release"],
         must_not_use: &[KVM, MEMORY, STORAGE],
         because: "it knows the machines of its own host, by their monitors, and neither other nodes nor placement",
     },
@@ -220,6 +227,7 @@ const RULES: &[Rule] = &[
             "objects",
             "output",
             "pages",
+            "release",
             "report",
             "store",
             "transport",

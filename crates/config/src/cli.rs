@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{Config, ConfigError, RawConfig, cpu};
 
@@ -30,7 +30,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// the value in the file; disks and network cards of flags are added after those of the file. Relative paths are relative
 /// to the working directory, in the file too.
 #[derive(Parser, Debug)]
-#[command(name = "whimbrel-vmm", bin_name = "whimbrel-vmm", version, max_term_width = 120, after_long_help = EXAMPLE)]
+#[command(name = "whimbrel-vmm", bin_name = "whimbrel-vmm", version = release::VERSION, max_term_width = 120, after_long_help = EXAMPLE)]
 struct CommandLine {
     #[command(flatten)]
     machine: RawConfig,
@@ -64,6 +64,12 @@ Example of a file for --config:
   nets:
     - tap: tap0
   monitor: unix:/run/db-1.sock";
+
+/// All that `whimbrel-vmm` takes, for manual pages and the completion of shells.
+#[must_use]
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}
 
 /// Reads a command line, of which the first item is the name of the program, and the file that it names.
 ///

@@ -27,7 +27,7 @@ mod text;
 mod userfault;
 
 pub use self::cpu::Cpu;
-pub use cli::{Invocation, from_args};
+pub use cli::{Invocation, command, from_args};
 pub use disk::{Disk, DiskLocking, ImageFormat, OnReadError, OnWriteError, RawDisk};
 pub use error::{ConfigError, ValueError};
 pub use incoming::Incoming;

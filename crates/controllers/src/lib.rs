@@ -3,6 +3,7 @@
 //! There is one loop and no memory but the mirrors. It runs when something has changed, and once a second, since some decisions come with
 //! time. A write that was overtaken fails and is decided again, so that any number of writes may be cut off at any place.
 
+mod leader;
 mod record;
 
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
@@ -30,7 +31,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{sync::Notify, time::timeout};
 
-/// The namespace in which agents renew their leases.
+pub use leader::{Candidate, LeaderError, lead};
+
+/// The namespace in which agents renew their leases, where nothing else is said.
 pub const NODE_LEASES: &str = "default";
 
 /// How often is decided when nothing changes.
@@ -51,7 +54,7 @@ struct Mirrors {
 }
 
 impl Mirrors {
-    fn start(client: &Client, changed: &Arc<Notify>) -> Self {
+    fn start(client: &Client, leases: &str, changed: &Arc<Notify>) -> Self {
         Self {
             machines: Mirror::start(Api::all(client.clone()), changed.clone()),
             instances: Mirror::start(Api::all(client.clone()), changed.clone()),
@@ -59,7 +62,7 @@ impl Mirrors {
             policies: Mirror::start(Api::all(client.clone()), changed.clone()),
             fleets: Mirror::start(Api::all(client.clone()), changed.clone()),
             nodes: Mirror::start(Api::all(client.clone()), changed.clone()),
-            leases: Mirror::start(Api::namespaced(client.clone(), NODE_LEASES), changed.clone()),
+            leases: Mirror::start(Api::namespaced(client.clone(), leases), changed.clone()),
             namespaces: Mirror::start(Api::all(client.clone()), changed.clone()),
         }
     }
@@ -87,10 +90,11 @@ impl Mirrors {
     }
 }
 
-/// Decides and writes until it is dropped. One at a time may run.
-pub async fn run(client: Client) {
+/// Decides and writes until it is dropped. One at a time may run: where there are several, [`lead`] sees to it. Agents renew their leases in
+/// the namespace `leases`.
+pub async fn run(client: Client, leases: &str) {
     let changed = Arc::new(Notify::new());
-    let mirrors = Mirrors::start(&client, &changed);
+    let mirrors = Mirrors::start(&client, leases, &changed);
     loop {
         // Both ends are a reason to look: what changed, and time.
         let _ = timeout(TICK, changed.notified()).await;
@@ -149,6 +153,8 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let patch = without(&**namespace, NAMESPACE_FINALIZER);
             api.patch(&namespace.name_any(), &PatchParams::default(), &patch).await.map(drop)
         }
+        Intent::HoldInstance(instance) => hold(client, &**instance, VMM_FINALIZER).await,
+        Intent::HoldMigration(migration) => hold(client, &**migration, MIGRATION_FINALIZER).await,
         Intent::ReleaseInstance(instance) => release(client, &**instance, VMM_FINALIZER).await,
         Intent::ReleaseMigration(migration) => release(client, &**migration, MIGRATION_FINALIZER).await,
         Intent::SetMachineStatus(machine) => set_status(client, &**machine).await,
@@ -177,6 +183,16 @@ where
     let same = Preconditions { uid: object.uid(), ..Preconditions::default() };
     let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
     namespaced(client, object).delete(&object.name_any(), &options).await.map(drop)
+}
+
+async fn hold<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let finalizers: Vec<_> = object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
+    let metadata = json!({ "finalizers": finalizers, "resourceVersion": object.resource_version() });
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    namespaced(client, object).patch(&object.name_any(), &PatchParams::default(), &patch).await.map(drop)
 }
 
 async fn release<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>

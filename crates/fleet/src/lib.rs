@@ -4,12 +4,14 @@
 //! killed between any two of them: what was not done is decided again, what was done is not. Intents that write a status carry the
 //! revision that they were made from; one that has been overtaken fails, and is decided again.
 //!
+//! * `admission`: what a server of ours sees to before it stores an object.
 //! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration,
 //!   `overdue`: what is done when its time is up.
 //! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
 //! * [`plan`]: what would become of a migration that was asked for now. [`preview`]: what a policy would change.
 //! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
 
+mod admission;
 pub mod fit;
 mod machine;
 mod migration;
@@ -40,6 +42,10 @@ pub enum Intent {
     CreateInstance(Box<VirtualMachineInstance>),
     /// Delete this instance, if it is still this one.
     DeleteInstance(Box<VirtualMachineInstance>),
+    /// Hold this instance until its VMM is gone.
+    HoldInstance(Box<VirtualMachineInstance>),
+    /// Hold this migration until it is over.
+    HoldMigration(Box<VirtualMachineInstanceMigration>),
     /// Let go of this instance, which is being deleted and never had a VMM.
     ReleaseInstance(Box<VirtualMachineInstance>),
     /// Delete this machine, whose namespace is being deleted.
@@ -88,12 +94,14 @@ impl Intent {
         let (metadata, name) = match self {
             Self::CreateInstance(instance)
             | Self::DeleteInstance(instance)
+            | Self::HoldInstance(instance)
             | Self::ReleaseInstance(instance)
             | Self::SetInstanceStatus(instance) => (&instance.metadata, world::name_of(&instance.metadata)),
             Self::DeleteMachine(machine) | Self::SetMachineStatus(machine) => {
                 (&machine.metadata, world::name_of(&machine.metadata))
             }
             Self::DeleteMigration(migration)
+            | Self::HoldMigration(migration)
             | Self::ReleaseMigration(migration)
             | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
             Self::SetNodeStatus(_) | Self::ReleaseNamespace(_) | Self::Record(_) => return None,
@@ -106,6 +114,7 @@ impl Intent {
 /// out where one fails.
 pub fn decide(world: &World, now: &Time) -> Vec<Intent> {
     let mut intents = Vec::new();
+    admission::decide(world, &mut intents);
     node::decide(world, now, &mut intents);
     machine::decide(world, now, &mut intents);
     placement::decide(world, now, &mut intents);

@@ -1,7 +1,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use objects::{
-    GROUP, InstancePhase, RunStrategy, VERSION, VirtualMachine, VirtualMachineInstance, VirtualMachineStatus,
-    condition,
+    GROUP, InstancePhase, RunStrategy, VERSION, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
+    VirtualMachineStatus, condition,
 };
 
 use crate::{
@@ -91,6 +91,7 @@ fn new_instance(machine: &VirtualMachine) -> VirtualMachineInstance {
             labels: Some(metadata.labels).filter(|labels| !labels.is_empty()),
             annotations: Some(metadata.annotations).filter(|annotations| !annotations.is_empty()),
             owner_references: Some(vec![owner]),
+            finalizers: Some(vec![VMM_FINALIZER.to_owned()]),
             ..ObjectMeta::default()
         },
         spec: template.spec,

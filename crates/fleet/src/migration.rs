@@ -7,7 +7,7 @@ use objects::{
 };
 
 use crate::{
-    Intent, Note, World, fit,
+    Intent, Note, World, admission, fit,
     fit::{Fit, Misfit},
     node::is_heard,
     overdue,
@@ -39,7 +39,7 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
     let mut world = world.clone();
     let waiting: Vec<_> = queue::waiting(&world).into_iter().cloned().collect();
     let mut position = 1;
-    for migration in waiting {
+    for migration in waiting.into_iter().filter(admission::is_settled) {
         let mut sent = Waiting { world: &world, queue: &queue, now, position }.step(&migration);
         if sent.status != migration.status {
             intents.push(Intent::SetMigrationStatus(Box::new(sent.clone())));
@@ -78,6 +78,10 @@ impl Waiting<'_> {
         let instance = self.world.instance(namespace, &migration.spec.vmi_name);
         let instance = instance.filter(|instance| instance.metadata.deletion_timestamp.is_none());
         let phase = instance.map(|instance| instance.status.clone().unwrap_or_default().phase());
+        if let Some(other) = admission::rival(self.world, migration) {
+            let message = format!("This instance is migrated already, by {other}.");
+            return failed(next, FailureReason::NotMigratable, &message, self.now);
+        }
         if is_unwanted(migration) {
             return failed(next, FailureReason::Cancelled, "It was cancelled while it waited.", self.now);
         }

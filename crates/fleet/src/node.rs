@@ -1,8 +1,12 @@
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Node},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use objects::LEASE_LABEL;
 
 use crate::{
     Intent, Note, World,
-    fit::is_ready,
+    fit::{agent_condition, is_ready},
     world::{name_of, uid_of},
 };
 
@@ -14,8 +18,9 @@ pub const NODE_LEASE_SECONDS: i64 = 40;
 pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
     for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(world, node, now)) {
         let mut silent = node.clone();
+        let ready = agent_condition(node);
         let conditions = silent.status.as_mut().and_then(|status| status.conditions.as_mut());
-        for condition in conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready") {
+        for condition in conditions.into_iter().flatten().filter(|one| Some(one.type_.as_str()) == ready) {
             condition.status = "Unknown".to_owned();
             condition.reason = Some("NotReady".to_owned());
             condition.message = Some(format!(
@@ -43,7 +48,10 @@ pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
 }
 
 fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
-    let lease = world.leases.iter().find(|lease| lease.metadata.name == node.metadata.name);
+    // A kubelet's lease has the name of its node too.
+    let is_agents =
+        |lease: &&Lease| lease.metadata.labels.as_ref().is_some_and(|all| all.contains_key(LEASE_LABEL));
+    let lease = world.leases.iter().filter(is_agents).find(|lease| lease.metadata.name == node.metadata.name);
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
     // A clock that was set back makes nobody silent.
     renewed.is_some_and(|renewed| now.0.duration_since(renewed.0).as_secs() > NODE_LEASE_SECONDS)

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Condition, ConditionStatus, InstancePhase, VirtualMachineInstance, set_condition};
 
 use crate::{
-    Intent, Note, World, fit,
+    Intent, Note, World, admission, fit,
     fit::Fit,
     vmm_name,
     world::{name_of, namespace_of, uid_of},
@@ -18,6 +18,9 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
         let instance = &world.instances[index];
         let status = instance.status.clone().unwrap_or_default();
         if status.phase() != InstancePhase::Pending || status.node_name.is_some() {
+            continue;
+        }
+        if !admission::is_held(instance) {
             continue;
         }
         if instance.metadata.deletion_timestamp.is_some() {
@@ -39,6 +42,10 @@ fn place(world: &World, instance: &VirtualMachineInstance, now: &Time) -> Virtua
     let mut placed = instance.clone();
     let status = placed.status.get_or_insert_default();
     status.enter(InstancePhase::Pending, now);
+    if let Some(wrong) = admission::refused(instance) {
+        set_condition(&mut status.conditions, scheduled(ConditionStatus::False, "Invalid", wrong), now);
+        return placed;
+    }
     let fits = fit::fits(world, instance, &BTreeMap::new());
     let condition = match roomiest(&fits) {
         Some(fit) => {

@@ -41,10 +41,13 @@ pub enum ConnectError {
         /// Why.
         source: kube::config::KubeconfigError,
     },
+    /// This is no pod, or one without a service account.
+    #[error("Cannot find the API: this is no pod with a service account, and no kubeconfig was said")]
+    NotInCluster(#[source] kube::config::InClusterError),
     /// What it says makes no client.
-    #[error("Cannot make a client of the kubeconfig {path}")]
+    #[error("Cannot make a client of {path}")]
     Client {
-        /// The file.
+        /// The kubeconfig, or what stands for it.
         path: String,
         /// Why.
         source: kube::Error,
@@ -59,8 +62,20 @@ pub async fn connect(kubeconfig: &Path) -> Result<Client, ConnectError> {
     let path = kubeconfig.display().to_string();
     let wrong = |source| ConnectError::Kubeconfig { path: path.clone(), source };
     let file = Kubeconfig::read_from(kubeconfig).map_err(wrong)?;
-    let mut config =
-        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)?;
+    client(config, path)
+}
+
+/// A client of the API of the cluster whose pod this is, with the pod's service account.
+///
+/// # Errors
+/// This is no pod, or its service account cannot be used.
+pub fn connect_in_cluster() -> Result<Client, ConnectError> {
+    let config = Config::incluster().map_err(ConnectError::NotInCluster)?;
+    client(config, "the service account of this pod".to_owned())
+}
+
+fn client(mut config: Config, path: String) -> Result<Client, ConnectError> {
     config.read_timeout = Some(SILENCE);
     Client::try_from(config).map_err(|source| ConnectError::Client { path, source })
 }

@@ -148,7 +148,7 @@ impl Actor {
         let folder = self.folder(vmm)?;
         let wrong = |source| ActError::Files { vmm: vmm.to_owned(), source };
         folder.prepare(&self.config, instance, from).map_err(wrong)?;
-        process::start(&self.config.vmm, &folder).map_err(wrong)?;
+        process::start(&self.config.vmm, &folder, self.config.cgroup.as_deref()).map_err(wrong)?;
         tracing::info!(node = self.config.name, vmm, from, "A VMM was started");
         Ok(())
     }

@@ -220,6 +220,9 @@ mod tests {
             tls: "/tls".into(),
             address: "::1".parse().unwrap(),
             share: 1.0,
+            leases: "default".to_owned(),
+            registration: crate::Registration::Agent,
+            cgroup: None,
         };
         let own = Folder::new(folder.path(), "busy").unwrap();
         own.prepare(&config, &instance, Some("b")).unwrap();

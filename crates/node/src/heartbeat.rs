@@ -11,12 +11,12 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use objects::HOSTNAME_LABEL;
+use objects::{AGENT_CONDITION, GROUP, HOSTNAME_LABEL, LEASE_LABEL};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::Config;
+use crate::{Config, Registration};
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -24,8 +24,6 @@ const RENEW: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the lease holds, in seconds, as others are told.
 const LEASE_SECONDS: u32 = 40;
-/// Where leases of nodes are.
-const NAMESPACE: &str = "default";
 
 /// Renews a node's lease, and its object with it.
 pub(crate) struct Heartbeat {
@@ -53,10 +51,12 @@ impl Heartbeat {
     }
 
     async fn renew(&self) -> kube::Result<()> {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.config.leases);
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": { "name": self.config.name, "namespace": NAMESPACE },
+            "metadata": {
+                "name": self.config.name, "namespace": self.config.leases, "labels": { LEASE_LABEL: self.config.name },
+            },
             "spec": {
                 "holderIdentity": self.config.name, "leaseDurationSeconds": LEASE_SECONDS,
                 "renewTime": format!("{:.6}", Timestamp::now()),
@@ -64,26 +64,39 @@ impl Heartbeat {
         });
         self.create_or_merge(&leases, &lease).await?;
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": { "name": self.config.name, "labels": { HOSTNAME_LABEL: self.config.name } },
-        });
-        self.create_or_merge(&nodes, &node).await?;
-        let ready = json!({
-            "type": "Ready", "status": "True", "reason": "Ready", "message": "The agent renews its lease",
-            "lastHeartbeatTime": seconds(Timestamp::now()),
-        });
-        let status = json!({
-            "conditions": [ready], "allocatable": self.resources(), "capacity": self.resources(),
+        let patch = match self.config.registration {
+            Registration::Agent => {
+                let node = json!({
+                    "apiVersion": "v1", "kind": "Node",
+                    "metadata": { "name": self.config.name, "labels": { HOSTNAME_LABEL: self.config.name } },
+                });
+                self.create_or_merge(&nodes, &node).await?;
+                Patch::Merge(json!({ "status": self.status() }))
+            }
+            // Conditions are put beside those of the kubelet, by their names.
+            Registration::Kubelet => Patch::Strategic(json!({ "status": self.share_of_status() })),
+        };
+        nodes.patch_status(&self.config.name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    /// What there is to say of a node that is the agent's.
+    fn status(&self) -> Value {
+        let resources = self.resources("");
+        json!({
+            "conditions": [ready("Ready")], "allocatable": resources, "capacity": resources,
             "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
             "nodeInfo": {
-                "kubeletVersion": concat!("whimbrel-", env!("CARGO_PKG_VERSION")), "kernelVersion": kernel(),
+                "kubeletVersion": format!("whimbrel-{}", release::VERSION), "kernelVersion": kernel(),
                 "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "containerRuntimeVersion": "",
                 "kubeProxyVersion": "", "machineID": "", "osImage": "", "systemUUID": "",
             },
-        });
-        let patch = Patch::Merge(json!({ "status": status }));
-        nodes.patch_status(&self.config.name, &PatchParams::default(), &patch).await.map(drop)
+        })
+    }
+
+    /// What there is to say beside a kubelet.
+    fn share_of_status(&self) -> Value {
+        let resources = self.resources(&format!("{GROUP}/"));
+        json!({ "conditions": [ready(AGENT_CONDITION)], "allocatable": resources, "capacity": resources })
     }
 
     async fn create_or_merge<K>(&self, api: &Api<K>, object: &Value) -> kube::Result<()>
@@ -100,14 +113,24 @@ impl Heartbeat {
         }
     }
 
-    /// What machines may have here.
-    fn resources(&self) -> Value {
+    /// What machines may have here, by names that begin so.
+    fn resources(&self, prefix: &str) -> Value {
         let share = |bytes: u64| (bytes as f64 * self.config.share.clamp(0.0, 1.0)) as u64;
         let memory = share(meminfo("MemTotal:") << 10);
         let huge = share(meminfo("HugePages_Total:").saturating_mul(2 << 20));
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        json!({ "cpu": cpus.to_string(), "memory": memory.to_string(), "hugepages-2Mi": huge.to_string() })
+        let all =
+            [("cpu", cpus.to_string()), ("memory", memory.to_string()), ("hugepages-2Mi", huge.to_string())];
+        all.map(|(name, amount)| (format!("{prefix}{name}"), Value::from(amount))).into_iter().collect()
     }
+}
+
+/// The condition that the agent lives.
+fn ready(name: &str) -> Value {
+    json!({
+        "type": name, "status": "True", "reason": "Ready", "message": "The agent renews its lease",
+        "lastHeartbeatTime": seconds(Timestamp::now()),
+    })
 }
 
 fn seconds(time: Timestamp) -> String {

@@ -50,6 +50,21 @@ pub struct Config {
     pub address: IpAddr,
     /// Which part of the host's memory machines may have here, from 0 to 1.
     pub share: f64,
+    /// The namespace in which the agent renews its lease.
+    pub leases: String,
+    /// Who makes the Node.
+    pub registration: Registration,
+    /// The control group that machines are put into, where they would end with the agent's otherwise: a container's processes end with it.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Who makes the Node of a host, and says of it what Kubernetes wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// The agent, which is all that there is.
+    Agent,
+    /// A kubelet. The agent adds what it knows, in fields of its own.
+    Kubelet,
 }
 
 /// How often an agent looks while nothing happens that it would hear of.

@@ -15,8 +15,11 @@ use rustix::process::{Pid, Signal, kill_process, setsid};
 use crate::folder::Folder;
 
 /// Starts the VMM of a folder, which was prepared. It belongs to the host from then on: a session of its own, no descriptor of ours, and
-/// nobody who ends it with us.
-pub(crate) fn start(program: &Path, folder: &Folder) -> io::Result<()> {
+/// nobody who ends it with us; a control group of the host's, where one is named.
+pub(crate) fn start(program: &Path, folder: &Folder, cgroup: Option<&Path>) -> io::Result<()> {
+    if let Some(cgroup) = cgroup {
+        fs::create_dir_all(cgroup)?;
+    }
     let log = File::create(folder.log())?;
     let again = log.try_clone()?;
     let mut command = Command::new(program);
@@ -30,6 +33,14 @@ pub(crate) fn start(program: &Path, folder: &Folder) -> io::Result<()> {
     // From here on it may run: a folder with this mark is never started again.
     File::create(folder.mark())?;
     let mut child = command.spawn()?;
+    if let Some(cgroup) = cgroup
+        && let Err(error) = fs::write(cgroup.join("cgroup.procs"), child.id().to_string())
+    {
+        // Before there is anything in it to lose.
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
     // While this process lives it is the parent, and has to take note of the end. Afterwards init does.
     let end = folder.end();
     let reaper = move || {
@@ -65,5 +76,32 @@ pub(crate) fn end(id: u32) {
     if let Some(id) = i32::try_from(id).ok().and_then(Pid::from_raw) {
         // It may have ended by itself.
         let _ = kill_process(id, Signal::TERM);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_put_into_the_control_group_that_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::new(directory.path(), "busy").unwrap();
+        fs::create_dir_all(folder.path()).unwrap();
+        let group = directory.path().join("group");
+        start(Path::new("/bin/true"), &folder, Some(&group)).unwrap();
+        let process = fs::read_to_string(group.join("cgroup.procs")).unwrap().parse::<u32>();
+        assert!(process.is_ok_and(|process| process > 1));
+    }
+
+    #[test]
+    fn without_its_control_group_nothing_is_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::new(directory.path(), "busy").unwrap();
+        fs::create_dir_all(folder.path()).unwrap();
+        let file = directory.path().join("no-group");
+        fs::write(&file, "").unwrap();
+        assert!(start(Path::new("/bin/true"), &folder, Some(&file)).is_err());
+        assert!(!folder.mark().exists());
     }
 }

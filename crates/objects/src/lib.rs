@@ -5,6 +5,7 @@
 //!
 //! * One file for each kind of ours: `machine`, `instance`, `migration`, `policy`, `settings`.
 //! * `question`: what can be asked and is not stored.
+//! * [`definitions`] has them as Kubernetes takes them.
 //! * [`kinds`] lists all kinds, also those of Kubernetes that the fleet needs, each with what a server must know of it.
 //! * [`FieldError`] is what validation says: the path of the field and a sentence.
 
@@ -12,6 +13,7 @@
 
 mod catalogue;
 mod condition;
+mod crd;
 mod instance;
 mod kind;
 mod kubernetes;
@@ -26,6 +28,7 @@ mod validation;
 
 pub use catalogue::kinds;
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
+pub use crd::definitions;
 pub use instance::{
     Cpu, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel, Hugepages, InstancePhase,
     KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance, VirtualMachineInstanceSpec,
@@ -47,7 +50,7 @@ pub use question::{
     MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin, PolicyChange, ValueChange,
 };
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
-pub use validation::{Admitted, FieldError, FieldErrorKind, Review};
+pub use validation::{Admitted, FieldError, FieldErrorKind, Review, spec_errors};
 
 /// The group of our kinds.
 pub const GROUP: &str = "whimbrel.dev";
@@ -55,6 +58,10 @@ pub const GROUP: &str = "whimbrel.dev";
 pub const VERSION: &str = "v1";
 /// The label that carries a node's name; on every Node, and what `addedNodeSelector` names to say one node.
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+/// The label of leases that agents renew, each with the name of its node: those of a kubelet have the same name.
+pub const LEASE_LABEL: &str = "whimbrel.dev/node";
+/// The condition of a Node that says whether its agent lives, where the Node is a kubelet's. Elsewhere it is `Ready`.
+pub const AGENT_CONDITION: &str = "WhimbrelReady";
 /// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.
 pub const VMM_FINALIZER: &str = "whimbrel.dev/vmm";
 /// Holds a namespace until what is in it is gone; set at creation, taken off by the controllers.

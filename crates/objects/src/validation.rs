@@ -175,6 +175,13 @@ fn hold(object: &mut Value, finalizer: &str) {
 const MEBIBYTES_2: u64 = 2 << 20;
 const MEMORY_MAX: u64 = 8 << 40;
 
+/// What is wrong with an instance beyond its schema, for who finds one that no server of ours has checked.
+pub fn spec_errors(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let mut admitted = Admitted::default();
+    instance_spec(spec, "spec", &mut admitted);
+    admitted.errors
+}
+
 fn instance_spec(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
     let path = format!("{at}.domain.memory.guest");
     let guest = &spec.domain.memory.guest;

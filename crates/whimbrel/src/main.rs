@@ -3,8 +3,11 @@
 mod bench;
 mod ca;
 mod compare;
+mod completion;
+mod controllers;
 mod controlplane;
 mod cpu_baseline;
+mod crds;
 mod demo;
 mod login;
 mod machine;
@@ -18,17 +21,18 @@ mod reach;
 mod report;
 mod rig;
 mod soak;
+mod support_bundle;
 mod up;
 
 use std::{error::Error, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use machine::Action;
 
 /// The operator's tool for Whimbrel virtual machines.
 #[derive(Debug, Parser)]
-#[command(name = "whimbrel", version, disable_help_subcommand = true)]
+#[command(name = "whimbrel", version = release::VERSION, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -41,10 +45,15 @@ enum Command {
     /// Give up the migration of a machine, and say what came of that
     Cancel(machine::Arguments),
     Compare(compare::Arguments),
+    Completion(completion::Completion),
     Console(login::Arguments),
+    Controllers(controllers::Arguments),
     Controlplane(controlplane::Arguments),
     CpuBaseline(cpu_baseline::Arguments),
+    Crds(crds::Arguments),
     Demo(demo::Arguments),
+    #[command(hide = true)]
+    Manual(completion::Manual),
     Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
     Node(node::Arguments),
@@ -61,6 +70,7 @@ enum Command {
     Start(machine::Arguments),
     /// End the run of a machine
     Stop(machine::Arguments),
+    SupportBundle(support_bundle::Arguments),
     /// Let the guest of a machine go on
     Unpause(machine::Arguments),
     Up(up::Arguments),
@@ -72,10 +82,14 @@ fn main() -> ExitCode {
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
         Command::Compare(arguments) => Ok(compare::run(&arguments)),
+        Command::Completion(arguments) => completion::run(&arguments, &Arguments::command()),
         Command::Console(arguments) => login::run(&arguments),
+        Command::Controllers(arguments) => controllers::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
         Command::CpuBaseline(arguments) => cpu_baseline::run(&arguments),
+        Command::Crds(arguments) => crds::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
+        Command::Manual(arguments) => completion::write_manual(&arguments, &Arguments::command()),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
@@ -88,6 +102,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => Ok(soak::run(&arguments)),
         Command::Start(arguments) => machine::run(&arguments, Action::Start),
         Command::Stop(arguments) => machine::run(&arguments, Action::Stop),
+        Command::SupportBundle(arguments) => support_bundle::run(&arguments),
         Command::Unpause(arguments) => machine::run(&arguments, Action::Unpause),
         Command::Up(arguments) => up::run(&arguments),
     };

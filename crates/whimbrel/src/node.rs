@@ -11,12 +11,14 @@ use std::{
 };
 
 use kube::Client;
+use node::Registration;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle};
 
 use crate::{
+    controllers::reach,
     rig::{Interrupt, check_kvm, find_vmm},
-    up::{NODE_FILES, kubeconfig, log_to, make_private, write_private},
+    up::{NODE_FILES, kubeconfig, log_to, log_to_stderr, make_private, write_private},
 };
 
 /// Run the agent of this host, which starts machines and says how they are. The first time with `--join`.
@@ -24,11 +26,11 @@ use crate::{
 /// Machines outlive it: started again with the same directory, it finds them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The node's name; said when it joins
-    #[arg(long, value_name = "NAME")]
+    /// The node's name; said when it joins. On Kubernetes the name of its Node
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     name: Option<String>,
     /// The address at which other nodes reach this host; said when it joins
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", env = "NODE_ADDRESS")]
     address: Option<IpAddr>,
     /// Join the fleet of this ticket, which `whimbrel controlplane` made
     #[arg(long, value_name = "FILE")]
@@ -39,6 +41,22 @@ pub(crate) struct Arguments {
     /// The program whimbrel-vmm [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     vmm: Option<PathBuf>,
+    /// This host is a node of a Kubernetes cluster, whose Node a kubelet makes; there is nothing to join
+    #[arg(long, conflicts_with = "join", requires = "name", requires = "address")]
+    kubernetes: bool,
+    /// How to reach the cluster [default: as the pod that this runs in]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// The certificates that migrations are encrypted with, of an authority that all nodes have, as `whimbrel ca issue` makes them for a name
+    /// and an address [default: tls in the directory of --dir]
+    #[arg(long, value_name = "DIR", requires = "kubernetes")]
+    tls: Option<PathBuf>,
+    /// The control group (a directory) that machines are put into, so that they do not end with the container that this runs in
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    /// The namespace of the fleet's leases, on Kubernetes
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "whimbrel")]
+    namespace: String,
 }
 
 /// Sockets of monitors are below the directory, whose paths may have 107 bytes.
@@ -64,11 +82,76 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         return Err(format!("{} is too long, since sockets are below it", directory.display()).into());
     }
     make_private(&directory)?;
-    log_to(&directory.join("whimbrel.log"))?;
+    let _lock = lock(&directory)?;
     let (handle, requests) = requests()?;
-    let member = match (&arguments.join, Member::read(&directory)) {
+    let place = if arguments.kubernetes {
+        log_to_stderr();
+        handle.block_on(in_cluster(arguments, &directory))?
+    } else {
+        log_to(&directory.join("whimbrel.log"))?;
+        handle.block_on(in_fleet(arguments, &directory))?
+    };
+    let config = node::Config {
+        name: place.member.name.clone(),
+        directory: directory.clone(),
+        vmm,
+        workload: guests::write_workload(&directory)?,
+        tls: place.tls.clone(),
+        address: place.member.address,
+        share: SHARE,
+        leases: place.leases.clone(),
+        registration: place.registration,
+        cgroup: arguments.cgroup.clone(),
+    };
+    let agent = {
+        let (client, handle) = (place.client.clone(), handle.clone());
+        thread::Builder::new().name("agent".to_owned()).spawn(move || node::run(&config, &client, &handle))?
+    };
+    output::say!("Node {} is up. Its files are in {}.", place.member.name, directory.display());
+    let mut renewed = Instant::now();
+    while interrupt.sleep(LOOK).is_ok() {
+        if agent.is_finished() || requests.is_finished() {
+            return Err("The agent has ended, which it should not: its log says more".into());
+        }
+        // On Kubernetes somebody else renews them, where they came from.
+        if place.registration == Registration::Agent && renewed.elapsed() >= RENEW {
+            renewed = Instant::now();
+            if let Err(error) = handle.block_on(renew(&place.client, &place.member, &directory)) {
+                tracing::warn!(%error, "Certificates were not renewed; it is tried again in {RENEW:?}");
+            }
+        }
+    }
+    // Machines go on.
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps other agents out of a directory while this one lives: two of them would start the same machine.
+fn lock(directory: &Path) -> Result<fs::File, Box<dyn Error>> {
+    let path = directory.join("lock");
+    let file = fs::File::create(&path).map_err(|error| format!("Cannot make {}: {error}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(format!("Another agent works in {}: end it first", directory.display()).into())
+        }
+        Err(fs::TryLockError::Error(error)) => Err(format!("Cannot lock {}: {error}", path.display()).into()),
+    }
+}
+
+/// Where a node belongs.
+struct Place {
+    client: Client,
+    member: Member,
+    tls: PathBuf,
+    leases: String,
+    registration: Registration,
+}
+
+/// A node of a fleet of ours.
+async fn in_fleet(arguments: &Arguments, directory: &Path) -> Result<Place, Box<dyn Error>> {
+    let member = match (&arguments.join, Member::read(directory)) {
         (_, Some(member)) => member,
-        (Some(ticket), None) => handle.block_on(join(arguments, ticket, &directory))?,
+        (Some(ticket), None) => join(arguments, ticket, directory).await?,
         (None, None) => {
             return Err(format!(
                 "{} has not joined a fleet: use --join TICKET --name NAME --address IP",
@@ -77,39 +160,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             .into());
         }
     };
-    let client = handle.block_on(mirror::connect(&directory.join("kubeconfig")))?;
-    let config = node::Config {
-        name: member.name.clone(),
-        directory: directory.clone(),
-        vmm,
-        workload: guests::write_workload(&directory)?,
+    Ok(Place {
+        client: mirror::connect(&directory.join("kubeconfig")).await?,
+        member,
         tls: directory.join("tls"),
-        address: member.address,
-        share: SHARE,
+        leases: controllers::NODE_LEASES.to_owned(),
+        registration: Registration::Agent,
+    })
+}
+
+/// A node of a Kubernetes cluster.
+async fn in_cluster(arguments: &Arguments, directory: &Path) -> Result<Place, Box<dyn Error>> {
+    let (Some(name), Some(address)) = (&arguments.name, arguments.address) else {
+        return Err("On Kubernetes, say --name NAME and --address IP too".into());
     };
-    let agent = {
-        let (client, handle) = (client.clone(), handle.clone());
-        thread::Builder::new().name("agent".to_owned()).spawn(move || node::run(&config, &client, &handle))?
-    };
-    output::say!("Node {} is up. Its files are in {}.", member.name, directory.display());
-    let mut renewed = Instant::now();
-    while interrupt.sleep(LOOK).is_ok() {
-        if agent.is_finished() || requests.is_finished() {
-            return Err(format!(
-                "The agent has ended, which it should not: {} says more",
-                directory.join("whimbrel.log").display()
-            )
-            .into());
-        }
-        if renewed.elapsed() >= RENEW {
-            renewed = Instant::now();
-            if let Err(error) = handle.block_on(renew(&client, &member, &directory)) {
-                tracing::warn!(%error, "Certificates were not renewed; it is tried again in {RENEW:?}");
-            }
-        }
+    let tls = arguments.tls.clone().unwrap_or_else(|| directory.join("tls"));
+    if let Some(missing) = NODE_FILES.iter().map(|name| tls.join(name)).find(|path| !path.is_file()) {
+        return Err(format!(
+            "There is no {}: migrations are encrypted, and this node has no certificate (`whimbrel ca issue {name},{address}` makes one)",
+            missing.display()
+        )
+        .into());
     }
-    // Machines go on.
-    Ok(ExitCode::SUCCESS)
+    Ok(Place {
+        client: reach(arguments.kubeconfig.as_deref()).await?,
+        member: Member { name: name.clone(), address },
+        tls: std::path::absolute(tls)?,
+        leases: arguments.namespace.clone(),
+        registration: Registration::Kubelet,
+    })
 }
 
 /// A thread on which requests are made.

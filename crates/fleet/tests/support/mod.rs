@@ -34,8 +34,7 @@ impl Site {
                 "allocatable": { "memory": format!("{gib}Gi"), "cpu": "8" },
             },
         });
-        let lease =
-            json!({ "metadata": { "name": name }, "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" } });
+        let lease = json!({ "metadata": { "name": name, "labels": { "whimbrel.dev/node": name } }, "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" } });
         self.world.nodes.push(serde_json::from_value(node).unwrap());
         self.world.leases.push(serde_json::from_value(lease).unwrap());
         self
@@ -112,6 +111,19 @@ impl Site {
                 for own in world.instances.iter_mut().filter(|own| own.metadata.uid == instance.metadata.uid)
                 {
                     own.metadata.deletion_timestamp = Some(at(seconds));
+                }
+            }
+            Intent::HoldInstance(instance) => {
+                for own in world.instances.iter_mut().filter(|own| own.metadata.uid == instance.metadata.uid)
+                {
+                    own.metadata.finalizers = Some(vec![objects::VMM_FINALIZER.to_owned()]);
+                }
+            }
+            Intent::HoldMigration(migration) => {
+                let same =
+                    |own: &&mut VirtualMachineInstanceMigration| own.metadata.uid == migration.metadata.uid;
+                for own in world.migrations.iter_mut().filter(same) {
+                    own.metadata.finalizers = Some(vec![objects::MIGRATION_FINALIZER.to_owned()]);
                 }
             }
             Intent::ReleaseInstance(instance) => {

@@ -26,7 +26,7 @@ impl Default for VersionInfo {
     fn default() -> Self {
         Self {
             qemu: QemuVersion { major: 9, minor: 1, micro: 0 },
-            package: concat!("whimbrel ", env!("CARGO_PKG_VERSION")).to_owned(),
+            package: format!("whimbrel {}", release::VERSION),
         }
     }
 }

@@ -129,7 +129,7 @@ impl Control {
             lacking: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self), filling });
-        let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
+        let offer = wire::Offer::of(release::VERSION);
         let handle = destination::listen_on(&self.threads(), Box::new(vacancy), listener, offer, watch)
             .map_err(|error| failed(&error))?;
         *arrival = Some(Arrival { handle: Arc::new(handle), addresses, listens_at, total_bytes });

@@ -60,7 +60,7 @@ impl Control {
         }
         tracing::info!(%session, "Migrating to {address}");
         let (goes_to, began) = (address.to_string(), SystemTime::now());
-        let offer = wire::Offer::of(env!("CARGO_PKG_VERSION"));
+        let offer = wire::Offer::of(release::VERSION);
         let dialler = Dialler::new(address, trust);
         let mut target = source::Target::new(dialler, SessionId(*session.as_bytes()), offer);
         target.fixed_costs = fixed_costs;

@@ -46,7 +46,7 @@ impl Here {
         Party {
             host: self.host.clone(),
             process: Some(std::process::id()),
-            release: Some(env!("CARGO_PKG_VERSION").into()),
+            release: Some(release::VERSION.into()),
             address: None,
         }
     }

@@ -79,6 +79,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             tls: site.node_tls(name),
             address: IpAddr::from([127, 0, 0, 1]),
             share: 0.8 / f64::from(arguments.nodes),
+            leases: controllers::NODE_LEASES.to_owned(),
+            registration: node::Registration::Agent,
+            cgroup: None,
         };
         let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
         let handle = handle.clone();
@@ -177,7 +180,7 @@ fn serve(
     };
     let control = async move {
         match mirror::connect(&kubeconfig).await {
-            Ok(client) => controllers::run(client).await,
+            Ok(client) => controllers::run(client, controllers::NODE_LEASES).await,
             Err(error) => tracing::error!(%error, "There are no controllers"),
         }
     };
@@ -186,6 +189,12 @@ fn serve(
     };
     let thread = thread::Builder::new().name("control-plane".to_owned()).spawn(work)?;
     Ok((handle, thread))
+}
+
+/// Logs to standard error, as services do whose output somebody keeps.
+pub(crate) fn log_to_stderr() {
+    let log = tracing_subscriber::fmt().with_writer(output::Log::default).with_ansi(false);
+    log.log_internal_errors(false).with_max_level(tracing::level_filters::LevelFilter::INFO).init();
 }
 
 pub(crate) fn log_to(path: &Path) -> io::Result<()> {

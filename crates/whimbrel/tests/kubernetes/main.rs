@@ -1,0 +1,181 @@
+//! The fleet on Kubernetes: the same controllers and agents, an API server that is not ours, machines on /dev/kvm. Skipped, loudly, where
+//! nobody has made the server (`make test-kubernetes`), or without KVM.
+
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+#[path = "../programs/mod.rs"]
+mod programs;
+
+mod cluster;
+mod line;
+mod site;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use programs::vmm;
+use site::Site;
+
+#[test]
+fn a_fleet_on_kubernetes_runs_moves_and_outlives_its_leader_and_its_server() {
+    let Some(mut site) = Site::start() else { return };
+    starts(&site);
+    moves(&site);
+    goes_on_under_another_leader(&mut site);
+    goes_on_under_another_server(&mut site);
+    goes_on_over_a_bad_line(&site);
+    agents_find_their_machines(&mut site);
+    what_nobody_checked_is_not_acted_on(&site);
+    leaves_nothing(&site);
+}
+
+/// A small machine that dirties some bytes each second.
+fn machine() -> String {
+    let example = include_str!("../../../../examples/busy.yaml");
+    example.replace("512Mi", "128Mi").replace("64M rate=50M", "8M rate=50M")
+}
+
+fn migration(name: &str) -> String {
+    format!(
+        "apiVersion: whimbrel.dev/v1\nkind: VirtualMachineInstanceMigration\nmetadata: {{name: {name}}}\n\
+         spec: {{vmiName: busy}}\n"
+    )
+}
+
+/// With it a migration of the machine gets nowhere for 20 seconds, and then comes to its end because the controllers say so.
+const SLOW: &str = "apiVersion: whimbrel.dev/v1\nkind: MigrationPolicy\nmetadata: {name: slow}\nspec: {\n  \
+    selectors: {virtualMachineInstanceSelector: {app: busy}},\n  \
+    bandwidthPerMigration: 16Mi, deadlineSeconds: 20, allowWorkloadDisruption: true}\n";
+
+fn starts(site: &Site) {
+    site.cluster.create(&machine());
+    site.cluster.wait_phase("vmi/busy", "Running");
+    site.cluster.wait("vm/busy", |seen| seen["status"]["printableStatus"] == "Running");
+    let table = site.cluster.kubectl("get vm,vmi");
+    for heading in ["STATUS", "READY", "PHASE", "NODENAME"] {
+        assert!(table.contains(heading), "{table}");
+    }
+}
+
+fn moves(site: &Site) {
+    let before = site.cluster.get("vmi/busy");
+    let (said, is_done) = site.whimbrel("migrate busy");
+    assert!(is_done && said.contains("busy runs on node-"), "{said}\n{}", site.cluster.logs());
+    let after =
+        site.cluster.wait("vmi/busy", |seen| seen["status"]["nodeName"] != before["status"]["nodeName"]);
+    assert_eq!((&after["metadata"]["uid"], &after["spec"]), (&before["metadata"]["uid"], &before["spec"]));
+    let record = site.cluster.get("vmim")["items"][0].clone();
+    let state = &record["status"]["migrationState"];
+    assert_eq!(record["status"]["phase"], "Succeeded");
+    assert!(state["result"]["downtime"]["totalMs"].is_u64(), "{state:#}");
+    site.wait_vmms((1, 1));
+    // A machine is refused the node that it is on, and a plan says why: that needs no server of ours.
+    let there = after["status"]["nodeName"].as_str().unwrap();
+    let (said, is_done) = site.whimbrel(&format!("plan busy --to {there}"));
+    assert!(!is_done && said.contains("the machine runs there"), "{said}");
+}
+
+/// A migration is under way when the leader is killed; the other one takes over and closes it.
+fn goes_on_under_another_leader(site: &mut Site) {
+    site.cluster.create(SLOW);
+    site.cluster.create(&migration("leader"));
+    site.cluster.wait_phase("vmim/leader", "Running");
+    let killed = site.kill_leader();
+    let record = site.cluster.wait_phase("vmim/leader", "Succeeded");
+    assert_eq!(record["status"]["migrationState"]["migrationPolicyName"], "slow");
+    assert_ne!(site.leader(), killed);
+    site.start_controllers(&killed);
+    // Who is asked to end gives the lease back, so that nobody waits for it to run out.
+    let ended = site.end_leader();
+    site.cluster.wait("lease/whimbrel-controllers --namespace whimbrel", |seen| {
+        seen["spec"]["holderIdentity"].as_str().is_some_and(|holder| holder.starts_with(&killed))
+    });
+    site.start_controllers(&ended);
+    site.wait_vmms((1, 1));
+}
+
+/// The server is killed while memory moves. Agents and controllers wait for it, and what has happened meanwhile is told.
+fn goes_on_under_another_server(site: &mut Site) {
+    let before = site.cluster.get("vmi/busy");
+    site.cluster.create(&migration("server"));
+    site.cluster.wait_phase("vmim/server", "Running");
+    site.cluster.kill_server();
+    assert_eq!(site.vmms().0, 2);
+    site.cluster.start_server();
+    site.cluster.wait_phase("vmim/server", "Succeeded");
+    let after =
+        site.cluster.wait("vmi/busy", |seen| seen["status"]["nodeName"] != before["status"]["nodeName"]);
+    assert_eq!(after["status"]["phase"], "Running");
+    site.wait_vmms((1, 1));
+    site.cluster.kubectl("delete migrationpolicy slow");
+}
+
+/// Every connection to the server is cut after a second, watches too, and what it sends is late; somebody writes the same objects all the
+/// time, so that most writes are overtaken.
+fn goes_on_over_a_bad_line(site: &Site) {
+    site.cluster.line.harm(true);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Some are overtaken themselves.
+                site.cluster.run(&format!("annotate vmi,vmim --all --overwrite example.org/number={number}"));
+            }
+        });
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let before = site.cluster.get("vmi/busy")["status"]["nodeName"].clone();
+            site.cluster.create(&migration("line"));
+            site.cluster.wait_phase("vmim/line", "Succeeded");
+            site.cluster.wait("vmi/busy", |seen| seen["status"]["nodeName"] != before);
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    site.cluster.line.harm(false);
+    site.wait_vmms((1, 1));
+}
+
+fn agents_find_their_machines(site: &mut Site) {
+    let before = site.cluster.get("vmi/busy")["status"]["vmm"].clone();
+    site.replace_agents();
+    let (said, is_done) = site.whimbrel("migrate busy");
+    assert!(is_done, "{said}\n{}", site.cluster.logs());
+    assert_ne!(site.cluster.get("vmi/busy")["status"]["vmm"], before);
+    site.wait_vmms((1, 1));
+}
+
+/// The server knows schemas and no more. What it lets through says why nothing is done for it.
+fn what_nobody_checked_is_not_acted_on(site: &Site) {
+    let odd = machine().replace("name: busy", "name: odd").replace("128Mi", "129Mi");
+    site.cluster.create(&odd);
+    let seen = site.cluster.wait("vmi/odd", |seen| seen["status"]["conditions"][0]["reason"] == "Invalid");
+    let message = seen["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("spec.domain.memory.guest"), "{message}");
+    site.cluster.kubectl("delete vm odd --wait=false");
+    // What the schema says is the server's to refuse.
+    let (said, is_done) = site.cluster.apply(&machine().replace("Always", "Sometimes"));
+    assert!(!is_done && said.contains("runStrategy"), "{said}");
+    // Of two migrations of one machine the first goes on.
+    site.cluster.create(SLOW);
+    site.cluster.create(&migration("first"));
+    site.cluster.wait_phase("vmim/first", "Running");
+    site.cluster.create(&migration("second"));
+    let second = site.cluster.wait_phase("vmim/second", "Failed");
+    let why = second["status"]["migrationState"]["failureReason"].as_str().unwrap();
+    assert!(why.contains("migrated already, by first"), "{why}");
+    // To delete a migration that goes on is to cancel it, and it stays until it is over.
+    site.cluster.kubectl("delete vmim first");
+    site.wait_vmms((1, 1));
+}
+
+fn leaves_nothing(site: &Site) {
+    site.cluster.kubectl("delete vm --all");
+    site.wait_vmms((0, 0));
+    site.cluster.wait("vmi", |seen| seen["items"].as_array().is_some_and(Vec::is_empty));
+}
