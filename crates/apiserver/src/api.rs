@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    ApiError, Archive, File, Identity, Registrar, Reviewer, Tokens,
+    Absent, ApiError, Archive, File, Identity, Registrar, Reviewer, Tokens,
     archive::Kept,
     discovery,
     identity::Verb,
@@ -37,6 +37,8 @@ pub struct Api {
     pub(crate) logins: Option<Logins>,
     /// The console's files.
     pub(crate) pages: Pages,
+    /// What clients of Kubernetes ask for and is not here.
+    pub(crate) absent: &'static [Absent],
     /// Held from reading until writing, so that what was checked holds when it is written.
     pub(crate) writing: Mutex<()>,
 }
@@ -115,6 +117,7 @@ impl Api {
             archive: None,
             logins: None,
             pages: Pages::default(),
+            absent: &[],
             writing: Mutex::new(()),
         };
         if api.store.get("/namespaces/default").is_none() {
@@ -137,7 +140,8 @@ impl Api {
     }
 
     fn answer(&self, request: &Request) -> Result<Reply, ApiError> {
-        let route = Route::parse(&request.path, &self.kinds)?;
+        let route =
+            Route::parse(&request.path, &self.kinds).map_err(|error| self.explain(&request.path, error))?;
         match &route {
             Route::Health => return Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Text("ok") }),
             Route::Root => {

@@ -10,8 +10,10 @@
 //! Questions that are answered and not stored, as Kubernetes' own reviews of access, go to a [`Reviewer`]. The console comes from here too: `front`
 //! has its files and lets people in; what it shows it reads as every client does.
 //!
-//! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404.
+//! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404,
+//! in words of whoever serves where clients are known to ask ([`Absent`]).
 
+mod absent;
 mod api;
 mod archive;
 mod delete;
@@ -44,6 +46,7 @@ mod tls;
 mod watch;
 mod write;
 
+pub use absent::Absent;
 pub use api::{Api, Body, Reply, Request};
 pub use archive::{Archive, Kept};
 pub use identity::{Identity, Role, Tokens};

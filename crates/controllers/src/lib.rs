@@ -23,8 +23,8 @@ use kube::{
 };
 use mirror::Mirror;
 use objects::{
-    Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, VMM_FINALIZER, VirtualMachine,
-    VirtualMachineInstance, VirtualMachineInstanceMigration,
+    DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, NodeDrain,
+    VMM_FINALIZER, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -47,6 +47,7 @@ struct Mirrors {
     fleets: Mirror<Fleet>,
     nodes: Mirror<Node>,
     leases: Mirror<Lease>,
+    drains: Mirror<NodeDrain>,
     namespaces: Mirror<Namespace>,
 }
 
@@ -60,6 +61,7 @@ impl Mirrors {
             fleets: Mirror::start(Api::all(client.clone()), changed.clone()),
             nodes: Mirror::start(Api::all(client.clone()), changed.clone()),
             leases: Mirror::start(Api::namespaced(client.clone(), NODE_LEASES), changed.clone()),
+            drains: Mirror::start(Api::all(client.clone()), changed.clone()),
             namespaces: Mirror::start(Api::all(client.clone()), changed.clone()),
         }
     }
@@ -73,6 +75,7 @@ impl Mirrors {
             && self.fleets.is_there()
             && self.nodes.is_there()
             && self.leases.is_there()
+            && self.drains.is_there()
             && self.namespaces.is_there();
         is_there.then(|| World {
             machines: self.machines.all(),
@@ -82,6 +85,7 @@ impl Mirrors {
             fleets: self.fleets.all(),
             nodes: self.nodes.all(),
             leases: self.leases.all(),
+            drains: self.drains.all(),
             namespaces: self.namespaces.all(),
         })
     }
@@ -99,13 +103,13 @@ pub async fn run(client: Client) {
     }
 }
 
-/// Carries out what can be. A machine of which something fails is left for the next time, and holds up no other.
+/// Carries out what can be. A machine or a drain of which something fails is left for the next time, and holds up no other.
 async fn carry_out_all(client: &Client, intents: &[Intent]) {
     let mut left = BTreeSet::new();
     let mut is_done = true;
     for intent in intents {
-        is_done = match intent.machine() {
-            Some(machine) => !left.contains(&machine),
+        is_done = match intent.subject() {
+            Some(subject) => !left.contains(&subject),
             None => is_done || !matches!(intent, Intent::Record(_)),
         };
         if !is_done {
@@ -121,7 +125,7 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
             // Overtaken, and decided again.
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => is_done = false,
             Err(kube::Error::Api(refusal)) => {
-                tracing::warn!(%refusal, machine = ?intent.machine(), "A write was refused");
+                tracing::warn!(%refusal, subject = ?intent.subject(), "A write was refused");
                 is_done = false;
             }
             Err(error) => {
@@ -130,7 +134,7 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
             }
         }
         if !is_done {
-            left.extend(intent.machine());
+            left.extend(intent.subject());
         }
     }
 }
@@ -158,6 +162,33 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let api: Api<Node> = Api::all(client.clone());
             api.replace_status(&node.name_any(), &PostParams::default(), node).await.map(drop)
         }
+        Intent::CreateMigration(migration, _) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            api.create(&PostParams::default(), migration).await.map(drop)
+        }
+        Intent::CancelMigration(migration, _) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            let patch = Patch::Merge(json!({ "spec": { "cancel": true } }));
+            api.patch(&migration.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
+        Intent::Cordon(node, is_cordoned, _) => {
+            let api: Api<Node> = Api::all(client.clone());
+            let patch = Patch::Merge(json!({ "spec": { "unschedulable": is_cordoned } }));
+            api.patch(&node.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
+        Intent::SetDrainStatus(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            api.replace_status(&drain.name_any(), &PostParams::default(), drain).await.map(drop)
+        }
+        Intent::ReleaseDrain(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            let patch = without(&**drain, DRAIN_FINALIZER);
+            api.patch(&drain.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
+        Intent::DeleteDrain(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            api.delete(&drain.name_any(), &same(&**drain)).await.map(drop)
+        }
         Intent::Record(note) => record::record(client, note).await,
     }
 }
@@ -174,9 +205,13 @@ async fn delete<K>(client: &Client, object: &K) -> kube::Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let same = Preconditions { uid: object.uid(), ..Preconditions::default() };
-    let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
-    namespaced(client, object).delete(&object.name_any(), &options).await.map(drop)
+    namespaced(client, object).delete(&object.name_any(), &same(object)).await.map(drop)
+}
+
+/// How to delete an object only if it is still this one.
+fn same<K: Resource>(object: &K) -> DeleteParams {
+    let same = Preconditions { uid: object.meta().uid.clone(), ..Preconditions::default() };
+    DeleteParams { preconditions: Some(same), ..DeleteParams::background() }
 }
 
 async fn release<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>

@@ -1,4 +1,9 @@
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
+use std::collections::HashMap;
+
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Node},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 
 use crate::{
     Intent, Note, World,
@@ -12,8 +17,11 @@ pub const NODE_LEASE_SECONDS: i64 = 40;
 /// A node whose agent is not heard of is not ready. That says nothing about its machines: they run on, and nothing of them is started
 /// elsewhere.
 pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
-    for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(world, node, now)) {
-        let mut silent = node.clone();
+    let leases: HashMap<_, _> =
+        world.leases.iter().map(|lease| (name_of(&lease.metadata), &**lease)).collect();
+    let is_silent = |node: &Node| is_old(leases.get(name_of(&node.metadata)).copied(), now);
+    for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(node)) {
+        let mut silent = Node::clone(node);
         let conditions = silent.status.as_mut().and_then(|status| status.conditions.as_mut());
         for condition in conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready") {
             condition.status = "Unknown".to_owned();
@@ -43,7 +51,13 @@ pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
 }
 
 fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
-    let lease = world.leases.iter().find(|lease| lease.metadata.name == node.metadata.name);
+    is_old(
+        world.leases.iter().find(|lease| lease.metadata.name == node.metadata.name).map(|lease| &**lease),
+        now,
+    )
+}
+
+fn is_old(lease: Option<&Lease>, now: &Time) -> bool {
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
     // A clock that was set back makes nobody silent.
     renewed.is_some_and(|renewed| now.0.duration_since(renewed.0).as_secs() > NODE_LEASE_SECONDS)

@@ -5,6 +5,7 @@ mod ca;
 mod controlplane;
 mod cpu_baseline;
 mod demo;
+mod drain;
 mod login;
 mod machine;
 mod migrate;
@@ -41,8 +42,11 @@ enum Command {
     Cancel(machine::Arguments),
     Console(login::Arguments),
     Controlplane(controlplane::Arguments),
+    /// Have nothing new placed on nodes
+    Cordon(drain::CordonArguments),
     CpuBaseline(cpu_baseline::Arguments),
     Demo(demo::Arguments),
+    Drain(drain::Arguments),
     Migrate(migrate::Arguments),
     Monitor(monitor::Arguments),
     Node(node::Arguments),
@@ -59,6 +63,8 @@ enum Command {
     Start(machine::Arguments),
     /// End the run of a machine
     Stop(machine::Arguments),
+    /// Take nodes into use again
+    Uncordon(drain::CordonArguments),
     /// Let the guest of a machine go on
     Unpause(machine::Arguments),
     Up(up::Arguments),
@@ -71,8 +77,10 @@ fn main() -> ExitCode {
         Command::Cancel(arguments) => machine::run(&arguments, Action::Cancel),
         Command::Console(arguments) => login::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
+        Command::Cordon(arguments) => drain::run_cordon(&arguments, true),
         Command::CpuBaseline(arguments) => cpu_baseline::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
@@ -85,6 +93,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => Ok(soak::run(&arguments)),
         Command::Start(arguments) => machine::run(&arguments, Action::Start),
         Command::Stop(arguments) => machine::run(&arguments, Action::Stop),
+        Command::Uncordon(arguments) => drain::run_cordon(&arguments, false),
         Command::Unpause(arguments) => machine::run(&arguments, Action::Unpause),
         Command::Up(arguments) => up::run(&arguments),
     };
