@@ -119,7 +119,13 @@ impl Waiting<'_> {
         for fit in &mut fits {
             fit.misfits.extend(self.queue.full_inbound(&fit.node).map(Misfit::InboundLimit));
         }
-        self.wait(migration, "NoNodeFits", format!("No node fits. {}", fit::explain(&fits)))
+        // Where only the limit is in the way it is a matter of time.
+        let is_queued = best(self.index, instance, added, |_| true).is_some();
+        let why = fit::explain(&fits);
+        if is_queued {
+            return self.wait(migration, "Queued", format!("Position {} in the queue: {why}", self.position));
+        }
+        self.wait(migration, "NoNodeFits", format!("No node fits. {why}"))
     }
 
     fn send(
