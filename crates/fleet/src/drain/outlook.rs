@@ -142,7 +142,7 @@ impl<'a> Play<'_, 'a> {
     fn begin_nodes(&mut self) {
         while let Some(&node) = self.unbegun.front() {
             let counts = self.index.room(node).is_some_and(|room| room.is_ready && !room.is_cordoned);
-            if counts && self.available() <= self.task.min_available {
+            if self.available() < self.task.min_available.saturating_add(usize::from(counts)) {
                 return;
             }
             self.unbegun.pop_front();

@@ -123,10 +123,11 @@ impl<'a> Step<'_, 'a> {
             usize::try_from(self.drain.spec.min_available.unwrap_or(MIN_AVAILABLE)).unwrap_or(usize::MAX);
         let available = self.scene.available;
         let room = self.index.room(&node.name);
+        // One that is dead has to wait as well: it may come back when all others are cordoned.
         let counts = room.is_some_and(|room| room.is_ready && !room.is_cordoned);
         if self.drain.spec.paused {
             node.message = Some("The drain is paused.".to_owned());
-        } else if counts && available <= min {
+        } else if available < min.saturating_add(usize::from(counts)) {
             node.message = Some(format!(
                 "{available} nodes are ready and schedulable, and {min} must stay so: it is begun when another node is uncordoned."
             ));
