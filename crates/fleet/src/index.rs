@@ -244,6 +244,12 @@ pub(crate) fn coming_to(migration: &VirtualMachineInstanceMigration) -> Option<&
     status.migration_state.as_ref()?.target_node.as_deref()
 }
 
+/// The node that a migration under way comes from.
+pub(crate) fn leaving(migration: &VirtualMachineInstanceMigration) -> Option<&str> {
+    let status = migration.status.as_ref().filter(|status| status.phase().is_under_way())?;
+    status.migration_state.as_ref()?.source_node.as_deref()
+}
+
 pub(crate) fn phase(migration: &VirtualMachineInstanceMigration) -> objects::MigrationPhase {
     migration.status.as_ref().map(VirtualMachineInstanceMigrationStatus::phase).unwrap_or_default()
 }

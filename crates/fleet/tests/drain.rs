@@ -342,3 +342,15 @@ fn asked(nodes: &[&str], min_available: u32) -> NodeDrainPlanSpec {
         min_available: Some(min_available),
     }
 }
+
+#[test]
+fn a_machine_that_is_seen_on_its_target_first_is_counted_when_its_migration_is_over() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    site.settle(10);
+    site.arrive("m0", "b");
+    site.settle(11);
+    assert_eq!(status(&site, "d").phase(), DrainPhase::Draining);
+    site.move_all(12);
+    assert_eq!((status(&site, "d").phase(), status(&site, "d").moved), (DrainPhase::Succeeded, 1));
+}

@@ -6,7 +6,7 @@ use objects::{
 
 use crate::{
     drain::forecast::Forecasts,
-    index::{Index, Key, coming_to, instance_key, phase},
+    index::{Index, Key, coming_to, instance_key, leaving, phase},
     queue::Limits,
     world::uid_of,
 };
@@ -18,8 +18,8 @@ pub(super) struct Scene<'a> {
     pub(super) available: usize,
     /// The instances on nodes that drains name.
     pub(super) on: BTreeMap<&'a str, Vec<&'a VirtualMachineInstance>>,
-    /// Nodes that a migration goes to.
-    pub(super) targets: HashSet<&'a str>,
+    /// Nodes that a migration comes from or goes to. The machine may be seen on its target before its migration is seen to be over.
+    pub(super) busy: HashSet<&'a str>,
     pub(super) forecasts: Forecasts<'a>,
     /// Migrations that were made for a drain, by its UID.
     made: HashMap<&'a str, Vec<&'a VirtualMachineInstanceMigration>>,
@@ -40,7 +40,7 @@ impl<'a> Scene<'a> {
             limits: Limits::of(&world.settings()),
             available: index.rooms.iter().filter(|room| room.is_ready && !room.is_cordoned).count(),
             on: index.on_nodes(&names),
-            targets: world.migrations.iter().filter_map(|migration| coming_to(migration)).collect(),
+            busy: world.migrations.iter().flat_map(|migration| [leaving(migration), coming_to(migration)]).flatten().collect(),
             forecasts: Forecasts::new(world),
             made,
         }

@@ -107,7 +107,7 @@ impl<'a> Step<'_, 'a> {
         if let Some(room) = self.index.room(&node.name).filter(|room| !is_cordoned(room.node)) {
             let drain = name_of(&self.drain.metadata).to_owned();
             self.writes.push(Intent::Cordon(Box::new(room.node.clone()), true, drain));
-        } else if machines.is_empty() && !self.scene.targets.contains(node.name.as_str()) {
+        } else if machines.is_empty() && !self.scene.busy.contains(node.name.as_str()) {
             // It is cordoned, so that nothing comes any more.
             node.phase = NodeDrainPhase::Drained;
             node.end_timestamp = Some(self.now.clone());

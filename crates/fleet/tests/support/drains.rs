@@ -73,6 +73,13 @@ impl Site {
         instances.find(is_it).unwrap().spec.node_selector.insert(HOSTNAME_LABEL.to_owned(), node.to_owned());
     }
 
+    /// The machine is seen to be on that node.
+    pub(crate) fn arrive(&mut self, machine: &str, node: &str) {
+        let mut instances = self.world.instances.iter_mut().map(Arc::make_mut);
+        let is_it = |one: &&mut VirtualMachineInstance| one.metadata.name.as_deref() == Some(machine);
+        instances.find(is_it).unwrap().status.get_or_insert_default().node_name = Some(node.to_owned());
+    }
+
     /// Decides once, and applies that.
     pub(crate) fn decide_once(&mut self, seconds: i64) {
         for intent in fleet::decide(&self.world, &at(seconds)) {
