@@ -5,7 +5,12 @@
 
 mod record;
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleet::{Intent, World};
 use jiff::Timestamp;
@@ -28,7 +33,10 @@ use objects::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 /// The namespace in which agents renew their leases.
 pub const NODE_LEASES: &str = "default";
@@ -99,7 +107,12 @@ pub async fn run(client: Client) {
         // Both ends are a reason to look: what changed, and time.
         let _ = timeout(TICK, changed.notified()).await;
         let Some(world) = mirrors.world() else { continue };
-        carry_out_all(&client, &fleet::decide(&world, &Time(Timestamp::now()))).await;
+        let began = Instant::now();
+        let intents = fleet::decide(&world, &Time(Timestamp::now()));
+        // However much changes, at most half of the time of a processor goes into decisions.
+        let rest = began.elapsed().min(TICK);
+        carry_out_all(&client, &intents).await;
+        sleep(rest).await;
     }
 }
 

@@ -40,7 +40,12 @@ impl<'a> Scene<'a> {
             limits: Limits::of(&world.settings()),
             available: index.rooms.iter().filter(|room| room.is_ready && !room.is_cordoned).count(),
             on: index.on_nodes(&names),
-            busy: world.migrations.iter().flat_map(|migration| [leaving(migration), coming_to(migration)]).flatten().collect(),
+            busy: world
+                .migrations
+                .iter()
+                .flat_map(|migration| [leaving(migration), coming_to(migration)])
+                .flatten()
+                .collect(),
             forecasts: Forecasts::new(world),
             made,
         }

@@ -27,8 +27,8 @@ fn a_node_is_planned_emptied_and_taken_into_use_again() {
         "{said}"
     );
     assert!(!is_cordoned(&fleet, &here));
-    let question = "apiVersion: whimbrel.dev/v1\nkind: NodeDrainPlan\nmetadata: {name: q}\nspec: {nodes: [HERE, THERE]}\n";
-    let question = fleet.file("question.yaml", &question.replace("HERE", &here).replace("THERE", there));
+    let question = "apiVersion: whimbrel.dev/v1\nkind: NodeDrainPlan\nmetadata: {name: q}\nspec: {nodes: [FIRST, SECOND]}\n";
+    let question = fleet.file("question.yaml", &question.replace("FIRST", &here).replace("SECOND", there));
     let answer: Value =
         serde_json::from_str(&fleet.kubectl(&format!("create -f {question} -o json"))).unwrap();
     assert_eq!(answer["status"]["steps"][0]["targetNode"], there, "{answer:#}");
