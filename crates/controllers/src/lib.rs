@@ -99,14 +99,15 @@ impl Mirrors {
     }
 }
 
-/// Decides and writes until it is dropped. One at a time may run.
-pub async fn run(client: Client) {
+/// Decides and writes until it is dropped. One at a time may run. `look` sees the world each time before something is decided.
+pub async fn run(client: Client, mut look: impl FnMut(&World)) {
     let changed = Arc::new(Notify::new());
     let mirrors = Mirrors::start(&client, &changed);
     loop {
         // Both ends are a reason to look: what changed, and time.
         let _ = timeout(TICK, changed.notified()).await;
         let Some(world) = mirrors.world() else { continue };
+        look(&world);
         let began = Instant::now();
         let intents = fleet::decide(&world, &Time(Timestamp::now()));
         // However much changes, at most half of the time of a processor goes into decisions.
@@ -202,7 +203,11 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let api: Api<NodeDrain> = Api::all(client.clone());
             api.delete(&drain.name_any(), &same(&**drain)).await.map(drop)
         }
-        Intent::Record(note) => record::record(client, note).await,
+        Intent::Record(note) => {
+            let (kind, namespace, name, uid) = (note.kind, &note.namespace, &note.name, &note.uid);
+            tracing::info!(kind, namespace, name, uid, reason = note.reason, "{}", note.message);
+            record::record(client, note).await
+        }
     }
 }
 

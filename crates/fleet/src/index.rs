@@ -1,7 +1,10 @@
 //! All objects, found by what refers to them, and what is free where. Made once for each decision, so that nothing below searches all objects
 //! for each of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use k8s_openapi::api::core::v1::Node;
 use objects::{
@@ -22,8 +25,8 @@ pub(crate) type Key<'a> = (&'a str, &'a str);
 #[derive(Clone)]
 pub(crate) struct Index<'a> {
     pub(crate) world: &'a World,
-    instances: HashMap<Key<'a>, &'a VirtualMachineInstance>,
-    machines: HashSet<&'a str>,
+    /// Made when it is first asked for: a question about one machine needs none.
+    instances: OnceCell<HashMap<Key<'a>, &'a VirtualMachineInstance>>,
     /// The migration of an instance that is not over.
     active: HashMap<Key<'a>, &'a VirtualMachineInstanceMigration>,
     ending_namespaces: HashSet<&'a str>,
@@ -85,8 +88,6 @@ pub(crate) fn is_huge(instance: &VirtualMachineInstance) -> bool {
 
 impl<'a> Index<'a> {
     pub(crate) fn new(world: &'a World) -> Self {
-        let instances: HashMap<_, _> =
-            world.instances.iter().map(|instance| (key(&instance.metadata), &**instance)).collect();
         let active = world.migrations.iter().filter(|migration| !phase(migration).is_final());
         let active = active.map(|migration| (instance_key(migration), &**migration)).collect();
         let ending = world.namespaces.iter().filter(|one| one.metadata.deletion_timestamp.is_some());
@@ -95,8 +96,7 @@ impl<'a> Index<'a> {
         let room_of = rooms.iter().enumerate().map(|(index, room)| (room.name, index)).collect();
         let mut index = Self {
             world,
-            instances,
-            machines: world.machines.iter().map(|machine| uid_of(&machine.metadata)).collect(),
+            instances: OnceCell::new(),
             active,
             ending_namespaces: ending.map(|one| name_of(&one.metadata)).collect(),
             rooms,
@@ -116,7 +116,7 @@ impl<'a> Index<'a> {
         }
         for migration in &self.world.migrations {
             let Some(target) = coming_to(migration) else { continue };
-            let Some(instance) = self.instances.get(&instance_key(migration)).copied() else { continue };
+            let Some(instance) = self.instance_of(migration) else { continue };
             // Once it has arrived it is counted there.
             let is_there =
                 instance.status.as_ref().and_then(|status| status.node_name.as_deref()) == Some(target);
@@ -151,7 +151,10 @@ impl<'a> Index<'a> {
     }
 
     pub(crate) fn instance(&self, namespace: &str, name: &str) -> Option<&'a VirtualMachineInstance> {
-        self.instances.get(&(namespace, name)).copied()
+        let instances = self.instances.get_or_init(|| {
+            self.world.instances.iter().map(|instance| (key(&instance.metadata), &**instance)).collect()
+        });
+        instances.get(&(namespace, name)).copied()
     }
 
     /// The instance of a migration.
@@ -175,10 +178,6 @@ impl<'a> Index<'a> {
         let uid = migration.metadata.labels.as_ref()?.get(DRAIN_UID_LABEL)?;
         let drain = self.world.drains.iter().find(|drain| uid_of(&drain.metadata) == uid)?;
         (drain.spec.paused && !drain.spec.cancel).then(|| name_of(&drain.metadata))
-    }
-
-    pub(crate) fn has_machine(&self, uid: &str) -> bool {
-        self.machines.contains(uid)
     }
 
     pub(crate) fn is_namespace_ending(&self, name: &str) -> bool {

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use objects::{
     GROUP, InstancePhase, RunStrategy, VERSION, VirtualMachine, VirtualMachineInstance, VirtualMachineStatus,
@@ -39,8 +41,9 @@ pub(crate) fn decide(index: &Index<'_>, now: &Time, intents: &mut Vec<Intent>) {
         }
     }
     // What belonged to a machine that is gone goes too.
+    let machines: HashSet<_> = world.machines.iter().map(|machine| uid_of(&machine.metadata)).collect();
     for instance in world.instances.iter().filter(|instance| instance.metadata.deletion_timestamp.is_none()) {
-        if owner(instance).is_some_and(|owner| !index.has_machine(&owner.uid)) {
+        if owner(instance).is_some_and(|owner| !machines.contains(owner.uid.as_str())) {
             intents.push(Intent::DeleteInstance(Box::new(VirtualMachineInstance::clone(instance))));
         }
     }

@@ -58,15 +58,15 @@ pub(crate) fn decide(index: &mut Index<'_>, now: &Time, intents: &mut Vec<Intent
     }
 }
 
-struct Waiting<'a> {
-    index: &'a Index<'a>,
-    queue: &'a Queue,
-    now: &'a Time,
+struct Waiting<'s, 'a> {
+    index: &'s Index<'a>,
+    queue: &'s Queue,
+    now: &'s Time,
     /// Among those that still wait, from 1.
     position: usize,
 }
 
-impl Waiting<'_> {
+impl Waiting<'_, '_> {
     /// What becomes of a migration that waits.
     fn step(&self, migration: &VirtualMachineInstanceMigration) -> VirtualMachineInstanceMigration {
         let mut next = migration.clone();

@@ -82,7 +82,7 @@ fn waiting<'a>(
 }
 
 /// Nodes that a drain cordoned and did not empty.
-fn cordoned<'a>(index: &Index<'a>, drain: &'a NodeDrain) -> impl Iterator<Item = &'a Node> {
+fn cordoned<'i>(index: &'i Index<'_>, drain: &'i NodeDrain) -> impl Iterator<Item = &'i Node> {
     let nodes = drain.status.iter().flat_map(|status| &status.nodes);
     let unfinished = nodes.filter(|node| node.cordoned && node.phase == NodeDrainPhase::Draining);
     unfinished

@@ -1,6 +1,7 @@
 //! `whimbrel up`: a fleet on this host, with one command.
 
 mod archive;
+mod figures;
 mod questions;
 mod site;
 
@@ -154,7 +155,9 @@ impl ControlPlane {
         let tokens = site.make(&endpoint, nodes)?;
         log_to(&site.log())?;
         let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
+        let figures = Arc::new(figures::Figures::open(&site.counts())?);
         let api = Api::new(store, objects::kinds(), tokens)?
+            .with_figures(figures.clone())
             .with_registrar(Arc::new(site.clone()))
             .with_reviewer(Arc::new(questions::Questions))
             .with_archive(Arc::new(archive::OwnNodes { site: site.clone(), names: nodes.to_vec() }))
@@ -164,7 +167,7 @@ impl ControlPlane {
         let path = api.login_path(&Identity { name: "admin".to_owned(), role: Role::Admin })?;
         let login = format!("https://{}{path}", endpoint.local());
         let (handle, server) = serve(listener, site, Arc::new(api))?;
-        let threads = vec![server, control(site)?];
+        let threads = vec![server, control(site, figures)?];
         Ok(Self { endpoint, login, handle, threads })
     }
 }
@@ -187,12 +190,12 @@ fn serve(
 }
 
 /// The controllers, on a thread of their own: what they decide about many machines takes its time, which no client waits for.
-fn control(site: &Site) -> Result<JoinHandle<()>, Box<dyn Error>> {
+fn control(site: &Site, figures: Arc<figures::Figures>) -> Result<JoinHandle<()>, Box<dyn Error>> {
     let kubeconfig = site.kubeconfig();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let work = async move {
         match mirror::connect(&kubeconfig).await {
-            Ok(client) => controllers::run(client).await,
+            Ok(client) => controllers::run(client, |world| figures.look(world)).await,
             Err(error) => tracing::error!(%error, "There are no controllers"),
         }
     };
