@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use fleet::{World, fit::is_ready};
+use k8s_openapi::api::core::v1::Node;
 use objects::{MigrationPhase, NodeDrain, NodeDrainStatus, Progress, VirtualMachineInstanceMigration};
 
 use crate::exposition::{Kind, Page};
+
+/// A name, what it is, and how it is found.
+type Figure<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
 /// Migrations: how many stand where, and how far each one is whose memory moves.
 pub(crate) fn migrations(world: &World, page: &mut Page) {
@@ -24,7 +28,7 @@ pub(crate) fn migrations(world: &World, page: &mut Page) {
         let count = world.migrations.iter().filter(|migration| those.contains(&phase(migration))).count();
         page.sample(&name, &[], count as f64);
     }
-    let of: [(&str, &str, fn(&Progress) -> u64); 5] = [
+    let of: [Figure<Progress, u64>; 5] = [
         ("kubevirt_vmi_migration_data_processed_bytes", "Bytes that were sent.", |it| it.transferred_bytes),
         ("kubevirt_vmi_migration_data_remaining_bytes", "Bytes that are still to be sent.", |it| {
             it.remaining_bytes
@@ -84,7 +88,7 @@ pub(crate) fn machines(world: &World, page: &mut Page) {
 
 /// Nodes: whether they are heard of, and whether they take machines.
 pub(crate) fn nodes(world: &World, page: &mut Page) {
-    let of: [(&str, &str, fn(&k8s_openapi::api::core::v1::Node) -> bool); 2] = [
+    let of: [Figure<Node, bool>; 2] = [
         ("whimbrel_node_ready", "Whether the agent of a node is heard of.", is_ready),
         ("whimbrel_node_schedulable", "Whether a node is not cordoned.", |node| {
             node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true)
@@ -101,7 +105,7 @@ pub(crate) fn nodes(world: &World, page: &mut Page) {
 
 /// Drains that go on.
 pub(crate) fn drains(world: &World, page: &mut Page) {
-    let of: [(&str, &str, fn(&NodeDrainStatus) -> u32); 3] = [
+    let of: [Figure<NodeDrainStatus, u32>; 3] = [
         ("whimbrel_drain_machines_moved", "Machines that were moved for a drain that goes on.", |it| {
             it.moved
         }),

@@ -94,10 +94,11 @@ pub enum PostError {
 #[derive(Clone, Debug)]
 pub struct Mirror<K> {
     /// By namespace and name; `None` until they were listed once.
-    objects: Arc<RwLock<Option<BTreeMap<Key, Arc<K>>>>>,
+    objects: Arc<RwLock<Option<Objects<K>>>>,
 }
 
 type Key = (String, String);
+type Objects<K> = BTreeMap<Key, Arc<K>>;
 
 impl<K> Mirror<K>
 where

@@ -61,13 +61,14 @@ pub(super) fn advance<'a>(
 }
 
 fn start(drain: &NodeDrain, status: &mut NodeDrainStatus, now: &Time) {
-    if status.start_timestamp.is_some() {
+    let is_new = status.start_timestamp.is_none();
+    let began = status.start_timestamp.get_or_insert_with(|| now.clone()).clone();
+    let after =
+        |seconds: u32| began.0.checked_add(jiff::SignedDuration::from_secs(seconds.into())).ok().map(Time);
+    status.deadline_timestamp = drain.spec.deadline_seconds.and_then(after);
+    if !is_new {
         return;
     }
-    status.start_timestamp = Some(now.clone());
-    let after =
-        |seconds: u32| now.0.checked_add(jiff::SignedDuration::from_secs(seconds.into())).ok().map(Time);
-    status.deadline_timestamp = drain.spec.deadline_seconds.and_then(after);
     let nodes = drain.spec.nodes.iter();
     status.nodes =
         nodes.map(|name| NodeDrainProgress { name: name.clone(), ..NodeDrainProgress::default() }).collect();
