@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::api::core::v1::Node;
 use objects::VirtualMachineInstance;
 
 use crate::{
     World,
     index::{Index, Room, is_huge},
 };
+
+pub use crate::world::{is_ready, memory_of};
 
 /// One reason why a machine cannot run on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,15 +163,4 @@ pub fn explain(fits: &[Fit]) -> String {
         0 => format!("{nodes}."),
         others => format!("{nodes}; and {others} more nodes."),
     }
-}
-
-/// Bytes of memory that a machine has.
-pub fn memory_of(instance: &VirtualMachineInstance) -> u64 {
-    instance.spec.domain.memory.guest.bytes().unwrap_or(0)
-}
-
-/// Whether a node's agent is heard of.
-pub fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

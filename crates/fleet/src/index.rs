@@ -14,8 +14,7 @@ use objects::{
 
 use crate::{
     World,
-    fit::{is_ready, memory_of},
-    world::{name_of, namespace_of, uid_of},
+    world::{is_ready, memory_of, name_of, namespace_of, uid_of},
 };
 
 /// A namespace and a name.
@@ -247,6 +246,12 @@ pub(crate) fn coming_to(migration: &VirtualMachineInstanceMigration) -> Option<&
 pub(crate) fn leaving(migration: &VirtualMachineInstanceMigration) -> Option<&str> {
     let status = migration.status.as_ref().filter(|status| status.phase().is_under_way())?;
     status.migration_state.as_ref()?.source_node.as_deref()
+}
+
+/// When a migration was over, in seconds of the epoch.
+pub(crate) fn end_of(migration: &VirtualMachineInstanceMigration) -> i64 {
+    let state = migration.status.as_ref().and_then(|status| status.migration_state.as_ref());
+    state.and_then(|state| state.end_timestamp.as_ref()).map_or(0, |time| time.0.as_second())
 }
 
 pub(crate) fn phase(migration: &VirtualMachineInstanceMigration) -> objects::MigrationPhase {

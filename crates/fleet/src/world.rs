@@ -86,3 +86,14 @@ pub fn vmm_name(instance: &ObjectMeta, migration: Option<&ObjectMeta>) -> String
     let own = format!("{name}-{}", digits(instance, 12));
     migration.map_or_else(|| own.clone(), |migration| format!("{own}.{}", digits(migration, 8)))
 }
+
+/// Bytes of memory that a machine has.
+pub fn memory_of(instance: &VirtualMachineInstance) -> u64 {
+    instance.spec.domain.memory.guest.bytes().unwrap_or(0)
+}
+
+/// Whether a node's agent is heard of.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

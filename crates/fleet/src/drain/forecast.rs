@@ -6,9 +6,8 @@ use objects::{ForecastBasis, MigrationPhase, VirtualMachineInstance};
 
 use crate::{
     World,
-    drain::scene::end_of,
     fit::memory_of,
-    index::{Key, instance_key, key, phase},
+    index::{Key, end_of, instance_key, key, phase},
     policy,
 };
 

@@ -9,9 +9,8 @@ use objects::{
 };
 
 use crate::{
-    drain::scene::end_of,
     fit,
-    index::Index,
+    index::{Index, end_of},
     migration,
     placement::best,
     world::{name_of, namespace_of},

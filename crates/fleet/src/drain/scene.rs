@@ -6,7 +6,7 @@ use objects::{
 
 use crate::{
     drain::forecast::Forecasts,
-    index::{Index, Key, coming_to, instance_key, leaving, phase},
+    index::{Index, Key, coming_to, end_of, instance_key, leaving, phase},
     queue::Limits,
     world::uid_of,
 };
@@ -82,12 +82,6 @@ impl<'a> Scene<'a> {
         }
         failed
     }
-}
-
-/// When a migration was over, in seconds of the epoch.
-pub(super) fn end_of(migration: &VirtualMachineInstanceMigration) -> i64 {
-    let state = migration.status.as_ref().and_then(|status| status.migration_state.as_ref());
-    state.and_then(|state| state.end_timestamp.as_ref()).map_or(0, |time| time.0.as_second())
 }
 
 /// The UID of the drain that a migration was made for.
