@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check console lab soak model bench compare fuzz package test-packages test-kubernetes clean
+.PHONY: help demo test check console lab soak model simulation bench compare fuzz package test-packages test-kubernetes clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -60,11 +60,16 @@ model: ## Explore the larger models of the hand-over, which takes long
 	@scripts/bootstrap build
 	cargo test --locked --package whimbrel-migration --test model -- --ignored --nocapture --test-threads=1
 
+simulation: ## Play the decisions of the fleet through, for large fleets and SEEDS (1000) small ones
+	@scripts/bootstrap build
+	cargo test --locked --package whimbrel-fleet --test simulation -- --ignored --nocapture --test-threads=1
+
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench
 	cargo build --locked --release --package whimbrel-vmm --package whimbrel
 	cargo bench --locked --workspace --bench '*'
 	$(release)/whimbrel bench --json $(target_dir)/bench.json
+	$(release)/whimbrel bench --fleet
 
 compare: ## Three scenarios in every mode, beside QEMU, and what users felt; COMPARE="-n 5" for other options
 	@scripts/bootstrap bench

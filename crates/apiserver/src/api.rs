@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    ApiError, Archive, File, Identity, Registrar, Reviewer, Tokens,
+    Absent, ApiError, Archive, Figures, File, Identity, Registrar, Reviewer, Tokens,
     archive::Kept,
     discovery,
     identity::Verb,
@@ -37,6 +37,10 @@ pub struct Api {
     pub(crate) logins: Option<Logins>,
     /// The console's files.
     pub(crate) pages: Pages,
+    /// Who knows the figures at `/metrics`; nobody where there are none.
+    pub(crate) figures: Option<Arc<dyn Figures>>,
+    /// What clients of Kubernetes ask for and is not here.
+    pub(crate) absent: &'static [Absent],
     /// Held from reading until writing, so that what was checked holds when it is written.
     pub(crate) writing: Mutex<()>,
 }
@@ -96,6 +100,11 @@ impl Reply {
     pub(crate) fn value(code: u16, value: Value) -> Self {
         Self { code, warnings: Vec::new(), body: Body::Value(value) }
     }
+
+    /// A text of whatever type.
+    pub(crate) fn kept(kept: Kept) -> Self {
+        Self { code: 200, warnings: Vec::new(), body: Body::Kept(kept) }
+    }
 }
 
 impl Api {
@@ -115,6 +124,8 @@ impl Api {
             archive: None,
             logins: None,
             pages: Pages::default(),
+            figures: None,
+            absent: &[],
             writing: Mutex::new(()),
         };
         if api.store.get("/namespaces/default").is_none() {
@@ -137,7 +148,8 @@ impl Api {
     }
 
     fn answer(&self, request: &Request) -> Result<Reply, ApiError> {
-        let route = Route::parse(&request.path, &self.kinds)?;
+        let route =
+            Route::parse(&request.path, &self.kinds).map_err(|error| self.explain(&request.path, error))?;
         match &route {
             Route::Health => return Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Text("ok") }),
             Route::Root => {
@@ -155,6 +167,9 @@ impl Api {
         }
         if let Route::Kept(target, file) = &route {
             return self.kept(request, &identity, target, file);
+        }
+        if let Route::Metrics = route {
+            return self.metrics(request, &identity);
         }
         if let Route::Join = route {
             return self.join(request, &identity);
@@ -178,6 +193,7 @@ impl Api {
             Route::OpenApi { group, version } => openapi::document(&self.kinds, group, version)?,
             Route::Health
             | Route::Join
+            | Route::Metrics
             | Route::Root
             | Route::Page(_)
             | Route::Login

@@ -10,13 +10,17 @@
 //! Questions that are answered and not stored, as Kubernetes' own reviews of access, go to a [`Reviewer`]. The console comes from here too: `front`
 //! has its files and lets people in; what it shows it reads as every client does.
 //!
-//! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404.
+//! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404,
+//! in words of whoever serves where clients are known to ask ([`Absent`]).
 
+mod absent;
 mod api;
 mod archive;
 mod delete;
 mod discovery;
 mod expiry;
+mod explain;
+mod figures;
 mod form;
 mod front;
 mod identity;
@@ -36,6 +40,7 @@ mod review;
 mod reviewer;
 mod route;
 mod schema;
+mod scrape;
 mod selector;
 mod server;
 mod status;
@@ -44,8 +49,10 @@ mod tls;
 mod watch;
 mod write;
 
+pub use absent::Absent;
 pub use api::{Api, Body, Reply, Request};
 pub use archive::{Archive, Kept};
+pub use figures::Figures;
 pub use identity::{Identity, Role, Tokens};
 pub use pages::File;
 pub use registrar::Registrar;

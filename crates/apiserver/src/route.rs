@@ -37,6 +37,8 @@ pub(crate) enum Route {
     },
     /// A host wants to be a node.
     Join,
+    /// Figures for Prometheus.
+    Metrics,
     /// The console begins at another address.
     Root,
     /// A file of the console, by its path.
@@ -89,6 +91,7 @@ impl Route {
         Ok(match *parts.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
             ["join"] => Self::Join,
+            ["metrics"] => Self::Metrics,
             [] => Self::Root,
             ["console", "code"] => Self::LoginCode,
             ["console", "session"] => Self::Login,

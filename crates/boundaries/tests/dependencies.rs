@@ -174,6 +174,12 @@ const RULES: &[Rule] = &[
         because: "it decides: objects and the time go in, intents come out",
     },
     Rule {
+        name: "metrics",
+        may_use: &["fleet", "objects"],
+        must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, SOCKETS, STORAGE, HTTP],
+        because: "it is figures of objects as text, and does not know who asks for them",
+    },
+    Rule {
         name: "store",
         may_use: &[],
         must_not_use: &[KVM, SYSTEM, MEMORY, HTTP, KUBERNETES],
@@ -221,6 +227,7 @@ const RULES: &[Rule] = &[
             "faults",
             "fleet",
             "guests",
+            "metrics",
             "mirror",
             "monitor",
             "node",

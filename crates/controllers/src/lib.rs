@@ -6,7 +6,12 @@
 mod leader;
 mod record;
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleet::{Intent, World};
 use jiff::Timestamp;
@@ -24,12 +29,15 @@ use kube::{
 };
 use mirror::Mirror;
 use objects::{
-    Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, VMM_FINALIZER, VirtualMachine,
-    VirtualMachineInstance, VirtualMachineInstanceMigration,
+    DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, NodeDrain,
+    VMM_FINALIZER, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 pub use leader::{Candidate, LeaderError, lead};
 
@@ -50,6 +58,7 @@ struct Mirrors {
     fleets: Mirror<Fleet>,
     nodes: Mirror<Node>,
     leases: Mirror<Lease>,
+    drains: Mirror<NodeDrain>,
     namespaces: Mirror<Namespace>,
 }
 
@@ -63,6 +72,7 @@ impl Mirrors {
             fleets: Mirror::start(Api::all(client.clone()), changed.clone()),
             nodes: Mirror::start(Api::all(client.clone()), changed.clone()),
             leases: Mirror::start(Api::namespaced(client.clone(), leases), changed.clone()),
+            drains: Mirror::start(Api::all(client.clone()), changed.clone()),
             namespaces: Mirror::start(Api::all(client.clone()), changed.clone()),
         }
     }
@@ -76,6 +86,7 @@ impl Mirrors {
             && self.fleets.is_there()
             && self.nodes.is_there()
             && self.leases.is_there()
+            && self.drains.is_there()
             && self.namespaces.is_there();
         is_there.then(|| World {
             machines: self.machines.all(),
@@ -85,31 +96,38 @@ impl Mirrors {
             fleets: self.fleets.all(),
             nodes: self.nodes.all(),
             leases: self.leases.all(),
+            drains: self.drains.all(),
             namespaces: self.namespaces.all(),
         })
     }
 }
 
 /// Decides and writes until it is dropped. One at a time may run: where there are several, [`lead`] sees to it. Agents renew their leases in
-/// the namespace `leases`.
-pub async fn run(client: Client, leases: &str) {
+/// the namespace `leases`. `look` sees the world each time before something is decided.
+pub async fn run(client: Client, leases: &str, mut look: impl FnMut(&World)) {
     let changed = Arc::new(Notify::new());
     let mirrors = Mirrors::start(&client, leases, &changed);
     loop {
         // Both ends are a reason to look: what changed, and time.
         let _ = timeout(TICK, changed.notified()).await;
         let Some(world) = mirrors.world() else { continue };
-        carry_out_all(&client, &fleet::decide(&world, &Time(Timestamp::now()))).await;
+        look(&world);
+        let began = Instant::now();
+        let intents = fleet::decide(&world, &Time(Timestamp::now()));
+        // However much changes, at most half of the time of a processor goes into decisions.
+        let rest = began.elapsed().min(TICK);
+        carry_out_all(&client, &intents).await;
+        sleep(rest).await;
     }
 }
 
-/// Carries out what can be. A machine of which something fails is left for the next time, and holds up no other.
+/// Carries out what can be. A machine or a drain of which something fails is left for the next time, and holds up no other.
 async fn carry_out_all(client: &Client, intents: &[Intent]) {
     let mut left = BTreeSet::new();
     let mut is_done = true;
     for intent in intents {
-        is_done = match intent.machine() {
-            Some(machine) => !left.contains(&machine),
+        is_done = match intent.subject() {
+            Some(subject) => !left.contains(&subject),
             None => is_done || !matches!(intent, Intent::Record(_)),
         };
         if !is_done {
@@ -125,7 +143,7 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
             // Overtaken, and decided again.
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => is_done = false,
             Err(kube::Error::Api(refusal)) => {
-                tracing::warn!(%refusal, machine = ?intent.machine(), "A write was refused");
+                tracing::warn!(%refusal, subject = ?intent.subject(), "A write was refused");
                 is_done = false;
             }
             Err(error) => {
@@ -134,7 +152,7 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
             }
         }
         if !is_done {
-            left.extend(intent.machine());
+            left.extend(intent.subject());
         }
     }
 }
@@ -164,7 +182,38 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let api: Api<Node> = Api::all(client.clone());
             api.replace_status(&node.name_any(), &PostParams::default(), node).await.map(drop)
         }
-        Intent::Record(note) => record::record(client, note).await,
+        Intent::CreateMigration(migration, _) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            api.create(&PostParams::default(), migration).await.map(drop)
+        }
+        Intent::CancelMigration(migration, _) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            let patch = Patch::Merge(json!({ "spec": { "cancel": true } }));
+            api.patch(&migration.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
+        Intent::Cordon(node, is_cordoned, _) => {
+            let api: Api<Node> = Api::all(client.clone());
+            let patch = Patch::Merge(json!({ "spec": { "unschedulable": is_cordoned } }));
+            api.patch(&node.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
+        Intent::SetDrainStatus(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            api.replace_status(&drain.name_any(), &PostParams::default(), drain).await.map(drop)
+        }
+        Intent::ReleaseDrain(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            let patch = without(&**drain, DRAIN_FINALIZER);
+            api.patch(&drain.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
+        Intent::DeleteDrain(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            api.delete(&drain.name_any(), &same(&**drain)).await.map(drop)
+        }
+        Intent::Record(note) => {
+            let (kind, namespace, name, uid) = (note.kind, &note.namespace, &note.name, &note.uid);
+            tracing::info!(kind, namespace, name, uid, reason = note.reason, "{}", note.message);
+            record::record(client, note).await
+        }
     }
 }
 
@@ -180,9 +229,13 @@ async fn delete<K>(client: &Client, object: &K) -> kube::Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let same = Preconditions { uid: object.uid(), ..Preconditions::default() };
-    let options = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
-    namespaced(client, object).delete(&object.name_any(), &options).await.map(drop)
+    namespaced(client, object).delete(&object.name_any(), &same(object)).await.map(drop)
+}
+
+/// How to delete an object only if it is still this one.
+fn same<K: Resource>(object: &K) -> DeleteParams {
+    let same = Preconditions { uid: object.meta().uid.clone(), ..Preconditions::default() };
+    DeleteParams { preconditions: Some(same), ..DeleteParams::background() }
 }
 
 async fn hold<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>

@@ -26,7 +26,7 @@ pub(crate) async fn record(client: &Client, note: &Note) -> kube::Result<()> {
         involved_object: ObjectReference {
             api_version: Some(api_version),
             kind: Some(note.kind.to_owned()),
-            namespace: (note.kind != "Node").then(|| note.namespace.clone()),
+            namespace: (!is_in_no_namespace(note.kind)).then(|| note.namespace.clone()),
             name: Some(note.name.clone()),
             uid: Some(note.uid.clone()),
             ..ObjectReference::default()
@@ -48,6 +48,11 @@ pub(crate) async fn record(client: &Client, note: &Note) -> kube::Result<()> {
         }
         outcome => outcome.map(drop),
     }
+}
+
+/// Whether objects of a kind are in no namespace. Events about them are in `default`.
+fn is_in_no_namespace(kind: &str) -> bool {
+    matches!(kind, "Node" | "NodeDrain")
 }
 
 /// The name of the event, which is the same for the same thing (FNV-1a).

@@ -3,28 +3,29 @@
 
 use objects::{
     InstancePhase, MIGRATION_FINALIZER, MigrationPhase, VMM_FINALIZER, VirtualMachineInstance,
-    VirtualMachineInstanceMigration, spec_errors,
+    VirtualMachineInstanceMigration, VirtualMachineInstanceStatus, spec_errors,
 };
 
 use crate::{
     Intent, World,
-    world::{name_of, namespace_of, uid_of},
+    index::{Index, phase},
+    world::{name_of, uid_of},
 };
 
 /// Holds what is to be held before anything is done for it: deleted at once, it would leave something behind.
 pub(crate) fn decide(world: &World, intents: &mut Vec<Intent>) {
     for instance in &world.instances {
-        let phase = instance.status.clone().unwrap_or_default().phase();
+        let phase = instance.status.as_ref().map(VirtualMachineInstanceStatus::phase).unwrap_or_default();
         if phase == InstancePhase::Pending
             && instance.metadata.deletion_timestamp.is_none()
             && !is_held(instance)
         {
-            intents.push(Intent::HoldInstance(Box::new(instance.clone())));
+            intents.push(Intent::HoldInstance(Box::new(VirtualMachineInstance::clone(instance))));
         }
     }
     for migration in &world.migrations {
-        if phase_of(migration) == MigrationPhase::Pending && !is_settled(migration) {
-            intents.push(Intent::HoldMigration(Box::new(migration.clone())));
+        if phase(migration) == MigrationPhase::Pending && !is_settled(migration) {
+            intents.push(Intent::HoldMigration(Box::new(VirtualMachineInstanceMigration::clone(migration))));
         }
     }
 }
@@ -47,21 +48,13 @@ pub(crate) fn refused(instance: &VirtualMachineInstance) -> Option<String> {
 }
 
 /// Another migration of the same instance, under way or waiting before this one.
-pub(crate) fn rival<'a>(world: &'a World, migration: &VirtualMachineInstanceMigration) -> Option<&'a str> {
+pub(crate) fn rival<'a>(index: &Index<'a>, migration: &VirtualMachineInstanceMigration) -> Option<&'a str> {
     let order = |one: &VirtualMachineInstanceMigration| {
         (one.metadata.creation_timestamp.clone(), one.metadata.name.clone())
     };
-    let is_rival = |other: &&VirtualMachineInstanceMigration| {
-        let is_same_instance = other.spec.vmi_name == migration.spec.vmi_name
-            && namespace_of(&other.metadata) == namespace_of(&migration.metadata);
-        let phase = phase_of(other);
-        is_same_instance
-            && uid_of(&other.metadata) != uid_of(&migration.metadata)
-            && (phase.is_under_way() || (!phase.is_final() && order(other) < order(migration)))
+    let is_rival = |other: &&&VirtualMachineInstanceMigration| {
+        uid_of(&other.metadata) != uid_of(&migration.metadata)
+            && (phase(other).is_under_way() || order(other) < order(migration))
     };
-    world.migrations.iter().find(is_rival).map(|other| name_of(&other.metadata))
-}
-
-fn phase_of(migration: &VirtualMachineInstanceMigration) -> MigrationPhase {
-    migration.status.as_ref().map(objects::VirtualMachineInstanceMigrationStatus::phase).unwrap_or_default()
+    index.rivals(migration).iter().find(is_rival).map(|other| name_of(&other.metadata))
 }

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
-use objects::{AGENT_CONDITION, GROUP, VirtualMachineInstance};
+use objects::VirtualMachineInstance;
 
 use crate::{
     World,
-    world::{name_of, uid_of},
+    index::{Index, Room, is_huge},
 };
+
+pub use crate::{kubelet::is_ready, world::memory_of};
 
 /// One reason why a machine cannot run on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,33 +78,53 @@ pub struct Fit {
     pub misfits: Vec<Misfit>,
     /// Bytes of memory that are free there now.
     pub free: u64,
+    /// Whether a drain will empty it, so that it is chosen only where no other node fits.
+    pub is_leaving: bool,
 }
 
 /// How a machine fits on each node, with labels that are asked for beside its own.
 pub fn fits(world: &World, instance: &VirtualMachineInstance, added: &BTreeMap<String, String>) -> Vec<Fit> {
-    world.nodes.iter().map(|node| fit(world, node, instance, added)).collect()
+    fits_in(&Index::new(world), instance, added)
 }
 
-fn fit(
-    world: &World,
-    node: &Node,
+/// The same, where there is an index.
+pub(crate) fn fits_in(
+    index: &Index<'_>,
     instance: &VirtualMachineInstance,
     added: &BTreeMap<String, String>,
-) -> Fit {
-    let name = name_of(&node.metadata);
+) -> Vec<Fit> {
+    index.rooms.iter().map(|room| fit(room, instance, added)).collect()
+}
+
+/// Whether a machine fits on a node: as [`fits`], without the reasons.
+pub(crate) fn is_fit(
+    room: &Room<'_>,
+    instance: &VirtualMachineInstance,
+    added: &BTreeMap<String, String>,
+) -> bool {
+    room.is_ready
+        && !room.is_cordoned
+        && memory_of(instance) <= room.free(is_huge(instance))
+        && u64::from(instance.spec.domain.cpu.cores) <= room.cpus
+        && instance.status.as_ref().and_then(|status| status.node_name.as_deref()) != Some(room.name)
+        && instance.spec.node_selector.iter().chain(added).all(|(label, wanted)| {
+            room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) == Some(wanted)
+        })
+}
+
+fn fit(room: &Room<'_>, instance: &VirtualMachineInstance, added: &BTreeMap<String, String>) -> Fit {
     let mut misfits = Vec::new();
-    if !is_ready(node) {
+    if !room.is_ready {
         misfits.push(Misfit::NotReady);
     }
-    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+    if room.is_cordoned {
         misfits.push(Misfit::Cordoned);
     }
-    if instance.status.as_ref().and_then(|status| status.node_name.as_deref()) == Some(name) {
+    if instance.status.as_ref().and_then(|status| status.node_name.as_deref()) == Some(room.name) {
         misfits.push(Misfit::IsThere);
     }
-    let labels = node.metadata.labels.clone().unwrap_or_default();
     for (label, wanted) in instance.spec.node_selector.iter().chain(added) {
-        let found = labels.get(label);
+        let found = room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label));
         if found != Some(wanted) {
             misfits.push(Misfit::Label {
                 name: label.clone(),
@@ -112,87 +133,34 @@ fn fit(
             });
         }
     }
-    let huge = instance.spec.domain.memory.hugepages.is_some();
-    let needed = memory_of(instance);
-    let free = capacity(node, if huge { "hugepages-2Mi" } else { "memory" })
-        .saturating_sub(taken(world, name, huge));
+    let huge = is_huge(instance);
+    let (needed, free) = (memory_of(instance), room.free(huge));
     if needed > free {
         misfits.push(Misfit::Memory { needed, free, huge });
     }
-    let there = capacity(node, "cpu");
     let cores = u64::from(instance.spec.domain.cpu.cores);
     // More machines than processors is a matter of taste, a machine with more of them than its node has is not.
-    if cores > there {
-        misfits.push(Misfit::Cpus { needed: cores, there });
+    if cores > room.cpus {
+        misfits.push(Misfit::Cpus { needed: cores, there: room.cpus });
     }
-    Fit { node: name.to_owned(), misfits, free }
+    Fit { node: room.name.to_owned(), misfits, free, is_leaving: room.is_leaving }
 }
 
-/// Every node with all its reasons, as one sentence.
+/// Nodes that a sentence names with their reasons; the others are counted, so that it has a length.
+const EXPLAINED: usize = 10;
+
+/// Every node with all its reasons, as one sentence; of many the first 10.
 pub fn explain(fits: &[Fit]) -> String {
     if fits.is_empty() {
         return "There are no nodes.".to_owned();
     }
-    let nodes = fits.iter().map(|fit| {
+    let nodes = fits.iter().take(EXPLAINED).map(|fit| {
         let reasons: Vec<_> = fit.misfits.iter().map(ToString::to_string).collect();
         format!("{}: {}", fit.node, if reasons.is_empty() { "fits".to_owned() } else { reasons.join(", ") })
     });
-    format!("{}.", nodes.collect::<Vec<_>>().join("; "))
-}
-
-/// Bytes of memory that a machine has.
-pub fn memory_of(instance: &VirtualMachineInstance) -> u64 {
-    instance.spec.domain.memory.guest.bytes().unwrap_or(0)
-}
-
-/// Whether a node's agent is heard of.
-pub fn is_ready(node: &Node) -> bool {
-    let Some(kind) = agent_condition(node) else { return false };
-    conditions(node).any(|condition| condition.type_ == kind && condition.status == "True")
-}
-
-/// The condition of a node that says whether its agent lives; `None` where there was never one: a kubelet's node says of the kubelet only
-/// whether it is ready.
-pub(crate) fn agent_condition(node: &Node) -> Option<&'static str> {
-    if conditions(node).any(|condition| condition.type_ == AGENT_CONDITION) {
-        return Some(AGENT_CONDITION);
+    let nodes = nodes.collect::<Vec<_>>().join("; ");
+    match fits.len().saturating_sub(EXPLAINED) {
+        0 => format!("{nodes}."),
+        others => format!("{nodes}; and {others} more nodes."),
     }
-    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
-    // Versions of a kubelet are as `v1.33.1`, ours are as `whimbrel-0.1.0`.
-    let is_kubelets = info.is_some_and(|info| info.kubelet_version.starts_with('v'));
-    (!is_kubelets).then_some("Ready")
-}
-
-fn conditions(node: &Node) -> impl Iterator<Item = &NodeCondition> {
-    node.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten()
-}
-
-/// How much of a resource machines may have: by the word of the agent where there is a kubelet, which speaks of pods, beside it.
-fn capacity(node: &Node, resource: &str) -> u64 {
-    let all = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let found = all.and_then(|all| all.get(&format!("{GROUP}/{resource}")).or_else(|| all.get(resource)));
-    found.and_then(|quantity| objects::Quantity::from(quantity.0.as_str()).bytes().ok()).unwrap_or(0)
-}
-
-/// Bytes that machines on a node have, and those that are on their way there.
-fn taken(world: &World, node: &str, huge: bool) -> u64 {
-    let counts = |instance: &VirtualMachineInstance| instance.spec.domain.memory.hugepages.is_some() == huge;
-    let there = world.instances.iter().filter(|instance| {
-        instance
-            .status
-            .as_ref()
-            .is_some_and(|status| status.node_name.as_deref() == Some(node) && !status.phase().is_final())
-    });
-    let coming = world.migrations.iter().filter_map(|migration| {
-        let status = migration.status.as_ref().filter(|status| status.phase().is_under_way())?;
-        let state =
-            status.migration_state.as_ref().filter(|state| state.target_node.as_deref() == Some(node))?;
-        let namespace = crate::world::namespace_of(&migration.metadata);
-        let instance = world.instance(namespace, &migration.spec.vmi_name)?;
-        // Once it has arrived it is counted there.
-        let is_there = instance.status.as_ref().and_then(|status| status.node_name.as_ref())
-            == state.target_node.as_ref();
-        (!is_there && !uid_of(&instance.metadata).is_empty()).then_some(instance)
-    });
-    there.chain(coming).filter(|instance| counts(instance)).map(memory_of).fold(0, u64::saturating_add)
 }

@@ -9,10 +9,14 @@
 //!   `overdue`: what is done when its time is up.
 //! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
 //! * [`plan`]: what would become of a migration that was asked for now. [`preview`]: what a policy would change.
+//! * [`drain`]: how nodes are emptied, and what would become of that.
 //! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
 
 mod admission;
+pub mod drain;
 pub mod fit;
+mod index;
+mod kubelet;
 mod machine;
 mod migration;
 mod namespace;
@@ -30,10 +34,12 @@ use k8s_openapi::{
     api::core::v1::{Namespace, Node},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use objects::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration};
+use objects::{NodeDrain, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration};
 
 pub use node::NODE_LEASE_SECONDS;
 pub use world::{World, vmm_name};
+
+use index::Index;
 
 /// Something to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +70,18 @@ pub enum Intent {
     SetMigrationStatus(Box<VirtualMachineInstanceMigration>),
     /// Write this status.
     SetNodeStatus(Box<Node>),
+    /// Make this migration for a drain of that name.
+    CreateMigration(Box<VirtualMachineInstanceMigration>, String),
+    /// Have this migration of a drain of that name given up.
+    CancelMigration(Box<VirtualMachineInstanceMigration>, String),
+    /// Have nothing new placed on this node, or end that (`false`), for a drain of that name.
+    Cordon(Box<Node>, bool, String),
+    /// Write this status.
+    SetDrainStatus(Box<NodeDrain>),
+    /// Let go of this drain, which is being deleted and is over.
+    ReleaseDrain(Box<NodeDrain>),
+    /// Delete this drain, whose record has been kept long enough.
+    DeleteDrain(Box<NodeDrain>),
     /// Tell people.
     Record(Note),
 }
@@ -88,9 +106,10 @@ pub struct Note {
 }
 
 impl Intent {
-    /// The namespace and the name of the machine that it is about. Intents about one machine build on each other: if one of them
-    /// is not carried out, those after it must not be either. A [`Note`] belongs to the intent before it.
-    pub fn machine(&self) -> Option<(&str, &str)> {
+    /// The namespace and the name of what it is about: of a machine, or of a drain, which has no namespace. Intents about one of these
+    /// build on each other: if one of them is not carried out, those after it must not be either. A [`Note`] belongs to the intent
+    /// before it.
+    pub fn subject(&self) -> Option<(&str, &str)> {
         let (metadata, name) = match self {
             Self::CreateInstance(instance)
             | Self::DeleteInstance(instance)
@@ -104,21 +123,29 @@ impl Intent {
             | Self::HoldMigration(migration)
             | Self::ReleaseMigration(migration)
             | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
+            Self::SetDrainStatus(drain) | Self::ReleaseDrain(drain) | Self::DeleteDrain(drain) => {
+                (&drain.metadata, world::name_of(&drain.metadata))
+            }
+            Self::CreateMigration(_, drain) | Self::CancelMigration(_, drain) | Self::Cordon(_, _, drain) => {
+                return Some(("", drain));
+            }
             Self::SetNodeStatus(_) | Self::ReleaseNamespace(_) | Self::Record(_) => return None,
         };
         Some((world::namespace_of(metadata), name))
     }
 }
 
-/// What to write now. Intents are to be carried out in order; what is left out is decided again. [`Intent::machine`] says what must be left
+/// What to write now. Intents are to be carried out in order; what is left out is decided again. [`Intent::subject`] says what must be left
 /// out where one fails.
 pub fn decide(world: &World, now: &Time) -> Vec<Intent> {
     let mut intents = Vec::new();
     admission::decide(world, &mut intents);
+    let mut index = Index::new(world);
     node::decide(world, now, &mut intents);
-    machine::decide(world, now, &mut intents);
-    placement::decide(world, now, &mut intents);
-    migration::decide(world, now, &mut intents);
+    machine::decide(&index, now, &mut intents);
+    placement::decide(&mut index, now, &mut intents);
+    migration::decide(&mut index, now, &mut intents);
+    drain::decide(&mut index, now, &mut intents);
     retention::decide(world, now, &mut intents);
     namespace::decide(world, &mut intents);
     intents

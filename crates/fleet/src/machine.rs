@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use objects::{
     GROUP, InstancePhase, RunStrategy, VERSION, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
@@ -5,20 +7,22 @@ use objects::{
 };
 
 use crate::{
-    Intent, World,
-    world::{is_named, name_of, namespace_of, uid_of},
+    Intent,
+    index::{Index, phase},
+    world::{name_of, namespace_of, uid_of},
 };
 
 /// How long after a run ended badly another is begun, in seconds: what fails at once shall not fail all the time.
 const RERUN_AFTER_SECONDS: i64 = 10;
 
 /// Makes and deletes instances of machines, and says how machines are.
-pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
+pub(crate) fn decide(index: &Index<'_>, now: &Time, intents: &mut Vec<Intent>) {
+    let world = index.world;
     for machine in world.machines.iter().filter(|machine| machine.metadata.deletion_timestamp.is_none()) {
-        let instance = world.instance(namespace_of(&machine.metadata), name_of(&machine.metadata));
+        let instance = index.instance(namespace_of(&machine.metadata), name_of(&machine.metadata));
         // An instance of that name that somebody else made is left alone, and in the way.
         let own = instance.filter(|instance| is_of(instance, machine));
-        let may_run = !world.is_namespace_ending(namespace_of(&machine.metadata));
+        let may_run = !index.is_namespace_ending(namespace_of(&machine.metadata));
         if instance.is_none() && may_run && wants_run(machine.spec.run_strategy) {
             intents.push(Intent::CreateInstance(Box::new(new_instance(machine))));
         }
@@ -28,21 +32,19 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
         {
             intents.push(Intent::DeleteInstance(Box::new(own.clone())));
         }
-        let status = status(world, machine, own);
+        let status = status(index, machine, own);
         if machine.status.as_ref() != Some(&status) {
             intents.push(Intent::SetMachineStatus(Box::new(VirtualMachine {
                 status: Some(status),
-                ..machine.clone()
+                ..VirtualMachine::clone(machine)
             })));
         }
     }
     // What belonged to a machine that is gone goes too.
+    let machines: HashSet<_> = world.machines.iter().map(|machine| uid_of(&machine.metadata)).collect();
     for instance in world.instances.iter().filter(|instance| instance.metadata.deletion_timestamp.is_none()) {
-        let is_orphan = owner(instance).is_some_and(|owner| {
-            !world.machines.iter().any(|machine| uid_of(&machine.metadata) == owner.uid)
-        });
-        if is_orphan {
-            intents.push(Intent::DeleteInstance(Box::new(instance.clone())));
+        if owner(instance).is_some_and(|owner| !machines.contains(owner.uid.as_str())) {
+            intents.push(Intent::DeleteInstance(Box::new(VirtualMachineInstance::clone(instance))));
         }
     }
 }
@@ -100,7 +102,7 @@ fn new_instance(machine: &VirtualMachine) -> VirtualMachineInstance {
 }
 
 fn status(
-    world: &World,
+    index: &Index<'_>,
     machine: &VirtualMachine,
     instance: Option<&VirtualMachineInstance>,
 ) -> VirtualMachineStatus {
@@ -113,10 +115,7 @@ fn status(
         };
     };
     let status = instance.status.clone().unwrap_or_default();
-    let is_moving = world.migrations.iter().any(|migration| {
-        is_named(&instance.metadata, namespace_of(&migration.metadata), &migration.spec.vmi_name)
-            && migration.status.as_ref().is_some_and(|status| status.phase().is_under_way())
-    });
+    let is_moving = index.migration_of(instance).is_some_and(|migration| phase(migration).is_under_way());
     let is_unschedulable = condition(&status.conditions, "Scheduled")
         .is_some_and(|condition| condition.reason.as_deref() == Some("Unschedulable"));
     let text = match status.phase() {

@@ -8,10 +8,11 @@ use objects::{
 
 use crate::{
     Intent, Note, World, admission, fit,
-    fit::{Fit, Misfit},
+    fit::Misfit,
+    index::{Index, phase},
     node::is_heard,
     overdue,
-    placement::roomiest,
+    placement::best,
     policy,
     queue::{self, Queue},
     vmm_name,
@@ -26,59 +27,54 @@ const SOURCE_SECONDS: i64 = 10;
 const TARGET_WORD_SECONDS: i64 = 10;
 
 /// Sends migrations that wait on their way, and closes those that are over.
-pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
+pub(crate) fn decide(index: &mut Index<'_>, now: &Time, intents: &mut Vec<Intent>) {
+    let world = index.world;
     for migration in &world.migrations {
-        let phase = migration.status.clone().unwrap_or_default().phase();
+        let phase = phase(migration);
         if phase.is_under_way() {
-            go_on(world, migration, phase, now, intents);
+            go_on(index, migration, phase, now, intents);
         }
     }
     let settings = world.settings();
     let mut queue = Queue::new(world, &settings);
-    // What was sent on its way a moment ago takes memory for the next one.
-    let mut world = world.clone();
-    let waiting: Vec<_> = queue::waiting(&world).into_iter().cloned().collect();
     let mut position = 1;
-    for migration in waiting.into_iter().filter(admission::is_settled) {
-        let mut sent = Waiting { world: &world, queue: &queue, now, position }.step(&migration);
-        if sent.status != migration.status {
-            intents.push(Intent::SetMigrationStatus(Box::new(sent.clone())));
-            note_phase(&migration, &sent, intents);
-        }
-        let status = sent.status.get_or_insert_default();
+    for migration in queue::waiting(world).into_iter().filter(|migration| admission::is_settled(migration)) {
+        let sent = Waiting { index, queue: &queue, now, position }.step(migration);
+        let status = sent.status.clone().unwrap_or_default();
         if !status.phase().is_under_way() {
             position += usize::from(!status.phase().is_final());
         } else if let Some(state) = &status.migration_state {
-            queue.enter(
-                state.source_node.as_deref().unwrap_or_default(),
-                state.target_node.as_deref().unwrap_or_default(),
-            );
-            let place = world.migrations.iter_mut().find(|other| other.metadata.uid == sent.metadata.uid);
-            if let Some(place) = place {
-                *place = sent;
+            let target = state.target_node.as_deref().unwrap_or_default();
+            queue.enter(state.source_node.as_deref().unwrap_or_default(), target);
+            // What was sent on its way a moment ago takes memory from the next one.
+            if let Some(instance) = index.instance_of(migration) {
+                index.take(target, instance);
             }
+        }
+        if sent.status != migration.status {
+            intents.push(Intent::SetMigrationStatus(Box::new(sent.clone())));
+            note_phase(migration, &sent, intents);
         }
     }
 }
 
-struct Waiting<'a> {
-    world: &'a World,
-    queue: &'a Queue,
-    now: &'a Time,
+struct Waiting<'s, 'a> {
+    index: &'s Index<'a>,
+    queue: &'s Queue,
+    now: &'s Time,
     /// Among those that still wait, from 1.
     position: usize,
 }
 
-impl Waiting<'_> {
+impl Waiting<'_, '_> {
     /// What becomes of a migration that waits.
     fn step(&self, migration: &VirtualMachineInstanceMigration) -> VirtualMachineInstanceMigration {
         let mut next = migration.clone();
         next.status.get_or_insert_default().enter(MigrationPhase::Pending, self.now);
-        let namespace = namespace_of(&migration.metadata);
-        let instance = self.world.instance(namespace, &migration.spec.vmi_name);
+        let instance = self.index.instance_of(migration);
         let instance = instance.filter(|instance| instance.metadata.deletion_timestamp.is_none());
         let phase = instance.map(|instance| instance.status.clone().unwrap_or_default().phase());
-        if let Some(other) = admission::rival(self.world, migration) {
+        if let Some(other) = admission::rival(self.index, migration) {
             let message = format!("This instance is migrated already, by {other}.");
             return failed(next, FailureReason::NotMigratable, &message, self.now);
         }
@@ -107,8 +103,10 @@ impl Waiting<'_> {
         migration: VirtualMachineInstanceMigration,
         instance: &VirtualMachineInstance,
     ) -> VirtualMachineInstanceMigration {
-        let status = instance.status.clone().unwrap_or_default();
-        let source = status.node_name.unwrap_or_default();
+        if let Some(drain) = self.index.held_by(&migration) {
+            return self.wait(migration, "DrainPaused", format!("The drain {drain} is paused."));
+        }
+        let source = instance.status.as_ref().and_then(|status| status.node_name.clone()).unwrap_or_default();
         if let Some(full) = self.queue.full(&source) {
             return self.wait(
                 migration,
@@ -116,14 +114,22 @@ impl Waiting<'_> {
                 format!("Position {} in the queue: {full}.", self.position),
             );
         }
-        let mut fits = fit::fits(self.world, instance, &migration.spec.added_node_selector);
+        let added = &migration.spec.added_node_selector;
+        let found = best(self.index, instance, added, |node| self.queue.full_inbound(node).is_none());
+        if let Some(target) = found {
+            return self.send(migration, instance, &source, target.name);
+        }
+        let mut fits = fit::fits_in(self.index, instance, added);
         for fit in &mut fits {
             fit.misfits.extend(self.queue.full_inbound(&fit.node).map(Misfit::InboundLimit));
         }
-        match roomiest(&fits) {
-            Some(target) => self.send(migration, instance, &source, target),
-            None => self.wait(migration, "NoNodeFits", format!("No node fits. {}", fit::explain(&fits))),
+        // Where only the limit is in the way it is a matter of time.
+        let is_queued = best(self.index, instance, added, |_| true).is_some();
+        let why = fit::explain(&fits);
+        if is_queued {
+            return self.wait(migration, "Queued", format!("Position {} in the queue: {why}", self.position));
         }
+        self.wait(migration, "NoNodeFits", format!("No node fits. {why}"))
     }
 
     fn send(
@@ -131,25 +137,25 @@ impl Waiting<'_> {
         mut migration: VirtualMachineInstanceMigration,
         instance: &VirtualMachineInstance,
         source: &str,
-        target: &Fit,
+        target: &str,
     ) -> VirtualMachineInstanceMigration {
-        let choice = policy::of(self.world, instance);
+        let choice = policy::of(self.index.world, instance);
         let state = MigrationState {
             migration_uid: migration.metadata.uid.clone(),
             start_timestamp: Some(self.now.clone()),
             source_node: Some(source.to_owned()),
-            target_node: Some(target.node.clone()),
+            target_node: Some(target.to_owned()),
             source_vmm: instance.status.as_ref().and_then(|status| status.vmm.clone()),
             target_vmm: Some(vmm_name(&instance.metadata, Some(&migration.metadata))),
             migration_policy_name: choice.policy.map(|policy| name_of(&policy.metadata).to_owned()),
             migration_policy_reason: Some(choice.reason),
-            migration_configuration: Some(policy::resolve(choice.policy, &self.world.settings())),
+            migration_configuration: Some(policy::resolve(choice.policy, &self.index.world.settings())),
             ..MigrationState::default()
         };
         let status = migration.status.get_or_insert_default();
         status.migration_state = Some(state);
         status.enter(MigrationPhase::Scheduled, self.now);
-        let message = format!("It goes from {source} to {}.", target.node);
+        let message = format!("It goes from {source} to {target}.");
         set_condition(
             &mut status.conditions,
             scheduled(ConditionStatus::True, "Scheduled", message),
@@ -183,7 +189,7 @@ fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
 }
 
 fn go_on(
-    world: &World,
+    index: &Index<'_>,
     migration: &VirtualMachineInstanceMigration,
     phase: MigrationPhase,
     now: &Time,
@@ -191,7 +197,7 @@ fn go_on(
 ) {
     let status = migration.status.clone().unwrap_or_default();
     let state = status.migration_state.clone().unwrap_or_default();
-    let instance = world.instance(namespace_of(&migration.metadata), &migration.spec.vmi_name);
+    let (world, instance) = (index.world, index.instance_of(migration));
     let since = state.start_timestamp.as_ref().map_or(0, |start| now.0.duration_since(start.0).as_secs());
     let next = if phase == MigrationPhase::Running && is_arrived_unseen(world, &state, now) {
         let state =

@@ -1,4 +1,5 @@
-use objects::NAMESPACE_FINALIZER;
+use k8s_openapi::api::core::v1::Namespace;
+use objects::{NAMESPACE_FINALIZER, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration};
 
 use crate::{
     Intent, World,
@@ -17,13 +18,18 @@ pub(crate) fn decide(world: &World, intents: &mut Vec<Intent>) {
             && migrations.clone().next().is_none();
         let is_held = namespace.metadata.finalizers.iter().flatten().any(|name| name == NAMESPACE_FINALIZER);
         if is_empty && is_held {
-            intents.push(Intent::ReleaseNamespace(Box::new(namespace.clone())));
+            intents.push(Intent::ReleaseNamespace(Box::new(Namespace::clone(namespace))));
         }
         let machines = machines.filter(|one| one.metadata.deletion_timestamp.is_none());
-        intents.extend(machines.map(|one| Intent::DeleteMachine(Box::new(one.clone()))));
+        intents.extend(machines.map(|one| Intent::DeleteMachine(Box::new(VirtualMachine::clone(one)))));
         let instances = instances.filter(|one| one.metadata.deletion_timestamp.is_none());
-        intents.extend(instances.map(|one| Intent::DeleteInstance(Box::new(one.clone()))));
+        intents.extend(
+            instances.map(|one| Intent::DeleteInstance(Box::new(VirtualMachineInstance::clone(one)))),
+        );
         let migrations = migrations.filter(|one| one.metadata.deletion_timestamp.is_none());
-        intents.extend(migrations.map(|one| Intent::DeleteMigration(Box::new(one.clone()))));
+        intents.extend(
+            migrations
+                .map(|one| Intent::DeleteMigration(Box::new(VirtualMachineInstanceMigration::clone(one)))),
+        );
     }
 }

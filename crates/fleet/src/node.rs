@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Node},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -6,7 +8,7 @@ use objects::LEASE_LABEL;
 
 use crate::{
     Intent, Note, World,
-    fit::{agent_condition, is_ready},
+    kubelet::{agent_condition, is_ready},
     world::{name_of, uid_of},
 };
 
@@ -16,8 +18,10 @@ pub const NODE_LEASE_SECONDS: i64 = 40;
 /// A node whose agent is not heard of is not ready. That says nothing about its machines: they run on, and nothing of them is started
 /// elsewhere.
 pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
-    for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(world, node, now)) {
-        let mut silent = node.clone();
+    let leases: HashMap<_, _> = agents_leases(world).map(|lease| (name_of(&lease.metadata), lease)).collect();
+    let is_silent = |node: &Node| is_old(leases.get(name_of(&node.metadata)).copied(), now);
+    for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(node)) {
+        let mut silent = Node::clone(node);
         let ready = agent_condition(node);
         let conditions = silent.status.as_mut().and_then(|status| status.conditions.as_mut());
         for condition in conditions.into_iter().flatten().filter(|one| Some(one.type_.as_str()) == ready) {
@@ -48,10 +52,16 @@ pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
 }
 
 fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
-    // A kubelet's lease has the name of its node too.
-    let is_agents =
-        |lease: &&Lease| lease.metadata.labels.as_ref().is_some_and(|all| all.contains_key(LEASE_LABEL));
-    let lease = world.leases.iter().filter(is_agents).find(|lease| lease.metadata.name == node.metadata.name);
+    is_old(agents_leases(world).find(|lease| lease.metadata.name == node.metadata.name), now)
+}
+
+/// What agents renew. A kubelet's lease has the name of its node too.
+fn agents_leases(world: &World) -> impl Iterator<Item = &Lease> {
+    let leases = world.leases.iter().map(|lease| &**lease);
+    leases.filter(|lease| lease.metadata.labels.as_ref().is_some_and(|all| all.contains_key(LEASE_LABEL)))
+}
+
+fn is_old(lease: Option<&Lease>, now: &Time) -> bool {
     let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
     // A clock that was set back makes nobody silent.
     renewed.is_some_and(|renewed| now.0.duration_since(renewed.0).as_secs() > NODE_LEASE_SECONDS)

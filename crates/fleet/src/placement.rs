@@ -1,44 +1,46 @@
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Condition, ConditionStatus, InstancePhase, VirtualMachineInstance, set_condition};
 
 use crate::{
-    Intent, Note, World, admission, fit,
+    Intent, Note, admission, fit,
     fit::Fit,
+    index::{Index, Room, is_huge},
     vmm_name,
     world::{name_of, namespace_of, uid_of},
 };
 
 /// Places instances that have no node, and lets go of those that never had one.
-pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
-    // What was placed a moment ago takes memory for the next one.
-    let mut world = world.clone();
-    for index in 0..world.instances.len() {
-        let instance = &world.instances[index];
-        let status = instance.status.clone().unwrap_or_default();
-        if status.phase() != InstancePhase::Pending || status.node_name.is_some() {
+pub(crate) fn decide(index: &mut Index<'_>, now: &Time, intents: &mut Vec<Intent>) {
+    for instance in &index.world.instances {
+        let status = instance.status.as_ref();
+        let is_placed = status
+            .is_some_and(|status| status.phase() != InstancePhase::Pending || status.node_name.is_some());
+        if is_placed {
             continue;
         }
         if !admission::is_held(instance) {
             continue;
         }
         if instance.metadata.deletion_timestamp.is_some() {
-            intents.push(Intent::ReleaseInstance(Box::new(instance.clone())));
+            intents.push(Intent::ReleaseInstance(Box::new(VirtualMachineInstance::clone(instance))));
             continue;
         }
-        let placed = place(&world, instance, now);
+        let placed = place(index, instance, now);
         if placed.status != instance.status {
+            let node = placed.status.as_ref().and_then(|status| status.node_name.clone());
             intents.push(Intent::SetInstanceStatus(Box::new(placed.clone())));
-            if let Some(node) = placed.status.as_ref().and_then(|status| status.node_name.as_ref()) {
-                intents.push(Intent::Record(note(&placed, node)));
+            if let Some(node) = node {
+                intents.push(Intent::Record(note(&placed, &node)));
+                // What was placed a moment ago takes memory from the next one.
+                index.take(&node, instance);
             }
-            world.instances[index] = placed;
         }
     }
 }
 
-fn place(world: &World, instance: &VirtualMachineInstance, now: &Time) -> VirtualMachineInstance {
+fn place(index: &Index<'_>, instance: &VirtualMachineInstance, now: &Time) -> VirtualMachineInstance {
     let mut placed = instance.clone();
     let status = placed.status.get_or_insert_default();
     status.enter(InstancePhase::Pending, now);
@@ -46,28 +48,43 @@ fn place(world: &World, instance: &VirtualMachineInstance, now: &Time) -> Virtua
         set_condition(&mut status.conditions, scheduled(ConditionStatus::False, "Invalid", wrong), now);
         return placed;
     }
-    let fits = fit::fits(world, instance, &BTreeMap::new());
-    let condition = match roomiest(&fits) {
-        Some(fit) => {
-            status.node_name = Some(fit.node.clone());
+    let none = BTreeMap::new();
+    let condition = match best(index, instance, &none, |_| true) {
+        Some(room) => {
+            status.node_name = Some(room.name.to_owned());
             status.vmm = Some(vmm_name(&instance.metadata, None));
             status.enter(InstancePhase::Scheduled, now);
-            scheduled(ConditionStatus::True, "Scheduled", format!("It runs on node {}.", fit.node))
+            scheduled(ConditionStatus::True, "Scheduled", format!("It runs on node {}.", room.name))
         }
         None => scheduled(
             ConditionStatus::False,
             "Unschedulable",
-            format!("No node fits. {}", fit::explain(&fits)),
+            format!("No node fits. {}", fit::explain(&fit::fits_in(index, instance, &none))),
         ),
     };
     set_condition(&mut status.conditions, condition, now);
     placed
 }
 
-/// Of the nodes that fit the one with most free memory; of several the one whose name comes first.
+/// Of the nodes that fit and are allowed the one that [`roomiest`] would choose.
+pub(crate) fn best<'i, 'a>(
+    index: &'i Index<'a>,
+    instance: &VirtualMachineInstance,
+    added: &BTreeMap<String, String>,
+    is_allowed: impl Fn(&str) -> bool,
+) -> Option<&'i Room<'a>> {
+    let huge = is_huge(instance);
+    let fitting =
+        index.rooms.iter().filter(|room| fit::is_fit(room, instance, added) && is_allowed(room.name));
+    // The first of several that are equal, and rooms are in the order of names.
+    fitting.min_by_key(|room| (room.is_leaving, Reverse(room.free(huge))))
+}
+
+/// Of the nodes that fit the one with most free memory; of several the one whose name comes first. A node that a drain will empty comes after
+/// all others: what went there would have to move again.
 pub(crate) fn roomiest(fits: &[Fit]) -> Option<&Fit> {
     let fitting = fits.iter().filter(|fit| fit.misfits.is_empty());
-    fitting.min_by(|one, other| other.free.cmp(&one.free).then_with(|| one.node.cmp(&other.node)))
+    fitting.min_by_key(|fit| (fit.is_leaving, Reverse(fit.free), fit.node.as_str()))
 }
 
 fn scheduled(status: ConditionStatus, reason: &str, message: String) -> Condition {

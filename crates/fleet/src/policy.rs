@@ -1,6 +1,6 @@
 //! Which policy applies to a migration, and what it comes to.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use objects::{
     MigrationConfiguration, MigrationPolicy, MigrationSettings, Origin, Quantity, VirtualMachineInstance,
@@ -27,9 +27,11 @@ type Labels = BTreeMap<String, String>;
 
 /// The policy that applies to an instance with these labels, in a namespace with those: of all whose labels are there, the one with most
 /// labels; of several, the one whose name comes first.
-pub fn choose<'a>(policies: &'a [MigrationPolicy], namespace: &Labels, instance: &Labels) -> Choice<'a> {
-    let mut candidates: Vec<_> =
-        policies.iter().filter_map(|policy| Some((matched(policy, namespace, instance)?, policy))).collect();
+pub fn choose<'a>(policies: &'a [Arc<MigrationPolicy>], namespace: &Labels, instance: &Labels) -> Choice<'a> {
+    let mut candidates: Vec<_> = policies
+        .iter()
+        .filter_map(|policy| Some((matched(policy, namespace, instance)?, &**policy)))
+        .collect();
     candidates.sort_by(|(more, one), (less, other)| {
         less.cmp(more).then_with(|| name_of(&one.metadata).cmp(name_of(&other.metadata)))
     });

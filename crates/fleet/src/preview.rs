@@ -1,6 +1,6 @@
 //! What a policy would change, before it exists.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use objects::{
     MigrationConfiguration, MigrationPolicy, MigrationPolicyPreviewStatus, PolicyChange, ValueChange,
@@ -19,7 +19,7 @@ const LISTED: usize = 100;
 pub fn preview(world: &World, name: &str, wanted: Option<MigrationPolicy>) -> MigrationPolicyPreviewStatus {
     let mut after = world.clone();
     after.policies.retain(|other| name_of(&other.metadata) != name);
-    after.policies.extend(wanted);
+    after.policies.extend(wanted.map(Arc::new));
     let applies = after.instances.iter().filter(|instance| {
         policy::of(&after, instance).policy.is_some_and(|policy| name_of(&policy.metadata) == name)
     });

@@ -15,28 +15,41 @@ pub(crate) struct Queue {
     inbound: BTreeMap<String, u32>,
 }
 
+/// How many migrations there may be at a time.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
-    cluster: u32,
-    outbound: u32,
-    inbound: u32,
+pub(crate) struct Limits {
+    pub(crate) cluster: u32,
+    pub(crate) outbound: u32,
+    pub(crate) inbound: u32,
+}
+
+impl Limits {
+    pub(crate) fn of(settings: &MigrationSettings) -> Self {
+        Self {
+            cluster: settings.parallel_migrations_per_cluster.unwrap_or(5),
+            outbound: settings.parallel_outbound_migrations_per_node.unwrap_or(2),
+            inbound: settings.parallel_inbound_migrations_per_node.unwrap_or(2),
+        }
+    }
 }
 
 impl Queue {
     pub(crate) fn new(world: &World, settings: &MigrationSettings) -> Self {
-        let limits = Limits {
-            cluster: settings.parallel_migrations_per_cluster.unwrap_or(5),
-            outbound: settings.parallel_outbound_migrations_per_node.unwrap_or(2),
-            inbound: settings.parallel_inbound_migrations_per_node.unwrap_or(2),
+        let mut queue = Self {
+            limits: Limits::of(settings),
+            all: 0,
+            outbound: BTreeMap::new(),
+            inbound: BTreeMap::new(),
         };
-        let mut queue = Self { limits, all: 0, outbound: BTreeMap::new(), inbound: BTreeMap::new() };
         for migration in &world.migrations {
             let Some(status) = migration.status.as_ref().filter(|status| status.phase().is_under_way())
             else {
                 continue;
             };
-            let state = status.migration_state.clone().unwrap_or_default();
-            queue.enter(&state.source_node.unwrap_or_default(), &state.target_node.unwrap_or_default());
+            let state = status.migration_state.as_ref();
+            let source = state.and_then(|state| state.source_node.as_deref()).unwrap_or_default();
+            let target = state.and_then(|state| state.target_node.as_deref()).unwrap_or_default();
+            queue.enter(source, target);
         }
         queue
     }
@@ -75,10 +88,12 @@ pub(crate) fn waiting(world: &World) -> Vec<&VirtualMachineInstanceMigration> {
             .as_ref()
             .is_none_or(|status| !status.phase().is_final() && !status.phase().is_under_way())
     };
-    let mut waiting: Vec<_> = world.migrations.iter().filter(is_waiting).collect();
-    waiting.sort_by_key(|migration| {
+    let mut waiting: Vec<_> =
+        world.migrations.iter().map(|migration| &**migration).filter(is_waiting).collect();
+    let place = |migration: &VirtualMachineInstanceMigration| {
         let metadata = &migration.metadata;
         (metadata.creation_timestamp.clone(), metadata.namespace.clone(), metadata.name.clone())
-    });
+    };
+    waiting.sort_by_cached_key(|migration| place(migration));
     waiting
 }

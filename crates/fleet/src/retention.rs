@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{MIGRATION_FINALIZER, VirtualMachineInstanceMigration};
+use objects::{MIGRATION_FINALIZER, MigrationSettings, VirtualMachineInstanceMigration};
 
 use crate::{Intent, World, world::namespace_of};
 
@@ -15,7 +15,7 @@ const HOURS: u32 = 7 * 24;
 /// Deletes records that are old, and lets go of migrations that are over and being deleted.
 pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
     let settings = world.settings();
-    let hours = settings.migration_record_hours.unwrap_or(HOURS);
+    let hours = hours(&settings);
     let count = settings.migration_records_per_machine.unwrap_or(PER_MACHINE);
     let mut over: Vec<_> = world.migrations.iter().filter_map(|one| Some((ended(one)?, one))).collect();
     // The latest first.
@@ -26,7 +26,9 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
             let is_held =
                 migration.metadata.finalizers.iter().flatten().any(|name| name == MIGRATION_FINALIZER);
             if is_held {
-                intents.push(Intent::ReleaseMigration(Box::new(migration.clone())));
+                intents.push(Intent::ReleaseMigration(Box::new(VirtualMachineInstanceMigration::clone(
+                    migration,
+                ))));
             }
             continue;
         }
@@ -35,9 +37,15 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
         *of_machine += 1;
         let age = now.0.duration_since(ended.0).as_secs();
         if *of_machine > count || age > i64::from(hours) * 3600 {
-            intents.push(Intent::DeleteMigration(Box::new(migration.clone())));
+            intents
+                .push(Intent::DeleteMigration(Box::new(VirtualMachineInstanceMigration::clone(migration))));
         }
     }
+}
+
+/// For how many hours records are kept.
+pub(crate) fn hours(settings: &MigrationSettings) -> u32 {
+    settings.migration_record_hours.unwrap_or(HOURS)
 }
 
 /// When a migration was over.

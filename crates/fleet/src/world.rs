@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -8,29 +8,31 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use objects::{
-    Fleet, MigrationPolicy, MigrationSettings, SETTINGS_NAME, VirtualMachine, VirtualMachineInstance,
-    VirtualMachineInstanceMigration,
+    Fleet, MigrationPolicy, MigrationSettings, NodeDrain, SETTINGS_NAME, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineInstanceMigration,
 };
 
-/// All objects, as they are.
+/// All objects, as they are. They are shared with whoever keeps them, so that a copy of the world costs little.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     /// Machines.
-    pub machines: Vec<VirtualMachine>,
+    pub machines: Vec<Arc<VirtualMachine>>,
     /// Instances.
-    pub instances: Vec<VirtualMachineInstance>,
+    pub instances: Vec<Arc<VirtualMachineInstance>>,
     /// Migrations.
-    pub migrations: Vec<VirtualMachineInstanceMigration>,
+    pub migrations: Vec<Arc<VirtualMachineInstanceMigration>>,
     /// Policies.
-    pub policies: Vec<MigrationPolicy>,
+    pub policies: Vec<Arc<MigrationPolicy>>,
     /// Settings.
-    pub fleets: Vec<Fleet>,
+    pub fleets: Vec<Arc<Fleet>>,
     /// Nodes.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Arc<Node>>,
     /// What agents renew while they live; named as their node.
-    pub leases: Vec<Lease>,
+    pub leases: Vec<Arc<Lease>>,
+    /// Drains.
+    pub drains: Vec<Arc<NodeDrain>>,
     /// Namespaces.
-    pub namespaces: Vec<Namespace>,
+    pub namespaces: Vec<Arc<Namespace>>,
 }
 
 impl World {
@@ -42,12 +44,10 @@ impl World {
 
     /// The instance of that name.
     pub fn instance(&self, namespace: &str, name: &str) -> Option<&VirtualMachineInstance> {
-        self.instances.iter().find(|instance| is_named(&instance.metadata, namespace, name))
-    }
-
-    pub(crate) fn is_namespace_ending(&self, name: &str) -> bool {
-        let mut found = self.namespaces.iter().filter(|one| one.metadata.name.as_deref() == Some(name));
-        found.any(|one| one.metadata.deletion_timestamp.is_some())
+        self.instances
+            .iter()
+            .map(|instance| &**instance)
+            .find(|instance| is_named(&instance.metadata, namespace, name))
     }
 
     pub(crate) fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
@@ -85,4 +85,9 @@ pub fn vmm_name(instance: &ObjectMeta, migration: Option<&ObjectMeta>) -> String
         .collect();
     let own = format!("{name}-{}", digits(instance, 12));
     migration.map_or_else(|| own.clone(), |migration| format!("{own}.{}", digits(migration, 8)))
+}
+
+/// Bytes of memory that a machine has.
+pub fn memory_of(instance: &VirtualMachineInstance) -> u64 {
+    instance.spec.domain.memory.guest.bytes().unwrap_or(0)
 }

@@ -44,7 +44,7 @@ fn a_stopped_machine_has_no_instance_and_a_deleted_one_takes_it_along() {
     let mut site = Site::default();
     site.node("a", 8).machine("db", "Always", 1).machine("web", "Always", 1);
     site.settle(0);
-    site.world.machines[0].spec.run_strategy = objects::RunStrategy::Halted;
+    std::sync::Arc::make_mut(&mut site.world.machines[0]).spec.run_strategy = objects::RunStrategy::Halted;
     site.world.machines.retain(|machine| machine.metadata.name.as_deref() != Some("web"));
     site.settle(1);
     assert!(site.world.instances.iter().all(|instance| instance.metadata.deletion_timestamp.is_some()));

@@ -5,7 +5,10 @@
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
+use std::sync::Arc;
+
 use fleet::Intent;
+use k8s_openapi::api::coordination::v1::Lease;
 use objects::{
     AGENT_CONDITION, InstancePhase, MIGRATION_FINALIZER, MigrationPhase, VMM_FINALIZER, condition,
 };
@@ -28,7 +31,8 @@ fn kubelets(site: &mut Site, name: &str, agent: Option<&str>) {
         status["allocatable"]["whimbrel.dev/memory"] = "2Gi".into();
         status["allocatable"]["whimbrel.dev/cpu"] = "8".into();
     }
-    let node = site.world.nodes.iter_mut().find(|node| node.metadata.name.as_deref() == Some(name));
+    let mut nodes = site.world.nodes.iter_mut().map(Arc::make_mut);
+    let node = nodes.find(|node| node.metadata.name.as_deref() == Some(name));
     node.unwrap().status = Some(serde_json::from_value(status).unwrap());
 }
 
@@ -67,11 +71,11 @@ fn a_silent_agent_is_said_in_its_own_condition_and_the_kubelets_stays() {
     kubelets(&mut site, "a", Some("True"));
     site.silence("a");
     // The kubelet goes on renewing a lease of the same name.
-    let mut kubelets_lease = site.world.leases[0].clone();
+    let mut kubelets_lease = Lease::clone(&site.world.leases[0]);
     kubelets_lease.metadata.labels = None;
     kubelets_lease.spec.as_mut().unwrap().renew_time =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at(100).0));
-    site.world.leases.insert(0, kubelets_lease);
+    site.world.leases.insert(0, Arc::new(kubelets_lease));
     site.settle(100);
     let conditions = site.world.nodes[0].status.clone().unwrap().conditions.unwrap();
     let status = |kind: &str| conditions.iter().find(|one| one.type_ == kind).unwrap().status.clone();
@@ -82,7 +86,7 @@ fn a_silent_agent_is_said_in_its_own_condition_and_the_kubelets_stays() {
 fn what_no_schema_refuses_is_not_placed_and_says_why() {
     let mut site = Site::default();
     site.node("a", 64).machine("m", "Always", 1);
-    let memory = &mut site.world.machines[0].spec.template.spec.domain.memory;
+    let memory = &mut Arc::make_mut(&mut site.world.machines[0]).spec.template.spec.domain.memory;
     memory.guest = "3Mi".into();
     site.settle(0);
     let (reason, message) = why_not_placed(&site, "m");
@@ -96,8 +100,8 @@ fn nothing_is_done_for_what_is_not_held_yet() {
     let mut site = Site::default();
     site.node("a", 64).node("b", 64).machine("m", "Always", 1);
     site.settle(0);
-    site.world.instances[0].metadata.finalizers = None;
-    site.world.instances[0].status = None;
+    let instance = Arc::make_mut(&mut site.world.instances[0]);
+    (instance.metadata.finalizers, instance.status) = (None, None);
     let intents = fleet::decide(&site.world, &at(1));
     assert!(matches!(&intents[..], [Intent::HoldInstance(_), ..]), "{intents:?}");
     assert!(!intents.iter().any(|intent| matches!(intent, Intent::SetInstanceStatus(_))), "{intents:?}");
@@ -105,7 +109,7 @@ fn nothing_is_done_for_what_is_not_held_yet() {
     assert_eq!(site.instance("m").metadata.finalizers.as_deref(), Some(&[VMM_FINALIZER.to_owned()][..]));
     site.run_instances(1);
     site.migrate("move", "m", &json!({}));
-    site.world.migrations[0].metadata.finalizers = None;
+    Arc::make_mut(&mut site.world.migrations[0]).metadata.finalizers = None;
     let intents = fleet::decide(&site.world, &at(2));
     assert!(matches!(&intents[..], [Intent::HoldMigration(_)]), "{intents:?}");
     site.settle(2);

@@ -99,7 +99,7 @@ fn records_are_kept_for_a_time_and_a_number_of_each_machine() {
 fn a_later_run_has_not_gone_where_an_earlier_one_went() {
     let mut site = on_its_way();
     site.agents_say("m1", false);
-    for instance in &mut site.world.instances {
+    for instance in site.world.instances.iter_mut().map(std::sync::Arc::make_mut) {
         instance.status.as_mut().unwrap().vmm = Some("db-of-another-run".to_owned());
     }
     site.settle(4);
@@ -148,7 +148,7 @@ fn a_namespace_that_is_deleted_goes_when_everything_in_it_is_gone() {
             "name": "default", "finalizers": ["whimbrel.dev/namespace"], "deletionTimestamp": "2027-01-01T00:00:00Z",
         },
     });
-    site.world.namespaces.push(serde_json::from_value(namespace).unwrap());
+    site.world.namespaces.push(std::sync::Arc::new(serde_json::from_value(namespace).unwrap()));
     site.settle(3);
     assert!(site.world.machines.is_empty());
     assert!(site.instance("db").metadata.deletion_timestamp.is_some());

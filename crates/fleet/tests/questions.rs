@@ -31,7 +31,7 @@ fn a_plan_says_where_each_value_comes_from_and_why_nothing_would_begin() {
         "metadata": { "name": "fleet" },
         "spec": { "configuration": { "migrations": { "bandwidthPerMigration": "1G" } } },
     });
-    site.world.fleets.push(serde_json::from_value::<Fleet>(fleet).unwrap());
+    site.world.fleets.push(std::sync::Arc::new(serde_json::from_value::<Fleet>(fleet).unwrap()));
     site.policy("all", &json!({ "selectors": {}, "allowPostCopy": true }));
     let plan = fleet::plan::plan(&site.world, site.instance("db"), &BTreeMap::new());
     let status = plan.status();
@@ -80,7 +80,7 @@ fn a_preview_lists_a_hundred_and_counts_the_others() {
     for number in 0..150 {
         let mut other = one.clone();
         other.metadata.name = Some(format!("db-{number}"));
-        site.world.instances.push(other);
+        site.world.instances.push(std::sync::Arc::new(other));
     }
     let wanted = policy("all", &json!({ "selectors": {}, "channels": 2 }));
     let preview = fleet::preview::preview(&site.world, "all", Some(wanted));

@@ -109,10 +109,11 @@ pub enum PostError {
 #[derive(Clone, Debug)]
 pub struct Mirror<K> {
     /// By namespace and name; `None` until they were listed once.
-    objects: Arc<RwLock<Option<BTreeMap<Key, K>>>>,
+    objects: Arc<RwLock<Option<Objects<K>>>>,
 }
 
 type Key = (String, String);
+type Objects<K> = BTreeMap<Key, Arc<K>>;
 
 impl<K> Mirror<K>
 where
@@ -130,8 +131,8 @@ where
         self.objects.read().is_some()
     }
 
-    /// All objects as they were last heard of, by namespace and name.
-    pub fn all(&self) -> Vec<K> {
+    /// All objects as they were last heard of, by namespace and name. They are shared, so that this costs little however many there are.
+    pub fn all(&self) -> Vec<Arc<K>> {
         self.objects.read().iter().flatten().map(|(_, object)| object.clone()).collect()
     }
 
@@ -155,7 +156,7 @@ where
     async fn list(&self, api: &Api<K>, changed: &Notify) -> kube::Result<String> {
         let list = api.list(&ListParams::default()).await?;
         let version = list.metadata.resource_version.clone().unwrap_or_default();
-        let objects = list.items.into_iter().map(|object| (key(&object), object)).collect();
+        let objects = list.items.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
         *self.objects.write() = Some(objects);
         changed.notify_one();
         Ok(version)
@@ -201,7 +202,7 @@ where
         let mut objects = self.objects.write();
         let objects = objects.get_or_insert_default();
         match object {
-            Some(object) => objects.insert(key, object),
+            Some(object) => objects.insert(key, Arc::new(object)),
             None => objects.remove(&key),
         };
     }

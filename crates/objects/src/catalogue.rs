@@ -5,8 +5,9 @@ use k8s_openapi::api::{
 use kube::CustomResourceExt;
 
 use crate::{
-    Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, VirtualMachine,
-    VirtualMachineInstance, VirtualMachineInstanceMigration, kubernetes::built_in, validation,
+    Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrain, NodeDrainPlan,
+    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration, kubernetes::built_in,
+    validation,
 };
 
 /// All kinds of the fleet, ours first.
@@ -21,8 +22,10 @@ pub fn kinds() -> Vec<Kind> {
             .with_files(&["report"]),
         Kind::custom(&MigrationPolicy::crd(), validation::policy),
         Kind::custom(&Fleet::crd(), validation::settings),
+        Kind::custom(&NodeDrain::crd(), validation::drain),
         Kind::custom(&MigrationPlan::crd(), validation::anything).review(),
         Kind::custom(&MigrationPolicyPreview::crd(), validation::anything).review(),
+        Kind::custom(&NodeDrainPlan::crd(), validation::anything).review(),
     ];
     kinds.extend([built_in::<Node>(), built_in::<Namespace>(), built_in::<Event>(), built_in::<Lease>()]);
     kinds

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use crate::{
-    Fleet, MigrationPolicy, SETTINGS_NAME, VirtualMachine, VirtualMachineInstance,
+    Fleet, MigrationPolicy, NodeDrain, SETTINGS_NAME, VirtualMachine, VirtualMachineInstance,
     VirtualMachineInstanceMigration,
 };
 
@@ -21,6 +21,7 @@ pub fn definitions(rules: bool) -> Vec<CustomResourceDefinition> {
         VirtualMachineInstanceMigration::crd(),
         MigrationPolicy::crd(),
         Fleet::crd(),
+        NodeDrain::crd(),
     ];
     for definition in definitions.iter_mut().filter(|_| rules) {
         add_rules(definition);

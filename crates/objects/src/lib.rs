@@ -3,7 +3,7 @@
 //! Fields have KubeVirt's names wherever they mean the same; what KubeVirt has no name for stands beside, never inside a known
 //! field. Who writes which field is in `docs/fleet.md`. Nothing here stores, serves or acts on an object.
 //!
-//! * One file for each kind of ours: `machine`, `instance`, `migration`, `policy`, `settings`.
+//! * One file for each kind of ours: `machine`, `instance`, `migration`, `policy`, `drain`, `settings`.
 //! * `question`: what can be asked and is not stored.
 //! * [`definitions`] has them as Kubernetes takes them.
 //! * [`kinds`] lists all kinds, also those of Kubernetes that the fleet needs, each with what a server must know of it.
@@ -14,6 +14,7 @@
 mod catalogue;
 mod condition;
 mod crd;
+mod drain;
 mod instance;
 mod kind;
 mod kubernetes;
@@ -29,6 +30,11 @@ mod validation;
 pub use catalogue::kinds;
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
 pub use crd::definitions;
+pub use drain::{
+    BlockedMachine, BlockedReason, DRAIN_LABEL, DRAIN_LISTED, DRAIN_UID_LABEL, DrainPhase, DrainStep,
+    ForecastBasis, MIN_AVAILABLE, NodeDrain, NodeDrainPhase, NodeDrainPlan, NodeDrainPlanSpec,
+    NodeDrainPlanStatus, NodeDrainProgress, NodeDrainSpec, NodeDrainStatus, PlannedNode,
+};
 pub use instance::{
     Cpu, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel, Hugepages, InstancePhase,
     KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance, VirtualMachineInstanceSpec,
@@ -68,3 +74,5 @@ pub const VMM_FINALIZER: &str = "whimbrel.dev/vmm";
 pub const NAMESPACE_FINALIZER: &str = "whimbrel.dev/namespace";
 /// Holds a migration until it is over; set at creation, taken off by the controllers. To delete one that goes on is to cancel it.
 pub const MIGRATION_FINALIZER: &str = "whimbrel.dev/migration";
+/// Holds a drain until it is over; set at creation, taken off by the controllers. To delete one that goes on is to cancel it.
+pub const DRAIN_FINALIZER: &str = "whimbrel.dev/drain";

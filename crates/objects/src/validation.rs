@@ -1,14 +1,17 @@
 //! What makes an object wrong beyond its schema, with the path of the field; and what deserves a warning.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, Quantity, SETTINGS_NAME, VMM_FINALIZER,
-    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec,
-    WORKLOAD_IMAGE,
+    DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, NodeDrain, Quantity,
+    SETTINGS_NAME, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
+    VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
 };
 
 /// An object that wants to be stored.
@@ -338,6 +341,64 @@ fn new_migration(
         let path = "spec.addedNodeSelector[kubernetes.io/hostname]";
         admitted.invalid(path, target.as_str(), "the instance is on this node already");
     }
+}
+
+/// The longest name of a drain, in bytes: it is the value of a label of its migrations.
+const DRAIN_NAME_MAX: usize = 63;
+
+pub(crate) fn drain(review: &mut Review<'_>) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(drain) = typed::<NodeDrain>(review, &mut admitted) else { return admitted };
+    match review.old {
+        None => {
+            new_drain(review, &drain, &mut admitted);
+            hold(review.object, DRAIN_FINALIZER);
+        }
+        Some(old) => {
+            if old["spec"]["nodes"] != review.object["spec"]["nodes"] {
+                let message = "cannot be changed: cancel this drain and make another";
+                admitted.error("spec.nodes", FieldErrorKind::Forbidden, message);
+            }
+            if old["spec"]["cancel"] == true && !drain.spec.cancel {
+                let message = "a cancelled drain cannot be taken up again: make another";
+                admitted.error("spec.cancel", FieldErrorKind::Forbidden, message);
+            }
+        }
+    }
+    admitted
+}
+
+fn new_drain(review: &Review<'_>, drain: &NodeDrain, admitted: &mut Admitted) {
+    let name = drain.metadata.name.as_deref().unwrap_or_default();
+    if name.len() > DRAIN_NAME_MAX {
+        admitted.invalid("metadata.name", name, format!("must be at most {DRAIN_NAME_MAX} bytes"));
+    }
+    let known: BTreeSet<_> = (review.others)("nodes", "").iter().filter_map(name_of).collect();
+    let drains = (review.others)("nodedrains", "");
+    let is_over = |other: &Value| {
+        matches!(other["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Cancelled"))
+    };
+    let mut taken = BTreeMap::new();
+    for other in drains.iter().filter(|other| !is_over(other)) {
+        for node in other["spec"]["nodes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            taken.insert(node, name_of(other).unwrap_or_default());
+        }
+    }
+    let mut named = BTreeSet::new();
+    for (index, node) in drain.spec.nodes.iter().enumerate() {
+        let path = format!("spec.nodes[{index}]");
+        if !named.insert(node) {
+            admitted.error(path, FieldErrorKind::Duplicate(node.as_str().into()), "it is named before");
+        } else if !known.contains(node) {
+            admitted.invalid(path, node.as_str(), "there is no such node");
+        } else if let Some(other) = taken.get(node.as_str()) {
+            admitted.invalid(path, node.as_str(), format!("this node is drained already, by {other}"));
+        }
+    }
+}
+
+fn name_of(object: &Value) -> Option<String> {
+    object["metadata"]["name"].as_str().map(str::to_owned)
 }
 
 pub(crate) fn policy(review: &mut Review<'_>) -> Admitted {

@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let work = async {
             leads.set(true);
             tokio::select! {
-                () = controllers::run(client.clone(), &arguments.namespace) => {}
+                () = controllers::run(client.clone(), &arguments.namespace, |_| ()) => {}
                 () = interrupted(&interrupt) => {}
             }
         };

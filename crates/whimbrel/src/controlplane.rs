@@ -50,6 +50,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     output::say!("");
     output::say!("The console, for one login in the next 10 minutes (`whimbrel console` makes another):");
     output::say!("  {}", plane.login);
-    stay(&site, &plane.endpoint, &[], &interrupt, &[plane.thread])?;
+    stay(&site, &plane.endpoint, &[], &interrupt, &plane.threads)?;
     Ok(ExitCode::SUCCESS)
 }

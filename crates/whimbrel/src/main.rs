@@ -9,6 +9,7 @@ mod controlplane;
 mod cpu_baseline;
 mod crds;
 mod demo;
+mod drain;
 mod login;
 mod machine;
 mod migrate;
@@ -49,9 +50,12 @@ enum Command {
     Console(login::Arguments),
     Controllers(controllers::Arguments),
     Controlplane(controlplane::Arguments),
+    /// Have nothing new placed on nodes
+    Cordon(drain::CordonArguments),
     CpuBaseline(cpu_baseline::Arguments),
     Crds(crds::Arguments),
     Demo(demo::Arguments),
+    Drain(drain::Arguments),
     #[command(hide = true)]
     Manual(completion::Manual),
     Migrate(migrate::Arguments),
@@ -71,6 +75,8 @@ enum Command {
     /// End the run of a machine
     Stop(machine::Arguments),
     SupportBundle(support_bundle::Arguments),
+    /// Take nodes into use again
+    Uncordon(drain::CordonArguments),
     /// Let the guest of a machine go on
     Unpause(machine::Arguments),
     Up(up::Arguments),
@@ -86,9 +92,11 @@ fn main() -> ExitCode {
         Command::Console(arguments) => login::run(&arguments),
         Command::Controllers(arguments) => controllers::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
+        Command::Cordon(arguments) => drain::run_cordon(&arguments, true),
         Command::CpuBaseline(arguments) => cpu_baseline::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
+        Command::Drain(arguments) => drain::run(&arguments),
         Command::Manual(arguments) => completion::write_manual(&arguments, &Arguments::command()),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => machine::run(&arguments, Action::Start),
         Command::Stop(arguments) => machine::run(&arguments, Action::Stop),
         Command::SupportBundle(arguments) => support_bundle::run(&arguments),
+        Command::Uncordon(arguments) => drain::run_cordon(&arguments, false),
         Command::Unpause(arguments) => machine::run(&arguments, Action::Unpause),
         Command::Up(arguments) => up::run(&arguments),
     };

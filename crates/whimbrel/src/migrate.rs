@@ -85,7 +85,7 @@ async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box
             }
             continue;
         };
-        let status = migration.status.unwrap_or_default();
+        let status = migration.status.clone().unwrap_or_default();
         let line = line(&status);
         if line != shown {
             output::say!("{:>9}  {line}", Span(began.elapsed()).to_string());

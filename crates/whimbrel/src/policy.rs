@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             let before = world(&client).await?;
             let mut after = before.clone();
             after.policies.retain(|other| other.metadata.name != policy.metadata.name);
-            after.policies.push(policy);
+            after.policies.push(std::sync::Arc::new(policy));
             let changes: Vec<_> =
                 before.instances.iter().filter_map(|one| difference(&before, &after, one)).collect();
             changes.iter().for_each(|change| output::say!("{}", line(change)));

@@ -1,6 +1,6 @@
 //! How commands reach the fleet.
 
-use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
+use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use fleet::World;
 use kube::{Api, Client, Resource, api::ListParams};
@@ -79,14 +79,15 @@ pub(crate) async fn world(client: &Client) -> Result<World, Box<dyn Error>> {
         fleets: all(client).await?,
         nodes: all(client).await?,
         leases: all(client).await?,
+        drains: all(client).await?,
         namespaces: all(client).await?,
     })
 }
 
-async fn all<K>(client: &Client) -> Result<Vec<K>, Box<dyn Error>>
+async fn all<K>(client: &Client) -> Result<Vec<Arc<K>>, Box<dyn Error>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(client.clone());
-    Ok(done(api.list(&ListParams::default())).await?.items)
+    Ok(done(api.list(&ListParams::default())).await?.items.into_iter().map(Arc::new).collect())
 }

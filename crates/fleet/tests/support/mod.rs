@@ -1,5 +1,9 @@
 //! A fleet in memory.
 
+mod drains;
+
+use std::sync::Arc;
+
 use fleet::{Intent, World};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -34,9 +38,12 @@ impl Site {
                 "allocatable": { "memory": format!("{gib}Gi"), "cpu": "8" },
             },
         });
-        let lease = json!({ "metadata": { "name": name, "labels": { "whimbrel.dev/node": name } }, "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" } });
-        self.world.nodes.push(serde_json::from_value(node).unwrap());
-        self.world.leases.push(serde_json::from_value(lease).unwrap());
+        let lease = json!({
+            "metadata": { "name": name, "labels": { "whimbrel.dev/node": name } },
+            "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" },
+        });
+        self.world.nodes.push(Arc::new(serde_json::from_value(node).unwrap()));
+        self.world.leases.push(Arc::new(serde_json::from_value(lease).unwrap()));
         self
     }
 
@@ -49,7 +56,7 @@ impl Site {
                 "firmware": { "kernelBoot": { "container": { "image": "whimbrel.dev/workload" } } },
             }}}},
         });
-        self.world.machines.push(serde_json::from_value(machine).unwrap());
+        self.world.machines.push(Arc::new(serde_json::from_value(machine).unwrap()));
         self
     }
 
@@ -61,26 +68,36 @@ impl Site {
             },
             "spec": { "vmiName": instance, "addedNodeSelector": selector },
         });
-        self.world.migrations.push(serde_json::from_value(migration).unwrap());
+        self.world.migrations.push(Arc::new(serde_json::from_value(migration).unwrap()));
     }
 
     pub(crate) fn policy(&mut self, name: &str, spec: &Value) {
         let policy = json!({
             "apiVersion": "whimbrel.dev/v1", "kind": "MigrationPolicy", "metadata": { "name": name }, "spec": spec,
         });
-        self.world.policies.push(serde_json::from_value(policy).unwrap());
+        self.world.policies.push(Arc::new(serde_json::from_value(policy).unwrap()));
     }
 
     pub(crate) fn cordon(&mut self, name: &str) {
-        let node =
-            self.world.nodes.iter_mut().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
+        let node = self
+            .world
+            .nodes
+            .iter_mut()
+            .map(Arc::make_mut)
+            .find(|node| node.metadata.name.as_deref() == Some(name))
+            .unwrap();
         node.spec.get_or_insert_default().unschedulable = Some(true);
     }
 
     /// The node's agent was last heard of when the fleet began.
     pub(crate) fn silence(&mut self, name: &str) {
-        let lease =
-            self.world.leases.iter_mut().find(|lease| lease.metadata.name.as_deref() == Some(name)).unwrap();
+        let lease = self
+            .world
+            .leases
+            .iter_mut()
+            .map(Arc::make_mut)
+            .find(|lease| lease.metadata.name.as_deref() == Some(name))
+            .unwrap();
         let renewed = at(0).0;
         lease.spec.get_or_insert_default().renew_time =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(renewed));
@@ -105,24 +122,27 @@ impl Site {
         match intent {
             Intent::CreateInstance(mut instance) => {
                 instance.metadata.uid = Some(self.uid());
-                self.world.instances.push(*instance);
+                self.world.instances.push(Arc::new(*instance));
             }
             Intent::DeleteInstance(instance) => {
-                for own in world.instances.iter_mut().filter(|own| own.metadata.uid == instance.metadata.uid)
+                for own in world
+                    .instances
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .filter(|own| own.metadata.uid == instance.metadata.uid)
                 {
                     own.metadata.deletion_timestamp = Some(at(seconds));
                 }
             }
             Intent::HoldInstance(instance) => {
-                for own in world.instances.iter_mut().filter(|own| own.metadata.uid == instance.metadata.uid)
-                {
+                let all = world.instances.iter_mut().map(Arc::make_mut);
+                for own in all.filter(|own| own.metadata.uid == instance.metadata.uid) {
                     own.metadata.finalizers = Some(vec![objects::VMM_FINALIZER.to_owned()]);
                 }
             }
             Intent::HoldMigration(migration) => {
-                let same =
-                    |own: &&mut VirtualMachineInstanceMigration| own.metadata.uid == migration.metadata.uid;
-                for own in world.migrations.iter_mut().filter(same) {
+                let all = world.migrations.iter_mut().map(Arc::make_mut);
+                for own in all.filter(|own| own.metadata.uid == migration.metadata.uid) {
                     own.metadata.finalizers = Some(vec![objects::MIGRATION_FINALIZER.to_owned()]);
                 }
             }
@@ -136,8 +156,11 @@ impl Site {
                 world.namespaces.retain(|own| own.metadata.name != namespace.metadata.name);
             }
             Intent::DeleteMigration(migration) => {
-                for own in
-                    world.migrations.iter_mut().filter(|own| own.metadata.uid == migration.metadata.uid)
+                for own in world
+                    .migrations
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .filter(|own| own.metadata.uid == migration.metadata.uid)
                 {
                     own.metadata.deletion_timestamp = Some(at(seconds));
                 }
@@ -146,21 +169,74 @@ impl Site {
                 world.migrations.retain(|own| own.metadata.uid != migration.metadata.uid);
             }
             Intent::SetMachineStatus(machine) => {
-                let place = world.machines.iter_mut().find(|own| own.metadata.uid == machine.metadata.uid);
+                let place = world
+                    .machines
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == machine.metadata.uid);
                 *place.unwrap() = *machine;
             }
             Intent::SetInstanceStatus(instance) => {
-                let place = world.instances.iter_mut().find(|own| own.metadata.uid == instance.metadata.uid);
+                let place = world
+                    .instances
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == instance.metadata.uid);
                 *place.unwrap() = *instance;
             }
             Intent::SetMigrationStatus(migration) => {
-                let place =
-                    world.migrations.iter_mut().find(|own| own.metadata.uid == migration.metadata.uid);
+                let place = world
+                    .migrations
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == migration.metadata.uid);
                 *place.unwrap() = *migration;
             }
             Intent::SetNodeStatus(node) => {
-                let place = world.nodes.iter_mut().find(|own| own.metadata.uid == node.metadata.uid);
+                let place = world
+                    .nodes
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == node.metadata.uid);
                 *place.unwrap() = *node;
+            }
+            Intent::CreateMigration(mut migration, _) => {
+                let same = |own: &&Arc<VirtualMachineInstanceMigration>| {
+                    own.metadata.name == migration.metadata.name
+                };
+                // As the server refuses it.
+                if world.migrations.iter().find(same).is_none() {
+                    migration.metadata.uid = Some(self.uid());
+                    migration.metadata.creation_timestamp = Some(at(seconds));
+                    self.world.migrations.push(Arc::new(*migration));
+                }
+            }
+            Intent::CancelMigration(migration, _) => {
+                let place = world
+                    .migrations
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == migration.metadata.uid);
+                place.unwrap().spec.cancel = true;
+            }
+            Intent::Cordon(node, is_cordoned, _) => {
+                let place = world
+                    .nodes
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == node.metadata.uid);
+                place.unwrap().spec.get_or_insert_default().unschedulable = Some(is_cordoned);
+            }
+            Intent::SetDrainStatus(drain) => {
+                let place = world
+                    .drains
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|own| own.metadata.uid == drain.metadata.uid);
+                *place.unwrap() = *drain;
+            }
+            Intent::ReleaseDrain(drain) | Intent::DeleteDrain(drain) => {
+                world.drains.retain(|own| own.metadata.uid != drain.metadata.uid);
             }
             Intent::Record(_) => {}
         }
@@ -198,7 +274,9 @@ impl Site {
 
     /// Every agent has started what was placed on its node.
     pub(crate) fn run_instances(&mut self, seconds: i64) {
-        for status in self.world.instances.iter_mut().filter_map(|instance| instance.status.as_mut()) {
+        for status in
+            self.world.instances.iter_mut().map(Arc::make_mut).filter_map(|instance| instance.status.as_mut())
+        {
             if status.phase() == InstancePhase::Scheduled {
                 status.enter(InstancePhase::Running, &at(seconds));
             }
@@ -207,8 +285,12 @@ impl Site {
     }
 
     pub(crate) fn end_instance(&mut self, name: &str, phase: InstancePhase, seconds: i64) {
-        let found =
-            self.world.instances.iter_mut().find(|instance| instance.metadata.name.as_deref() == Some(name));
+        let found = self
+            .world
+            .instances
+            .iter_mut()
+            .map(Arc::make_mut)
+            .find(|instance| instance.metadata.name.as_deref() == Some(name));
         found.unwrap().status.as_mut().unwrap().enter(phase, &at(seconds));
     }
 
@@ -221,6 +303,7 @@ impl Site {
         self.world
             .migrations
             .iter_mut()
+            .map(Arc::make_mut)
             .find(|migration| migration.metadata.name.as_deref() == Some(name))
             .unwrap()
             .spec
@@ -232,6 +315,7 @@ impl Site {
             .world
             .migrations
             .iter_mut()
+            .map(Arc::make_mut)
             .find(|migration| migration.metadata.name.as_deref() == Some(name));
         found.unwrap().metadata.deletion_timestamp = Some(at(0));
     }
@@ -255,6 +339,7 @@ impl Site {
             .world
             .migrations
             .iter_mut()
+            .map(Arc::make_mut)
             .find(|migration| migration.metadata.name.as_deref() == Some(name));
         found.unwrap().status.as_mut().unwrap()
     }
@@ -282,7 +367,7 @@ impl Site {
             status.phase().is_under_way()
                 && status.migration_state.is_some_and(|state| state.target_node.as_deref() == Some(node))
         });
-        there.map(size).sum::<u64>()
+        there.map(|instance| size(instance)).sum::<u64>()
             + coming.map(|migration| size(self.instance(&migration.spec.vmi_name))).sum::<u64>()
     }
 }

@@ -42,7 +42,9 @@ impl Here<'_> {
                         && instance.metadata.namespace == migration.metadata.namespace
                 };
                 // If it is gone, the controllers close the migration.
-                let Some(instance) = self.instances.iter().find(is_it) else { return };
+                let Some(instance) = self.instances.iter().map(|instance| &**instance).find(is_it) else {
+                    return;
+                };
                 if phase == MigrationPhase::Scheduled {
                     status.enter(MigrationPhase::PreparingTarget, now);
                     plan.actions.push(set(next));

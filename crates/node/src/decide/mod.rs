@@ -2,7 +2,10 @@
 
 mod migration;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use monitor::types::RunState;
@@ -18,8 +21,8 @@ pub(crate) use migration::failed;
 /// All that there is to know.
 pub(crate) struct Here<'a> {
     pub(crate) node: &'a str,
-    pub(crate) instances: &'a [VirtualMachineInstance],
-    pub(crate) migrations: &'a [VirtualMachineInstanceMigration],
+    pub(crate) instances: &'a [Arc<VirtualMachineInstance>],
+    pub(crate) migrations: &'a [Arc<VirtualMachineInstanceMigration>],
     pub(crate) vmms: &'a BTreeMap<String, Vmm>,
 }
 

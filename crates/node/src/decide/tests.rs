@@ -59,7 +59,9 @@ fn on(
     vmms: &[(&str, Vmm)],
 ) -> Vec<Action> {
     let vmms = vmms.iter().map(|(name, vmm)| ((*name).to_owned(), vmm.clone())).collect();
-    decide(&Here { node, instances, migrations, vmms: &vmms }, &now()).actions
+    let instances: Vec<_> = instances.iter().cloned().map(Arc::new).collect();
+    let migrations: Vec<_> = migrations.iter().cloned().map(Arc::new).collect();
+    decide(&Here { node, instances: &instances, migrations: &migrations, vmms: &vmms }, &now()).actions
 }
 
 fn scheduled() -> VirtualMachineInstance {

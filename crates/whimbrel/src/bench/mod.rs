@@ -8,6 +8,7 @@ mod bare_copy;
 mod case;
 mod cpu;
 mod downtime;
+mod fleet;
 mod guest;
 mod huge_memory;
 mod linked;
@@ -76,6 +77,12 @@ enum BenchError {
 
 /// 0 when everything was measured and no guest found a fault in its memory.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.fleet {
+        return fleet::run().unwrap_or_else(|error| {
+            output::complain!("whimbrel bench: {}", crate::with_sources(&*error));
+            ExitCode::FAILURE
+        });
+    }
     match compare(arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

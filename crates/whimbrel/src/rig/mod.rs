@@ -31,7 +31,7 @@ pub(crate) use interrupt::{Interrupt, Interrupted};
 pub(crate) use kvm::{KvmError, check_kvm};
 pub(crate) use link::{BitRate, Link, LinkError, Namespace};
 pub(crate) use machine::{Files, Machine, MachineError};
-pub(crate) use procfs::available_memory;
+pub(crate) use procfs::{available_memory, resident_bytes};
 pub(crate) use program::{ProgramError, find_vmm};
 pub(crate) use units::{ByteRate, Bytes, Count, Memory, Span};
 pub(crate) use userfaults::userfaults_may_be_heard;

@@ -18,7 +18,7 @@ pub(super) fn huge_page_bytes() -> io::Result<u64> {
 }
 
 /// Bytes of memory that a process has touched, huge pages included. `None` once it is gone.
-pub(super) fn resident_bytes(process: u32) -> Option<u64> {
+pub(crate) fn resident_bytes(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     Some((field(&text, "VmRSS:")? + field(&text, "HugetlbPages:").unwrap_or(0)) << 10)
 }

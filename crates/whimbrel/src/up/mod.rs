@@ -1,6 +1,7 @@
 //! `whimbrel up`: a fleet on this host, with one command.
 
 mod archive;
+mod figures;
 mod questions;
 mod site;
 
@@ -54,6 +55,11 @@ pub(crate) struct Arguments {
 
 /// How long machines may take to end.
 const END: Duration = Duration::from_secs(30);
+/// What `kubectl drain` asks for, having cordoned the node, and is told.
+const ABSENT: &[apiserver::Absent] = &[(
+    "pods",
+    "machines are no pods here: `whimbrel drain NODE` moves them away, as an object of kind NodeDrain does; the node is cordoned",
+)];
 const LOOK: Duration = Duration::from_millis(100);
 /// How often certificates are renewed, which are valid for a year.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
@@ -67,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         (0..arguments.nodes).map(|index| format!("node-{}", (b'a' + index as u8) as char)).collect();
     let abort = arguments.abort_after.map(|changes| AbortAfter { prefix: "whimbrel.dev/", changes });
     let plane = ControlPlane::start(&site, arguments.listen, Vec::new(), &names, abort)?;
-    let mut threads = vec![plane.thread];
+    let mut threads = plane.threads;
     let handle = plane.handle;
     let workload = guests::write_workload(site.directory())?;
     for name in &names {
@@ -130,8 +136,8 @@ pub(crate) struct ControlPlane {
     pub(crate) login: String,
     /// Where requests to it can be made.
     pub(crate) handle: Handle,
-    /// Ends when something is wrong.
-    pub(crate) thread: JoinHandle<()>,
+    /// Each ends when something is wrong.
+    pub(crate) threads: Vec<JoinHandle<()>>,
 }
 
 impl ControlPlane {
@@ -152,16 +158,20 @@ impl ControlPlane {
         let tokens = site.make(&endpoint, nodes)?;
         log_to(&site.log())?;
         let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
+        let figures = Arc::new(figures::Figures::open(&site.counts())?);
         let api = Api::new(store, objects::kinds(), tokens)?
+            .with_figures(figures.clone())
             .with_registrar(Arc::new(site.clone()))
             .with_reviewer(Arc::new(questions::Questions))
             .with_archive(Arc::new(archive::OwnNodes { site: site.clone(), names: nodes.to_vec() }))
             .with_logins(site.login_secret()?.as_bytes())
-            .with_pages(pages::FILES);
+            .with_pages(pages::FILES)
+            .with_absent(ABSENT);
         let path = api.login_path(&Identity { name: "admin".to_owned(), role: Role::Admin })?;
         let login = format!("https://{}{path}", endpoint.local());
-        let (handle, thread) = serve(listener, site, Arc::new(api))?;
-        Ok(Self { endpoint, login, handle, thread })
+        let (handle, server) = serve(listener, site, Arc::new(api))?;
+        let threads = vec![server, control(site, figures)?];
+        Ok(Self { endpoint, login, handle, threads })
     }
 }
 
@@ -171,24 +181,30 @@ fn serve(
     api: Arc<Api>,
 ) -> Result<(Handle, JoinHandle<()>), Box<dyn Error>> {
     let tls = tls_config(&site.server_tls())?;
-    let kubeconfig = site.kubeconfig();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let server = {
         let _runtime = runtime.enter();
         Server::new(listener, tls, api)?
     };
-    let control = async move {
+    let work = move || runtime.block_on(server.run());
+    let thread = thread::Builder::new().name("control-plane".to_owned()).spawn(work)?;
+    Ok((handle, thread))
+}
+
+/// The controllers, on a thread of their own: what they decide about many machines takes its time, which no client waits for.
+fn control(site: &Site, figures: Arc<figures::Figures>) -> Result<JoinHandle<()>, Box<dyn Error>> {
+    let kubeconfig = site.kubeconfig();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let work = async move {
         match mirror::connect(&kubeconfig).await {
-            Ok(client) => controllers::run(client, controllers::NODE_LEASES).await,
+            Ok(client) => {
+                controllers::run(client, controllers::NODE_LEASES, |world| figures.look(world)).await
+            }
             Err(error) => tracing::error!(%error, "There are no controllers"),
         }
     };
-    let work = move || {
-        runtime.block_on(async { tokio::join!(server.run(), control) });
-    };
-    let thread = thread::Builder::new().name("control-plane".to_owned()).spawn(work)?;
-    Ok((handle, thread))
+    Ok(thread::Builder::new().name("controllers".to_owned()).spawn(move || runtime.block_on(work))?)
 }
 
 /// Logs to standard error, as services do whose output somebody keeps.

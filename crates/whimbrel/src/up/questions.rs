@@ -1,8 +1,11 @@
-//! What clients ask of the fleet beside its objects: the answers are those of `whimbrel plan` and `whimbrel policy try`.
+//! What clients ask of the fleet beside its objects: the answers are those of `whimbrel plan`, `whimbrel policy try` and
+//! `whimbrel drain --dry-run`.
+
+use std::sync::Arc;
 
 use fleet::World;
 use kube::core::ObjectMeta;
-use objects::{MigrationPlan, MigrationPolicy, MigrationPolicyPreview};
+use objects::{MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrainPlan};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -19,6 +22,11 @@ impl apiserver::Reviewer for Questions {
     ) -> Result<Value, String> {
         match kind {
             "MigrationPlan" => plan(&read(question)?, &world(all)),
+            "NodeDrainPlan" => {
+                let asked: NodeDrainPlan = read(question)?;
+                serde_json::to_value(fleet::drain::plan(&world(all), &asked.spec))
+                    .map_err(|error| error.to_string())
+            }
             "MigrationPolicyPreview" => {
                 let asked: MigrationPolicyPreview = read(question)?;
                 let name = asked.spec.policy_name;
@@ -49,8 +57,8 @@ fn read<T: DeserializeOwned>(question: &Value) -> Result<T, String> {
 
 /// All objects. One that nobody understands is left out, as it is when something is decided.
 fn world(all: &dyn Fn(&str) -> Vec<Value>) -> World {
-    fn of<T: DeserializeOwned>(objects: Vec<Value>) -> Vec<T> {
-        objects.into_iter().filter_map(|object| serde_json::from_value(object).ok()).collect()
+    fn of<T: DeserializeOwned>(objects: Vec<Value>) -> Vec<Arc<T>> {
+        objects.into_iter().filter_map(|object| serde_json::from_value(object).ok()).map(Arc::new).collect()
     }
     World {
         machines: of(all("virtualmachines")),
@@ -60,6 +68,7 @@ fn world(all: &dyn Fn(&str) -> Vec<Value>) -> World {
         fleets: of(all("fleets")),
         nodes: of(all("nodes")),
         leases: of(all("leases")),
+        drains: of(all("nodedrains")),
         namespaces: of(all("namespaces")),
     }
 }

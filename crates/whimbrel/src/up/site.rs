@@ -60,6 +60,11 @@ impl Site {
         self.directory.join("store.redb")
     }
 
+    /// What was counted for `/metrics`.
+    pub(crate) fn counts(&self) -> PathBuf {
+        self.directory.join("counts.json")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("whimbrel.log")
     }
