@@ -153,8 +153,10 @@ impl Faults {
 
     /// Lets go who waits while the machine is being loaded.
     fn give_up_loading(&self) {
+        // One lock for the look and what follows from it: a machine that runs from a moment later on must not lose its memory.
+        let mut memory = self.memory.lock();
         if !self.runs.load(Ordering::SeqCst)
-            && let Some(memory) = self.memory.lock().take()
+            && let Some(memory) = memory.take()
         {
             memory.abandon();
         }
@@ -215,7 +217,13 @@ impl Waiting {
         self.blocked.waits(thread, (block, first_page), now);
         match self.pages.entry((block, first_page)) {
             // It has been waited for since then.
-            Entry::Occupied(mut entry) => entry.get_mut().threads.push(thread),
+            Entry::Occupied(mut entry) => {
+                // Once: a vCPU that is called away comes back to it as often as it is called.
+                let threads = &mut entry.get_mut().threads;
+                if !threads.contains(&thread) {
+                    threads.push(thread);
+                }
+            }
             Entry::Vacant(entry) => {
                 entry.insert(Awaited { pages, since: now, threads: vec![thread] });
                 self.ask(Request { block, first_page, pages });

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use objects::{
     BlockedMachine, Condition, ConditionStatus, DRAIN_LABEL, DRAIN_LISTED, DRAIN_UID_LABEL, DrainPhase,
-    MIN_AVAILABLE, NodeDrain, NodeDrainPhase, NodeDrainProgress, NodeDrainStatus, VirtualMachineInstance,
-    VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec, set_condition,
+    MIGRATION_FINALIZER, MIN_AVAILABLE, NodeDrain, NodeDrainPhase, NodeDrainProgress, NodeDrainStatus,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
+    set_condition,
 };
 
 use crate::{
@@ -215,6 +216,8 @@ impl<'a> Step<'_, 'a> {
                 name: Some(format!("{}-drain-{:016x}", short.trim_end_matches(['.', '-']), fnv(&texts))),
                 namespace: Some(namespace_of(&instance.metadata).to_owned()),
                 labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+                // From the start: it is not looked at before.
+                finalizers: Some(vec![MIGRATION_FINALIZER.to_owned()]),
                 ..ObjectMeta::default()
             },
             spec: VirtualMachineInstanceMigrationSpec {

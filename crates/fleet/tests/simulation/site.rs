@@ -6,8 +6,8 @@ use fleet::{Intent, World};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use objects::{
-    DrainPhase, NodeDrain, NodeDrainStatus, VirtualMachineInstance, VirtualMachineInstanceMigration,
-    VirtualMachineInstanceMigrationStatus,
+    DrainPhase, LEASE_LABEL, MIGRATION_FINALIZER, NodeDrain, NodeDrainStatus, VirtualMachineInstance,
+    VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationStatus,
 };
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ impl Site {
             },
         })));
         self.world.leases.push(typed(json!({
-            "metadata": { "name": name }, "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" },
+            "metadata": { "name": name, "labels": { LEASE_LABEL: name } }, "spec": { "renewTime": "2100-01-01T00:00:00.000000Z" },
         })));
     }
 
@@ -157,6 +157,7 @@ impl Site {
                 "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachineInstanceMigration",
                 "metadata": {
                     "name": format!("m-{}", self.made), "namespace": "default", "uid": uid, "creationTimestamp": at(now),
+                    "finalizers": [MIGRATION_FINALIZER],
                 },
                 "spec": { "vmiName": name },
             });
