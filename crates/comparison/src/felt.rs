@@ -43,6 +43,8 @@ pub struct Work {
 pub const BACK: f64 = 0.9;
 /// Work is looked at in steps of that many milliseconds.
 pub const STEP_MS: f64 = 100.0;
+/// Steps that are looked at: some hours.
+const MOST_STEPS: u32 = 1_000_000;
 
 /// Pings that were sent in that time. What was never answered ends no gap.
 #[must_use]
@@ -80,10 +82,11 @@ impl Film {
     /// A frame that came `gap` after the one before, when `lost` between them did not come.
     fn add(&mut self, gap: f64, lost: u64, period: f64) {
         self.longest_freeze_ms = self.longest_freeze_ms.max(gap - period);
-        self.lost += lost;
+        self.lost = self.lost.saturating_add(lost);
         // Half a period is what a player waits anyway.
         if gap > 1.5 * period {
-            self.late += ((gap / period).round() as u64).saturating_sub(1 + lost);
+            let late = ((gap / period).round() as u64).saturating_sub(lost.saturating_add(1));
+            self.late = self.late.saturating_add(late);
         }
     }
 }
@@ -120,7 +123,8 @@ pub fn work(counted: &[[f64; 2]], end: f64, resume: Option<f64>) -> Option<Work>
     }
     let wanted = before * end / 1e3;
     let back = |resume: f64| {
-        let steps = (0..).map(|step| resume + f64::from(step) * STEP_MS / 4.0);
+        // A file may say that it went on a long time ago.
+        let steps = (0..MOST_STEPS).map(|step| resume + f64::from(step) * STEP_MS / 4.0);
         let last = counted.last()?[0];
         let mut steps = steps.take_while(|begin| begin + STEP_MS <= last);
         let is_back = |begin: &f64| {

@@ -1,5 +1,7 @@
 //! The tables: five as they were published, and what else users felt.
 
+use std::collections::HashSet;
+
 use comfy_table::{CellAlignment, Table as Grid, presets};
 
 use crate::{
@@ -64,7 +66,8 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
         }
         remarks.extend(run.complaints.iter().map(|complaint| format!("NOT INTACT: {name}: {complaint}")));
     }
-    remarks.dedup();
+    let mut said = HashSet::new();
+    remarks.retain(|remark| said.insert(remark.clone()));
     remarks
 }
 

@@ -108,6 +108,7 @@ fn absurd_numbers_are_drawn_within_the_picture() {
         strange.trace.wire = vec![[absurd, absurd], [1.0, absurd], [absurd, 1.0], [2.0, 2.0]];
         strange.trace.pings_10ms = vec![(absurd, Some(absurd)), (1.0, None), (1.0, Some(absurd))];
         strange.trace.frames_25 = vec![[absurd, absurd], [1.0, absurd]];
+        strange.trace.frames_60 = vec![[0.0, 0.0], [1000.0, absurd], [2000.0, 2.0 * absurd]];
         let comparison = comparison(vec![strange]);
         let picture = timeline::alone(&comparison.runs[0], &comparison.plan);
         let places = picture.split("points=\"").skip(1).filter_map(|rest| rest.split('"').next());

@@ -226,7 +226,7 @@ impl DestinationMachine for Vacancy {
     }
 
     fn has_room(&self, pages: u64) -> Result<(), MachineError> {
-        self.keep.has_room(pages * PAGE_SIZE as u64).map_err(Into::into)
+        self.keep.has_room(pages.saturating_mul(PAGE_SIZE as u64), self.ram().bytes()).map_err(Into::into)
     }
 
     fn vcpu_threads(&self) -> Vec<u32> {

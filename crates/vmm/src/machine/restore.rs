@@ -75,9 +75,9 @@ impl Keep {
         &self.page_faults
     }
 
-    /// Whether there is memory for so many bytes of the machine that are to come while it runs.
-    pub(crate) fn has_room(&self, bytes: u64) -> Result<(), NoRoom> {
-        self.room.as_ref().map_or(Ok(()), |room| room.is_enough(bytes))
+    /// Whether there is memory for so many bytes, of the machine's `total`, that are to come while it runs.
+    pub(crate) fn has_room(&self, missing: u64, total: u64) -> Result<(), NoRoom> {
+        self.room.as_ref().map_or(Ok(()), |room| room.is_enough(missing, total))
     }
 
     /// The kernel's ids of the vCPUs' threads, in the order of the vCPUs. None before the first machine was prepared.

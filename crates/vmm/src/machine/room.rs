@@ -9,10 +9,10 @@ pub(super) struct Room {
     host: Option<File>,
     /// /proc/self/statm.
     own: Option<File>,
-    group: Option<Group>,
+    groups: Vec<Group>,
 }
 
-/// The control group that the process is in, if it limits memory.
+/// A control group that the process is in: its own, or one around that.
 #[derive(Debug)]
 struct Group {
     limit: File,
@@ -42,50 +42,49 @@ impl Room {
     #[must_use]
     pub(super) fn open() -> Self {
         let read = |path: &str| File::open(path).ok();
-        Self { host: read("/proc/meminfo"), own: read("/proc/self/statm"), group: Group::of_this_process() }
+        Self { host: read("/proc/meminfo"), own: read("/proc/self/statm"), groups: Group::of_this_process() }
     }
 
-    /// Whether there is memory for so many bytes of a machine whose memory is not reserved. What of it was touched already, this
-    /// process has.
+    /// Whether there is memory for so many bytes that are missing of a machine of `total` bytes, whose memory is not reserved. Pages that
+    /// this process has already need none: it does not come to have more than all of the machine.
     ///
     /// # Errors
     /// There is not.
-    pub(super) fn is_enough(&self, bytes: u64) -> Result<(), NoRoom> {
+    pub(super) fn is_enough(&self, missing: u64, total: u64) -> Result<(), NoRoom> {
         let own = self.own.as_ref().and_then(resident).unwrap_or(0);
+        let needed = missing.min(total.saturating_sub(own));
         let host = self.host.as_ref().and_then(available).map(|free| (free, "this host"));
-        let group = self.group.as_ref().and_then(Group::free).map(|free| (free, "its control group"));
-        for (free, whose) in host.into_iter().chain(group) {
-            if free.saturating_add(own) < bytes {
-                return Err(NoRoom {
-                    needed_mib: bytes.div_ceil(1 << 20),
-                    free_mib: (free + own) >> 20,
-                    whose,
-                });
-            }
-        }
-        Ok(())
+        let groups = self.groups.iter().filter_map(Group::free).map(|free| (free, "its control group"));
+        let short = host.into_iter().chain(groups).find(|(free, _)| *free < needed);
+        short.map_or(Ok(()), |(free, whose)| {
+            Err(NoRoom { needed_mib: needed.div_ceil(1 << 20), free_mib: free >> 20, whose })
+        })
     }
 }
 
 impl Group {
-    fn of_this_process() -> Option<Self> {
-        let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-        groups.lines().find_map(Self::of_line)
+    fn of_this_process() -> Vec<Self> {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        groups.lines().flat_map(Self::of_line).collect()
     }
 
-    /// Of a line of /proc/self/cgroup: number, controllers, path. Of the second version there are no controllers.
-    fn of_line(line: &str) -> Option<Self> {
+    /// Of a line of /proc/self/cgroup (number, controllers, path): that group, and those around it, whose limits hold too. Of the second
+    /// version there are no controllers.
+    fn of_line(line: &str) -> Vec<Self> {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        let Some((controllers, path)) = parts.next().zip(parts.next()) else { return Vec::new() };
         let (root, limit, usage) = match controllers {
             "" => ("/sys/fs/cgroup", "memory.max", "memory.current"),
             _ if controllers.split(',').any(|name| name == "memory") => {
                 ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
             }
-            _ => return None,
+            _ => return Vec::new(),
         };
-        let open = |name| File::open(Path::new(root).join(path).join(name)).ok();
-        Some(Self { limit: open(limit)?, usage: open(usage)?, statistics: open("memory.stat")? })
+        let group = |path: &Path| {
+            let open = |name| File::open(Path::new(root).join(path).join(name)).ok();
+            Some(Self { limit: open(limit)?, usage: open(usage)?, statistics: open("memory.stat")? })
+        };
+        Path::new(path.trim_start_matches('/')).ancestors().filter_map(group).collect()
     }
 
     /// Bytes that may still be had; `None` without a limit.
@@ -148,8 +147,8 @@ mod tests {
     #[test]
     fn this_host_has_room_for_a_page_and_none_for_all_memory_there_could_be() {
         let room = Room::open();
-        room.is_enough(PAGE).unwrap();
-        let error = room.is_enough(u64::MAX / 2).unwrap_err().to_string();
+        room.is_enough(PAGE, u64::MAX).unwrap();
+        let error = room.is_enough(u64::MAX / 2, u64::MAX).unwrap_err().to_string();
         assert!(error.contains("the kernel would kill this process"), "{error}");
     }
 
@@ -158,21 +157,26 @@ mod tests {
         let room = |limit: &str| Room {
             host: Some(file("MemTotal: 9 kB\nMemAvailable:     200000 kB\n")),
             own: Some(file("9000 1000 500 1 0 1 0\n")),
-            group: Some(group(limit, "anon 5\ninactive_file 10000000\n")),
+            groups: vec![group(limit, "anon 5\ninactive_file 10000000\n")],
         };
-        room("max\n").is_enough(208_000_000).unwrap();
-        assert_eq!(room("max\n").is_enough(210_000_000).unwrap_err().whose, "this host");
-        room("100000000\n").is_enough(54_000_000).unwrap();
-        assert_eq!(room("100000000\n").is_enough(55_000_000).unwrap_err().whose, "its control group");
-        Room::default().is_enough(u64::MAX).unwrap();
+        let total = 1 << 40;
+        room("max\n").is_enough(204_000_000, total).unwrap();
+        assert_eq!(room("max\n").is_enough(205_000_000, total).unwrap_err().whose, "this host");
+        room("100000000\n").is_enough(50_000_000, total).unwrap();
+        assert_eq!(room("100000000\n").is_enough(51_000_000, total).unwrap_err().whose, "its control group");
+        // It has 4 MiB: of a machine of 54 it does not come to have more.
+        room("100000000\n").is_enough(54_000_000, 54_000_000).unwrap();
+        // What it has of another part of the machine is none of what is missing.
+        room("100000000\n").is_enough(54_000_000, 60_000_000).unwrap_err();
+        Room::default().is_enough(u64::MAX, u64::MAX).unwrap();
     }
 
     #[test]
     fn the_group_is_found_by_both_versions_of_their_lines() {
         let first = group("1", "cache 1\ntotal_inactive_file 7\ninactive_file 1\n");
         assert_eq!(first.free(), Some(7));
-        for line in ["", "1:cpu:/", "0:", "nonsense", "4:memory:/no/such/group", "0::/no/such/group"] {
-            assert!(Group::of_line(line).is_none(), "{line}");
+        for line in ["", "1:cpu:/", "0:", "nonsense"] {
+            assert!(Group::of_line(line).is_empty(), "{line}");
         }
     }
 }

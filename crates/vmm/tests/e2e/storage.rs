@@ -218,8 +218,10 @@ fn a_migration_fails_by_name_while_storage_hangs_and_the_machine_runs_on() {
     let reason = source.migration_fails();
     assert!(reason.contains("disk0") && reason.contains(&freezer.image.display().to_string()), "{reason}");
     assert_eq!(source.run_state(), RunState::Running);
-    story.goes_on(2);
+    let before = story.goes_on(2).count("disk_ops").unwrap();
     drop(frozen);
+    // Before that its thread has still been at one request for too long.
+    story.wait_for("its disk is used again", |report| report.count("disk_ops").unwrap() > before + 8);
     while let Some(event) = events.next(std::time::Duration::ZERO) {
         assert_ne!(event.event, "STOP", "the machine was not stopped for it");
     }

@@ -176,7 +176,7 @@ impl Bench {
         let since = &witness.reports()[arrived_at..];
         let sample = Sample {
             total_ms: info.total_time.unwrap_or(0) as f64,
-            stop_to_resume_ms: stopped.zip(resumed).map(|(stop, resume)| millis(resume - stop)),
+            stop_to_resume_ms: stopped.zip(resumed).map(|(stop, resume)| millis(resume.saturating_sub(stop))),
             gap_ms: felt.gap.as_secs_f64() * 1e3,
             cpu_seconds: (source_cpu + destination_cpu).as_secs_f64(),
             transferred: info.ram.unwrap_or_default().transferred,

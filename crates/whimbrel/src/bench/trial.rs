@@ -214,9 +214,9 @@ fn run(
     let source_cpu = source_vcpus.spent().beside_vcpus_since(source_before);
     let destination_after = Vcpus::of(destination)?.spent();
     let destination_cpu = destination_after.beside_vcpus_since(destination_before);
-    let stop_to_resume = stopped
-        .zip(resumed)
-        .and_then(|(stop, resume)| u64::try_from(resume - stop).ok().map(Duration::from_micros));
+    let stop_to_resume = stopped.zip(resumed).and_then(|(stop, resume)| {
+        u64::try_from(resume.saturating_sub(stop)).ok().map(Duration::from_micros)
+    });
     Ok(Moved { info: source.query_migrate()?, stop_to_resume, source_cpu, destination_cpu })
 }
 

@@ -177,7 +177,7 @@ impl Watched<'_> {
         destination: &mut Machine,
         wall: i64,
     ) -> Result<(), AttemptError> {
-        let at = |event: &Event| (micros(event) - wall) as f64 / 1e3;
+        let at = |event: &Event| micros(event).saturating_sub(wall) as f64 / 1e3;
         while let Some(event) = destination.events().next(Duration::ZERO) {
             // What the source's guest said is all there by then.
             if event.event == "RESUME" && self.arrived_at.is_none() {

@@ -149,6 +149,8 @@ impl Apart {
             host.join(TAP)?;
             apart.users.join(name)?;
         }
+        // So fast that nothing is held back: whether it can be shaped at all.
+        apart.link.carries(BitRate::of_bytes(50_000_000_000))?;
         Ok(apart)
     }
 }

@@ -31,7 +31,13 @@ impl Lock {
     pub(super) fn take() -> Result<Self, LockError> {
         let path = env::temp_dir().join("whimbrel-compare.lock");
         // It stays: who removes it would let in others beside somebody who waits for it.
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        // Another user may have made it: a lock needs no right to write.
+        let opened = File::open(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)
+            }
+            _ => Err(error),
+        });
         let file = match opened {
             Ok(file) => file,
             Err(source) => return Err(LockError::Failed { path, source }),

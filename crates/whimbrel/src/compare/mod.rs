@@ -248,7 +248,7 @@ fn cases(scenario: Scenario, repetition: u32, has_qemu: bool) -> Vec<Case> {
 /// What fits this host; to see whether it works at all, a quarter of the time.
 fn fitting(found: Found, quick: bool) -> Scale {
     let scale = Scale::fitting(found);
-    if quick { Scale { time: scale.time / 4.0, ..scale } } else { scale }
+    if quick { scale.quick() } else { scale }
 }
 
 /// Both, or ours alone.

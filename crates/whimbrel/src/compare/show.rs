@@ -1,7 +1,8 @@
 //! What is printed and written.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -33,13 +34,13 @@ pub(super) enum ShowError {
 /// Reads what an earlier run has written.
 pub(super) fn read(path: &Path) -> Result<Comparison, ShowError> {
     let failed = |source| ShowError::Open { path: path.to_owned(), source };
-    let length = fs::metadata(path).map_err(failed)?.len();
-    if length > MAX_BYTES {
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(failed(io::Error::other(format!(
-            "it has {length} bytes, and {MAX_BYTES} are the most that is read"
+            "it has more than {MAX_BYTES} bytes, the most that is read"
         ))));
     }
-    let bytes = fs::read(path).map_err(failed)?;
     Comparison::read(&bytes).map_err(|source| ShowError::Read { path: path.to_owned(), source })
 }
 

@@ -1,6 +1,6 @@
 use std::{
     ffi::OsString,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -62,6 +62,9 @@ impl Contenders {
         let output = Command::new(qemu).arg("--version").output().map_err(failed)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let first = text.lines().next().unwrap_or_default();
+        if !output.status.success() || !first.starts_with("QEMU") {
+            return Err(failed(io::Error::other(format!("it is no QEMU: --version says '{first}'"))));
+        }
         // "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"
         let number = first.split_whitespace().nth(3).unwrap_or("of unknown version");
         Ok(Self { vmm, qemu: qemu.to_owned(), qemu_version: format!("QEMU {number}") })

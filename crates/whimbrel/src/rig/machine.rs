@@ -60,8 +60,10 @@ pub(crate) enum MachineError {
 const START: Duration = Duration::from_secs(30);
 /// What a command may take on a machine that is busy.
 const ANSWER: Duration = Duration::from_secs(10);
-/// What a process may take to end when it was asked to, or when its monitor has hung up.
+/// What a process may take to end when its monitor has hung up.
 const END: Duration = Duration::from_secs(5);
+/// What it may take when it was asked to: it gives much memory back.
+const QUIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 /// Lines of a log that are shown: an error with its causes, and what led to it.
 const TAIL_LINES: usize = 12;
@@ -179,11 +181,11 @@ impl Machine {
             Ok(_) | Err(ClientError::Closed) => {}
             Err(error) => return Err(self.explain(error)),
         }
-        match self.process.status_within(END) {
+        match self.process.status_within(QUIT) {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(died(&self.name, status, &self.files.log)),
             None => {
-                let source = ClientError::Timeout { request: "quit".to_owned(), timeout: END };
+                let source = ClientError::Timeout { request: "quit".to_owned(), timeout: QUIT };
                 let tail = tail(&self.files.log);
                 Err(MachineError::Silent { name: self.name, tail, source })
             }
