@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
 };
 use mirror::Mirror;
@@ -133,13 +133,13 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
         if !is_done {
             continue;
         }
-        let outcome = timeout(PATIENCE, carry_out(client, intent)).await;
+        let outcome = timeout(PATIENCE, carry_out_if_true(client, intent)).await;
         let Ok(outcome) = outcome else {
             tracing::warn!("The API does not reply; it is tried again");
             return;
         };
         match outcome {
-            Ok(()) => {}
+            Ok(is_true) => is_done = is_true,
             // Overtaken, and decided again.
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => is_done = false,
             Err(kube::Error::Api(refusal)) => {
@@ -151,10 +151,38 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
                 return;
             }
         }
-        if !is_done {
+        if !is_done && !intent.stands_alone() {
             left.extend(intent.subject());
         }
     }
+}
+
+/// Returns whether it is still true what an intent says, and carries it out only then.
+async fn carry_out_if_true(client: &Client, intent: &Intent) -> kube::Result<bool> {
+    if let Intent::SetDrainStatus(_, emptied) = intent
+        && !are_empty(client, emptied).await?
+    {
+        return Ok(false);
+    }
+    carry_out(client, intent).await.map(|()| true)
+}
+
+/// Looks afresh whether nodes are empty: a machine that was put there a moment ago may not have been heard of.
+async fn are_empty(client: &Client, nodes: &[String]) -> kube::Result<bool> {
+    if nodes.is_empty() {
+        return Ok(true);
+    }
+    let everything = ListParams::default();
+    let instances: Api<VirtualMachineInstance> = Api::all(client.clone());
+    let migrations: Api<VirtualMachineInstanceMigration> = Api::all(client.clone());
+    // Migrations first: a machine that arrives in between is seen on its node.
+    let migrations = migrations.list(&everything).await?;
+    let instances = instances.list(&everything).await?;
+    let occupied = fleet::drain::occupied(nodes, &instances.items, &migrations.items);
+    if let Some(node) = occupied {
+        tracing::info!(node, "A machine was put on the node while it was emptied");
+    }
+    Ok(occupied.is_none())
 }
 
 async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
@@ -173,6 +201,11 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
         }
         Intent::HoldInstance(instance) => hold(client, &**instance, VMM_FINALIZER).await,
         Intent::HoldMigration(migration) => hold(client, &**migration, MIGRATION_FINALIZER).await,
+        Intent::HoldDrain(drain) => {
+            let api: Api<NodeDrain> = Api::all(client.clone());
+            let patch = with(&**drain, DRAIN_FINALIZER);
+            api.patch(&drain.name_any(), &PatchParams::default(), &patch).await.map(drop)
+        }
         Intent::ReleaseInstance(instance) => release(client, &**instance, VMM_FINALIZER).await,
         Intent::ReleaseMigration(migration) => release(client, &**migration, MIGRATION_FINALIZER).await,
         Intent::SetMachineStatus(machine) => set_status(client, &**machine).await,
@@ -196,7 +229,7 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let patch = Patch::Merge(json!({ "spec": { "unschedulable": is_cordoned } }));
             api.patch(&node.name_any(), &PatchParams::default(), &patch).await.map(drop)
         }
-        Intent::SetDrainStatus(drain) => {
+        Intent::SetDrainStatus(drain, _) => {
             let api: Api<NodeDrain> = Api::all(client.clone());
             api.replace_status(&drain.name_any(), &PostParams::default(), drain).await.map(drop)
         }
@@ -242,9 +275,7 @@ async fn hold<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<(
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let finalizers: Vec<_> = object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
-    let metadata = json!({ "finalizers": finalizers, "resourceVersion": object.resource_version() });
-    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    let patch = with(object, finalizer);
     namespaced(client, object).patch(&object.name_any(), &PatchParams::default(), &patch).await.map(drop)
 }
 
@@ -254,6 +285,13 @@ where
 {
     let patch = without(object, finalizer);
     namespaced(client, object).patch(&object.name_any(), &PatchParams::default(), &patch).await.map(drop)
+}
+
+/// A patch that puts a finalizer on an object as it was seen.
+fn with<K: Resource>(object: &K, finalizer: &str) -> Patch<Value> {
+    let finalizers: Vec<_> = object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
+    let metadata = json!({ "finalizers": finalizers, "resourceVersion": object.resource_version() });
+    Patch::Merge(json!({ "metadata": metadata }))
 }
 
 /// A patch that takes a finalizer off an object as it was seen.

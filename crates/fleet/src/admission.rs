@@ -1,9 +1,12 @@
 //! What a server of ours sees to before it stores an object, for objects that another server has stored: a server of Kubernetes knows the
 //! schemas of our kinds and no more. What it let through is not acted on, and says why.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use objects::{
-    InstancePhase, MIGRATION_FINALIZER, MigrationPhase, VMM_FINALIZER, VirtualMachineInstance,
-    VirtualMachineInstanceMigration, VirtualMachineInstanceStatus, spec_errors,
+    DRAIN_FINALIZER, InstancePhase, MIGRATION_FINALIZER, MigrationPhase, NodeDrain, VMM_FINALIZER,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceStatus, drain_errors,
+    spec_errors,
 };
 
 use crate::{
@@ -28,6 +31,28 @@ pub(crate) fn decide(world: &World, intents: &mut Vec<Intent>) {
             intents.push(Intent::HoldMigration(Box::new(VirtualMachineInstanceMigration::clone(migration))));
         }
     }
+    for drain in &world.drains {
+        let is_over = drain.status.as_ref().is_some_and(|status| status.phase().is_final());
+        if !is_over && drain.metadata.deletion_timestamp.is_none() && !is_drain_held(drain) {
+            intents.push(Intent::HoldDrain(Box::new(NodeDrain::clone(drain))));
+        }
+    }
+}
+
+/// Whether a drain stays until it is over.
+pub(crate) fn is_drain_held(drain: &NodeDrain) -> bool {
+    drain.metadata.finalizers.iter().flatten().any(|name| name == DRAIN_FINALIZER)
+}
+
+/// What is wrong with a drain that is not begun, all of it. Those in `others` have the nodes that they name.
+pub(crate) fn refused_drain(world: &World, drain: &NodeDrain, others: &[&NodeDrain]) -> Option<String> {
+    let known: BTreeSet<_> = world.nodes.iter().map(|node| name_of(&node.metadata)).collect();
+    let taken: BTreeMap<_, _> = others
+        .iter()
+        .flat_map(|other| other.spec.nodes.iter().map(|node| (node.as_str(), name_of(&other.metadata))))
+        .collect();
+    let errors: Vec<_> = drain_errors(drain, &known, &taken).iter().map(ToString::to_string).collect();
+    (!errors.is_empty()).then(|| errors.join("; "))
 }
 
 /// Whether an instance stays until its VMM is gone.

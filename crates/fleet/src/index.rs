@@ -190,6 +190,16 @@ impl<'a> Index<'a> {
         (drain.spec.paused && !drain.spec.cancel).then(|| name_of(&drain.metadata))
     }
 
+    /// Whether a migration was made for a drain that begins nothing any more. One may be made by a drain that is given up at that moment,
+    /// and be heard of only when that is over.
+    pub(crate) fn is_of_ended_drain(&self, migration: &VirtualMachineInstanceMigration) -> bool {
+        let label = migration.metadata.labels.as_ref().and_then(|labels| labels.get(DRAIN_UID_LABEL));
+        let goes_on = |uid: &String| {
+            self.world.drains.iter().any(|drain| uid_of(&drain.metadata) == uid && is_active(drain))
+        };
+        label.is_some_and(|uid| !goes_on(uid))
+    }
+
     pub(crate) fn is_namespace_ending(&self, name: &str) -> bool {
         self.ending_namespaces.contains(name)
     }
@@ -235,7 +245,7 @@ pub(crate) fn still_to_empty(drain: &NodeDrain) -> impl Iterator<Item = &str> {
     nodes.filter(move |name| is_active(drain) && !is_empty(name))
 }
 
-fn is_active(drain: &NodeDrain) -> bool {
+pub(crate) fn is_active(drain: &NodeDrain) -> bool {
     !drain.spec.cancel
         && drain.metadata.deletion_timestamp.is_none()
         && !drain.status.as_ref().is_some_and(|status| status.phase().is_final())

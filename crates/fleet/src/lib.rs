@@ -52,6 +52,8 @@ pub enum Intent {
     HoldInstance(Box<VirtualMachineInstance>),
     /// Hold this migration until it is over.
     HoldMigration(Box<VirtualMachineInstanceMigration>),
+    /// Hold this drain until it is over.
+    HoldDrain(Box<NodeDrain>),
     /// Let go of this instance, which is being deleted and never had a VMM.
     ReleaseInstance(Box<VirtualMachineInstance>),
     /// Delete this machine, whose namespace is being deleted.
@@ -76,8 +78,9 @@ pub enum Intent {
     CancelMigration(Box<VirtualMachineInstanceMigration>, String),
     /// Have nothing new placed on this node, or end that (`false`), for a drain of that name.
     Cordon(Box<Node>, bool, String),
-    /// Write this status.
-    SetDrainStatus(Box<NodeDrain>),
+    /// Write this status, if no machine is on these nodes or on its way from or to them, by a look at the objects as they are at that time
+    /// ([`drain::occupied`]): the status says that these were emptied.
+    SetDrainStatus(Box<NodeDrain>, Vec<String>),
     /// Let go of this drain, which is being deleted and is over.
     ReleaseDrain(Box<NodeDrain>),
     /// Delete this drain, whose record has been kept long enough.
@@ -123,15 +126,21 @@ impl Intent {
             | Self::HoldMigration(migration)
             | Self::ReleaseMigration(migration)
             | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
-            Self::SetDrainStatus(drain) | Self::ReleaseDrain(drain) | Self::DeleteDrain(drain) => {
-                (&drain.metadata, world::name_of(&drain.metadata))
-            }
+            Self::HoldDrain(drain)
+            | Self::SetDrainStatus(drain, _)
+            | Self::ReleaseDrain(drain)
+            | Self::DeleteDrain(drain) => (&drain.metadata, world::name_of(&drain.metadata)),
             Self::CreateMigration(_, drain) | Self::CancelMigration(_, drain) | Self::Cordon(_, _, drain) => {
                 return Some(("", drain));
             }
             Self::SetNodeStatus(_) | Self::ReleaseNamespace(_) | Self::Record(_) => return None,
         };
         Some((world::namespace_of(metadata), name))
+    }
+
+    /// Whether nothing of the same subject builds on it: what a drain asks of one machine is no matter of its other machines.
+    pub fn stands_alone(&self) -> bool {
+        matches!(self, Self::CreateMigration(..) | Self::CancelMigration(..))
     }
 }
 

@@ -78,7 +78,7 @@ impl Waiting<'_, '_> {
             let message = format!("This instance is migrated already, by {other}.");
             return failed(next, FailureReason::NotMigratable, &message, self.now);
         }
-        if is_unwanted(migration) {
+        if is_unwanted(migration) || self.index.is_of_ended_drain(migration) {
             return failed(next, FailureReason::Cancelled, "It was cancelled while it waited.", self.now);
         }
         match (instance, phase) {

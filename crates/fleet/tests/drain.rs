@@ -180,6 +180,9 @@ fn to_delete_a_drain_is_to_cancel_it() {
     site.settle(10);
     site.delete_drain("d");
     site.settle(11);
+    assert_eq!((site.world.drains.len(), site.is_cordoned("a")), (1, false), "migrations are under way");
+    site.move_all(12);
+    site.settle(13);
     assert!(site.world.drains.is_empty() && !site.is_cordoned("a"));
 }
 
@@ -192,7 +195,15 @@ fn when_its_time_is_up_a_drain_fails_and_nodes_that_are_not_empty_are_in_use_aga
     assert_eq!(status(&site, "d").phase(), DrainPhase::Draining);
     site.settle(70);
     let seen = status(&site, "d");
-    assert_eq!(seen.phase(), DrainPhase::Failed);
+    assert_eq!((seen.phase(), seen.moving, seen.moved), (DrainPhase::Draining, 2, 0), "two are under way");
+    assert!(!site.is_cordoned("a"));
+    site.move_all(71);
+    let seen = status(&site, "d");
+    assert_eq!(
+        (seen.phase(), seen.moving, seen.moved, seen.left, seen.blocked),
+        (DrainPhase::Failed, 0, 2, 3, 0)
+    );
+    assert_eq!((seen.nodes[0].phase, seen.nodes[0].cordoned), (NodeDrainPhase::Waiting, false));
     assert_eq!(condition(&seen.conditions, "Complete").unwrap().reason.as_deref(), Some("DeadlineExceeded"));
     assert!(!site.is_cordoned("a"));
 }
@@ -353,4 +364,173 @@ fn a_machine_that_is_seen_on_its_target_first_is_counted_when_its_migration_is_o
     assert_eq!(status(&site, "d").phase(), DrainPhase::Draining);
     site.move_all(12);
     assert_eq!((status(&site, "d").phase(), status(&site, "d").moved), (DrainPhase::Succeeded, 1));
+}
+
+#[test]
+fn a_node_is_occupied_by_a_machine_and_by_a_migration_that_comes_or_goes() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    site.settle(10);
+    let instances: Vec<_> = site.world.instances.iter().map(|one| (**one).clone()).collect();
+    let migrations: Vec<_> = site.world.migrations.iter().map(|one| (**one).clone()).collect();
+    let target =
+        site.world.migrations[0].status.clone().unwrap().migration_state.unwrap().target_node.unwrap();
+    let other = if target == "b" { "c" } else { "b" };
+    let nodes = [other.to_owned(), target.clone(), "a".to_owned()];
+    assert_eq!(fleet::drain::occupied(&nodes, &instances, &[]), Some("a"));
+    assert_eq!(fleet::drain::occupied(&nodes, &instances, &migrations), Some(target.as_str()));
+    assert_eq!(fleet::drain::occupied(&nodes[2..], &[], &migrations), Some("a"));
+    assert_eq!(fleet::drain::occupied(&nodes[..1], &instances, &migrations), None);
+    site.move_all(11);
+    let last = site.world.instances.iter().map(|one| (**one).clone()).collect::<Vec<_>>();
+    assert_eq!(fleet::drain::occupied(&nodes[2..], &last, &[]), None);
+}
+
+#[test]
+fn a_status_that_says_that_a_node_is_empty_names_it() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    site.settle(10);
+    site.agents_say(&site.world.migrations[0].metadata.name.clone().unwrap(), false);
+    let mut emptied = Vec::new();
+    for _ in 0..5 {
+        let intents = fleet::decide(&site.world, &support::at(11));
+        emptied.extend(intents.iter().filter_map(|intent| match intent {
+            fleet::Intent::SetDrainStatus(_, emptied) => Some(emptied.clone()),
+            _ => None,
+        }));
+        site.decide_once(11);
+    }
+    assert_eq!(emptied.concat(), ["a"], "{emptied:?}");
+}
+
+#[test]
+fn a_migration_that_is_heard_of_when_its_drain_was_given_up_does_not_begin() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    site.decide_once(10);
+    let late = std::mem::take(&mut site.world.migrations);
+    assert_eq!(late.len(), 1);
+    site.change_drain("d", |spec| spec.cancel = true);
+    site.settle(11);
+    assert_eq!(status(&site, "d").phase(), DrainPhase::Cancelled);
+    let name = late[0].metadata.name.clone().unwrap();
+    site.world.migrations = late;
+    site.settle(12);
+    assert_eq!(site.phase(&name), MigrationPhase::Failed);
+    assert_eq!(places(&site), ["a"]);
+    // Nor when the drain itself is gone.
+    (site.world.drains, std::sync::Arc::make_mut(&mut site.world.migrations[0]).status) = (Vec::new(), None);
+    site.settle(13);
+    assert_eq!(site.phase(&name), MigrationPhase::Failed);
+}
+
+#[test]
+fn a_migration_that_is_refused_holds_up_no_other_of_its_drain() {
+    let mut site = site(2);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    let intents = fleet::decide(&site.world, &support::at(10));
+    let (alone, others): (Vec<_>, Vec<_>) = intents.iter().partition(|intent| intent.stands_alone());
+    assert!(
+        alone.len() == 2 && alone.iter().all(|intent| matches!(intent, fleet::Intent::CreateMigration(..))),
+        "{alone:?}"
+    );
+    assert!(others.iter().any(|intent| matches!(intent, fleet::Intent::Cordon(..))), "{others:?}");
+}
+
+#[test]
+fn a_node_is_in_use_again_though_it_was_not_yet_seen_cordoned() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    site.decide_once(10);
+    site.uncordon("a");
+    site.change_drain("d", |spec| spec.cancel = true);
+    let intents = fleet::decide(&site.world, &support::at(11));
+    let is_cordon = |intent: &fleet::Intent| matches!(intent, fleet::Intent::Cordon(_, false, _));
+    let is_status = |intent: &fleet::Intent| matches!(intent, fleet::Intent::SetDrainStatus(..));
+    let cordon = intents.iter().position(is_cordon).unwrap();
+    assert!(cordon < intents.iter().position(is_status).unwrap(), "{intents:?}");
+    site.move_all(12);
+    assert!(!site.is_cordoned("a"));
+}
+
+#[test]
+fn what_one_drain_asks_to_stay_no_other_takes() {
+    let mut site = site(2);
+    site.empty("first", &json!({ "nodes": ["a"], "minAvailable": 2 }));
+    site.empty("second", &json!({ "nodes": ["b"] }));
+    site.move_all(10);
+    assert_eq!(status(&site, "first").phase(), DrainPhase::Succeeded);
+    // Its word holds while it goes on, and no longer.
+    assert_eq!(status(&site, "second").phase(), DrainPhase::Succeeded);
+    let mut site = self::site(2);
+    site.empty("first", &json!({ "nodes": ["a"], "minAvailable": 2 }));
+    site.empty("second", &json!({ "nodes": ["b"] }));
+    site.settle(10);
+    assert!(site.is_cordoned("a") && !site.is_cordoned("b"));
+    let why = fleet::drain::plan(&site.world, &asked(&["b"], 1)).nodes[0].why_not.clone();
+    assert!(why.unwrap().starts_with("2 nodes would not be left"));
+}
+
+/// What a server of Kubernetes lets through.
+#[test]
+fn a_drain_that_is_wrong_fails_and_says_why() {
+    let mut site = site(1);
+    site.empty("first", &json!({ "nodes": ["a"] }));
+    site.settle(10);
+    let long = "d".repeat(64);
+    site.empty("twice", &json!({ "nodes": ["b", "b"] }));
+    site.empty("typo", &json!({ "nodes": ["x"] }));
+    site.empty("same", &json!({ "nodes": ["c", "a"] }));
+    site.empty(&long, &json!({ "nodes": ["b"] }));
+    site.settle(11);
+    for (name, why) in [
+        ("twice", "it is named before"),
+        ("typo", "there is no such node"),
+        ("same", "this node is drained already, by first"),
+        (&long, "must be at most 63 bytes"),
+    ] {
+        let seen = status(&site, name);
+        let said = condition(&seen.conditions, "Complete").unwrap();
+        assert_eq!((seen.phase(), said.reason.as_deref()), (DrainPhase::Failed, Some("Invalid")), "{name}");
+        assert!(said.message.as_ref().unwrap().contains(why), "{said:?}");
+    }
+    assert!(!site.is_cordoned("b") && !site.is_cordoned("c"));
+}
+
+#[test]
+fn a_node_may_be_heard_of_after_the_drain_that_names_it() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["new"] }));
+    std::sync::Arc::make_mut(&mut site.world.drains[0]).metadata.creation_timestamp = Some(support::at(10));
+    site.settle(11);
+    assert_eq!(status(&site, "d").phase(), DrainPhase::Pending);
+    site.node("new", 16);
+    site.settle(12);
+    assert_eq!(status(&site, "d").phase(), DrainPhase::Succeeded);
+    site.empty("e", &json!({ "nodes": ["other"] }));
+    std::sync::Arc::make_mut(&mut site.world.drains[1]).metadata.creation_timestamp = Some(support::at(20));
+    site.settle(30);
+    assert_eq!(status(&site, "e").phase(), DrainPhase::Failed);
+}
+
+#[test]
+fn a_drain_is_held_before_anything_is_done_for_it() {
+    let mut site = site(1);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    std::sync::Arc::make_mut(&mut site.world.drains[0]).metadata.finalizers = None;
+    let intents = fleet::decide(&site.world, &support::at(10));
+    assert!(matches!(&intents[..], [fleet::Intent::HoldDrain(_)]), "{intents:?}");
+    site.move_all(11);
+    assert_eq!(status(&site, "d").phase(), DrainPhase::Succeeded);
+}
+
+#[test]
+fn a_drain_whose_nodes_are_changed_goes_by_those_it_began_with() {
+    let mut site = site(3);
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    site.settle(10);
+    site.change_drain("d", |spec| spec.nodes = vec!["b".to_owned()]);
+    site.settle(11);
+    assert_eq!((status(&site, "d").nodes[0].left, status(&site, "d").phase()), (3, DrainPhase::Draining));
 }

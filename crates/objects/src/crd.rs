@@ -50,6 +50,16 @@ fn add_rules(definition: &mut CustomResourceDefinition) {
                 fixed(spec, &["cancel"], "cannot be changed: cancel this migration and make another"),
                 rule("self.cancel || !oldSelf.cancel", "a cancelled migration cannot be taken up again"),
             ]),
+            "NodeDrain" => Some(vec![
+                rule(
+                    "self.nodes == oldSelf.nodes",
+                    "nodes cannot be changed: cancel this drain and make another",
+                ),
+                rule(
+                    "self.cancel || !oldSelf.cancel",
+                    "a cancelled drain cannot be taken up again: make another",
+                ),
+            ]),
             _ => None,
         };
     }
@@ -108,6 +118,7 @@ mod tests {
                 .rule
                 .contains("self.vmiName == oldSelf.vmiName")
         );
+        assert!(rules("NodeDrain", true)[0].rule.contains("self.nodes == oldSelf.nodes"));
         assert_eq!(rules("VirtualMachineInstance", false), []);
     }
 }

@@ -134,7 +134,7 @@ pub enum DrainPhase {
     Paused,
     /// All nodes were emptied.
     Succeeded,
-    /// Its time was up before that.
+    /// Its time was up before that, or it could not be begun: `Complete` says why.
     Failed,
     /// Somebody gave it up.
     Cancelled,

@@ -56,7 +56,7 @@ pub use question::{
     MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin, PolicyChange, ValueChange,
 };
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
-pub use validation::{Admitted, FieldError, FieldErrorKind, Review, spec_errors};
+pub use validation::{Admitted, FieldError, FieldErrorKind, Review, drain_errors, spec_errors};
 
 /// The group of our kinds.
 pub const GROUP: &str = "whimbrel.dev";

@@ -369,11 +369,8 @@ pub(crate) fn drain(review: &mut Review<'_>) -> Admitted {
 }
 
 fn new_drain(review: &Review<'_>, drain: &NodeDrain, admitted: &mut Admitted) {
-    let name = drain.metadata.name.as_deref().unwrap_or_default();
-    if name.len() > DRAIN_NAME_MAX {
-        admitted.invalid("metadata.name", name, format!("must be at most {DRAIN_NAME_MAX} bytes"));
-    }
-    let known: BTreeSet<_> = (review.others)("nodes", "").iter().filter_map(name_of).collect();
+    let nodes = (review.others)("nodes", "");
+    let known = nodes.iter().filter_map(name_of).collect();
     let drains = (review.others)("nodedrains", "");
     let is_over = |other: &Value| {
         matches!(other["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Cancelled"))
@@ -384,21 +381,37 @@ fn new_drain(review: &Review<'_>, drain: &NodeDrain, admitted: &mut Admitted) {
             taken.insert(node, name_of(other).unwrap_or_default());
         }
     }
+    admitted.errors.extend(drain_errors(drain, &known, &taken));
+}
+
+/// What is wrong with a drain that is not begun: with the nodes that are `known`, of which those in `taken` are drained already, by the drain
+/// of that name.
+pub fn drain_errors(
+    drain: &NodeDrain,
+    known: &BTreeSet<&str>,
+    taken: &BTreeMap<&str, &str>,
+) -> Vec<FieldError> {
+    let mut admitted = Admitted::default();
+    let name = drain.metadata.name.as_deref().unwrap_or_default();
+    if name.len() > DRAIN_NAME_MAX {
+        admitted.invalid("metadata.name", name, format!("must be at most {DRAIN_NAME_MAX} bytes"));
+    }
     let mut named = BTreeSet::new();
     for (index, node) in drain.spec.nodes.iter().enumerate() {
         let path = format!("spec.nodes[{index}]");
         if !named.insert(node) {
             admitted.error(path, FieldErrorKind::Duplicate(node.as_str().into()), "it is named before");
-        } else if !known.contains(node) {
+        } else if !known.contains(node.as_str()) {
             admitted.invalid(path, node.as_str(), "there is no such node");
         } else if let Some(other) = taken.get(node.as_str()) {
             admitted.invalid(path, node.as_str(), format!("this node is drained already, by {other}"));
         }
     }
+    admitted.errors
 }
 
-fn name_of(object: &Value) -> Option<String> {
-    object["metadata"]["name"].as_str().map(str::to_owned)
+fn name_of(object: &Value) -> Option<&str> {
+    object["metadata"]["name"].as_str()
 }
 
 pub(crate) fn policy(review: &mut Review<'_>) -> Admitted {

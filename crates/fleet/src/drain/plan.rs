@@ -8,7 +8,7 @@ use crate::{
         forecast::Forecasts,
         outlook::{Task, outlook},
     },
-    index::Index,
+    index::{Index, is_active},
     queue::Limits,
 };
 
@@ -23,7 +23,10 @@ pub fn plan(world: &World, asked: &NodeDrainPlanSpec) -> NodeDrainPlanStatus {
     let limits = Limits::of(&world.settings());
     // Names as the nodes have them, which live as long as the world.
     let known = |name: &str| index.room(name).map(|room| room.name);
-    let min_available = asked.min_available.unwrap_or(MIN_AVAILABLE);
+    // Other drains that go on hold with what they ask for.
+    let others =
+        world.drains.iter().filter(|drain| is_active(drain)).filter_map(|drain| drain.spec.min_available);
+    let min_available = others.fold(asked.min_available.unwrap_or(MIN_AVAILABLE), u32::max);
     let task = Task {
         forecasts: &Forecasts::new(world),
         limits,

@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{
-    DRAIN_UID_LABEL, MigrationPhase, NodeDrain, VirtualMachineInstance, VirtualMachineInstanceMigration,
+    DRAIN_UID_LABEL, MIN_AVAILABLE, MigrationPhase, NodeDrain, VirtualMachineInstance,
+    VirtualMachineInstanceMigration,
 };
 
 use crate::{
-    drain::forecast::Forecasts,
+    drain::{end, forecast::Forecasts},
     index::{Index, Key, coming_to, end_of, instance_key, leaving, phase},
     queue::Limits,
     world::uid_of,
@@ -16,6 +18,8 @@ pub(super) struct Scene<'a> {
     pub(super) limits: Limits,
     /// Nodes that are ready and schedulable.
     pub(super) available: usize,
+    /// Nodes that must stay so, by the word of the drain that asks for most.
+    pub(super) min_available: usize,
     /// The instances on nodes that drains name.
     pub(super) on: BTreeMap<&'a str, Vec<&'a VirtualMachineInstance>>,
     /// Nodes that a migration comes from or goes to. The machine may be seen on its target before its migration is seen to be over.
@@ -26,10 +30,10 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(index: &Index<'a>, drains: &[&'a NodeDrain]) -> Self {
+    pub(super) fn new(index: &Index<'a>, drains: &[&'a NodeDrain], now: &Time) -> Self {
         let world = index.world;
-        let names: BTreeSet<_> =
-            drains.iter().flat_map(|drain| &drain.spec.nodes).map(String::as_str).collect();
+        let names: BTreeSet<_> = drains.iter().flat_map(|drain| names(drain)).collect();
+        let going_on = drains.iter().filter(|drain| end::reason(drain, now).is_none());
         let mut made = HashMap::<_, Vec<_>>::new();
         for migration in &world.migrations {
             if let Some(uid) = drain_uid(migration) {
@@ -39,6 +43,7 @@ impl<'a> Scene<'a> {
         Self {
             limits: Limits::of(&world.settings()),
             available: index.rooms.iter().filter(|room| room.is_ready && !room.is_cordoned).count(),
+            min_available: going_on.map(|drain| min_available(drain)).max().unwrap_or(0),
             on: index.on_nodes(&names),
             busy: world
                 .migrations
@@ -82,6 +87,17 @@ impl<'a> Scene<'a> {
         }
         failed
     }
+}
+
+/// Nodes of the fleet that stay schedulable while a drain goes on.
+pub(super) fn min_available(drain: &NodeDrain) -> usize {
+    usize::try_from(drain.spec.min_available.unwrap_or(MIN_AVAILABLE)).unwrap_or(usize::MAX)
+}
+
+/// The nodes that a drain names, and those that it named when it was begun.
+fn names(drain: &NodeDrain) -> impl Iterator<Item = &str> {
+    let begun = drain.status.iter().flat_map(|status| &status.nodes).map(|node| &node.name);
+    drain.spec.nodes.iter().chain(begun).map(String::as_str)
 }
 
 /// The UID of the drain that a migration was made for.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use objects::{
     BlockedMachine, Condition, ConditionStatus, DRAIN_LABEL, DRAIN_LISTED, DRAIN_UID_LABEL, DrainPhase,
-    MIGRATION_FINALIZER, MIN_AVAILABLE, NodeDrain, NodeDrainPhase, NodeDrainProgress, NodeDrainStatus,
+    MIGRATION_FINALIZER, NodeDrain, NodeDrainPhase, NodeDrainProgress, NodeDrainStatus,
     VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     set_condition,
 };
@@ -43,6 +43,7 @@ pub(super) fn advance<'a>(
         moving: 0,
         blocked: Vec::new(),
         blocked_count: 0,
+        emptied: Vec::new(),
         writes: Vec::new(),
         notes: Vec::new(),
     };
@@ -50,12 +51,12 @@ pub(super) fn advance<'a>(
         step.node(node);
     }
     step.sum_up(&mut status);
-    let Step { writes, notes, .. } = step;
+    let Step { writes, notes, emptied, .. } = step;
     if drain.status.as_ref() != Some(&status) {
         foretell(index, scene, drain, &mut status);
         let next = NodeDrain { status: Some(status), ..drain.clone() };
         // It comes before all that follows from it: what a drain has cordoned it has to know.
-        intents.push(Intent::SetDrainStatus(Box::new(next)));
+        intents.push(Intent::SetDrainStatus(Box::new(next), emptied));
         intents.extend(notes);
     }
     intents.extend(writes);
@@ -87,6 +88,8 @@ struct Step<'s, 'a> {
     moving: u32,
     blocked: Vec<BlockedMachine>,
     blocked_count: u32,
+    /// Nodes that were found empty now.
+    emptied: Vec<String>,
     writes: Vec<Intent>,
     notes: Vec<Intent>,
 }
@@ -112,6 +115,7 @@ impl<'a> Step<'_, 'a> {
         } else if machines.is_empty() && !self.scene.busy.contains(node.name.as_str()) {
             // It is cordoned, so that nothing comes any more.
             node.phase = NodeDrainPhase::Drained;
+            self.emptied.push(node.name.clone());
             node.end_timestamp = Some(self.now.clone());
             self.notes.push(note(self.drain, "NodeDrained", format!("Node {} is empty", node.name), false));
             return;
@@ -121,8 +125,7 @@ impl<'a> Step<'_, 'a> {
 
     /// Begins a node, if enough are left that are schedulable.
     fn begin(&mut self, node: &mut NodeDrainProgress) {
-        let min =
-            usize::try_from(self.drain.spec.min_available.unwrap_or(MIN_AVAILABLE)).unwrap_or(usize::MAX);
+        let min = self.scene.min_available;
         let available = self.scene.available;
         let room = self.index.room(&node.name);
         // One that is dead has to wait as well: it may come back when all others are cordoned.
@@ -271,7 +274,7 @@ impl<'a> Step<'_, 'a> {
     }
 }
 
-fn blocked_condition(blocked: u32) -> Condition {
+pub(super) fn blocked_condition(blocked: u32) -> Condition {
     let (status, reason) = match blocked {
         0 => (ConditionStatus::False, "AllCanMove"),
         _ => (ConditionStatus::True, "SomeCannotMove"),
@@ -301,8 +304,7 @@ fn foretell<'a>(index: &Index<'a>, scene: &Scene<'a>, drain: &'a NodeDrain, stat
         limits: scene.limits,
         nodes: nodes.collect(),
         on: &scene.on,
-        min_available: usize::try_from(drain.spec.min_available.unwrap_or(MIN_AVAILABLE))
-            .unwrap_or(usize::MAX),
+        min_available: scene.min_available,
     };
     // As of the objects as they are: what was decided a moment ago is foretold too.
     let found = outlook(&Index::new(index.world), &task);
@@ -316,6 +318,6 @@ fn fnv(texts: &[&str]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn count(number: usize) -> u32 {
+pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

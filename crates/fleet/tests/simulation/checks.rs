@@ -57,7 +57,15 @@ impl Checks {
         for (node, drain) in cordons.filter(|(node, _)| is_there(node)) {
             available -= 1;
             let drain = world.drains.iter().find(|own| own.metadata.name.as_ref() == Some(drain)).unwrap();
-            let min = drain.spec.min_available.unwrap();
+            let goes_on = |other: &&std::sync::Arc<objects::NodeDrain>| {
+                let is_begun = other.status.as_ref().is_some_and(|status| status.start_timestamp.is_some());
+                is_begun
+                    && !phase(other).is_final()
+                    && !other.spec.cancel
+                    && other.metadata.deletion_timestamp.is_none()
+            };
+            let others = world.drains.iter().filter(goes_on).filter_map(|other| other.spec.min_available);
+            let min = others.fold(drain.spec.min_available.unwrap(), u32::max);
             // A node that died since it was begun has to be cordoned all the same.
             let was_begun = drain.status.as_ref().is_some_and(|status| {
                 status.nodes.iter().any(|own| {

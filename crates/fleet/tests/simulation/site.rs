@@ -143,7 +143,7 @@ impl Site {
             json!({ "nodes": nodes, "minAvailable": 1 + self.dice.below(self.world.nodes.len() as u64 - 1) });
         self.world.drains.push(typed(json!({
             "apiVersion": "whimbrel.dev/v1", "kind": "NodeDrain", "spec": spec,
-            "metadata": { "name": format!("drain-{}", self.made), "uid": uid, "creationTimestamp": at(now) },
+            "metadata": { "name": format!("drain-{}", self.made), "uid": uid, "creationTimestamp": at(now), "finalizers": [objects::DRAIN_FINALIZER] },
         })));
     }
 
@@ -264,7 +264,7 @@ impl Site {
                 migration.metadata.creation_timestamp = Some(at(now));
                 self.add_migration(Arc::from(migration));
             }
-            Intent::SetDrainStatus(drain) => {
+            Intent::SetDrainStatus(drain, _) => {
                 let own = self.world.drains.iter_mut().find(|own| own.metadata.uid == drain.metadata.uid);
                 *own.unwrap() = Arc::<NodeDrain>::from(drain);
             }

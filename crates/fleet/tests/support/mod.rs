@@ -146,6 +146,12 @@ impl Site {
                     own.metadata.finalizers = Some(vec![objects::MIGRATION_FINALIZER.to_owned()]);
                 }
             }
+            Intent::HoldDrain(drain) => {
+                let all = world.drains.iter_mut().map(Arc::make_mut);
+                for own in all.filter(|own| own.metadata.uid == drain.metadata.uid) {
+                    own.metadata.finalizers = Some(vec![objects::DRAIN_FINALIZER.to_owned()]);
+                }
+            }
             Intent::ReleaseInstance(instance) => {
                 world.instances.retain(|own| own.metadata.uid != instance.metadata.uid);
             }
@@ -227,7 +233,7 @@ impl Site {
                     .find(|own| own.metadata.uid == node.metadata.uid);
                 place.unwrap().spec.get_or_insert_default().unschedulable = Some(is_cordoned);
             }
-            Intent::SetDrainStatus(drain) => {
+            Intent::SetDrainStatus(drain, _) => {
                 let place = world
                     .drains
                     .iter_mut()

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     io::{BufRead, BufReader},
     process::{Child, Command, ExitCode, Stdio},
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use tokio::{runtime::Builder, time::sleep};
 
 use crate::{
     reach,
-    rig::resident_bytes,
+    rig::{Interrupt, Interrupted, resident_bytes},
     up::{Site, make_private},
 };
 
@@ -35,20 +35,25 @@ const TOLD: (usize, Duration) = (100, Duration::from_millis(100));
 const WRITERS: (usize, Duration) = (32, Duration::from_secs(5));
 /// Nodes of the drain that is planned.
 const DRAINED: usize = 20;
+/// How long the control plane may take to start, and how long a signal may go unnoticed.
+const START: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
 const INSTANCES: &str = "/apis/whimbrel.dev/v1/virtualmachineinstances";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Measures, and prints each figure with its goal.
 pub(super) fn run() -> Outcome<ExitCode> {
+    // From here on a signal ends it in order: the folder and the control plane go with it.
+    let interrupt = Interrupt::install()?;
     let folder = tempfile::tempdir()?;
     let site = Site::at(Some(folder.path()))?;
     output::say!("{MACHINES} machines on {NODES} nodes, {WATCHERS} watchers");
-    fill(&site)?;
+    fill(&site, &interrupt)?;
     let began = Instant::now();
     let plane = Plane::start(&folder)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let measured = async {
         let client = mirror::connect(&site.kubeconfig()).await?;
         get(&client, "/api/v1/nodes").await?;
         figure("start from disk to the first reply", began.elapsed(), Duration::from_secs(3));
@@ -66,7 +71,22 @@ pub(super) fn run() -> Outcome<ExitCode> {
             met(is_met)
         );
         Ok(ExitCode::SUCCESS)
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = measured => outcome,
+            interrupted = interrupted(&interrupt) => Err(interrupted.into()),
+        }
     })
+}
+
+async fn interrupted(interrupt: &Interrupt) -> Interrupted {
+    loop {
+        if let Err(interrupted) = interrupt.check() {
+            return interrupted;
+        }
+        sleep(LOOK).await;
+    }
 }
 
 fn figure(what: &str, took: Duration, goal: Duration) {
@@ -89,14 +109,20 @@ impl Plane {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().ok_or("It has no output")?).lines();
+        let stdout = child.stdout.take();
         let plane = Self(child);
-        let said = lines.next().ok_or("The control plane did not start")??;
+        let mut lines = BufReader::new(stdout.ok_or("It has no output")?).lines();
+        let (first, heard) = mpsc::channel();
+        thread::spawn(move || {
+            // Whoever waited has left by then, if it fails.
+            let _ = first.send(lines.next());
+            // What it says further on has a reader, so that it does not fail.
+            lines.for_each(drop);
+        });
+        let said = heard.recv_timeout(START).ok().flatten().ok_or("The control plane did not start")??;
         if !said.starts_with("The control plane is up") {
             return Err(said.into());
         }
-        // What it says further on has a reader, so that it does not fail.
-        thread::spawn(move || lines.for_each(drop));
         Ok(plane)
     }
 }
@@ -110,7 +136,7 @@ impl Drop for Plane {
 }
 
 /// Writes the fleet into the store.
-fn fill(site: &Site) -> Outcome<()> {
+fn fill(site: &Site, interrupt: &Interrupt) -> Outcome<()> {
     make_private(site.directory())?;
     let store = Store::open(&site.store(), Limits::default())?;
     let put =
@@ -121,12 +147,15 @@ fn fill(site: &Site) -> Outcome<()> {
         put(format!("/nodes/{name}"), node(&name, index))?;
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": { "name": name, "namespace": "default", "uid": format!("lease-{index}") },
+            "metadata": {
+                "name": name, "namespace": "default", "uid": format!("lease-{index}"), "labels": { objects::LEASE_LABEL: name },
+            },
             "spec": { "holderIdentity": name, "renewTime": "2100-01-01T00:00:00.000000Z" },
         });
         put(format!("coordination.k8s.io/leases/default/{name}"), lease)?;
     }
     for index in 0..MACHINES {
+        interrupt.check()?;
         let name = format!("vm-{index:05}");
         let (machine, instance) = (machine(&name, index), instance(&name, index));
         put(format!("whimbrel.dev/virtualmachines/default/{name}"), machine)?;

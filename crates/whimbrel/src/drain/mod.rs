@@ -30,23 +30,23 @@ pub(crate) struct Arguments {
     /// Give it up after that time, such as 90s, 10m or 2h
     #[arg(long, value_name = "TIME")]
     deadline: Option<Seconds>,
-    /// How many nodes stay ready and schedulable at any time
-    #[arg(long, value_name = "N", default_value_t = objects::MIN_AVAILABLE)]
-    min_available: u32,
+    /// How many nodes stay ready and schedulable at any time [default: 1]
+    #[arg(long, value_name = "N")]
+    min_available: Option<u32>,
     /// Show what would become of it, and do nothing. The exit status is 0 if all machines can move, in time
     #[arg(long)]
     dry_run: bool,
     /// Do not wait for the end
     #[arg(long)]
     detach: bool,
-    /// Begin nothing more for now in the drain of these nodes
-    #[arg(long, group = "change", conflicts_with_all = ["dry_run", "deadline"])]
+    /// Begin nothing more for now in all drains that name one of these nodes
+    #[arg(long, group = "change", conflicts_with_all = ["dry_run", "deadline", "min_available"])]
     stop: bool,
-    /// Take the drain of these nodes up again
-    #[arg(long, group = "change", conflicts_with_all = ["dry_run", "deadline"])]
+    /// Take all drains that name one of these nodes up again
+    #[arg(long, group = "change", conflicts_with_all = ["dry_run", "deadline", "min_available"])]
     resume: bool,
-    /// Give the drain of these nodes up
-    #[arg(long, group = "change", conflicts_with_all = ["dry_run", "deadline"])]
+    /// Give up all drains that name one of these nodes
+    #[arg(long, group = "change", conflicts_with_all = ["dry_run", "deadline", "min_available"])]
     cancel: bool,
     #[command(flatten)]
     reach: Reach,
@@ -91,9 +91,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         if arguments.dry_run {
             return dry_run(arguments, &client).await;
         }
-        let name = match active(&drains, |spec| spec.nodes == arguments.nodes).await? {
+        let same = active(&drains, |spec| spec.nodes == arguments.nodes).await?;
+        let name = match same.into_iter().next() {
             Some(name) => {
                 output::say!("{name} drains these nodes already");
+                adjust(arguments, &drains, &name).await?;
                 name
             }
             None => begin(arguments, &drains, &client).await?,
@@ -103,6 +105,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         }
         watch::watch(&drains, &name).await
     })
+}
+
+/// Gives a drain that goes on the options that were typed.
+async fn adjust(arguments: &Arguments, drains: &Api<NodeDrain>, name: &str) -> Result<(), Box<dyn Error>> {
+    let Some(spec) = typed(arguments) else { return Ok(()) };
+    done(drains.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec })))).await?;
+    output::say!("{name} goes by the new options: {spec}");
+    Ok(())
+}
+
+/// The options that were typed, as fields of a drain; `None` if there are none.
+fn typed(arguments: &Arguments) -> Option<Value> {
+    let deadline = arguments.deadline.map(|seconds| ("deadlineSeconds".to_owned(), json!(seconds.0)));
+    let min = arguments.min_available.map(|min| ("minAvailable".to_owned(), json!(min)));
+    let fields: serde_json::Map<_, _> = deadline.into_iter().chain(min).collect();
+    (!fields.is_empty()).then(|| fields.into())
 }
 
 async fn dry_run(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box<dyn Error>> {
@@ -120,7 +138,7 @@ async fn plan(
     let asked = NodeDrainPlanSpec {
         nodes: arguments.nodes.clone(),
         deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
-        min_available: Some(arguments.min_available),
+        min_available: Some(arguments.min_available.unwrap_or(objects::MIN_AVAILABLE)),
     };
     Ok(fleet::drain::plan(&world(client).await?, &asked))
 }
@@ -137,7 +155,7 @@ async fn begin(
         spec: NodeDrainSpec {
             nodes: arguments.nodes.clone(),
             deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
-            min_available: Some(arguments.min_available),
+            min_available: Some(arguments.min_available.unwrap_or(objects::MIN_AVAILABLE)),
             ..NodeDrainSpec::default()
         },
         status: None,
@@ -180,9 +198,13 @@ async fn change_of_nodes(
     change: Change,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let names_one = |spec: &NodeDrainSpec| spec.nodes.iter().any(|node| arguments.nodes.contains(node));
-    let name = active(drains, names_one).await?;
-    let name = name.ok_or_else(|| format!("No drain of {} goes on", arguments.nodes.join(", ")))?;
-    make(drains, &name, change).await?;
+    let names = active(drains, names_one).await?;
+    if names.is_empty() {
+        return Err(format!("No drain of {} goes on", arguments.nodes.join(", ")).into());
+    }
+    for name in &names {
+        make(drains, name, change).await?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -192,23 +214,39 @@ async fn make(drains: &Api<NodeDrain>, name: &str, change: Change) -> Result<(),
     Ok(())
 }
 
-/// The drain that goes on and that is so.
+/// The drains that go on and that are so.
 async fn active(
     drains: &Api<NodeDrain>,
     is_it: impl Fn(&NodeDrainSpec) -> bool,
-) -> Result<Option<String>, Box<dyn Error>> {
+) -> Result<Vec<String>, Box<dyn Error>> {
     let all = done(drains.list(&ListParams::default())).await?;
     let is_active = |drain: &NodeDrain| {
         !drain.status.as_ref().map(NodeDrainStatus::phase).unwrap_or_default().is_final()
             && !drain.spec.cancel
     };
-    let found = all.items.iter().find(|drain| is_active(drain) && is_it(&drain.spec));
-    Ok(found.map(ResourceExt::name_any))
+    let found = all.items.iter().filter(|drain| is_active(drain) && is_it(&drain.spec));
+    Ok(found.map(ResourceExt::name_any).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn only_what_was_typed_changes_a_drain_that_goes_on() {
+        let typed = |line: &[&str]| typed(&Line::try_parse_from(line).unwrap().arguments);
+        assert_eq!(typed(&["drain", "a"]), None);
+        assert_eq!(typed(&["drain", "a", "--min-available", "3"]), Some(json!({ "minAvailable": 3 })));
+        assert_eq!(typed(&["drain", "a", "--deadline", "1m"]), Some(json!({ "deadlineSeconds": 60 })));
+    }
 
     #[test]
     fn times_are_typed_with_a_unit() {
