@@ -199,7 +199,7 @@ fn control(site: &Site, figures: Arc<figures::Figures>) -> Result<JoinHandle<()>
     let work = async move {
         match mirror::connect(&kubeconfig).await {
             Ok(client) => {
-                controllers::run(client, controllers::NODE_LEASES, |world| figures.look(world)).await
+                controllers::run(client, controllers::NODE_LEASES, |world| figures.look(world)).await;
             }
             Err(error) => tracing::error!(%error, "There are no controllers"),
         }
