@@ -70,17 +70,20 @@ pub async fn lead(
     let leases = Api::namespaced(client.clone(), &candidate.namespace);
     let mut seat = Seat { leases, candidate, seen: None };
     let mut waits = false;
-    while !seat.take().await {
+    let taken = loop {
+        if let Some(begun) = seat.take().await {
+            break begun;
+        }
         if !waits {
             tracing::info!(lease = candidate.name, holder = seat.holder(), "Waits for the lease");
         }
         waits = true;
         sleep(LOOK).await;
-    }
+    };
     tracing::info!(lease = candidate.name, identity = candidate.identity, "Leads");
     let outcome = tokio::select! {
         () = work => Ok(()),
-        error = seat.keep() => Err(error),
+        error = seat.keep(taken) => Err(error),
     };
     if outcome.is_ok() {
         seat.give_back().await;
@@ -106,15 +109,16 @@ struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    /// Takes the lease if it is free. Whatever fails is tried again.
-    async fn take(&mut self) -> bool {
+    /// Takes the lease if it is free, and says when that was begun. Whatever fails is tried again.
+    async fn take(&mut self) -> Option<Duration> {
+        let begun = (self.candidate.clock)();
         match timeout(LOOK * 2, self.try_to_take()).await {
-            Ok(Ok(is_ours)) => is_ours,
+            Ok(Ok(is_ours)) => is_ours.then_some(begun),
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.candidate.name, %error, "Cannot take the lease");
-                false
+                None
             }
-            Err(_) => false,
+            Err(_) => None,
         }
     }
 
@@ -135,19 +139,20 @@ impl Seat<'_> {
         if is_free { self.write(Some(found)).await } else { Ok(false) }
     }
 
-    /// Renews the lease until it cannot be had any more, and says why.
-    async fn keep(&mut self) -> LeaderError {
+    /// Renews the lease, which was last written by what began at `renewed`, until it cannot be had any more, and says why. No wait is longer than
+    /// this leader still leads.
+    async fn keep(&mut self, mut renewed: Duration) -> LeaderError {
         let name = self.candidate.name.clone();
-        let mut renewed = (self.candidate.clock)();
         loop {
-            sleep(LOOK).await;
+            sleep(LOOK.min(self.time_left(renewed))).await;
             // A renewal counts from when it was begun: that is what others see at the latest.
             let begun = (self.candidate.clock)();
             // A host that slept may have been overtaken, whatever the server says in a moment.
-            if begun.saturating_sub(renewed) >= GIVE_UP {
+            let left = GIVE_UP.saturating_sub(begun.saturating_sub(renewed));
+            if left.is_zero() {
                 return LeaderError::NotRenewed { name };
             }
-            match timeout(LOOK * 2, self.renew()).await {
+            match timeout((LOOK * 2).min(left), self.renew()).await {
                 Ok(Ok(Renewal::Done)) => renewed = begun,
                 // The next look tells by whom.
                 Ok(Ok(Renewal::Overtaken)) => {}
@@ -155,7 +160,15 @@ impl Seat<'_> {
                 Ok(Err(error)) => tracing::warn!(lease = name, %error, "Cannot renew the lease"),
                 Err(_) => tracing::warn!(lease = name, "Renewing the lease takes too long"),
             }
+            if self.time_left(renewed).is_zero() {
+                return LeaderError::NotRenewed { name };
+            }
         }
+    }
+
+    /// For how long this leader leads yet that last renewed at `renewed`.
+    fn time_left(&self, renewed: Duration) -> Duration {
+        GIVE_UP.saturating_sub((self.candidate.clock)().saturating_sub(renewed))
     }
 
     async fn renew(&mut self) -> kube::Result<Renewal> {

@@ -7,11 +7,11 @@ use std::{
     future::pending,
     net::TcpListener,
     sync::{
-        Arc,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use apiserver::{Api as Server, Identity, Role, Server as Listening, Tokens, tls_config};
@@ -24,7 +24,7 @@ use kube::{
 };
 use serde_json::json;
 use store::{Limits, Store};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 const TOKEN: &str = "a-token-that-is-long-enough-for-a-test";
 /// What is waited for comes in a few seconds.
@@ -32,6 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server in a thread, which ends with the process, and a client.
 async fn server() -> (tempfile::TempDir, Client) {
+    let (folder, client, _) = server_with_runtime().await;
+    (folder, client)
+}
+
+/// The same, with the one thread that it runs on.
+async fn server_with_runtime() -> (tempfile::TempDir, Client, Handle) {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::init(&folder.path().join("ca"), "test").unwrap();
     let tls = folder.path().join("tls");
@@ -43,8 +49,9 @@ async fn server() -> (tempfile::TempDir, Client) {
     let config = tls_config(&tls).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { Listening::new(listener, config, api).unwrap().run().await });
     });
     let kubeconfig = json!({
@@ -58,7 +65,7 @@ async fn server() -> (tempfile::TempDir, Client) {
     let path = folder.path().join("kubeconfig");
     fs::write(&path, kubeconfig.to_string()).unwrap();
     let client = mirror::connect(&path).await.unwrap();
-    (folder, client)
+    (folder, client, handle)
 }
 
 fn candidate(identity: &str, clock: fn() -> Duration) -> Candidate {
@@ -127,6 +134,33 @@ async fn a_leader_whose_host_slept_leads_no_more() {
     };
     let outcome = timeout(PATIENCE, lead(&client, &sleeper, work)).await.unwrap();
     assert!(matches!(outcome, Err(LeaderError::NotRenewed { .. })), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_leader_whose_server_does_not_reply_ends_before_others_may_lead() {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static JUMP: AtomicU64 = AtomicU64::new(0);
+    fn clock() -> Duration {
+        BEGAN.elapsed() + Duration::from_millis(JUMP.load(Ordering::Relaxed))
+    }
+    let (_folder, client, server) = server_with_runtime().await;
+    let leader = candidate("leader", clock);
+    let led = OnceLock::new();
+    let work = async {
+        led.set(clock()).unwrap();
+        // So that a renewal would be begun just before it is to give up.
+        JUMP.store(1500, Ordering::Relaxed);
+        server.spawn(async {
+            loop {
+                thread::park();
+            }
+        });
+        pending::<()>().await;
+    };
+    let outcome = timeout(PATIENCE, lead(&client, &leader, work)).await.unwrap();
+    assert!(matches!(outcome, Err(LeaderError::NotRenewed { .. })), "{outcome:?}");
+    let took = clock() - *led.get().unwrap();
+    assert!(took < Duration::from_secs(15), "it led for {took:?}, and others may after 15 s");
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -8,7 +8,7 @@ mod now;
 mod tally;
 
 pub use exposition::Format;
-pub use tally::{Tally, TallyError};
+pub use tally::{Damaged, Tally, TallyError};
 
 use fleet::World;
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use fleet::World;
-use objects::{MigrationPhase, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationStatus};
+use objects::{
+    FailureReason, MigrationPhase, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationStatus,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::exposition::{Kind, Page};
@@ -16,6 +19,18 @@ use crate::exposition::{Kind, Page};
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 /// The downtime that a machine has where no policy says how much, in milliseconds: the engine's default.
 const BUDGET_MS: u64 = 300;
+
+/// Why a migration can have failed.
+const REASONS: [FailureReason; 8] = [
+    FailureReason::Cancelled,
+    FailureReason::InstanceGone,
+    FailureReason::NotMigratable,
+    FailureReason::TargetFailed,
+    FailureReason::TargetTimeout,
+    FailureReason::EngineFailed,
+    FailureReason::CompletionTimeout,
+    FailureReason::SourceGone,
+];
 
 /// Why a file of counts cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +44,18 @@ pub enum TallyError {
         /// Why.
         source: io::Error,
     },
-    /// It is damaged.
-    #[error("The counts in {} are damaged: remove the file to begin anew", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        source: serde_json::Error,
-    },
+}
+
+/// A file of counts that could not be understood. Counting began anew.
+#[derive(Debug, thiserror::Error)]
+#[error("The counts in {} are damaged, and begin anew: what was found is in {}", path.display(), kept.display())]
+pub struct Damaged {
+    /// The file.
+    pub path: PathBuf,
+    /// Where what was in it is now.
+    pub kept: PathBuf,
+    /// What was found.
+    pub source: serde_json::Error,
 }
 
 /// What has been since the file was made.
@@ -48,7 +67,7 @@ pub struct Tally {
 
 /// As it is in the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 struct Counts {
     /// Migrations by outcome and reason.
     migrations: BTreeMap<String, BTreeMap<String, u64>>,
@@ -62,18 +81,29 @@ struct Counts {
 }
 
 impl Tally {
-    /// What a file has; nothing where there is none yet.
+    /// What a file has; nothing where there is none yet, or a damaged one, which is put aside and returned.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged.
-    pub fn open(path: &Path) -> Result<Self, TallyError> {
-        let counts = match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| TallyError::Damaged { path: path.to_owned(), source })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Counts::default(),
-            Err(source) => return Err(TallyError::File { path: path.to_owned(), source }),
+    /// The file cannot be read or put aside.
+    pub fn open(path: &Path) -> Result<(Self, Option<Damaged>), TallyError> {
+        let failed = |source| TallyError::File { path: path.to_owned(), source };
+        let file = Some(path.to_owned());
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Self { counts: Counts::default(), file }, None));
+            }
+            Err(source) => return Err(failed(source)),
         };
-        Ok(Self { counts, file: Some(path.to_owned()) })
+        match serde_json::from_slice(&bytes) {
+            Ok(counts) => Ok((Self { counts, file }, None)),
+            Err(source) => {
+                let kept = path.with_added_extension("damaged");
+                fs::rename(path, &kept).map_err(failed)?;
+                let damaged = Damaged { path: path.to_owned(), kept, source };
+                Ok((Self { counts: Counts::default(), file }, Some(damaged)))
+            }
+        }
     }
 
     /// Counts what is over and was not counted. It is in the file when this returns.
@@ -101,21 +131,21 @@ impl Tally {
         let failed = |source: io::Error| TallyError::File { path: path.clone(), source };
         let unfinished = path.with_extension("new");
         let text = serde_json::to_vec(&self.counts).map_err(|error| failed(error.into()))?;
-        fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path)).map_err(failed)
+        // It is on the disk before it takes the other's place: a host that loses its power has one or the other.
+        let written = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()
+        });
+        written.and_then(|()| fs::rename(&unfinished, path)).map_err(failed)
     }
 
     pub(crate) fn write(&self, page: &mut Page) {
         let counts = &self.counts;
         let name = "whimbrel_migrations";
         page.family(name, Kind::Counter, "Migrations that are over, by outcome and reason of failure.");
-        for (outcome, reasons) in &counts.migrations {
-            for (reason, count) in reasons {
-                page.sample(
-                    "whimbrel_migrations_total",
-                    &[("outcome", outcome), ("reason", reason)],
-                    *count as f64,
-                );
-            }
+        for ((outcome, reason), count) in counts.by_outcome() {
+            let labels = [("outcome", outcome.as_str()), ("reason", reason.as_str())];
+            page.sample("whimbrel_migrations_total", &labels, count as f64);
         }
         let name = "whimbrel_migration_transferred_bytes";
         page.family(name, Kind::Counter, "Bytes that successful migrations sent.");
@@ -140,6 +170,18 @@ impl Tally {
 }
 
 impl Counts {
+    /// Migrations by outcome and reason. All that can be are there from the start: a counter that first appears with 1 has not increased, by
+    /// Prometheus' reckoning.
+    fn by_outcome(&self) -> BTreeMap<(String, String), u64> {
+        let failed = REASONS.map(|reason| ("Failed".to_owned(), format!("{reason:?}")));
+        let begin = failed.into_iter().chain([("Succeeded".to_owned(), String::new())]);
+        let mut all: BTreeMap<_, _> = begin.map(|labels| (labels, 0)).collect();
+        for (outcome, reasons) in &self.migrations {
+            all.extend(reasons.iter().map(|(reason, count)| ((outcome.clone(), reason.clone()), *count)));
+        }
+        all
+    }
+
     fn count(&mut self, migration: &VirtualMachineInstanceMigration) {
         let status = migration.status.clone().unwrap_or_default();
         let state = status.migration_state.unwrap_or_default();

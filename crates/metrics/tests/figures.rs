@@ -58,11 +58,11 @@ fn what_is_over_is_counted_once_whatever_becomes_of_its_record_and_of_the_proces
     ]);
     for _ in 0..3 {
         // Each time as after a restart.
-        Tally::open(&file).unwrap().observe(&first).unwrap();
+        open(&file).observe(&first).unwrap();
     }
-    let mut tally = Tally::open(&file).unwrap();
+    let mut tally = open(&file);
     tally.observe(&world(vec![migration("3", "Succeeded", 700)])).unwrap();
-    let text = metrics::text(&World::default(), &Tally::open(&file).unwrap(), Format::OpenMetrics);
+    let text = metrics::text(&World::default(), &open(&file), Format::OpenMetrics);
     for line in [
         "whimbrel_migrations_total{outcome=\"Succeeded\",reason=\"\"} 2",
         "whimbrel_migrations_total{outcome=\"Failed\",reason=\"EngineFailed\"} 1",
@@ -74,8 +74,49 @@ fn what_is_over_is_counted_once_whatever_becomes_of_its_record_and_of_the_proces
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
+}
+
+fn open(file: &Path) -> Tally {
+    let (tally, damaged) = Tally::open(file).unwrap();
+    assert!(damaged.is_none(), "{damaged:?}");
+    tally
+}
+
+#[test]
+fn a_damaged_file_is_put_aside_and_counting_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counts.json");
     std::fs::write(&file, "{").unwrap();
-    assert!(Tally::open(&file).unwrap_err().to_string().contains("remove the file"));
+    let (mut tally, damaged) = Tally::open(&file).unwrap();
+    let damaged = damaged.unwrap();
+    assert_eq!(damaged.kept, folder.path().join("counts.json.damaged"));
+    assert_eq!(std::fs::read_to_string(&damaged.kept).unwrap(), "{");
+    tally.observe(&world(vec![migration("1", "Succeeded", 4)])).unwrap();
+    let text = metrics::text(&World::default(), &open(&file), Format::OpenMetrics);
+    assert!(text.contains("whimbrel_migrations_total{outcome=\"Succeeded\",reason=\"\"} 1"), "{text}");
+}
+
+#[test]
+fn counts_of_a_later_release_are_taken_as_far_as_they_are_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counts.json");
+    std::fs::write(&file, r#"{"transferred_bytes": 7, "colour": "red"}"#).unwrap();
+    let text = metrics::text(&World::default(), &open(&file), Format::OpenMetrics);
+    assert!(text.contains("whimbrel_migration_transferred_bytes_total 7"), "{text}");
+}
+
+#[test]
+fn every_reason_of_failure_is_there_before_a_migration_fails() {
+    let text = metrics::text(&World::default(), &Tally::default(), Format::OpenMetrics);
+    let kinds = objects::kinds();
+    let kind = kinds.iter().find(|kind| kind.names.kind == "VirtualMachineInstanceMigration").unwrap();
+    let state = &kind.schema["properties"]["status"]["properties"]["migrationState"];
+    let reasons = state["properties"]["failure"]["properties"]["reason"]["enum"].as_array();
+    for reason in reasons.unwrap() {
+        let reason = reason.as_str().unwrap();
+        let line = format!("whimbrel_migrations_total{{outcome=\"Failed\",reason=\"{reason}\"}} 0");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
 }
 
 #[test]

@@ -22,10 +22,10 @@ use tokio::{
 /// How long is waited between two attempts, first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long a watch lasts until another goes on where it ended, in seconds. Bookmarks come every 30.
+/// How long a watch lasts until another goes on where it ended, in seconds.
 const WATCH_SECONDS: u32 = 290;
-/// How long nothing may come over a connection. A server that is cut off is noticed so.
-const SILENCE: Duration = Duration::from_secs(45);
+/// How long nothing may come over a connection. A server that is cut off is noticed so; Kubernetes sends bookmarks about once a minute.
+const SILENCE: Duration = Duration::from_secs(90);
 /// How long a request of ours may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -177,6 +177,7 @@ where
                 }
             };
             pin_mut!(stream);
+            let mut is_empty = true;
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
@@ -192,9 +193,15 @@ where
                     Ok(WatchEvent::Error(_)) => return,
                     Err(_) => break,
                 }
+                is_empty = false;
                 failures = 0;
                 changed.notify_one();
             }
+            // One that ends at once most likely ends at once the next time too.
+            if is_empty {
+                failures += 1;
+            }
+            sleep(PAUSE.0 * failures.max(1)).await;
         }
     }
 

@@ -1,6 +1,12 @@
 //! `whimbrel controlplane`: the control plane of a fleet of many hosts.
 
-use std::{error::Error, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use crate::{
     rig::Interrupt,
@@ -48,8 +54,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     output::say!("  export KUBECONFIG={}", site.kubeconfig().display());
     output::say!("  kubectl get nodes");
     output::say!("");
-    output::say!("The console, for one login in the next 10 minutes (`whimbrel console` makes another):");
-    output::say!("  {}", plane.login);
+    // A service's output is kept, for others than administrators to read.
+    if io::stdout().is_terminal() {
+        output::say!("The console, for one login in the next 10 minutes (`whimbrel console` makes another):");
+        output::say!("  {}", plane.login);
+    } else {
+        output::say!("`whimbrel console` makes a login of the console.");
+    }
     stay(&site, &plane.endpoint, &[], &interrupt, &plane.threads)?;
     Ok(ExitCode::SUCCESS)
 }

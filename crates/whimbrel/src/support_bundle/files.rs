@@ -13,17 +13,18 @@ const FILES: usize = 1000;
 /// How deep is looked: directory, node, `vmms`, machine, `reports`.
 const DEPTH: usize = 6;
 
-/// What is taken from a directory, with paths below it. Keys, tokens, the store and what guests print are not.
-pub(super) fn collect(directory: &Path) -> Vec<(PathBuf, String)> {
+/// The files that are taken from a directory. Keys, tokens, the store and what guests print are not.
+pub(super) fn find(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(directory, DEPTH, &mut found);
     found.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).and_then(|data| data.modified()).ok()));
     found.truncate(FILES);
-    let texts = found.into_iter().map(|path| {
-        let text = tail(&path).unwrap_or_else(|error| format!("it cannot be read: {error}"));
-        (path.strip_prefix(directory).unwrap_or(&path).to_owned(), text)
-    });
-    texts.collect()
+    found
+}
+
+/// What is taken of a file: its end, or why it cannot be read.
+pub(super) fn read(path: &Path) -> String {
+    tail(path).unwrap_or_else(|error| format!("it cannot be read: {error}"))
 }
 
 fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {

@@ -54,8 +54,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     bundle.add("host.txt", &host::facts())?;
     for (index, directory) in directories.iter().enumerate() {
         bundle.add(&format!("dir-{index}/where.txt"), &format!("{}\n", directory.display()))?;
-        for (name, text) in files::collect(directory) {
-            bundle.add(&format!("dir-{index}/{}", name.display()), &text)?;
+        // One at a time: together they may be more than there is memory.
+        for path in files::find(directory) {
+            let name = path.strip_prefix(directory).unwrap_or(&path);
+            bundle.add(&format!("dir-{index}/{}", name.display()), &files::read(&path))?;
         }
     }
     let reached = arguments.reach.run(async |client| {

@@ -104,29 +104,53 @@ fn next_word(line: &str, from: usize) -> Option<usize> {
     found.min().map(|(_, end)| end)
 }
 
-/// Where the value begins that belongs to the word before, and the quote that it is in.
-fn begin_of_value(line: &str, end: usize) -> Option<(usize, Option<char>)> {
+/// What a value is in: its quote, and how many backslashes are before that. JSON within JSON has one, and more where it is nested more deeply.
+type Quoted = Option<(char, usize)>;
+
+/// Where the value begins that belongs to the word before, and what it is in.
+fn begin_of_value(line: &str, end: usize) -> Option<(usize, Quoted)> {
     let is_bearer = line[..end].ends_with("bearer");
+    let is_option = is_option(line, end);
     let rest =
         line[end..].trim_start_matches(|letter: char| letter.is_alphanumeric() || "_-\"'\\".contains(letter));
     let rest = rest.trim_start();
     let rest = match rest.strip_prefix([':', '=']) {
         Some(value) => value.trim_start(),
+        // As in `--token abc`, or `"--token", "abc"`.
+        None if is_option => rest.strip_prefix(',').unwrap_or(rest).trim_start(),
         None if is_bearer => rest,
         None => return None,
     };
     // A kind of authorization, not its value.
     let rest = rest.strip_prefix("bearer ").or_else(|| rest.strip_prefix("basic ")).unwrap_or(rest);
-    let quote = rest.chars().next().filter(|letter| "\"'".contains(*letter));
-    Some((line.len() - rest.len() + quote.map_or(0, char::len_utf8), quote))
+    let bare = rest.trim_start_matches('\\');
+    let escapes = rest.len() - bare.len();
+    let quote = bare.chars().next().filter(|letter| "\"'".contains(*letter));
+    let before = quote.map_or(0, |quote| escapes + quote.len_utf8());
+    Some((line.len() - rest.len() + before, quote.map(|quote| (quote, escapes))))
 }
 
-fn end_of_value(line: &str, begin: usize, quote: Option<char>) -> usize {
-    let is_end = |letter: char| match quote {
-        Some(quote) => letter == quote,
-        None => letter.is_whitespace() || ",;\"'}])".contains(letter),
+/// Whether the word that ends there is an option of a command line, whose value may come after a space.
+fn is_option(line: &str, end: usize) -> bool {
+    let mut words = line[..end].rsplit(|letter: char| letter.is_whitespace() || "\"'[,".contains(letter));
+    words.next().is_some_and(|word| word.starts_with("--"))
+}
+
+fn end_of_value(line: &str, begin: usize, quoted: Quoted) -> usize {
+    let value = &line[begin..];
+    let length = match quoted {
+        Some((quote, escapes)) => end_of_quoted(value, quote, escapes),
+        None => value.find(|letter: char| letter.is_whitespace() || ",;\"'}])".contains(letter)),
     };
-    line[begin..].find(is_end).map_or(line.trim_end().len().max(begin), |length| begin + length)
+    length.map_or(line.trim_end().len().max(begin), |length| begin + length)
+}
+
+/// Where a quoted value ends: one with more backslashes before it than the first quote had is part of the value.
+fn end_of_quoted(value: &str, quote: char, escapes: usize) -> Option<usize> {
+    value.match_indices(quote).find_map(|(place, _)| {
+        let before = value[..place].trim_end_matches('\\').len();
+        (place - before <= escapes).then_some(before)
+    })
 }
 
 #[cfg(test)]
@@ -152,6 +176,15 @@ mod tests {
             ("the token is gone", "the token is gone"),
             ("secret=", "secret="),
             ("token_file: /a/b c", "token_file: [left out] c"),
+            (r#"{\"password\":\"hunter2\"} x"#, r#"{\"password\":\"[left out]\"} x"#),
+            (r#"\\\"password\\\": \\\"hunter2\\\"."#, r#"\\\"password\\\": \\\"[left out]\\\"."#),
+            ("run --token abc --quiet", "run --token [left out] --quiet"),
+            ("\u{a0}--token\u{a0}abc\u{a0}x", "\u{a0}--token\u{a0}[left out]\u{a0}x"),
+            ("--join-token=abc x", "--join-token=[left out] x"),
+            ("--token-file /a/b x", "--token-file [left out] x"),
+            (r#"{"password": "a\"b c"} x"#, r#"{"password": "[left out]"} x"#),
+            (r#"{\"password\":\"a\\\"b c\"} x"#, r#"{\"password\":\"[left out]\"} x"#),
+            (r#"["--token", "abc", "x"]"#, r#"["--token", "[left out]", "x"]"#),
         ] {
             assert_eq!(clean(text), wanted);
         }

@@ -14,9 +14,14 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Figures whose counts are kept in that file.
+    /// Figures whose counts are kept in that file. A damaged one keeps nothing else from working.
     pub(crate) fn open(path: &Path) -> Result<Self, TallyError> {
-        Ok(Self { world: Mutex::default(), tally: Mutex::new(Tally::open(path)?) })
+        let (tally, damaged) = Tally::open(path)?;
+        if let Some(damaged) = damaged {
+            let why = &damaged.source;
+            tracing::warn!(%damaged, %why, "What was counted before is not counted any more");
+        }
+        Ok(Self { world: Mutex::default(), tally: Mutex::new(tally) })
     }
 
     /// Takes over the world as it is.

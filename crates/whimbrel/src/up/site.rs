@@ -2,10 +2,10 @@
 
 use std::{
     env,
-    fs::{self, OpenOptions},
+    fs::{self, OpenOptions, Permissions},
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -266,8 +266,17 @@ impl Endpoint {
     }
 }
 
+/// Makes a folder that nobody else can look into, or has one that is there be so.
 pub(crate) fn make_private(path: &Path) -> Result<(), SiteError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))
+    let make = || {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // One that was there has kept its mode: a volume of a pod is made by others, for everybody to read.
+        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    };
+    make().map_err(|source| failed(path, source))
 }
 
 /// Writes a file that nobody else can read, at once.
@@ -287,4 +296,19 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), SiteError> {
 
 fn failed(path: &Path, source: io::Error) -> SiteError {
     SiteError::Files { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_there_becomes_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("open");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        make_private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }

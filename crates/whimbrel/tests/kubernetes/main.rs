@@ -161,8 +161,8 @@ fn what_nobody_checked_is_not_acted_on(site: &Site) {
     // What the schema says is the server's to refuse.
     let (said, is_done) = site.cluster.apply(&machine().replace("Always", "Sometimes"));
     assert!(!is_done && said.contains("runStrategy"), "{said}");
-    // Of two migrations of one machine the first goes on.
-    site.cluster.create(SLOW);
+    // Of two migrations of one machine the first goes on, for longer than it takes a slow host to look at the second.
+    site.cluster.create(&SLOW.replace("deadlineSeconds: 20", "deadlineSeconds: 300"));
     site.cluster.create(&migration("first"));
     site.cluster.wait_phase("vmim/first", "Running");
     site.cluster.create(&migration("second"));

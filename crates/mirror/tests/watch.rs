@@ -1,0 +1,88 @@
+//! What a mirror does when watches go wrong.
+
+#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use mirror::Mirror;
+use serde_json::json;
+use tokio::sync::Notify;
+
+/// What is waited for comes in a few seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LIST: &str = r#"{"apiVersion":"v1","kind":"NodeList","metadata":{"resourceVersion":"1"},"items":[]}"#;
+
+/// Serves lists, and watches that have `watch` as body and end. It tells when each request came, and whether that was a watch.
+fn serve(listener: &TcpListener, watch: &str, requests: &mpsc::Sender<(Instant, bool)>) {
+    for stream in listener.incoming().flatten() {
+        let Some(head) = head(&stream) else { continue };
+        let is_watch = head.contains("watch=");
+        let body = if is_watch { watch } else { LIST };
+        if requests.send((Instant::now(), is_watch)).is_err() {
+            return;
+        }
+        let length = body.len();
+        let _ = write!(
+            &stream,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+    }
+}
+
+/// A request up to the empty line.
+fn head(mut stream: &TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let length = stream.read(&mut part).ok().filter(|length| *length > 0)?;
+        bytes.extend_from_slice(part.get(..length)?);
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+async fn lists_after_five_watches_with_growing_pauses(watch: &'static str) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "t",
+        "clusters": [{ "name": "t", "cluster": { "server": format!("http://{}", listener.local_addr().unwrap()) } }],
+        "users": [{ "name": "t", "user": {} }],
+        "contexts": [{ "name": "t", "context": { "cluster": "t", "user": "t" } }],
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig");
+    fs::write(&path, kubeconfig.to_string()).unwrap();
+    let (sender, requests) = mpsc::channel();
+    thread::spawn(move || serve(&listener, watch, &sender));
+    let client = mirror::connect(&path).await.unwrap();
+    let nodes = Mirror::<Node>::start(Api::all(client), Arc::new(Notify::new()));
+    let seen: Vec<_> = tokio::task::spawn_blocking(move || {
+        (0..7).map(|_| requests.recv_timeout(PATIENCE).unwrap()).collect()
+    })
+    .await
+    .unwrap();
+    assert!(nodes.is_there());
+    let kinds: Vec<_> = seen.iter().map(|(_, is_watch)| *is_watch).collect();
+    assert_eq!(kinds, [false, true, true, true, true, true, false], "a list, five watches, and a list");
+    let took = seen[6].0 - seen[1].0;
+    // 100, 200, 300, 400 and 500 ms.
+    assert!(took >= Duration::from_millis(1500), "five watches in {took:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_watch_that_ends_at_once_is_not_begun_again_at_once() {
+    lists_after_five_watches_with_growing_pauses("").await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_watch_that_sends_what_is_no_event_is_not_begun_again_at_once() {
+    lists_after_five_watches_with_growing_pauses("this is no event\n").await;
+}
