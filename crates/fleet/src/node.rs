@@ -18,7 +18,11 @@ pub const NODE_LEASE_SECONDS: i64 = 40;
 /// A node whose agent is not heard of is not ready. That says nothing about its machines: they run on, and nothing of them is started
 /// elsewhere.
 pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
-    let leases: HashMap<_, _> = agents_leases(world).map(|lease| (name_of(&lease.metadata), lease)).collect();
+    let (own, others): (Vec<_>, Vec<_>) =
+        world.leases.iter().map(|lease| &**lease).partition(|lease| is_agents(lease));
+    // The last one of a name stays.
+    let leases: HashMap<_, _> =
+        others.into_iter().chain(own).map(|lease| (name_of(&lease.metadata), lease)).collect();
     let is_silent = |node: &Node| is_old(leases.get(name_of(&node.metadata)).copied(), now);
     for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(node)) {
         let mut silent = Node::clone(node);
@@ -52,13 +56,15 @@ pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
 }
 
 fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
-    is_old(agents_leases(world).find(|lease| lease.metadata.name == node.metadata.name), now)
+    let named = || world.leases.iter().filter(|lease| lease.metadata.name == node.metadata.name);
+    let lease = named().find(|lease| is_agents(lease)).or_else(|| named().next());
+    is_old(lease.map(|lease| &**lease), now)
 }
 
-/// What agents renew. A kubelet's lease has the name of its node too.
-fn agents_leases(world: &World) -> impl Iterator<Item = &Lease> {
-    let leases = world.leases.iter().map(|lease| &**lease);
-    leases.filter(|lease| lease.metadata.labels.as_ref().is_some_and(|all| all.contains_key(LEASE_LABEL)))
+/// Whether an agent says that it is its own: a kubelet's lease has the name of its node too. One of a release before has no label; where there is
+/// no other, that is the agent's.
+fn is_agents(lease: &Lease) -> bool {
+    lease.metadata.labels.as_ref().is_some_and(|all| all.contains_key(LEASE_LABEL))
 }
 
 fn is_old(lease: Option<&Lease>, now: &Time) -> bool {

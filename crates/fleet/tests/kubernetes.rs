@@ -137,3 +137,13 @@ fn of_two_migrations_of_one_machine_the_first_goes_on() {
     let why = site.state("second").failure_reason.unwrap();
     assert_eq!(why, "This instance is migrated already, by first.");
 }
+
+#[test]
+fn an_agent_of_the_release_before_is_missed_too() {
+    let mut site = Site::default();
+    site.node("a", 64);
+    site.silence("a");
+    Arc::make_mut(&mut site.world.leases[0]).metadata.labels = None;
+    site.settle(100);
+    assert!(!fleet::fit::is_ready(&site.world.nodes[0]));
+}

@@ -271,7 +271,9 @@ pub(crate) fn make_private(path: &Path) -> Result<(), SiteError> {
     let make = || {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         // One that was there has kept its mode: a volume of a pod is made by others, for everybody to read.
-        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        // Not one that is meant for all users, as /tmp is.
+        let mode = fs::metadata(path)?.permissions().mode();
+        if mode & 0o077 != 0 && mode & 0o1000 == 0 {
             fs::set_permissions(path, Permissions::from_mode(0o700))?;
         }
         Ok(())
