@@ -14,7 +14,7 @@ use objects::{
 
 use crate::{
     World,
-    kubelet::{allocatable, is_ready},
+    kubelet::{allocatable, is_cordoned, is_ready},
     world::{memory_of, name_of, namespace_of, uid_of},
 };
 
@@ -292,7 +292,7 @@ fn room(node: &Node) -> Room<'_> {
         node,
         name: name_of(&node.metadata),
         is_ready: is_ready(node),
-        is_cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true),
+        is_cordoned: is_cordoned(node),
         is_leaving: false,
         cpus: allocatable(node, "cpu"),
         capacity: Memory { plain: allocatable(node, "memory"), huge: allocatable(node, "hugepages-2Mi") },

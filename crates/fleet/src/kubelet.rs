@@ -28,6 +28,11 @@ pub(crate) fn allocatable(node: &Node, resource: &str) -> u64 {
     found.and_then(|quantity| objects::Quantity::from(quantity.0.as_str()).bytes().ok()).unwrap_or(0)
 }
 
+/// Whether nothing new is placed on a node.
+pub(crate) fn is_cordoned(node: &Node) -> bool {
+    node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true)
+}
+
 fn conditions(node: &Node) -> impl Iterator<Item = &NodeCondition> {
     node.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten()
 }

@@ -2,36 +2,21 @@
 
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use objects::{
-    Condition, ConditionStatus, DRAIN_FINALIZER, DrainPhase, NodeDrain, NodeDrainPhase, NodeDrainProgress,
+    ConditionStatus, DRAIN_FINALIZER, DrainPhase, NodeDrain, NodeDrainPhase, NodeDrainProgress,
     NodeDrainStatus, set_condition,
 };
 
 use crate::{
-    Intent, Note, World,
+    Intent, World,
     drain::{
+        reason::Reason,
         scene::{Scene, drain_uid},
-        step::{blocked_condition, count},
+        words::{blocked_condition, complete, count, note},
     },
     index::{Index, phase},
     retention,
     world::{name_of, uid_of},
 };
-
-/// Why a drain is given up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    Cancelled,
-    DeadlineExceeded,
-}
-
-/// Why a drain is to be given up, if it is. To delete it is to cancel it.
-pub(super) fn reason(drain: &NodeDrain, now: &Time) -> Option<Reason> {
-    if drain.spec.cancel || drain.metadata.deletion_timestamp.is_some() {
-        return Some(Reason::Cancelled);
-    }
-    let deadline = drain.status.as_ref().and_then(|status| status.deadline_timestamp.as_ref())?;
-    (now.0 >= deadline.0).then_some(Reason::DeadlineExceeded)
-}
 
 /// Takes back what a drain has done and not finished. It is over when nothing of that is left and the migrations under way, which are not
 /// taken back, have come to their end.
@@ -134,10 +119,6 @@ fn cordoned<'i>(index: &'i Index<'_>, drain: &'i NodeDrain) -> impl Iterator<Ite
     unfinished.filter_map(|node| index.room(&node.name)).map(|room| room.node)
 }
 
-pub(super) fn is_cordoned(node: &Node) -> bool {
-    node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true)
-}
-
 /// Lets go of a drain that is over, and deletes it when its record has been kept long enough.
 pub(super) fn let_go(world: &World, drain: &NodeDrain, now: &Time, intents: &mut Vec<Intent>) {
     let is_held = drain.metadata.finalizers.iter().flatten().any(|name| name == DRAIN_FINALIZER);
@@ -152,26 +133,4 @@ pub(super) fn let_go(world: &World, drain: &NodeDrain, now: &Time, intents: &mut
     if hours > i64::from(retention::hours(&world.settings())) {
         intents.push(Intent::DeleteDrain(Box::new(drain.clone())));
     }
-}
-
-pub(super) fn complete(status: ConditionStatus, reason: &str, message: String) -> Condition {
-    Condition {
-        kind: "Complete".to_owned(),
-        status,
-        reason: Some(reason.to_owned()),
-        message: Some(message),
-        last_transition_time: None,
-    }
-}
-
-pub(super) fn note(drain: &NodeDrain, reason: &'static str, message: String, is_warning: bool) -> Intent {
-    Intent::Record(Note {
-        kind: "NodeDrain",
-        namespace: "default".to_owned(),
-        name: name_of(&drain.metadata).to_owned(),
-        uid: uid_of(&drain.metadata).to_owned(),
-        reason,
-        message,
-        is_warning,
-    })
 }

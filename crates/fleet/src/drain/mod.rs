@@ -5,7 +5,7 @@
 //! order, as many as leave enough that are schedulable; from each as many migrations are asked for as may leave it at a time,
 //! and no more, so that what people ask for has its turn in the queue.
 //!
-//! `step`: what is next for one drain. `end`: how one comes to its end. `obstacle`: why a machine cannot move. `outlook`: the moves to come with their
+//! `step`: what is next for one drain. `reason`: why one is given up. `end`: how one comes to its end. `obstacle`: why a machine cannot move. `outlook`: the moves to come with their
 //! times. `forecast`: how long a move takes. [`plan`]: what would become of a drain that was asked for now.
 
 mod end;
@@ -13,8 +13,10 @@ mod forecast;
 mod obstacle;
 mod outlook;
 mod plan;
+mod reason;
 mod scene;
 mod step;
+mod words;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{NodeDrain, VirtualMachineInstance, VirtualMachineInstanceMigration};
@@ -47,7 +49,7 @@ pub(crate) fn decide(index: &mut Index<'_>, now: &Time, intents: &mut Vec<Intent
     let active = admitted(world, active, now, intents);
     let mut scene = Scene::new(index, &active, now);
     for drain in active {
-        match end::reason(drain, now) {
+        match reason::reason(drain, now) {
             Some(reason) => end::give_up(index, &scene, drain, reason, now, intents),
             None => step::advance(index, &mut scene, drain, now, intents),
         }
@@ -66,7 +68,7 @@ fn admitted<'a>(
         |drain: &&NodeDrain| drain.status.as_ref().is_some_and(|status| status.start_timestamp.is_some());
     let mut admitted: Vec<_> = drains.iter().copied().filter(is_begun).collect();
     for drain in drains.into_iter().filter(|drain| !is_begun(drain)) {
-        let is_ending = end::reason(drain, now).is_some();
+        let is_ending = reason::reason(drain, now).is_some();
         if !is_ending && !admission::is_drain_held(drain) {
             continue;
         }

@@ -7,7 +7,7 @@ use objects::{
 };
 
 use crate::{
-    drain::{end, forecast::Forecasts},
+    drain::{forecast::Forecasts, reason::reason},
     index::{Index, Key, coming_to, end_of, instance_key, leaving, phase},
     queue::Limits,
     world::uid_of,
@@ -33,7 +33,7 @@ impl<'a> Scene<'a> {
     pub(super) fn new(index: &Index<'a>, drains: &[&'a NodeDrain], now: &Time) -> Self {
         let world = index.world;
         let names: BTreeSet<_> = drains.iter().flat_map(|drain| names(drain)).collect();
-        let going_on = drains.iter().filter(|drain| end::reason(drain, now).is_none());
+        let going_on = drains.iter().filter(|drain| reason(drain, now).is_none());
         let mut made = HashMap::<_, Vec<_>>::new();
         for migration in &world.migrations {
             if let Some(uid) = drain_uid(migration) {

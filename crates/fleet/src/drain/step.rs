@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use objects::{
-    BlockedMachine, Condition, ConditionStatus, DRAIN_LABEL, DRAIN_LISTED, DRAIN_UID_LABEL, DrainPhase,
+    BlockedMachine, ConditionStatus, DRAIN_LABEL, DRAIN_LISTED, DRAIN_UID_LABEL, DrainPhase,
     MIGRATION_FINALIZER, NodeDrain, NodeDrainPhase, NodeDrainProgress, NodeDrainStatus,
     VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     set_condition,
@@ -13,12 +13,13 @@ use objects::{
 use crate::{
     Intent,
     drain::{
-        end::{complete, is_cordoned, note},
         obstacle,
         outlook::{Task, outlook, sort},
         scene::Scene,
+        words::{blocked_condition, complete, count, note},
     },
     index::{Index, Key, key},
+    kubelet::is_cordoned,
     placement::best,
     world::{name_of, namespace_of, uid_of},
 };
@@ -274,20 +275,6 @@ impl<'a> Step<'_, 'a> {
     }
 }
 
-pub(super) fn blocked_condition(blocked: u32) -> Condition {
-    let (status, reason) = match blocked {
-        0 => (ConditionStatus::False, "AllCanMove"),
-        _ => (ConditionStatus::True, "SomeCannotMove"),
-    };
-    Condition {
-        kind: "Blocked".to_owned(),
-        status,
-        reason: Some(reason.to_owned()),
-        message: Some(format!("{blocked} machines cannot move as things are.")),
-        last_transition_time: None,
-    }
-}
-
 /// Says what comes next, and how long it takes.
 fn foretell<'a>(index: &Index<'a>, scene: &Scene<'a>, drain: &'a NodeDrain, status: &mut NodeDrainStatus) {
     (status.eta_seconds, status.upcoming) = (None, Vec::new());
@@ -316,8 +303,4 @@ fn foretell<'a>(index: &Index<'a>, scene: &Scene<'a>, drain: &'a NodeDrain, stat
 fn fnv(texts: &[&str]) -> u64 {
     let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-pub(super) fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
