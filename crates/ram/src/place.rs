@@ -1,6 +1,8 @@
-use std::ptr::NonNull;
+use std::{io, ptr::NonNull};
 
-use crate::{PAGE_SIZE, PageSet, Ram};
+use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::{Backing, PAGE_SIZE, PageSet, Ram, written};
 
 /// A piece of this process's memory that bytes are sent from or received into.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,8 @@ pub struct Segment {
 pub struct Placer {
     ram: Ram,
     placed: Vec<PageSet>,
+    /// Of each block, where a page that the block does not have yet is better written to its file.
+    files: Vec<Option<FileOffset>>,
 }
 
 impl Placer {
@@ -26,7 +30,28 @@ impl Placer {
     #[must_use]
     pub fn new(ram: Ram) -> Self {
         let placed = ram.blocks().iter().map(|block| PageSet::new(block.pages())).collect();
-        Self { ram, placed }
+        // Of huge pages there is no writing, and anonymous memory has no file.
+        let is_written = ram.backing() == Some(Backing::Memfd);
+        let file = |file: Option<&FileOffset>| file.filter(|_| is_written).cloned();
+        let files = ram.memory().iter().map(|region| file(region.file_offset())).collect();
+        Self { ram, placed, files }
+    }
+
+    /// Of the `pages` pages from `first_page` on, at least one, how many are to be placed in one way: by [`Self::put`] if they are fresh pages of a file
+    /// (true), else where [`Self::place`] says. `None` as there.
+    pub(crate) fn alike(&self, block: u16, first_page: u64, pages: u32) -> Option<(bool, u32)> {
+        self.segment(block, first_page, pages)?;
+        if self.files[usize::from(block)].is_none() || pages == 0 {
+            return Some((false, pages));
+        }
+        let (placed, end) = (&self.placed[usize::from(block)], first_page + u64::from(pages));
+        let next = if placed.contains(first_page) {
+            placed.next_absent_within(first_page, end)
+        } else {
+            placed.next_within(first_page, end)
+        };
+        // No more than `pages`.
+        Some((!placed.contains(first_page), (next.unwrap_or(end) - first_page) as u32))
     }
 
     /// Where `pages` pages from `first_page` of `block` belong. They count as placed from here on.
@@ -59,15 +84,34 @@ impl Placer {
     }
 
     /// Puts whole pages, whose contents are `bytes`, from `first_page` of `block` on. `None` as in [`Self::place`].
-    #[must_use]
-    pub fn put(&self, block: u16, first_page: u64, bytes: &[u8]) -> Option<()> {
-        let pages = u32::try_from(bytes.len() / PAGE_SIZE).ok()?;
-        let segment = self.place(block, first_page, pages)?;
+    ///
+    /// # Errors
+    /// The host has no memory for them.
+    pub fn put(&self, block: u16, first_page: u64, bytes: &[u8]) -> io::Result<Option<()>> {
+        let (mut page, mut rest) = (first_page, &bytes[..bytes.len() / PAGE_SIZE * PAGE_SIZE]);
+        while !rest.is_empty() {
+            let Ok(pages) = u32::try_from(rest.len() / PAGE_SIZE) else { return Ok(None) };
+            let Some((fresh, pages)) = self.alike(block, page, pages) else { return Ok(None) };
+            let (own, others) = rest.split_at(pages as usize * PAGE_SIZE);
+            if self.place(block, page, pages).is_none() {
+                return Ok(None);
+            }
+            match &self.files[usize::from(block)] {
+                Some(file) if fresh => written::write(file, &(page..page + u64::from(pages)), own).1?,
+                _ => self.copy(block, page, own),
+            }
+            (page, rest) = (page + u64::from(pages), others);
+        }
+        Ok(Some(()))
+    }
+
+    /// Copies whole pages to where they are mapped, as far as they are in the block.
+    fn copy(&self, block: u16, page: u64, bytes: &[u8]) {
+        let Some(segment) = self.segment(block, page, (bytes.len() / PAGE_SIZE) as u32) else { return };
         let whole = &bytes[..segment.bytes];
         // SAFETY: the segment is as long as `whole`, and mapped as long as `self.ram` lives. They do not overlap: `bytes` is borrowed,
         // and nothing borrows guest memory. Nothing else writes a page that is being received, as in `place_zeros`.
         unsafe { segment.address.as_ptr().copy_from_nonoverlapping(whole.as_ptr(), whole.len()) };
-        Some(())
     }
 
     /// Whether something was placed in a page, of which what comes now can be the difference.
@@ -140,8 +184,12 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress};
 
     fn placer() -> Placer {
+        placer_of(Backing::Anonymous)
+    }
+
+    fn placer_of(backing: Backing) -> Placer {
         let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: 8 * PAGE_SIZE as u64 };
-        Placer::new(Ram::allocate(&[layout], Backing::Anonymous).unwrap())
+        Placer::new(Ram::allocate(&[layout], backing).unwrap())
     }
 
     #[test]
@@ -157,9 +205,14 @@ mod tests {
 
     #[test]
     fn pages_are_put_and_changed_where_they_belong_and_nowhere_else() {
-        let placer = placer();
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            put_and_change(&placer_of(backing));
+        }
+    }
+
+    fn put_and_change(placer: &Placer) {
         let byte = |at: usize| placer.ram.memory().read_obj::<u8>(GuestAddress(at as u64)).unwrap();
-        assert_eq!((placer.has(0, 3), placer.put(0, 3, &[5; 2 * PAGE_SIZE])), (false, Some(())));
+        assert!(!placer.has(0, 3) && placer.put(0, 3, &[5; 2 * PAGE_SIZE]).unwrap().is_some());
         assert_eq!([2, 3, 4, 5].map(|page| placer.has(0, page)), [false, true, true, false]);
         placer.patch(0, 4, PAGE_SIZE - 8, &[9; 8]).unwrap();
         let bytes = [3 * PAGE_SIZE - 1, 3 * PAGE_SIZE, 5 * PAGE_SIZE - 9, 5 * PAGE_SIZE - 1, 5 * PAGE_SIZE];
@@ -167,16 +220,26 @@ mod tests {
         for (block, page, offset) in [(0, 4, PAGE_SIZE - 7), (0, 4, usize::MAX), (0, 8, 0), (1, 0, 0)] {
             assert!(placer.patch(block, page, offset, &[1; 8]).is_none());
         }
-        assert!(
-            placer.put(0, 7, &[1; 2 * PAGE_SIZE]).is_none() && placer.put(1, 0, &[1; PAGE_SIZE]).is_none()
-        );
+        for (block, page) in [(0, 7), (1, 0), (0, u64::MAX)] {
+            assert!(placer.put(block, page, &[1; 2 * PAGE_SIZE]).unwrap().is_none());
+        }
         assert!(!placer.has(1, 0) && !placer.has(0, 8) && !placer.has(0, u64::MAX));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        use std::{fs::File, os::fd::AsRawFd};
+        let mut placer = placer_of(Backing::Memfd);
+        let file = placer.files[0].take().unwrap();
+        let readable = File::open(format!("/proc/self/fd/{}", file.file().as_raw_fd())).unwrap();
+        placer.files[0] = Some(FileOffset::new(readable, file.start()));
+        assert!(placer.put(0, 2, &[1; PAGE_SIZE]).is_err());
     }
 
     #[test]
     fn a_page_that_is_not_there_is_not_copied() {
         let (placer, mut copy) = (placer(), [1; PAGE_SIZE]);
-        placer.put(0, 7, &[6; PAGE_SIZE]).unwrap();
+        placer.put(0, 7, &[6; PAGE_SIZE]).unwrap().unwrap();
         let block = &placer.ram.blocks()[0];
         assert!(block.copy_page(7, &mut copy) && copy == [6; PAGE_SIZE]);
         assert!(!block.copy_page(8, &mut copy));

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, thread::JoinHandle};
 
 use crossbeam_channel::{Sender as Queue, bounded};
-use ram::{PageSums, Placer, Ram};
+use ram::{Intake, PageSums, Placer, Ram};
 use transport::Connection;
 use wire::{Digest, Features, PageCounts, Role};
 
@@ -163,7 +163,7 @@ impl Channels {
             reader: FrameReader::new(),
             features,
             encoded: Encoded::default(),
-            placer,
+            intake: Intake::new(placer),
             barrier,
             arrived,
             sums,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use ram::{Incomplete, PageSums, Placer};
+use ram::{Incomplete, Intake, PageSums};
 use transport::{Connection, Piece};
 use wire::{Batch, Encoding, Features, FrameKind, GREETING_BYTES, PageCounts, RoundEnd, WireError};
 
@@ -29,6 +29,8 @@ pub(super) enum ReceiveError {
     Count { channel: u16, round: u32, found: PageCounts, sent: PageCounts },
     #[error("Page channel {channel}: round {found} came while round {expected} was due")]
     Round { channel: u16, found: u32, expected: u32 },
+    #[error("Page channel {channel}: this host has no memory for pages that came")]
+    Place { channel: u16, source: std::io::Error },
     #[error("Memory is not as it was placed: {0}")]
     Changed(String),
     #[error("Stopped")]
@@ -43,7 +45,7 @@ pub(super) struct Receiver {
     /// What both sides can do.
     pub(super) features: Features,
     pub(super) encoded: Encoded,
-    pub(super) placer: Arc<Placer>,
+    pub(super) intake: Intake,
     pub(super) barrier: Arc<Barrier>,
     pub(super) arrived: Arc<Arrived>,
     pub(super) counts: Arc<ChannelCounts>,
@@ -73,7 +75,7 @@ impl Receiver {
                 self.reader.read(&self.connection).map_err(|source| failed(self.index, source))?;
             match kind {
                 FrameKind::Pages => {
-                    let decoded = batch.decode_from(body, |block| self.placer.block_pages(block));
+                    let decoded = batch.decode_from(body, |block| self.intake.placer().block_pages(block));
                     decoded.map_err(|error| failed(self.index, error.into()))?;
                     self.place(&batch, &mut pieces, &mut round)?;
                     other_bytes += batch.sent_bytes();
@@ -126,7 +128,7 @@ impl Receiver {
         }
         encoded::is_agreed(batch, self.features).map_err(|error| failed(self.index, error.into()))?;
         if batch.is_encoded() {
-            self.place_encoded(batch).map_err(|error| failed(self.index, error))?;
+            self.place_encoded(batch)?;
         } else {
             self.place_as_it_is(batch, pieces)?;
         }
@@ -139,41 +141,67 @@ impl Receiver {
         Ok(())
     }
 
-    /// Receives pages straight into guest memory.
-    fn place_as_it_is(&self, batch: &Batch, pieces: &mut Vec<Piece>) -> Result<(), ReceiveError> {
+    /// Receives pages into guest memory.
+    fn place_as_it_is(&mut self, batch: &Batch, pieces: &mut Vec<Piece>) -> Result<(), ReceiveError> {
+        let channel = self.index;
+        let outside = || failed(channel, WireError::Malformed("run outside of memory".into()).into());
         pieces.clear();
         for run in &batch.runs {
-            let placed = match run.encoding {
-                Encoding::Raw => self.placer.place(batch.block, run.first_page, run.pages).map(|segment| {
-                    pieces.push(Piece::new(segment.address, segment.bytes));
-                }),
-                Encoding::Zero => self.placer.place_zeros(batch.block, run.first_page, run.pages).map(|_| ()),
-                Encoding::Delta { .. } => None,
-            };
-            placed.ok_or_else(|| {
-                failed(self.index, WireError::Malformed("run outside of memory".into()).into())
-            })?;
+            match run.encoding {
+                Encoding::Raw => {
+                    let (mut page, mut rest) = (run.first_page, run.pages);
+                    while rest > 0 {
+                        let placed = self.intake.place(batch.block, page, rest);
+                        let placed = placed.map_err(|source| ReceiveError::Place { channel, source })?;
+                        let (segment, pages) = placed.ok_or_else(outside)?;
+                        if pages == 0 {
+                            self.receive(pieces)?;
+                            continue;
+                        }
+                        pieces.push(Piece::new(segment.address, segment.bytes));
+                        (page, rest) = (page + u64::from(pages), rest - pages);
+                    }
+                }
+                Encoding::Zero => {
+                    let placed = self.intake.placer().place_zeros(batch.block, run.first_page, run.pages);
+                    placed.ok_or_else(outside)?;
+                }
+                Encoding::Delta { .. } => return Err(outside()),
+            }
         }
-        // SAFETY: the pieces are segments of the placer's memory, which lives as long as the placer. The machine does not
+        self.receive(pieces)
+    }
+
+    /// Receives into the pieces, and has what came in its place.
+    fn receive(&mut self, pieces: &mut Vec<Piece>) -> Result<(), ReceiveError> {
+        let channel = self.index;
+        // SAFETY: the pieces are segments of guest memory, which lives as long as its placer, and of what the intake holds. The machine does not
         // run yet and nothing else relies on pages that have not arrived.
-        unsafe { self.connection.receive_pieces(pieces) }.map_err(|error| failed(self.index, error.into()))
+        unsafe { self.connection.receive_pieces(pieces) }.map_err(|error| failed(channel, error.into()))?;
+        pieces.clear();
+        self.intake.settle().map_err(|source| ReceiveError::Place { channel, source })
     }
 
     /// Receives what is packed, or has differences: nothing of it reaches guest memory before all of it was found sound.
-    fn place_encoded(&mut self, batch: &Batch) -> Result<(), FrameError> {
-        let (placer, block) = (&self.placer, batch.block);
-        let data = self.encoded.receive(&self.connection, batch)?;
-        encoded::check(batch, data, |page| placer.has(block, page))?;
-        let outside = || WireError::Malformed("run outside of memory".into());
+    fn place_encoded(&mut self, batch: &Batch) -> Result<(), ReceiveError> {
+        let (placer, block, channel) = (self.intake.placer(), batch.block, self.index);
+        let received = self.encoded.receive(&self.connection, batch);
+        let data = received.map_err(|error| failed(channel, error))?;
+        let malformed = |error: WireError| failed(channel, error.into());
+        encoded::check(batch, data, |page| placer.has(block, page)).map_err(malformed)?;
+        let outside = || malformed(WireError::Malformed("run outside of memory".into()));
         for (run, data) in encoded::runs(batch, data) {
             match run.encoding {
-                Encoding::Raw => placer.put(block, run.first_page, data).ok_or_else(outside)?,
+                Encoding::Raw => {
+                    let put = placer.put(block, run.first_page, data);
+                    put.map_err(|source| ReceiveError::Place { channel, source })?.ok_or_else(outside)?;
+                }
                 Encoding::Zero => {
                     placer.place_zeros(block, run.first_page, run.pages).ok_or_else(outside)?;
                 }
                 Encoding::Delta { .. } => {
                     for delta in encoded::deltas(run, data) {
-                        let (page, delta) = delta?;
+                        let (page, delta) = delta.map_err(malformed)?;
                         for (offset, bytes) in delta.changes() {
                             placer.patch(block, page, offset, bytes).ok_or_else(outside)?;
                         }
