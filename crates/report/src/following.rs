@@ -40,6 +40,19 @@ pub struct Waits {
     /// The longest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst_ms: Option<f64>,
+    /// Of all of them together, until what had the page began to arrive: the request went to the source, was served there, and waited for
+    /// what was on the wire before it.
+    #[serde(default)]
+    pub under_way_ms: f64,
+    /// Then until it was received.
+    #[serde(default)]
+    pub receiving_ms: f64,
+    /// Then until its pages were before the machine.
+    #[serde(default)]
+    pub placing_ms: f64,
+    /// Accesses to a page that was on its way already when it was asked for.
+    #[serde(default)]
+    pub pushed: u64,
     /// How many took less than 2 µs, from then on less than 4 µs, and so on.
     #[serde(default)]
     pub histogram: Vec<u64>,

@@ -271,6 +271,7 @@ fn following_lines(text: &mut String, following: &Following) {
     }
     let Some(waits) = &following.waits else { return };
     line!(text, "  {}", distribution(waits));
+    where_it_went(waits).into_iter().for_each(|sentence| line!(text, "  {sentence}"));
     for (index, ms) in waits.vcpu_block_ms.iter().enumerate() {
         line!(text, "  {:<26} {}", format!("vCPU {index} stood still"), Millis(*ms));
     }
@@ -294,6 +295,20 @@ pub(crate) fn distribution(waits: &Waits) -> String {
         time(waits.p999_ms),
         time(waits.worst_ms)
     )
+}
+
+/// Where the time went that accesses waited, in a sentence; none where that was not measured.
+pub(crate) fn where_it_went(waits: &Waits) -> Option<String> {
+    let parts = [waits.under_way_ms, waits.receiving_ms, waits.placing_ms];
+    let all: f64 = parts.iter().sum();
+    let [under_way, receiving, placing] = parts.map(|part| format!("{:.0} %", 100.0 * part / all));
+    (all > 0.0).then(|| {
+        format!(
+            "Of that time {under_way} passed until pages began to arrive, {receiving} while they were received, {placing} until the \
+             machine had them; {} were on their way already when they were asked for.",
+            Count(waits.pushed)
+        )
+    })
 }
 
 fn stall_lines(text: &mut String, stalls: &Stalls) {

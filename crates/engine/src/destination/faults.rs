@@ -17,6 +17,7 @@ use wire::{Batch, Request};
 use super::{
     block_time::{BlockTime, Blocked},
     latency::Latencies,
+    stages::{Came, Stages},
     timeline::{Notes, Timeline},
 };
 
@@ -25,6 +26,8 @@ use super::{
 pub struct Waits {
     /// How long each access to a missing page took, whichever thread's.
     pub latencies: Latencies,
+    /// Where that time went, of those that pages ended that came on a connection.
+    pub stages: Stages,
     /// How long vCPUs stood still.
     pub block_time: BlockTime,
     /// How the pages came.
@@ -56,6 +59,7 @@ struct Waiting {
     link: Option<Asking>,
     /// How long it took from when the fault was heard.
     latencies: Latencies,
+    stages: Stages,
     blocked: Blocked,
     notes: Notes,
 }
@@ -81,6 +85,7 @@ impl Default for Faults {
             pages: HashMap::new(),
             link: None,
             latencies: Latencies::default(),
+            stages: Stages::default(),
             blocked: Blocked::default(),
             notes: Notes::from(Instant::now()),
         };
@@ -113,7 +118,7 @@ impl Faults {
             faults.drain(..).for_each(|fault| waiting.hear(fault, now));
             self.count.store(waiting.pages.len(), Ordering::SeqCst);
             // What came between the fault and here is not announced again.
-            waiting.forget(|block, first, pages| is_here(memory, block, first, pages));
+            waiting.forget(None, |block, first, pages| is_here(memory, block, first, pages));
             self.count.store(waiting.pages.len(), Ordering::SeqCst);
         }
     }
@@ -182,14 +187,16 @@ impl Faults {
         memory.is_some()
     }
 
-    /// Pages have come.
-    pub(super) fn came(&self, batch: &Batch) {
+    /// Pages have come, and are before the machine.
+    pub(super) fn came(&self, batch: &Batch, came: Came) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         let mut waiting = self.waiting.lock();
         let Some(memory) = self.memory.lock().clone() else { return };
-        waiting.forget(|block, first, pages| block == batch.block && is_here(&memory, block, first, pages));
+        waiting.forget(Some(came), |block, first, pages| {
+            block == batch.block && is_here(&memory, block, first, pages)
+        });
         self.count.store(waiting.pages.len(), Ordering::SeqCst);
     }
 
@@ -198,6 +205,7 @@ impl Faults {
         let waiting = self.waiting.lock();
         Waits {
             latencies: waiting.latencies.clone(),
+            stages: waiting.stages,
             block_time: waiting.blocked.read(Instant::now()),
             timeline: waiting.notes.timeline().clone(),
         }
@@ -239,14 +247,15 @@ impl Waiting {
         let _ = asking.connection.send_within(&frame, SEND_TIMEOUT);
     }
 
-    /// Forgets what is there.
-    fn forget(&mut self, is_here: impl Fn(u16, u64, u32) -> bool) {
-        let Self { pages, latencies, blocked, .. } = self;
+    /// Forgets what is there. `came` says how, where that is known.
+    fn forget(&mut self, came: Option<Came>, is_here: impl Fn(u16, u64, u32) -> bool) {
+        let Self { pages, latencies, stages, blocked, .. } = self;
         let now = Instant::now();
         pages.retain(|&(block, first_page), awaited| {
             let here = is_here(block, first_page, awaited.pages);
             if here {
                 latencies.add(now.saturating_duration_since(awaited.since));
+                came.into_iter().for_each(|came| stages.add(awaited.since, came, now));
                 awaited.threads.iter().for_each(|thread| blocked.goes_on(*thread, (block, first_page), now));
             }
             !here

@@ -23,6 +23,7 @@ mod pushed;
 mod receiver;
 mod scan;
 mod server;
+mod stages;
 mod timeline;
 mod waiting;
 
@@ -49,6 +50,7 @@ pub use self::{
     figures::{AttemptFigures, ChannelFigures},
     handle::{Handle, Snapshot},
     latency::Latencies,
+    stages::Stages,
     timeline::{Step, Timeline},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ram::{ClaimError, Incomplete, Landing};
@@ -13,6 +13,7 @@ use super::{
     arrived::Arrived,
     encoded::{self, Encoded},
     follow::Postcopy,
+    stages::Came,
 };
 use crate::{
     frames::{FrameError, FrameReader},
@@ -98,11 +99,13 @@ impl Pushed {
                 self.reader.read(&self.connection).map_err(|source| failed(self.lane, source))?;
             match kind {
                 FrameKind::Pages => {
+                    let begun = Instant::now();
                     let pages = |block| Some(incomplete.missing(usize::from(block)).capacity());
                     let decoded = batch.decode_from(body, pages);
                     decoded.map_err(|error| failed(self.lane, error.into()))?;
-                    self.place(&batch, &mut landing, postcopy.has_sums)?;
-                    postcopy.faults.came(&batch);
+                    let received = self.place(&batch, &mut landing, postcopy.has_sums)?;
+                    let is_pushed = self.lane != Lane::Urgent;
+                    postcopy.faults.came(&batch, Came { begun, received, is_pushed });
                     if incomplete.remaining() == 0 {
                         (postcopy.whole)();
                     }
@@ -122,7 +125,13 @@ impl Pushed {
         }
     }
 
-    fn place(&mut self, batch: &Batch, landing: &mut Landing, has_sums: bool) -> Result<(), PushedError> {
+    /// Puts pages before the machine. Returns when the last of their bytes was received.
+    fn place(
+        &mut self,
+        batch: &Batch,
+        landing: &mut Landing,
+        has_sums: bool,
+    ) -> Result<Instant, PushedError> {
         if has_sums && batch.sum.is_none() && batch.data_bytes() > 0 {
             return Err(PushedError::NoSum { lane: self.lane });
         }
@@ -154,6 +163,7 @@ impl Pushed {
             unsafe { self.connection.receive_pieces(&mut self.pieces) }
                 .map_err(|error| failed(self.lane, error.into()))?;
         }
+        let received = Instant::now();
         if let Some((sent, pieces)) = summed {
             // SAFETY: as above; they are mapped for as long as they are claimed.
             let add = |sum, piece: &Piece| unsafe { ram::sum_of_pages(sum, piece.address(), piece.bytes()) };
@@ -166,7 +176,7 @@ impl Pushed {
         self.pages += pages;
         self.arrived.pages.add(pages);
         self.arrived.bytes.fetch_add(batch.sent_bytes(), Ordering::Relaxed);
-        Ok(())
+        Ok(received)
     }
 }
 

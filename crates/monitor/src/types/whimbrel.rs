@@ -144,6 +144,19 @@ pub struct FaultsInfo {
     pub worst_us: Option<f64>,
     /// Milliseconds of all waits together.
     pub total_ms: f64,
+    /// Milliseconds of them until what had the page began to arrive: the request went to the source, was served there, and waited for what was on
+    /// the wire before it.
+    #[serde(default)]
+    pub under_way_ms: f64,
+    /// Milliseconds of them until it was received.
+    #[serde(default)]
+    pub receiving_ms: f64,
+    /// Milliseconds of them until its pages were before the machine.
+    #[serde(default)]
+    pub placing_ms: f64,
+    /// Waits for a page that was on its way already when it was asked for.
+    #[serde(default)]
+    pub pushed: u64,
     /// How many took less than 2 µs, from then on less than 4 µs, and so on.
     pub histogram: Vec<u64>,
     /// Milliseconds that the thread of each vCPU stood still.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Following, Waits,
     quantity::{Bytes, Count},
-    text::distribution,
+    text::{distribution, where_it_went},
 };
 
 /// How pages followed the machine.
@@ -37,6 +37,9 @@ fn wait_plots(body: &mut String, waits: &Waits) {
     if !vcpus.is_empty() {
         let all = millis(waits.block_ms);
         let sentence = format!("vCPUs stood still for {}; all of them at once for {all}.", vcpus.join(", "));
+        let _ = write!(body, "<p>{}</p>", escape(&sentence));
+    }
+    if let Some(sentence) = where_it_went(waits) {
         let _ = write!(body, "<p>{}</p>", escape(&sentence));
     }
     let line = |name: &str, value: fn(&crate::WaitStep) -> u64| Line {

@@ -19,7 +19,7 @@ pub(super) fn leaving(snapshot: &source::Snapshot) -> Option<Following> {
 /// Of a machine that came.
 pub(super) fn arriving(snapshot: &destination::Snapshot) -> Option<Following> {
     let waits = snapshot.faults.as_ref()?;
-    let latencies = &waits.latencies;
+    let (latencies, stages) = (&waits.latencies, waits.stages);
     let share = |per_mille| latencies.per_mille(per_mille).map(ms);
     let step = |step: &destination::Step| WaitStep { missing_pages: step.missing_pages, faults: step.faults };
     let waits = Waits {
@@ -29,6 +29,10 @@ pub(super) fn arriving(snapshot: &destination::Snapshot) -> Option<Following> {
         p99_ms: share(990),
         p999_ms: share(999),
         worst_ms: share(1000),
+        under_way_ms: ms(stages.under_way),
+        receiving_ms: ms(stages.receiving),
+        placing_ms: ms(stages.placing),
+        pushed: stages.pushed,
         histogram: latencies.by_power_of_two(),
         vcpu_block_ms: waits.block_time.vcpus.iter().copied().map(ms).collect(),
         block_ms: ms(waits.block_time.all),

@@ -247,6 +247,13 @@ fn how_pages_followed_a_machine_is_told_by_both_sides() {
         one > 0.0 && two > 0.0 && waits.block_ms <= one.min(two) && one.max(two) <= total * 1.001,
         "{waits:?}"
     );
+    // Where the time went is known of all waits but those for pages that came before they were heard of.
+    let stages = [waits.under_way_ms, waits.receiving_ms, waits.placing_ms];
+    assert!(
+        stages.iter().all(|part| *part > 0.0) && stages.iter().sum::<f64>() <= total * 1.001,
+        "{waits:?}"
+    );
+    assert!(waits.pushed <= waits.count, "{waits:?}");
     let info = destination.query_migrate();
     assert_eq!(info.postcopy_vcpu_blocktime.unwrap().len(), 2);
     assert_eq!(info.postcopy_blocktime.unwrap(), waits.block_ms as u64);
