@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use crate::{
-    Address, Piece, Security, TlsError, TransportError, Trust,
+    Address, Piece, Security, TlsError, TransportError, Trust, queueing,
     tls::{self, Stream, StreamError, TlsDestination, TlsSource},
     trust::resolve,
     vectored,
@@ -370,6 +370,23 @@ impl Connection {
     pub fn set_receive_timeout(&self, timeout: Option<Duration>) -> Result<(), TransportError> {
         sockopt::set_socket_timeout(&self.fd, sockopt::Timeout::Recv, timeout)
             .map_err(|error| TransportError::Broken(error.into()))
+    }
+
+    /// From here on what is sent goes before what other connections of this host send, where the queue of the network device tells them apart.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn set_interactive(&self) -> io::Result<()> {
+        queueing::set_interactive(self.fd.as_fd())
+    }
+
+    /// From here on no more than `bytes` bytes wait in the socket for their turn on the network, so that what others send does not wait behind them:
+    /// sending waits before there are more. Only of TCP.
+    ///
+    /// # Errors
+    /// It is not TCP, or as setsockopt(2).
+    pub fn limit_unsent(&self, bytes: u32) -> io::Result<()> {
+        queueing::limit_unsent(self.fd.as_fd(), bytes)
     }
 
     /// Whether the other side has hung up, even if something that it said before is still to be read.

@@ -12,6 +12,7 @@ mod connection;
 mod dial;
 mod listener;
 mod pacer;
+mod queueing;
 mod tls;
 mod trust;
 mod vectored;

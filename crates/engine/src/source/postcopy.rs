@@ -38,7 +38,8 @@ impl Attempt {
             return Event::LinkLost("There are no channels".into());
         };
         channels.leave_out(&blocks);
-        let needed = Arc::new(Needed::new(blocks));
+        let next = self.machine.touched_next();
+        let needed = Arc::new(Needed::new(blocks).with_first(places(&self.machine.ram(), &next)));
         let to_come = needed.left();
         *self.shared.needed.lock() = Some(needed);
         channels.send_round(&Arc::new(RoundWork::new(round, true, set, Arc::default())));
@@ -133,6 +134,17 @@ impl Attempt {
         channels.push(&needed);
         Ok(())
     }
+}
+
+/// Blocks and pages of guest-physical addresses, as far as there is memory.
+fn places(ram: &Ram, addresses: &[u64]) -> Vec<(usize, u64)> {
+    let place = |address: &u64| {
+        ram.blocks().iter().enumerate().find_map(|(index, block)| {
+            let page = address.checked_sub(block.guest_address())? / ram::PAGE_SIZE as u64;
+            (page < block.pages()).then_some((index, page))
+        })
+    };
+    addresses.iter().filter_map(place).collect()
 }
 
 /// Takes bits beyond `pages` out of the last word.

@@ -14,7 +14,7 @@ use wire::{Batch, FrameKind, MAX_RUNS, PUSHED, PageCounts, Request, RoundEnd, Wi
 use super::{
     encoder::Encoder,
     look::{collect_pieces, look},
-    needed::{Needed, Stretch},
+    needed::{BATCH_PAGES, Needed, Stretch},
     pulse::{PULSE, pulse},
     work::RoundProgress,
 };
@@ -23,8 +23,9 @@ use crate::{
     lane::Lane,
 };
 
-/// Page data in a batch: little enough that a page that the machine waits for does not wait long behind it.
-const BATCH_PAGES: u64 = 64;
+/// Bytes of page data that wait in the socket of a page channel for their turn on the network: what the machine waits for shares the network
+/// with them, and comes the later the more there are.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// Why pages cannot be sent any more.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,9 @@ impl Pusher {
 
     /// Sends pages until none is left that nobody has taken, then a mark with their number.
     pub(super) fn push(&mut self, needed: &Needed, pacer: &Pacer) -> Result<(), PushError> {
+        if let Err(error) = self.connection.limit_unsent(UNSENT_BYTES) {
+            tracing::debug!("Pages queue up in the socket of {}: {error}", self.lane);
+        }
         while let Some(mut stretch) = needed.next_stretch() {
             loop {
                 // Before pages are taken: the machine may come to wait for one of them, and nobody else can send it then.
@@ -116,6 +120,9 @@ impl Pusher {
 
     /// Answers requests until the connection ends.
     pub(super) fn serve(&mut self, slot: &Slot) -> Result<(), PushError> {
+        if let Err(error) = self.connection.set_interactive() {
+            tracing::debug!("Pages that the machine waits for queue up behind others: {error}");
+        }
         let mut reader = FrameReader::new();
         loop {
             while !self.connection.wait(PULSE).map_err(|source| self.broken(source))? {
@@ -141,9 +148,10 @@ impl Pusher {
     /// Sends the pages of a request that are not on their way already.
     fn answer(&mut self, needed: &Needed, request: Request) -> Result<(), PushError> {
         let block = usize::from(request.block);
-        let urgency = needed.urgent(block, request.first_page);
-        let mut stretch = Stretch { block, first_page: request.first_page, pages: u64::from(request.pages) };
-        while self.fill(needed, &mut stretch, u64::from(request.pages)) > 0 {
+        let pages = u64::from(request.pages);
+        let urgency = needed.urgent(block, request.first_page, pages);
+        let mut stretch = Stretch { block, first_page: request.first_page, pages };
+        while self.fill(needed, &mut stretch, pages) > 0 {
             self.send()?;
         }
         drop(urgency);

@@ -225,6 +225,10 @@ impl SourceMachine for Leaving {
         Ok(self.machine.save()?)
     }
 
+    fn touched_next(&self) -> Vec<u64> {
+        self.machine.touched_next()
+    }
+
     fn release_disks(&self) -> Result<(), MachineError> {
         Ok(self.machine.unlock_disks()?)
     }

@@ -5,8 +5,8 @@ use std::mem::size_of;
 use kvm_bindings::{
     KVMIO, kvm_clear_dirty_log, kvm_clock_data, kvm_cpuid2, kvm_debugregs, kvm_dirty_log, kvm_enable_cap,
     kvm_ioeventfd, kvm_irqchip, kvm_irqfd, kvm_lapic_state, kvm_mp_state, kvm_msr_list, kvm_msrs,
-    kvm_pit_config, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events,
-    kvm_xcrs, kvm_xsave,
+    kvm_pit_config, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_translation, kvm_userspace_memory_region,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 
 /// The guest runs. First, since it is called most.
@@ -25,6 +25,8 @@ pub(super) const VCPU_STATE: &[u64] = &[
     write::<kvm_regs>(0x82),
     read::<kvm_sregs>(0x83),
     write::<kvm_sregs>(0x84),
+    // KVM_TRANSLATE: where what it touches next is in memory.
+    both::<kvm_translation>(0x85),
     both::<kvm_msrs>(0x88),
     write::<kvm_msrs>(0x89),
     read::<kvm_lapic_state>(0x8e),

@@ -13,6 +13,7 @@ mod mirror;
 mod msr;
 mod pvh;
 mod reset_vector;
+mod touched_next;
 mod trap;
 mod vcpu_state;
 mod vm_state;
@@ -30,6 +31,7 @@ pub(crate) use cpuid::{for_guest, for_vcpu, supported, to_kvm, without_arch_capa
 pub(crate) use kernel::{BootFiles, Entry};
 pub use msr::MsrError;
 pub(crate) use msr::{migratable, takes_arch_capabilities};
+pub(crate) use touched_next::touched_next;
 pub(crate) use trap::trapped_arguments;
 pub(crate) use vcpu_state::{
     Time, VcpuV1, restore as restore_vcpu, save as save_vcpu, tell_that_it_stood_still, tsc,

@@ -1,0 +1,31 @@
+//! How far a connection's bytes queue up in this host before those of another.
+#![expect(unsafe_code, reason = "socket options that rustix does not have")]
+
+use std::{
+    ffi::c_int,
+    io,
+    mem::size_of_val,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Priority of packets that somebody waits for (`TC_PRIO_INTERACTIVE`, linux/pkt_sched.h): the queues of network devices that tell priorities
+/// apart, as `pfifo_fast` does, send them first. The highest that needs no privilege.
+const INTERACTIVE: c_int = 6;
+
+/// What is sent goes before what other connections of this host send, where the network device's queue tells them apart.
+pub(crate) fn set_interactive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_PRIORITY, INTERACTIVE)
+}
+
+/// No more than `bytes` bytes wait in the socket for their turn on the network: sending waits before there are more.
+pub(crate) fn limit_unsent(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
+}
+
+fn set(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let bytes = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads so many bytes at that address, which are those of `value`, and keeps nothing of it. Both options take an int.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), bytes) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
