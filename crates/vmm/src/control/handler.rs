@@ -183,7 +183,7 @@ impl Handler for Commands {
                  its end, or cancel it first. max-bandwidth, downtime-limit and avail-switchover-bandwidth can be changed at any time"
             )));
         }
-        settings.parameters = parameters;
+        settings.set(parameters)?;
         let params = settings.params();
         drop(settings);
         if let Some(departure) = &*departure {

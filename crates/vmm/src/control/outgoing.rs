@@ -15,7 +15,7 @@ use super::{
     Control,
     moves::Departure,
     offer::{self, Offer},
-    one_line, postcopy, query, security, story,
+    one_line, query, security, story,
     throttle::Throttler,
 };
 use crate::{Machine, vcpu::Spent};
@@ -51,7 +51,6 @@ impl Control {
             let settings = self.settings.lock();
             (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
         };
-        postcopy::check(&params)?;
         if trust == Trust::Anyone && !address.is_loopback() {
             tracing::warn!(
                 "The migration to {address} is not encrypted: {}",

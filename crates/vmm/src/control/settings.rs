@@ -71,12 +71,22 @@ impl Settings {
                 return Err(CommandError::generic(format!("Capability '{capability}' {problem}")));
             }
         }
+        let mut capabilities = self.capabilities.clone();
         for MigrationCapabilityStatus { capability, state } in wanted {
-            self.capabilities.retain(|known| known != capability);
+            capabilities.retain(|known| known != capability);
             if *state {
-                self.capabilities.push(*capability);
+                capabilities.push(*capability);
             }
         }
+        check(&self.parameters, &capabilities)?;
+        self.capabilities = capabilities;
+        Ok(())
+    }
+
+    /// Takes these parameters.
+    pub(super) fn set(&mut self, parameters: MigrationParameters) -> Result<(), CommandError> {
+        check(&parameters, &self.capabilities)?;
+        self.parameters = parameters;
         Ok(())
     }
 
@@ -123,6 +133,17 @@ impl Settings {
             .encodings(self.encodings())
             .digest(digest(parameters.whimbrel_digest))
     }
+}
+
+/// What cannot go together is refused when the second of it is set.
+fn check(parameters: &MigrationParameters, capabilities: &[MigrationCapability]) -> Result<(), CommandError> {
+    if parameters.whimbrel_digest == Digest::Full && capabilities.contains(&MigrationCapability::PostcopyRam) {
+        return Err(CommandError::generic(
+            "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared before \
+             the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
+        ));
+    }
+    Ok(())
 }
 
 impl Settings {
@@ -216,6 +237,20 @@ mod tests {
     #[test]
     fn what_is_off_and_not_there_may_be_switched_off() {
         assert!(settings().switch(&[switch(MigrationCapability::PostcopyRam, false)]).is_ok());
+    }
+
+    #[test]
+    fn what_excludes_what_is_refused_whichever_is_set_last_and_changes_nothing() {
+        let postcopy = [switch(MigrationCapability::PostcopyRam, true)];
+        let with = |digest| MigrationParameters { whimbrel_digest: digest, ..settings().parameters };
+        let mut settings = settings();
+        settings.set(with(Digest::Full)).unwrap();
+        assert!(settings.switch(&postcopy).unwrap_err().desc.contains("exclude each other"));
+        assert!(!settings.has(MigrationCapability::PostcopyRam));
+        settings.set(with(Digest::Transfer)).unwrap();
+        settings.switch(&postcopy).unwrap();
+        assert!(settings.set(with(Digest::Full)).unwrap_err().desc.contains("exclude each other"));
+        assert_eq!(settings.parameters.whimbrel_digest, Digest::Transfer);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod encoded;
 mod encrypted;
 mod ending;
 mod moves;
+mod pairs;
 mod postcopy;
 mod report;
 mod reported;
