@@ -8,8 +8,12 @@
 
 mod accept;
 mod binding;
+mod buffer;
+mod bulk;
 mod connection;
 mod dial;
+mod error_queue;
+mod in_flight;
 mod listener;
 mod pacer;
 mod tls;
@@ -20,6 +24,8 @@ mod zone;
 pub use accept::{Accept, Stopper};
 pub use address::Address;
 pub use binding::{PROOF_BYTES, SessionSecret};
+pub use buffer::Buffer;
+pub use bulk::{Bulk, WhyCopied};
 pub use connection::Connection;
 pub use dial::{Dial, Dialler};
 pub use listener::Listener;

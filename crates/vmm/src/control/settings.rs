@@ -137,7 +137,8 @@ impl Settings {
 
 /// What cannot go together is refused when the second of it is set.
 fn check(parameters: &MigrationParameters, capabilities: &[MigrationCapability]) -> Result<(), CommandError> {
-    if parameters.whimbrel_digest == Digest::Full && capabilities.contains(&MigrationCapability::PostcopyRam) {
+    if parameters.whimbrel_digest == Digest::Full && capabilities.contains(&MigrationCapability::PostcopyRam)
+    {
         return Err(CommandError::generic(
             "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared before \
              the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",

@@ -34,9 +34,11 @@ pub(super) fn covering(values: &[usize], excludes: impl Fn(Pair) -> bool) -> Vec
             };
             case[property] = (0..values[property]).filter(fits).max_by_key(gains);
         }
-        let case: Vec<usize> = case.into_iter().map(|value| value.expect("some value goes with all")).collect();
+        let case: Vec<usize> =
+            case.into_iter().map(|value| value.expect("some value goes with all")).collect();
         let before = missing.len();
-        missing.retain(|((one, of_one), (other, of_other))| case[*one] != *of_one || case[*other] != *of_other);
+        missing
+            .retain(|((one, of_one), (other, of_other))| case[*one] != *of_one || case[*other] != *of_other);
         assert!(missing.len() < before, "{case:?} has no pair that was missing");
         cases.push(case);
     }
@@ -44,7 +46,8 @@ pub(super) fn covering(values: &[usize], excludes: impl Fn(Pair) -> bool) -> Vec
 }
 
 fn pairs(values: &[usize]) -> impl Iterator<Item = Pair> {
-    let all = (0..values.len()).flat_map(|property| (0..values[property]).map(move |value| (property, value)));
+    let all =
+        (0..values.len()).flat_map(|property| (0..values[property]).map(move |value| (property, value)));
     let all: Vec<_> = all.collect();
     let with = move |first: usize| {
         let (one, others) = (all[first], all[first + 1..].to_vec());
@@ -64,7 +67,11 @@ fn every_pair_that_can_be_is_in_a_case_and_no_other() {
     let cases = covering(&values, excludes);
     for ((one, of_one), (other, of_other)) in pairs(&values) {
         let is_there = cases.iter().any(|case| case[one] == of_one && case[other] == of_other);
-        assert_eq!(is_there, !excludes(((one, of_one), (other, of_other))), "{one}={of_one} {other}={of_other}");
+        assert_eq!(
+            is_there,
+            !excludes(((one, of_one), (other, of_other))),
+            "{one}={of_one} {other}={of_other}"
+        );
     }
     assert!(cases.len() < 20, "{} cases", cases.len());
 }

@@ -125,7 +125,9 @@ fn sees_through(source: &Vmm, case: &Case) {
                 is_told = true;
             }
             // Rounds of a machine that is busier than the limit do not end otherwise.
-            MigrationStatus::Active if info.ram.is_some_and(|ram| ram.dirty_sync_count >= 4) && !is_let_go => {
+            MigrationStatus::Active
+                if info.ram.is_some_and(|ram| ram.dirty_sync_count >= 4) && !is_let_go =>
+            {
                 source.set(json!({ "max-bandwidth": 0, "downtime-limit": 2000 }));
                 is_let_go = true;
             }
