@@ -84,8 +84,8 @@ fn arrives((here, there): (Arc<Connection>, Connection), mut bulk: Bulk) -> Bulk
         for memory in &memories {
             for piece in [4096, 70_000] {
                 // A copy of its own each time, which is kept until the end.
-                let mut memory = memory.clone().leak();
-                send(&mut bulk, b"it:", &mut memory, piece).unwrap();
+                let memory = memory.clone().leak();
+                send(&mut bulk, b"it:", memory, piece).unwrap();
                 here.send(b".").unwrap();
             }
         }

@@ -12,7 +12,7 @@ use migration::{
 use transport::{Dial, Security};
 use wire::PageCounts;
 
-use super::{EncodedFigures, Input, RoundStalls, Shared, VcpuSlowed};
+use super::{EncodedFigures, Input, RoundStalls, Shared, VcpuSlowed, ZeroCopyFigures};
 use crate::main_thread::MainThread;
 
 /// An attempt under way, or over.
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub pages: PageCounts,
     /// What encodings of pages have done.
     pub encoded: EncodedFigures,
+    /// What was sent without a copy.
+    pub zero_copy: ZeroCopyFigures,
     /// Pages left to send.
     pub remaining_pages: u64,
     /// Pages that the machine asked for, running at the destination.
@@ -163,6 +165,7 @@ impl Handle {
             sent_bytes: statistics.bytes + round_bytes,
             pages,
             encoded: shared.encoded.figures(source.params().encodings),
+            zero_copy: shared.zero_copy.figures(),
             remaining_pages: remaining,
             requests: shared.requests.load(Ordering::Relaxed)
                 + needed.as_ref().map_or(0, |needed| needed.requests()),

@@ -11,6 +11,8 @@ use monitor::{
 };
 use wire::Packing;
 
+use super::pinned::Pinned;
+
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
 const DEFAULT_CHANNELS: usize = 4;
 
@@ -21,6 +23,7 @@ pub(super) struct Settings {
     pub(super) capabilities: Vec<MigrationCapability>,
     /// As many as this process may use, as it was at its start.
     processors: u16,
+    pinned: Pinned,
     /// What switchovers have cost so far in this process, if there were any.
     pub(super) fixed_costs: Option<FixedCosts>,
 }
@@ -28,7 +31,7 @@ pub(super) struct Settings {
 /// Capabilities that can be switched on and off.
 /// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
 /// it waits is always measured.
-const SWITCHABLE: [MigrationCapability; 8] = [
+const SWITCHABLE: [MigrationCapability; 9] = [
     MigrationCapability::AutoConverge,
     MigrationCapability::Events,
     MigrationCapability::PauseBeforeSwitchover,
@@ -37,6 +40,7 @@ const SWITCHABLE: [MigrationCapability; 8] = [
     MigrationCapability::PostcopyPreempt,
     MigrationCapability::PostcopyBlocktime,
     MigrationCapability::Xbzrle,
+    MigrationCapability::ZeroCopySend,
 ];
 
 /// Capabilities that every Whimbrel migration has: the destination always answers, acknowledges the switchover, and takes
@@ -58,7 +62,8 @@ impl Settings {
         parameters.tls_hostname = config.tls_hostname().unwrap_or_default().into();
         parameters.tls_authz = config.tls_authz().unwrap_or_default().into();
         let processors = u16::try_from(cpus).unwrap_or(u16::MAX);
-        Self { parameters, capabilities, processors, fixed_costs: None }
+        let pinned = Pinned::of_this_process();
+        Self { parameters, capabilities, processors, pinned, fixed_costs: None }
     }
 
     /// Switches capabilities, all or none of them.
@@ -78,14 +83,14 @@ impl Settings {
                 capabilities.push(*capability);
             }
         }
-        check(&self.parameters, &capabilities)?;
+        self.check(&self.parameters, &capabilities)?;
         self.capabilities = capabilities;
         Ok(())
     }
 
     /// Takes these parameters.
     pub(super) fn set(&mut self, parameters: MigrationParameters) -> Result<(), CommandError> {
-        check(&parameters, &self.capabilities)?;
+        self.check(&parameters, &self.capabilities)?;
         self.parameters = parameters;
         Ok(())
     }
@@ -116,15 +121,19 @@ impl Settings {
         self.capabilities.contains(&capability)
     }
 
-    /// What the engine is to work with. Without `multifd` there is one channel for pages.
+    /// What the engine is to work with.
     pub(super) fn params(&self) -> Params {
         let parameters = &self.parameters;
-        let channels = if self.has(MigrationCapability::Multifd) { parameters.multifd_channels } else { 1 };
+        let channels = channels(parameters, &self.capabilities);
+        let zero_copy = self.has(MigrationCapability::ZeroCopySend);
+        // That it is enough was made sure of when it was set.
+        let pinned = if zero_copy { self.pinned.for_channels(channels).unwrap_or_default() } else { 0 };
         Params::default()
             .max_bandwidth(parameters.max_bandwidth)
             .downtime_limit(Duration::from_millis(parameters.downtime_limit))
             .switchover_bandwidth(parameters.avail_switchover_bandwidth)
-            .channels(channels.into())
+            .channels(channels)
+            .zero_copy(pinned)
             .pause_before_switchover(self.has(MigrationCapability::PauseBeforeSwitchover))
             .postcopy(self.postcopy())
             .max_postcopy_bandwidth(parameters.max_postcopy_bandwidth)
@@ -135,19 +144,27 @@ impl Settings {
     }
 }
 
-/// What cannot go together is refused when the second of it is set.
-fn check(parameters: &MigrationParameters, capabilities: &[MigrationCapability]) -> Result<(), CommandError> {
-    if parameters.whimbrel_digest == Digest::Full && capabilities.contains(&MigrationCapability::PostcopyRam)
-    {
-        return Err(CommandError::generic(
-            "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared before \
-             the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
-        ));
-    }
-    Ok(())
-}
-
 impl Settings {
+    /// What cannot go together is refused when the second of it is set.
+    fn check(
+        &self,
+        parameters: &MigrationParameters,
+        capabilities: &[MigrationCapability],
+    ) -> Result<(), CommandError> {
+        let has = |capability| capabilities.contains(&capability);
+        if parameters.whimbrel_digest == Digest::Full && has(MigrationCapability::PostcopyRam) {
+            return Err(CommandError::generic(
+                "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared \
+                 before the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
+            ));
+        }
+        if has(MigrationCapability::ZeroCopySend) {
+            let channels = channels(parameters, capabilities);
+            self.pinned.for_channels(channels).map_err(CommandError::generic)?;
+        }
+        Ok(())
+    }
+
     /// vCPUs are slowed down where the capability says so, or a deadline that may use it.
     fn throttling(&self) -> Throttling {
         let end = &self.parameters.end;
@@ -204,6 +221,11 @@ impl Settings {
             Postcopy::Immediate => migration::Postcopy::Immediate,
         }
     }
+}
+
+/// Without `multifd` there is one channel for pages.
+fn channels(parameters: &MigrationParameters, capabilities: &[MigrationCapability]) -> u16 {
+    if capabilities.contains(&MigrationCapability::Multifd) { parameters.multifd_channels.into() } else { 1 }
 }
 
 fn digest(digest: Digest) -> wire::Digest {

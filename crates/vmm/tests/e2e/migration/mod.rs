@@ -11,3 +11,4 @@ mod postcopy;
 mod report;
 mod reported;
 mod run_state;
+mod zero_copy;

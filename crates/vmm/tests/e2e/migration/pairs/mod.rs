@@ -11,11 +11,12 @@ use self::covering::covering;
 use crate::harness::{HugePages, Lab, PAUSE_BEFORE_SWITCHOVER, Spec, Story, Vmm, until};
 
 /// What a migration can be, and in which ways. The values of each go from what is the default.
-const PROPERTIES: [(&str, &[&str]); 14] = [
+const PROPERTIES: [(&str, &[&str]); 15] = [
     ("protection", &["clear", "tls"]),
     ("channels", &["4", "1", "16"]),
     ("packing", &["none", "lz4", "zstd", "auto"]),
     ("xbzrle", &["off", "on"]),
+    ("zero-copy", &["off", "on"]),
     ("throttle", &["off", "computed", "steps"]),
     ("deadline", &["none", "60"]),
     ("postcopy", &["off", "request", "auto", "immediate"]),
@@ -85,6 +86,7 @@ impl Case {
     fn capabilities(&self) -> impl Iterator<Item = &'static str> {
         [
             ("xbzrle", self.is("xbzrle", "on")),
+            ("zero-copy-send", self.is("zero-copy", "on")),
             ("auto-converge", !self.is("throttle", "off")),
             ("postcopy-ram", !self.is("postcopy", "off")),
             (PAUSE_BEFORE_SWITCHOVER, self.is("pause-before-switchover", "on")),
@@ -139,6 +141,9 @@ fn sees_through(source: &Vmm, case: &Case) {
 
 /// Moves a machine in this way, and has it find its memory as it was.
 fn moves(lab: &Lab, case: &Case) {
+    // For both sides, and no longer than they are needed: other tests need some too.
+    let pages = if case.is("memory", "hugetlb") { 2 * 32 } else { 0 };
+    let Some(_pages) = HugePages::reserve(pages) else { return };
     let (here, there) = certificates(lab, case);
     let with = |flags: &[String]| case.spec().with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     let (source, destination) = (lab.boot(&with(&here)), lab.vacancy(&with(&there)));
@@ -165,7 +170,6 @@ fn moves(lab: &Lab, case: &Case) {
 
 #[test]
 fn every_two_settings_go_together() {
-    let Some(_pages) = HugePages::reserve(2 * 32) else { return };
     let index = |name: &str, value: &str| {
         let property = PROPERTIES.iter().position(|(known, _)| *known == name).expect("a property");
         (property, PROPERTIES[property].1.iter().position(|known| *known == value).expect("a value"))
