@@ -5,7 +5,7 @@ use std::{
 
 use crossbeam_channel::Sender as Queue;
 use migration::{
-    FixedCosts, Params, Progress, Statistics, Status,
+    ByWhen, FixedCosts, Params, Progress, Statistics, Status, Throttling,
     by_when::Plan,
     source::{Event, Verdict},
 };
@@ -138,6 +138,13 @@ impl Handle {
     pub fn set_live(&self, max_bandwidth: u64, downtime_limit: Duration, switchover_bandwidth: u64) {
         self.shared.source.lock().set_live(max_bandwidth, downtime_limit, switchover_bandwidth);
         self.shared.pacer.set_rate(max_bandwidth);
+    }
+
+    /// Changes by when it is to be over, since its start, and how vCPUs may be slowed down.
+    pub fn set_ending(&self, throttling: Throttling, by_when: Option<ByWhen>) {
+        self.shared.source.lock().set_ending(throttling, by_when);
+        // So that it holds at once.
+        self.post(Event::Tick);
     }
 
     /// The figures now. Never waits for the network.

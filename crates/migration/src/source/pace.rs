@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Rounds, Source, State};
 use crate::{
-    Advice, Postcopy, Throttling, Time,
+    Advice, ByWhen, Postcopy, Throttling, Time,
     by_when::{Facts, Means, Plan},
     convergence::Next,
     dirtying::{Look, Pace, Position},
@@ -20,6 +20,8 @@ pub(super) struct Course {
     limit: Option<Duration>,
     /// What was planned last.
     plan: Option<Plan>,
+    /// The machine cannot be slowed down.
+    is_rigid: bool,
 }
 
 /// A round that is under way is not judged before it has gone on for so long.
@@ -48,14 +50,31 @@ impl Source {
 
     /// This machine cannot be slowed down, whatever the user allowed.
     pub fn cannot_throttle(&mut self) {
+        self.course.is_rigid = true;
         self.params.throttling = Throttling::Off;
     }
 
-    /// Gives vCPUs their time back where rounds are over, for whatever reason: nothing else needs to think of it.
+    /// Changes by when it is to be over, since its start, and how vCPUs may be slowed down. It holds from the next event on: one should
+    /// follow.
+    pub fn set_ending(&mut self, throttling: Throttling, by_when: Option<ByWhen>) {
+        if !self.course.is_rigid {
+            self.params.throttling = throttling;
+        }
+        if self.params.by_when != by_when {
+            // What was planned for another deadline is not kept to; what is taken from vCPUs is until the next plan.
+            (self.course.plan, self.course.limit) = (None, None);
+            self.statistics.advice = None;
+        }
+        self.params.by_when = by_when;
+    }
+
+    /// Gives vCPUs their time back where rounds are over, for whatever reason, or the user does not want them slowed down any more: nothing
+    /// else needs to think of it.
     pub(super) fn lift_throttle(&mut self, actions: &mut Vec<Action>) {
         let is_in_rounds =
             matches!(self.state, State::Sending(_) | State::Fetching(_) | State::Resting { .. });
-        if !is_in_rounds && self.course.throttle.take(0.0) {
+        let may_be_slowed = is_in_rounds && self.params.throttling != Throttling::Off;
+        if !may_be_slowed && self.course.throttle.take(0.0) {
             // Nor is anything taken that was decided a moment before the end of the rounds.
             actions.retain(|action| !matches!(action, Action::Throttle { .. }));
             actions.insert(0, Action::Throttle { share: 0.0 });

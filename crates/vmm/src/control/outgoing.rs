@@ -79,6 +79,7 @@ impl Control {
         let mut departure = self.departure.lock();
         let params = self.settings.lock().params();
         departing.handle.set_live(params.max_bandwidth, params.downtime_limit, params.switchover_bandwidth);
+        departing.handle.set_ending(params.throttling, params.by_when);
         if self.ending.load(Ordering::SeqCst) {
             departing.handle.cancel();
         }

@@ -101,9 +101,6 @@ impl Settings {
         [
             ("multifd-channels", now.multifd_channels != wanted.multifd_channels),
             ("whimbrel-digest", now.whimbrel_digest != wanted.whimbrel_digest),
-            ("whimbrel-deadline", now.end.whimbrel_deadline != wanted.end.whimbrel_deadline),
-            ("whimbrel-means", now.end.whimbrel_means != wanted.end.whimbrel_means),
-            ("of throttling", now.end != wanted.end),
             ("multifd-compression", now.encoding.multifd_compression != wanted.encoding.multifd_compression),
             ("multifd-zstd-level", now.encoding.multifd_zstd_level != wanted.encoding.multifd_zstd_level),
             (
