@@ -20,6 +20,8 @@ pub(super) struct Course {
     limit: Option<Duration>,
     /// What was planned last.
     plan: Option<Plan>,
+    /// The downtime limit that was told last.
+    told: Duration,
     /// The machine cannot be slowed down.
     is_rigid: bool,
 }
@@ -197,11 +199,13 @@ impl Source {
             actions.push(Action::Throttle { share: self.course.throttle.share() });
         }
         let told = self.course.plan.as_ref().is_some_and(|old| {
-            (old.limit, old.postcopy, old.in_time) == (plan.limit, plan.postcopy, plan.in_time)
+            (old.postcopy, old.in_time) == (plan.postcopy, plan.in_time)
+                && is_about(self.course.told, plan.limit)
                 && (self.course.throttle.share() - before).abs() < TOLD
                 && (old.share == 0.0) == (plan.share == 0.0)
         });
         if !told {
+            self.course.told = plan.limit;
             self.statistics.decide(now, format!("Deadline: {}", plan.reason));
         }
         self.course.limit = (plan.limit > self.params.downtime_limit).then_some(plan.limit);
@@ -249,4 +253,9 @@ impl Source {
     pub fn pace(&self) -> Option<Pace> {
         self.course.dirtying.pace(self.wire_now(0, 0, Duration::ZERO)?)
     }
+}
+
+/// Whether it is the same but for what is foretold a little otherwise each time.
+fn is_about(told: Duration, limit: Duration) -> bool {
+    told.abs_diff(limit) <= told / 10
 }
