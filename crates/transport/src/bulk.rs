@@ -242,32 +242,33 @@ impl Bulk {
 
     /// Waits until the kernel has said enough.
     fn wait_until(&mut self, is_enough: impl Fn(&InFlight) -> bool) -> Result<(), TransportError> {
-        let mut heard = Instant::now();
+        let (mut heard, mut is_over) = (Instant::now(), false);
         loop {
             let done = self.sends.done();
             self.hear()?;
             if is_enough(&self.sends) {
                 return Ok(());
             }
+            if is_over {
+                return Err(self.connection.explain(io::ErrorKind::ConnectionReset.into()));
+            }
             if self.sends.done() > done {
                 heard = Instant::now();
             } else if heard.elapsed() >= DEAD_AFTER {
                 return Err(TransportError::Slow);
-            } else {
-                self.wait_for_word()?;
             }
+            // It may have said the last before it ended.
+            is_over = self.wait_for_word()?;
         }
     }
 
-    /// Waits until the kernel says something, or the connection ends, for a second at most.
-    fn wait_for_word(&self) -> Result<(), TransportError> {
+    /// Waits until the kernel says something, or the connection ends, for a second at most. Returns whether it has ended.
+    fn wait_for_word(&self) -> Result<bool, TransportError> {
         // Errors are always looked for, and that is how it is told.
         let mut look = [PollFd::from_borrowed_fd(self.connection.fd(), PollFlags::empty())];
         match poll(&mut look, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })) {
-            Ok(_) if look[0].revents().contains(PollFlags::HUP) => {
-                Err(self.connection.explain(io::ErrorKind::ConnectionReset.into()))
-            }
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(_) => Ok(look[0].revents().contains(PollFlags::HUP)),
+            Err(Errno::INTR) => Ok(false),
             Err(error) => Err(self.connection.explain(error.into())),
         }
     }

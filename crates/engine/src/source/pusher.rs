@@ -94,11 +94,10 @@ impl Pusher {
                 self.send()?;
             }
         }
-        // What is not known to have been sent is not said to be.
-        self.outlet.flush().map_err(|source| self.broken(source))?;
         let end = RoundEnd { round: PUSHED, last: true, pages: self.pages };
         let frame = end.encode(self.next_sequence());
-        self.connection.send(&frame).map_err(|source| self.broken(source))
+        self.connection.send(&frame).map_err(|source| self.broken(source))?;
+        self.outlet.flush().map_err(|source| self.broken(source))
     }
 
     /// Waits until the next batch may go out. What is counted against the limit is the batch before.

@@ -133,13 +133,16 @@ impl Sender {
             self.send_chunk(work, chunk)?;
         }
         self.flush(work.last)?;
-        // What is not known to have been sent is not said to be.
-        self.outlet.flush().map_err(|source| self.broken(source))?;
         let end = RoundEnd { round: work.round, last: work.last, pages: self.round.pages };
         let frame = end.encode(self.sequence);
         self.sequence = self.sequence.wrapping_add(1);
         self.round.bytes += frame.len() as u64;
         self.connection.send(&frame).map_err(|source| self.broken(source))?;
+        if !work.last {
+            // What is not known to have been sent is not said to be. Of the last pages the destination says that it has them, and the
+            // machine does not wait for that twice.
+            self.outlet.flush().map_err(|source| self.broken(source))?;
+        }
         if work.last && self.pages.verifies {
             self.verify(work)?;
         }

@@ -37,6 +37,8 @@ pub struct Machine {
 pub struct Link {
     /// Bytes that it takes in a second.
     pub bytes_per_second: f64,
+    /// Whether what goes over it is encrypted.
+    pub is_encrypted: bool,
 }
 
 /// A way to move a machine.
@@ -90,8 +92,10 @@ pub struct Prediction {
 const EMPTY_PAGE_BYTES: f64 = 0.1;
 /// Entry of a page in the table of its batch.
 const ENTRY_BYTES: f64 = 20.0;
-/// CPU seconds of both hosts for each byte on the wire: 0.57 s a GiB in clear, as was measured (README). Encryption and packing take more.
-const CPU_PER_BYTE: f64 = 0.57 / (1 << 30) as f64;
+/// CPU seconds of both hosts for each byte on the wire: 0.58 s for 2 GiB in clear, 1.28 s encrypted, as was measured (README). Packing
+/// takes more.
+const CPU_PER_BYTE: f64 = 0.29 / (1 << 30) as f64;
+const CIPHER_PER_BYTE: f64 = 0.35 / (1 << 30) as f64;
 /// What the first write to a page costs a vCPU while the dirty log is on. From 0.5 µs, where a processor helps, to 5 µs.
 const FIRST_WRITE: f64 = 2e-6;
 /// What a vCPU waits for a page beside its bytes: the way through both hosts and back.
@@ -141,6 +145,8 @@ struct Sight<'a> {
     fixed: Duration,
     /// Bytes of a page that is sent.
     page_bytes: f64,
+    /// CPU seconds of both hosts for each byte.
+    cpu_per_byte: f64,
     /// Seconds and bytes of the first round.
     first: (f64, f64),
     /// Pages a second, when the machine is stopped.
@@ -151,6 +157,7 @@ struct Sight<'a> {
 
 impl<'a> Sight<'a> {
     fn new(machine: &'a Machine, link: &Link, params: &'a Params, fixed: &FixedCosts) -> Self {
+        let cpu_per_byte = CPU_PER_BYTE + if link.is_encrypted { CIPHER_PER_BYTE } else { 0.0 };
         let link = link.bytes_per_second.max(1.0);
         let limited = |limit: u64| if limit > 0 { link.min(limit as f64) } else { link };
         let page_bytes =
@@ -168,6 +175,7 @@ impl<'a> Sight<'a> {
             params,
             fixed: fixed.total(),
             page_bytes,
+            cpu_per_byte,
             first: (bytes / limited(params.max_bandwidth), bytes),
             last_pass: limited(params.switchover_bandwidth) / page_bytes,
             pace: machine.dirtying.map(pace),
@@ -247,7 +255,7 @@ impl<'a> Sight<'a> {
             total: seconds(total),
             downtime: seconds(last) + self.fixed,
             bytes,
-            cpu: seconds(bytes * CPU_PER_BYTE),
+            cpu: seconds(bytes * self.cpu_per_byte),
             loss: (taken + logged * FIRST_WRITE / f64::from(self.machine.vcpus.max(1))).clamp(0.0, 1.0),
             forbidden,
         }
@@ -273,7 +281,7 @@ impl<'a> Sight<'a> {
             total: seconds(total),
             downtime: self.fixed,
             bytes,
-            cpu: seconds(bytes * CPU_PER_BYTE),
+            cpu: seconds(bytes * self.cpu_per_byte),
             loss: if total > 0.0 { lost / total } else { 0.0 },
             forbidden,
         }
