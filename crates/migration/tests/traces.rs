@@ -233,10 +233,10 @@ fn ways() -> [(&'static str, Params); 6] {
     let (plain, computed) = (Params::default().channels(1), Throttling::Computed { max: 0.99 });
     [
         ("rounds alone", plain.clone()),
-        ("auto-converge, computed", plain.clone().throttling(computed.clone())),
+        ("auto-converge, computed", plain.clone().throttling(computed)),
         ("auto-converge, steps", plain.clone().throttling(Throttling::Steps(Steps::default()))),
         ("postcopy by itself", plain.clone().postcopy(Postcopy::Auto)),
-        ("30 s, throttle", plain.clone().throttling(computed.clone()).by_when(by(&[Means::Throttle]))),
+        ("30 s, throttle", plain.clone().throttling(computed).by_when(by(&[Means::Throttle]))),
         (
             "30 s, downtime, throttle, postcopy",
             plain.throttling(computed).postcopy(Postcopy::OnRequest).by_when(by(&[

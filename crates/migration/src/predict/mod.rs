@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{
     FixedCosts, Means, Params, Postcopy,
     by_when::{RESERVE, SLOWER},
-    dirtying::{Course, Pace, Position},
+    dirtying::{Course, JUDGED_AFTER, Pace, Position},
     page_cost,
     throttle::{AIM, needed},
 };
@@ -50,7 +50,7 @@ pub enum Mode {
     Downtime,
     /// Rounds, with vCPUs slowed down.
     Throttle,
-    /// One round; what was dirtied meanwhile follows the machine.
+    /// One round, or more where they may get somewhere; what was dirtied meanwhile follows the machine.
     Postcopy,
     /// All memory follows the machine.
     Immediate,
@@ -208,8 +208,28 @@ impl<'a> Sight<'a> {
     fn postcopy(&self) -> Forecast {
         let forbidden =
             self.unless_means(Means::Postcopy, self.params.postcopy.is_possible(), "postcopy-ram is off");
-        let (seconds, bytes) = self.first;
-        self.followed(Mode::Postcopy, self.dirty_after_first(1.0), (seconds, bytes), forbidden)
+        let ((seconds, bytes), dirty) = (self.first, self.dirty_after_first(1.0));
+        if self.params.postcopy != Postcopy::Auto || self.params.by_when.is_some() {
+            return self.followed(Mode::Postcopy, dirty, (seconds, bytes), forbidden);
+        }
+        // By itself it comes to that when a second round has got nowhere.
+        let left = self.pace.map_or(0.0, |pace| pace.at_the_end(Position { unsent: dirty, dirty }));
+        let second = self.pace.map_or(0.0, |pace| dirty / pace.wire);
+        let before = (seconds + second, bytes + dirty * self.page_bytes);
+        self.followed(Mode::Postcopy, left, before, forbidden)
+    }
+
+    /// The seconds and pages of a second round that begins with so many dirty pages, up to where it is judged, and where it stands then.
+    fn second_round(&self, dirty: f64) -> ((f64, f64), Position) {
+        let Some(pace) = self.pace else { return ((0.0, 0.0), Position { unsent: dirty, dirty }) };
+        let (takes, judged) = (dirty / pace.wire, JUDGED_AFTER.as_secs_f64());
+        if takes > judged {
+            let sent = pace.wire * judged;
+            // Of a working set that is dirtied faster than it is sent about as much is dirty all the time.
+            return ((judged, sent), Position { unsent: dirty - sent, dirty });
+        }
+        let left = pace.at_the_end(Position { unsent: dirty, dirty });
+        ((takes, dirty), Position { unsent: left, dirty: left })
     }
 
     fn immediate(&self) -> Forecast {
@@ -236,7 +256,12 @@ impl<'a> Sight<'a> {
         let enough = limit.saturating_sub(self.fixed).as_secs_f64() * self.last_pass;
         let (first, first_bytes) = self.first;
         let dirty = self.dirty_after_first(1.0);
-        let position = Position { unsent: dirty, dirty };
+        // What is taken from vCPUs is decided by the second round, which goes on at full speed until then.
+        let (before, position) = if run < 1.0 {
+            self.second_round(dirty)
+        } else {
+            ((0.0, 0.0), Position { unsent: dirty, dirty })
+        };
         let course = match self.pace {
             Some(pace) => pace.at(run).course(position, enough),
             None => Some(Course::default()),
@@ -244,8 +269,8 @@ impl<'a> Sight<'a> {
         let ends = course.is_some() && limit >= self.fixed;
         let course = course.unwrap_or_default();
         let last = course.left / self.last_pass;
-        let rounds = first + course.seconds;
-        let bytes = first_bytes + (course.sent + course.left) * self.page_bytes;
+        let rounds = first + before.0 + course.seconds;
+        let bytes = first_bytes + (before.1 + course.sent + course.left) * self.page_bytes;
         let total = rounds + last + self.fixed.as_secs_f64();
         let logged = self.pace.map_or(0.0, |pace| (pace.at(run).ratio() * pace.wire).min(1.0 / FIRST_WRITE));
         let taken = if rounds > 0.0 { (1.0 - run) * course.seconds / rounds } else { 0.0 };

@@ -7,7 +7,7 @@ use crate::{
     Advice, ByWhen, Postcopy, Throttling, Time,
     by_when::{Facts, Means, Plan},
     convergence::Next,
-    dirtying::{Look, Pace, Position},
+    dirtying::{JUDGED_AFTER, Look, Pace, Position},
     throttle::{self, LITTLE_GAIN, Round},
 };
 
@@ -26,8 +26,6 @@ pub(super) struct Course {
     is_rigid: bool,
 }
 
-/// A round that is under way is not judged before it has gone on for so long.
-const JUDGED_AFTER: Duration = Duration::from_secs(1);
 /// Decisions about the share of vCPU time are told when it changes by this much.
 const TOLD: f64 = 0.05;
 

@@ -34,7 +34,7 @@ impl Pinned {
             "Capability 'zero-copy-send' has the kernel pin what the network has not taken yet, {} KiB at least for {channels} channels, \
              and this process may pin {} KiB (RLIMIT_MEMLOCK): raise that before it starts (ulimit -l, LimitMEMLOCK=), give it \
              CAP_IPC_LOCK, or use fewer channels",
-            LEAST / 3 * 4 * channels >> 10,
+            (LEAST / 3 * 4 * channels) >> 10,
             self.0.unwrap_or_default() >> 10
         ))
     }

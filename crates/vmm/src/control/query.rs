@@ -129,7 +129,6 @@ fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
         downtime_bytes: statistics.downtime_bytes,
         postcopy_bytes: snapshot.postcopy_bytes,
         postcopy_requests: snapshot.requests,
-        ..MigrationRamStats::default()
     }
 }
 
