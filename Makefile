@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check console lab soak model simulation bench compare fuzz package test-packages test-kubernetes clean
+.PHONY: help demo test check console lab soak model simulation forecasts bench compare fuzz package test-packages test-kubernetes clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -63,6 +63,10 @@ model: ## Explore the larger models of the hand-over, which takes long
 simulation: ## Play the decisions of the fleet through, for large fleets and SEEDS (1000) small ones
 	@scripts/bootstrap build
 	cargo test --locked --package whimbrel-fleet --test simulation -- --ignored --nocapture --test-threads=1
+
+forecasts: ## Compare what is foretold of 40 guests and links with what comes, which takes minutes
+	@scripts/bootstrap build
+	cargo test --locked --package whimbrel-vmm --test e2e -- --ignored --nocapture forty_guests
 
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench

@@ -13,7 +13,7 @@ mod packing;
 
 pub use delta::{Delta, DeltaError, MAX_DELTA_BYTES};
 pub use kept::{Kept, Sent};
-pub use packing::{Packer, UnpackError, Unpacker};
+pub use packing::{Packer, UnpackError, Unpacker, packing_room};
 
 /// The contents of a page.
 pub type Page = [u8; wire::PAGE_BYTES];

@@ -48,24 +48,37 @@ impl Packer {
     /// Packs `plain`. Returns `None` where that does not make it shorter by a sixteenth. `level` is zstd's: QEMU's 0 to 20, where
     /// 0 is its default.
     pub fn pack(&mut self, packing: Packing, level: u8, plain: &[u8]) -> Option<&[u8]> {
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.resize(packed.len().max(packing_room(plain.len())), 0);
+        let bytes = self.pack_into(packing, level, plain, &mut packed);
+        self.packed = packed;
+        bytes.map(|bytes| &self.packed[..bytes])
+    }
+
+    /// The same, to the front of `room`, which is [as long as it needs](packing_room). Returns how many bytes that takes.
+    pub fn pack_into(&mut self, packing: Packing, level: u8, plain: &[u8], room: &mut [u8]) -> Option<usize> {
         let worth = plain.len() - plain.len().div_ceil(WORTH);
         let bytes = match packing {
             Packing::Lz4 => {
-                self.packed.resize(self.packed.len().max(get_maximum_output_size(plain.len())), 0);
                 let table = self.lz4.get_or_insert_with(CompressTable::large);
-                compress_into_with_table(plain, &mut self.packed, table).ok()?
+                compress_into_with_table(plain, room, table).ok()?
             }
             Packing::Zstd => {
-                self.packed.resize(self.packed.len().max(worth), 0);
                 if self.zstd.as_ref().is_none_or(|(known, _)| *known != level) {
                     self.zstd = Some((level, Compressor::new(level.into()).ok()?));
                 }
                 // It fails where there is no room for more than is worth it, and stops early.
-                self.zstd.as_mut()?.1.compress_to_buffer(plain, &mut self.packed[..worth]).ok()?
+                self.zstd.as_mut()?.1.compress_to_buffer(plain, room.get_mut(..worth)?).ok()?
             }
         };
-        (bytes > 0 && bytes <= worth).then(|| &self.packed[..bytes])
+        (bytes > 0 && bytes <= worth).then_some(bytes)
     }
+}
+
+/// How much room packing needs for so many bytes, though most of it is not used.
+#[must_use]
+pub fn packing_room(plain_bytes: usize) -> usize {
+    get_maximum_output_size(plain_bytes)
 }
 
 impl Unpacker {

@@ -91,6 +91,8 @@ const TO_SPARE: f64 = 1.0;
 /// Throttling is given so many times what it is foretold to take: a machine may come to its end before without it, and forecasts
 /// are not exact.
 const TIMES: f64 = 2.0;
+/// A longer downtime than is foretold to be enough, by this.
+const CHANCE: f64 = 1.1;
 /// Tries to find the least that is enough.
 const HALVINGS: u32 = 12;
 
@@ -206,6 +208,8 @@ impl ByWhen {
             let middle = (low + high) / 2;
             if seconds(middle).is_some() { high = middle } else { low = middle }
         }
+        // With no more than what is foretold to be enough half of the rounds would not come to it, whose pages are dirtied by chance.
+        high = high.mul_f64(CHANCE).min(self.longest_downtime);
         let reason = format!(
             "A downtime of {:.0} ms is accepted: with {:.0} ms it would not end in time",
             ms(high).ceil(),

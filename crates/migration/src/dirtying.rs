@@ -77,6 +77,8 @@ pub struct Course {
     pub left: f64,
 }
 
+/// A round that is under way is not judged before it has gone on for so long.
+pub(crate) const JUDGED_AFTER: Time = Time::from_secs(1);
 /// What was seen counts half after so many seconds of the machine's time.
 const HALF_LIFE: f64 = 2.0;
 /// Below this time nothing is said.

@@ -32,6 +32,8 @@ pub struct Params {
     pub by_when: Option<ByWhen>,
     /// How pages are encoded to take less on the wire. What the destination lacks is not used.
     pub encodings: Encodings,
+    /// Most bytes of memory that the kernel may pin, over all channels together, to send them without a copy; 0 to have them copied.
+    pub zero_copy: u64,
     /// What to compare before the machine runs at the destination.
     pub digest: wire::Digest,
     /// How long beyond [`Self::downtime_limit`] the machine may be stopped in switchover before the attempt is given up and
@@ -76,6 +78,7 @@ impl Default for Params {
             throttling: Throttling::Off,
             by_when: None,
             encodings: Encodings::default(),
+            zero_copy: 0,
             digest: wire::Digest::Off,
             switchover_timeout: Duration::from_secs(10),
             peer_timeout: Duration::from_secs(30),
@@ -134,6 +137,11 @@ impl Params {
     #[must_use]
     pub fn encodings(self, encodings: Encodings) -> Self {
         Self { encodings, ..self }
+    }
+
+    #[must_use]
+    pub fn zero_copy(self, zero_copy: u64) -> Self {
+        Self { zero_copy, ..self }
     }
 
     #[must_use]

@@ -2,7 +2,7 @@ use std::{
     fmt, io,
     net::{SocketAddr, TcpStream},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use crate::{
-    Address, Piece, Security, TlsError, TransportError, Trust, queueing,
+    Address, Piece, Security, TlsError, TransportError, Trust, options,
     tls::{self, Stream, StreamError, TlsDestination, TlsSource},
     trust::resolve,
     vectored,
@@ -28,7 +28,7 @@ use crate::{
 
 /// How long sent data may stay unacknowledged, and a silent peer be probed, before a TCP connection counts as broken; and how long
 /// nothing that is sent may find room before a unix one does.
-const DEAD_AFTER: Duration = Duration::from_secs(20);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// Silence after which keepalive probes begin, and the pause between them.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -148,6 +148,10 @@ impl Connection {
     #[must_use]
     pub fn security(&self) -> Option<Security> {
         self.stream().ok().flatten().map(Stream::security)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// The encrypted stream, if there is one.
@@ -289,15 +293,8 @@ impl Connection {
             return unsafe { vectored::send_pieces(self.fd.as_fd(), head, pieces) }
                 .map_err(|error| self.explain(error));
         };
-        let (mut head, mut pieces) = (head, pieces);
-        let sent = stream.send_from(self.fd.as_fd(), None, |room| {
-            let first = take_front(&mut head, room);
-            // SAFETY: the caller's promise.
-            let (copied, left) =
-                unsafe { vectored::copy_out(std::mem::take(&mut pieces), &mut room[first..]) };
-            pieces = left;
-            first + copied
-        });
+        // SAFETY: the caller's promise.
+        let sent = stream.send_from(self.fd.as_fd(), None, unsafe { filler(head, pieces) });
         sent.map_err(|error| self.explain_stream(error))
     }
 
@@ -377,7 +374,7 @@ impl Connection {
     /// # Errors
     /// As setsockopt(2).
     pub fn set_interactive(&self) -> io::Result<()> {
-        queueing::set_interactive(self.fd.as_fd())
+        options::set_interactive(self.fd.as_fd())
     }
 
     /// From here on no more than `bytes` bytes wait in the socket for their turn on the network, so that what others send does not wait behind them:
@@ -386,15 +383,17 @@ impl Connection {
     /// # Errors
     /// It is not TCP, or as setsockopt(2).
     pub fn limit_unsent(&self, bytes: u32) -> io::Result<()> {
-        queueing::limit_unsent(self.fd.as_fd(), bytes)
+        options::limit_unsent(self.fd.as_fd(), bytes)
     }
 
     /// Whether the other side has hung up, even if something that it said before is still to be read.
     #[must_use]
     pub fn is_hung_up(&self) -> bool {
         let mut look = [PollFd::new(&self.fd, PollFlags::RDHUP)];
-        // A look that fails, by a signal for one, has seen nothing: nobody is given up for that.
-        poll(&mut look, Some(&Timespec::default())).is_ok_and(|found| found > 0)
+        // A look that fails, by a signal for one, has seen nothing: nobody is given up for that. Nor for an error that is told: that is
+        // how the kernel says what it has sent.
+        let seen = poll(&mut look, Some(&Timespec::default())).is_ok_and(|found| found > 0);
+        seen && look[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP)
     }
 
     /// Ends the connection in both directions, and every call that waits on it. May be called many times.
@@ -415,7 +414,7 @@ impl Connection {
         }
     }
 
-    fn explain_stream(&self, error: StreamError) -> TransportError {
+    pub(crate) fn explain_stream(&self, error: StreamError) -> TransportError {
         match error {
             StreamError::Io(error) => self.explain(error),
             StreamError::Tls(error) => self.unless_stopped(error.into()),
@@ -427,7 +426,7 @@ impl Connection {
         if self.stopped.load(Ordering::Relaxed) { TransportError::Stopped } else { error }
     }
 
-    fn explain(&self, error: io::Error) -> TransportError {
+    pub(crate) fn explain(&self, error: io::Error) -> TransportError {
         self.unless_stopped(match error.kind() {
             // The second is what a time-out of the socket's own says.
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => TransportError::Slow,
@@ -445,6 +444,23 @@ fn take_front(bytes: &mut &[u8], room: &mut [u8]) -> usize {
     room[..now.len()].copy_from_slice(now);
     *bytes = rest;
     now.len()
+}
+
+/// Moves what fits of `head`, and then of what is in `pieces`, into the room that it is given.
+///
+/// # Safety
+/// The pieces are mapped as long as it is used. They may be written by others meanwhile.
+pub(crate) unsafe fn filler<'p>(
+    mut head: &'p [u8],
+    mut pieces: &'p mut [Piece],
+) -> impl FnMut(&mut [u8]) -> usize + 'p {
+    move |room| {
+        let first = take_front(&mut head, room);
+        // SAFETY: the caller's promise.
+        let (copied, left) = unsafe { vectored::copy_out(std::mem::take(&mut pieces), &mut room[first..]) };
+        pieces = left;
+        first + copied
+    }
 }
 
 /// Why a place could not be connected to.

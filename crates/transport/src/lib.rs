@@ -8,11 +8,15 @@
 
 mod accept;
 mod binding;
+mod buffer;
+mod bulk;
 mod connection;
 mod dial;
+mod error_queue;
+mod in_flight;
 mod listener;
+mod options;
 mod pacer;
-mod queueing;
 mod tls;
 mod trust;
 mod vectored;
@@ -21,6 +25,8 @@ mod zone;
 pub use accept::{Accept, Stopper};
 pub use address::Address;
 pub use binding::{PROOF_BYTES, SessionSecret};
+pub use buffer::Buffer;
+pub use bulk::{Bulk, WhyCopied};
 pub use connection::Connection;
 pub use dial::{Dial, Dialler};
 pub use listener::Listener;

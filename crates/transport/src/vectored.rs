@@ -198,15 +198,26 @@ pub unsafe fn fill(pieces: &mut [Piece], bytes: &[u8]) {
 
 /// # Safety
 /// As [`Connection::send_pieces`](crate::Connection::send_pieces).
-pub(crate) unsafe fn send_pieces(
-    fd: BorrowedFd<'_>,
-    head: &[u8],
-    mut pieces: &mut [Piece],
-) -> io::Result<()> {
-    let mut flags = libc::MSG_NOSIGNAL;
-    if !pieces.is_empty() {
-        flags |= libc::MSG_MORE;
+pub(crate) unsafe fn send_pieces(fd: BorrowedFd<'_>, head: &[u8], pieces: &mut [Piece]) -> io::Result<()> {
+    send_head(fd, head, !pieces.is_empty())?;
+    // SAFETY: the caller's promise.
+    unsafe { send_all_pieces(fd, pieces) }
+}
+
+/// # Safety
+/// As [`Connection::send_pieces`](crate::Connection::send_pieces).
+pub(crate) unsafe fn send_all_pieces(fd: BorrowedFd<'_>, mut pieces: &mut [Piece]) -> io::Result<()> {
+    while !pieces.is_empty() {
+        // SAFETY: the caller's promise.
+        let sent = unsafe { send_some(fd, pieces, libc::MSG_NOSIGNAL) }?;
+        pieces = skip(pieces, sent);
     }
+    Ok(())
+}
+
+/// Sends all of `head`, which `more` follows or does not.
+pub(crate) fn send_head(fd: BorrowedFd<'_>, head: &[u8], more: bool) -> io::Result<()> {
+    let flags = if more { libc::MSG_NOSIGNAL | libc::MSG_MORE } else { libc::MSG_NOSIGNAL };
     let sent = loop {
         // SAFETY: `head` is a live slice of that length.
         let sent = unsafe { libc::send(fd.as_raw_fd(), head.as_ptr().cast(), head.len(), flags) };
@@ -214,19 +225,53 @@ pub(crate) unsafe fn send_pieces(
             break sent;
         }
     };
-    send_all(fd, &head[sent..])?;
-    while !pieces.is_empty() {
-        // SAFETY: an all-zero `msghdr` is a valid one.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = pieces.as_mut_ptr().cast();
-        message.msg_iovlen = pieces.len().min(MAX_PIECES) as _;
-        // SAFETY: the iovecs are live, laid out as the kernel's, and the caller promised what they point to.
-        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
+    send_all(fd, &head[sent..])
+}
+
+/// Sends from the front of `pieces` what the kernel takes, at most `most` bytes, and has it read them where they are. Returns how many
+/// bytes, and what is left of the pieces.
+///
+/// # Safety
+/// The pieces are mapped, and as long as the kernel has not said that it is done, nobody puts into their place what the other side must
+/// not see.
+pub(crate) unsafe fn send_without_copy<'p>(
+    fd: BorrowedFd<'_>,
+    pieces: &'p mut [Piece],
+    most: usize,
+) -> (io::Result<usize>, &'p mut [Piece]) {
+    let (mut whole, mut bytes) = (0, 0);
+    while let Some(piece) = pieces.get(whole).filter(|piece| bytes + piece.bytes <= most) {
+        bytes += piece.bytes;
+        whole += 1;
+    }
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_ZEROCOPY;
+    let sent = match pieces.first() {
+        None => return (Ok(0), pieces),
+        // SAFETY: a part of the piece, and the caller's promise.
+        Some(first) if whole == 0 => unsafe { send_some(fd, &[Piece::new(first.address, most)], flags) },
+        // SAFETY: the caller's promise.
+        Some(_) => unsafe { send_some(fd, &pieces[..whole], flags) },
+    };
+    match sent {
+        Ok(sent) => (Ok(sent), skip(pieces, sent)),
+        error => (error, pieces),
+    }
+}
+
+/// # Safety
+/// The pieces are mapped for as long as the flags have the kernel read them.
+unsafe fn send_some(fd: BorrowedFd<'_>, pieces: &[Piece], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: an all-zero `msghdr` is a valid one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_ptr().cast_mut().cast();
+    message.msg_iovlen = pieces.len().min(MAX_PIECES) as _;
+    loop {
+        // SAFETY: the iovecs are live and only read, laid out as the kernel's, and the caller promised what they point to.
+        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) };
         if let Some(sent) = result(sent)? {
-            pieces = skip(pieces, sent);
+            return Ok(sent);
         }
     }
-    Ok(())
 }
 
 /// # Safety

@@ -9,8 +9,8 @@ use std::{fmt::Write, fs, path::PathBuf};
 use state::DeviceState;
 use whimbrel_wire::{
     Accept, Ack, Batch, BlockInfo, Complete, DeviceInfo, Digest, Encoding, Features, FrameHeader, FrameKind,
-    GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION, PageCounts, Refuse,
-    Role, RoundEnd, Run, SessionId, StateVersions,
+    GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION, Packing, PageCounts,
+    Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
 };
 
 const SESSION: SessionId = SessionId([0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAF]);
@@ -89,6 +89,18 @@ fn batch() -> Batch {
     Batch { round: 2, block: 1, runs, ..Batch::default() }
 }
 
+/// With pages as differences, packed.
+fn encoded_batch() -> Batch {
+    let run = |first_page, pages, encoding| Run { first_page, pages, encoding };
+    let runs = vec![
+        run(5, 1, Encoding::Delta { bytes: 11 }),
+        run(6, 1, Encoding::Delta { bytes: 2048 }),
+        run(7, 2, Encoding::Raw),
+        run(9, 3, Encoding::Zero),
+    ];
+    Batch { round: 3, block: 1, runs, packed: Some((Packing::Zstd, 3000)), ..Batch::default() }
+}
+
 fn frames() -> Vec<(String, Vec<u8>)> {
     let named = |name: &str, frame: Vec<u8>| (name.to_lowercase(), frame);
     let mut frames: Vec<_> =
@@ -96,6 +108,9 @@ fn frames() -> Vec<(String, Vec<u8>)> {
     let mut pages = Vec::new();
     batch().encode_into(3, &mut pages);
     frames.push(named("pages", pages));
+    let mut encoded = Vec::new();
+    encoded_batch().encode_into(5, &mut encoded);
+    frames.push(named("pages-encoded", encoded));
     frames.push(named("greeting", greeting().encode().to_vec()));
     let end = RoundEnd {
         round: 2,
@@ -152,6 +167,8 @@ fn every_frame_that_was_ever_sent_is_understood() {
     let mut decoded = Batch::default();
     decoded.decode_from(&read("pages").1, |block| (block == 1).then_some(1 << 41)).unwrap();
     assert_eq!(decoded, batch());
+    decoded.decode_from(&read("pages-encoded").1, |block| (block == 1).then_some(1 << 41)).unwrap();
+    assert_eq!(decoded, encoded_batch());
 }
 
 fn read_bytes(name: &str) -> Vec<u8> {

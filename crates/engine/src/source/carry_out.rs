@@ -17,6 +17,7 @@ use super::{
     attempt::Attempt,
     channels::{self, Channels},
     encoder::Ways,
+    outlet::ZeroCopy,
     sender::Pages,
     work::{Chunks, RoundWork},
 };
@@ -155,7 +156,17 @@ impl Attempt {
         let ram = self.machine.ram();
         // Pages that follow the machine are sent once, and not compared with anything that was sent before.
         let rounds = shared.needed.lock().is_none();
+        let queue = self.queue.clone();
+        let note = move |text| {
+            let _ = queue.send(Input::Event(Event::Noted(text)));
+        };
+        let zero_copy = (params.zero_copy > 0).then(|| ZeroCopy {
+            most: (params.zero_copy / u64::from(count.max(1))) as usize,
+            counters: shared.zero_copy.clone(),
+            note: Arc::new(note),
+        });
         let pages = Pages {
+            zero_copy,
             ways: Arc::new(Ways::new(params.encodings, count, &ram, rounds, shared.encoded.clone())),
             ram,
             log: self.machine.dirty_log(),

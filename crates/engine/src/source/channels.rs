@@ -17,6 +17,7 @@ use super::{
     DIAL_TIMEOUT,
     encoder::Encoder,
     needed::Needed,
+    outlet::Outlet,
     pulse::PULSE,
     pusher::{PushError, Pusher, Slot},
     sender::{ChannelRound, Pages, SendError, Sender},
@@ -154,10 +155,10 @@ impl Channels {
                 let mut clock = ThreadClock::start();
                 let served = Pusher::new(
                     Lane::Urgent,
-                    connection,
+                    // A few pages at a time, which the machine waits for: copying them is quicker than what comes of not copying.
+                    Outlet::new(connection, None, progress),
                     0,
                     ram,
-                    progress,
                     sums,
                     Encoder::new(ways).without_rounds(),
                 )

@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encodings::{Kept, Packer, Page, Sent};
+use encodings::{Kept, Packer, Page, Sent, packing_room};
 use migration::Encodings;
 use ram::{Block, PAGE_SIZE, Ram};
+use transport::Buffer;
 use wire::{Batch, Encoding, MAX_HELD_BYTES, Packing};
 
 use super::choice::{Choice, Sample};
@@ -67,7 +68,16 @@ pub(crate) struct Encoder {
     ways: Arc<Ways>,
     packer: Packer,
     page: Box<Page>,
-    data: Vec<u8>,
+    /// A difference, before it is held.
+    delta: Vec<u8>,
+    /// What is held, at its front.
+    data: Buffer,
+    held: usize,
+    /// Where that was when it was to be sent.
+    lent: usize,
+    /// The same packed, where that was worth it.
+    packed: Buffer,
+    packed_bytes: Option<usize>,
     /// Where it is to decide for itself.
     choice: Option<Choice>,
     /// Whether the data of the batch under way is held.
@@ -80,6 +90,11 @@ pub(crate) struct Encoder {
 
 /// How much of a batch is packed to see how it packs.
 const SAMPLE_BYTES: usize = 64 << 10;
+
+/// Both buffers may take each other's place when they are sent.
+fn buffer_bytes() -> usize {
+    packing_room(MAX_HELD_BYTES as usize)
+}
 
 /// Most page data in a batch that is held: with one more page it is at its limit.
 pub(crate) const HELD_BYTES: u64 = MAX_HELD_BYTES - PAGE_SIZE as u64;
@@ -127,7 +142,12 @@ impl Encoder {
             ways,
             packer: Packer::default(),
             page: Box::new([0; PAGE_SIZE]),
-            data: Vec::new(),
+            delta: Vec::new(),
+            data: Buffer::new(buffer_bytes()),
+            held: 0,
+            lent: 0,
+            packed: Buffer::new(buffer_bytes()),
+            packed_bytes: None,
             holds: false,
             deltas: false,
             since: Instant::now(),
@@ -206,8 +226,11 @@ impl Encoder {
         let _ = memory.copy_page(page, &mut self.page);
         let figures = &self.ways.figures;
         if self.deltas {
-            match self.ways.keep().send(block, page, round, &self.page, &mut self.data) {
+            self.delta.clear();
+            match self.ways.keep().send(block, page, round, &self.page, &mut self.delta) {
                 Sent::Delta(bytes) => {
+                    self.data[self.held..self.held + bytes].copy_from_slice(&self.delta);
+                    self.held += bytes;
                     figures.deltas.fetch_add(1, Ordering::Relaxed);
                     figures.delta_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     return Encoding::Delta { bytes: bytes as u32 };
@@ -218,44 +241,63 @@ impl Encoder {
         } else {
             self.forget(block, page);
         }
-        self.data.extend_from_slice(&self.page[..]);
+        self.hold_page();
         Encoding::Raw
+    }
+
+    /// A batch has no more than there is room for: it is full before.
+    fn hold_page(&mut self) {
+        self.data[self.held..self.held + PAGE_SIZE].copy_from_slice(&self.page[..]);
+        self.held += PAGE_SIZE;
     }
 
     /// Takes in raw pages of a batch that has nothing else in it, as long as there are fewer than so many bytes.
     pub(crate) fn add_all(&mut self, memory: &Block, batch: &Batch, most: usize) {
         let raw = batch.runs.iter().filter(|run| run.encoding == Encoding::Raw);
         for page in raw.flat_map(|run| run.first_page..run.first_page + u64::from(run.pages)) {
-            if self.data.len() >= most {
+            if self.held >= most.min(MAX_HELD_BYTES as usize) {
                 break;
             }
             let _ = memory.copy_page(page, &mut self.page);
-            self.data.extend_from_slice(&self.page[..]);
+            self.hold_page();
         }
     }
 
-    /// Packs what was taken in, if that makes it shorter, and notes in the batch that it did. Returns what follows its table.
-    pub(crate) fn finish(&mut self, batch: &mut Batch) -> &[u8] {
-        batch.packed = None;
-        let packed = match self.packing() {
-            Some(packing) if !self.data.is_empty() => {
-                let packed = self.packer.pack(packing, self.ways.encodings.zstd_level, &self.data);
-                packed.map(|packed| (packing, packed))
-            }
-            _ => None,
+    /// Packs what was taken in, if that makes it shorter, and notes in the batch that it did.
+    pub(crate) fn finish(&mut self, batch: &mut Batch) {
+        let plain = &self.data[..self.held];
+        let level = self.ways.encodings.zstd_level;
+        self.packed_bytes = self.packing().filter(|_| self.held > 0).and_then(|packing| {
+            let bytes = self.packer.pack_into(packing, level, plain, &mut self.packed)?;
+            batch.packed = Some((packing, bytes as u32));
+            Some(bytes)
+        });
+        let Some(bytes) = self.packed_bytes else {
+            batch.packed = None;
+            return;
         };
-        let Some((packing, packed)) = packed else { return &self.data };
-        batch.packed = Some((packing, packed.len() as u32));
         let (pages, figures) = (batch.pages(), &self.ways.figures);
         figures.packed_pages.fetch_add(pages.raw + pages.delta, Ordering::Relaxed);
-        figures.plain_bytes.fetch_add(self.data.len() as u64, Ordering::Relaxed);
-        figures.packed_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
-        packed
+        figures.plain_bytes.fetch_add(self.held as u64, Ordering::Relaxed);
+        figures.packed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What follows the table of the batch that was finished: a buffer, and how much of it. Another one as long may be left in its place.
+    pub(crate) fn finished(&mut self) -> (&mut Buffer, usize) {
+        self.lent = self.data.as_ptr().addr();
+        match self.packed_bytes {
+            Some(bytes) => (&mut self.packed, bytes),
+            None => (&mut self.data, self.held),
+        }
     }
 
     /// The batch was sent, which takes so many bytes on the wire. Of the time since the one before, `waited` was for the wire to take it.
     pub(crate) fn sent(&mut self, memory: &Block, batch: &Batch, bytes: u64, waited: Duration) {
         let time = std::mem::replace(&mut self.since, Instant::now()).elapsed();
+        if self.data.as_ptr().addr() != self.lent {
+            // It is on its way, and this is another buffer.
+            self.held = 0;
+        }
         if let Some(mut choice) = self.choice.take() {
             if choice.sent(bytes, waited, time) {
                 choice.decide(|packing| self.sample(memory, batch, packing));
@@ -264,15 +306,15 @@ impl Encoder {
             }
             self.choice = Some(choice);
         }
-        self.data.clear();
+        self.clear();
     }
 
     /// Packs a little of a batch that was sent; `None` where there is too little to tell.
     fn sample(&mut self, memory: &Block, batch: &Batch, packing: Packing) -> Option<Sample> {
-        if self.data.is_empty() {
+        if self.held == 0 {
             self.add_all(memory, batch, SAMPLE_BYTES);
         }
-        let plain = &self.data[..self.data.len().min(SAMPLE_BYTES)];
+        let plain = &self.data[..self.held.min(SAMPLE_BYTES)];
         if plain.len() < SAMPLE_BYTES / 4 {
             return None;
         }
@@ -285,6 +327,6 @@ impl Encoder {
 
     /// Drops what was taken in.
     pub(crate) fn clear(&mut self) {
-        self.data.clear();
+        (self.held, self.packed_bytes) = (0, None);
     }
 }

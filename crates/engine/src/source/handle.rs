@@ -5,14 +5,14 @@ use std::{
 
 use crossbeam_channel::Sender as Queue;
 use migration::{
-    FixedCosts, Params, Progress, Statistics, Status,
+    ByWhen, FixedCosts, Params, Progress, Statistics, Status, Throttling,
     by_when::Plan,
     source::{Event, Verdict},
 };
 use transport::{Dial, Security};
 use wire::PageCounts;
 
-use super::{EncodedFigures, Input, RoundStalls, Shared, VcpuSlowed};
+use super::{EncodedFigures, Input, RoundStalls, Shared, VcpuSlowed, ZeroCopyFigures};
 use crate::main_thread::MainThread;
 
 /// An attempt under way, or over.
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub pages: PageCounts,
     /// What encodings of pages have done.
     pub encoded: EncodedFigures,
+    /// What was sent without a copy.
+    pub zero_copy: ZeroCopyFigures,
     /// Pages left to send.
     pub remaining_pages: u64,
     /// Pages that the machine asked for, running at the destination.
@@ -138,6 +140,13 @@ impl Handle {
         self.shared.pacer.set_rate(max_bandwidth);
     }
 
+    /// Changes by when it is to be over, since its start, and how vCPUs may be slowed down.
+    pub fn set_ending(&self, throttling: Throttling, by_when: Option<ByWhen>) {
+        self.shared.source.lock().set_ending(throttling, by_when);
+        // So that it holds at once.
+        self.post(Event::Tick);
+    }
+
     /// The figures now. Never waits for the network.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -163,6 +172,7 @@ impl Handle {
             sent_bytes: statistics.bytes + round_bytes,
             pages,
             encoded: shared.encoded.figures(source.params().encodings),
+            zero_copy: shared.zero_copy.figures(),
             remaining_pages: remaining,
             requests: shared.requests.load(Ordering::Relaxed)
                 + needed.as_ref().map_or(0, |needed| needed.requests()),

@@ -12,6 +12,7 @@ mod handle;
 mod look;
 mod looks;
 mod needed;
+mod outlet;
 mod packed_share;
 mod postcopy;
 mod pulse;
@@ -36,7 +37,8 @@ use transport::{Connection, Dial, Pacer, Security};
 use wire::{Greeted, Hello, Message, Offer, SessionId};
 
 use self::{
-    abandoned::Abandoned, attempt::Attempt, encoder::EncodedCounters, stalls::Stalls, work::RoundProgress,
+    abandoned::Abandoned, attempt::Attempt, encoder::EncodedCounters, outlet::ZeroCopyCounters,
+    stalls::Stalls, work::RoundProgress,
 };
 use crate::{
     MachineError, Observer, PlainThreads, SourceMachine, ThreadRole, Threads, cpu_time::CpuTime, machine,
@@ -46,6 +48,7 @@ use crate::{
 pub use self::{
     encoder::EncodedFigures,
     handle::{Handle, Snapshot},
+    outlet::ZeroCopyFigures,
     packed_share::packed_share,
     slowing::VcpuSlowed,
     stalls::RoundStalls,
@@ -85,6 +88,7 @@ struct Shared {
     began: Instant,
     progress: Arc<RoundProgress>,
     encoded: Arc<EncodedCounters>,
+    zero_copy: Arc<ZeroCopyCounters>,
     pacer: Arc<Pacer>,
     /// Of pages that follow the machine.
     push_pacer: Mutex<Arc<Pacer>>,
@@ -150,6 +154,7 @@ pub fn start_on(
         began: Instant::now(),
         progress,
         encoded: Arc::default(),
+        zero_copy: Arc::default(),
         pacer,
         push_pacer: Mutex::new(Arc::new(Pacer::new(0))),
         needed: Arc::default(),

@@ -1,10 +1,7 @@
 //! Sends pages of a machine that runs at the destination: on the page channels those that nobody waits for, on the urgent
 //! connection those that the machine waits for.
 
-use std::{
-    ptr::NonNull,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ram::Ram;
@@ -15,8 +12,8 @@ use super::{
     encoder::Encoder,
     look::{collect_pieces, look},
     needed::{BATCH_PAGES, Needed, Stretch},
+    outlet::Outlet,
     pulse::{PULSE, pulse},
-    work::RoundProgress,
 };
 use crate::{
     frames::{FrameError, FrameReader},
@@ -47,8 +44,8 @@ pub(super) type Slot = Arc<Mutex<Option<Arc<Needed>>>>;
 pub(super) struct Pusher {
     lane: Lane,
     connection: Arc<Connection>,
+    outlet: Outlet,
     ram: Ram,
-    progress: Arc<RoundProgress>,
     sequence: u32,
     batch: Batch,
     pages: PageCounts,
@@ -64,18 +61,17 @@ impl Pusher {
     /// On a connection on which so many frames were sent.
     pub(super) fn new(
         lane: Lane,
-        connection: Arc<Connection>,
+        outlet: Outlet,
         sequence: u32,
         ram: Ram,
-        progress: Arc<RoundProgress>,
         sums: bool,
         encoder: Encoder,
     ) -> Self {
         Self {
             lane,
-            connection,
+            connection: outlet.connection().clone(),
+            outlet,
             ram,
-            progress,
             sequence,
             batch: Batch { round: PUSHED, ..Batch::default() },
             pages: PageCounts::default(),
@@ -104,7 +100,8 @@ impl Pusher {
         }
         let end = RoundEnd { round: PUSHED, last: true, pages: self.pages };
         let frame = end.encode(self.next_sequence());
-        self.connection.send(&frame).map_err(|source| self.broken(source))
+        self.connection.send(&frame).map_err(|source| self.broken(source))?;
+        self.outlet.flush().map_err(|source| self.broken(source))
     }
 
     /// Waits until the next batch may go out. What is counted against the limit is the batch before.
@@ -186,28 +183,27 @@ impl Pusher {
         }
         let sequence = self.next_sequence();
         self.batch.encode_into(sequence, &mut self.frame);
-        // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`; the machine does not run here any more:
-        // nothing writes them. Or they are what the encoder holds, which nothing changes before it is cleared.
-        unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
-            .map_err(|source| self.broken(source))?;
+        if self.batch.packed.is_some() {
+            let (buffer, bytes) = self.encoder.finished();
+            self.outlet.bulk().send_buffer(&self.frame, buffer, bytes)
+        } else {
+            // SAFETY: the pieces are segments of `self.ram`, which lives as long as `self`, and whose pages are mappings of their own; the
+            // machine does not run here any more: nothing writes them.
+            unsafe { self.outlet.bulk().send_pieces(&self.frame, &mut self.pieces) }
+        }
+        .map_err(|source| self.broken(source))?;
         let pages = self.batch.pages();
         self.pages += pages;
         self.encoder.clear();
         let bytes = self.frame.len() as u64 + self.batch.sent_bytes();
-        self.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.progress.pages.add(pages);
-        Ok(())
+        self.outlet.sent(bytes, pages).map_err(|source| self.broken(source))
     }
 
     /// Sends the batch packed, where that makes it shorter.
     fn pack(&mut self) {
         let Some(block) = self.ram.blocks().get(usize::from(self.batch.block)) else { return };
         self.encoder.add_all(block, &self.batch, usize::MAX);
-        let data = self.encoder.finish(&mut self.batch);
-        if self.batch.packed.is_some() {
-            self.pieces.clear();
-            self.pieces.push(Piece::new(NonNull::from(data).cast(), data.len()));
-        }
+        self.encoder.finish(&mut self.batch);
     }
 
     fn pulse(&mut self) -> Result<(), PushError> {
@@ -258,7 +254,8 @@ mod tests {
         let connection = Arc::new(Connection::from_socket(here).unwrap());
         let ways = Ways::new(Encodings::default(), 1, &ram, false, Arc::default());
         let encoder = Encoder::new(Arc::new(ways)).without_rounds();
-        let mut pusher = Pusher::new(Lane::Urgent, connection, 0, ram, Arc::default(), false, encoder);
+        let outlet = Outlet::new(connection, None, Arc::default());
+        let mut pusher = Pusher::new(Lane::Urgent, outlet, 0, ram, false, encoder);
         let serving = thread::spawn(move || pusher.serve(&slot));
         let answers = Arc::new(Connection::from_socket(there.try_clone().unwrap()).unwrap());
         let hearing = thread::spawn(move || {

@@ -1,10 +1,6 @@
 //! A page channel at the source: everything that happens to a page between the dirty set and the wire.
 
-use std::{
-    ptr::NonNull,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use ram::{Block, DirtyLog, PAGE_SIZE, PageSums, Ram, Touched, for_each_run};
 use transport::{Connection, Pacer, Piece, TransportError};
@@ -13,6 +9,7 @@ use wire::{Batch, Encoding, MAX_RUNS, PageCounts, RoundEnd};
 use super::{
     encoder::{Encoder, HELD_BYTES, Ways},
     look::{collect_pieces, look},
+    outlet::{Outlet, ZeroCopy},
     pulse::pulse,
     pusher::Pusher,
     work::{Chunk, RoundProgress, RoundWork},
@@ -56,6 +53,8 @@ pub(crate) struct Pages {
     pub(crate) progress: Arc<RoundProgress>,
     /// How they are encoded.
     pub(crate) ways: Arc<Ways>,
+    /// How they are sent without a copy, if they are.
+    pub(crate) zero_copy: Option<ZeroCopy>,
     /// Kept where there is a digest.
     pub(crate) sums: Option<Arc<PageSums>>,
     /// Whether all memory is compared in the end.
@@ -68,6 +67,7 @@ pub(crate) struct Pages {
 pub(crate) struct Sender {
     index: u16,
     connection: Arc<Connection>,
+    outlet: Outlet,
     pages: Pages,
     sequence: u32,
     batch: Batch,
@@ -86,6 +86,7 @@ impl Sender {
     pub(crate) fn new(index: u16, connection: Arc<Connection>, pages: Pages) -> Self {
         Self {
             index,
+            outlet: Outlet::new(connection.clone(), pages.zero_copy.clone(), pages.progress.clone()),
             connection,
             encoder: Encoder::new(pages.ways.clone()),
             pages,
@@ -115,10 +116,9 @@ impl Sender {
     pub(crate) fn into_pusher(self) -> Pusher {
         Pusher::new(
             Lane::Channel(self.index),
-            self.connection,
+            self.outlet,
             self.sequence,
             self.pages.ram,
-            self.pages.progress,
             self.pages.sums_what_follows,
             self.encoder.without_rounds(),
         )
@@ -138,6 +138,11 @@ impl Sender {
         self.sequence = self.sequence.wrapping_add(1);
         self.round.bytes += frame.len() as u64;
         self.connection.send(&frame).map_err(|source| self.broken(source))?;
+        if !work.last {
+            // What is not known to have been sent is not said to be. Of the last pages the destination says that it has them, and the
+            // machine does not wait for that twice.
+            self.outlet.flush().map_err(|source| self.broken(source))?;
+        }
         if work.last && self.pages.verifies {
             self.verify(work)?;
         }
@@ -242,14 +247,9 @@ impl Sender {
         if self.batch.runs.is_empty() {
             return Ok(());
         }
-        self.pieces.clear();
-        if self.encoder.holds() {
-            let data = self.encoder.finish(&mut self.batch);
-            if !data.is_empty() {
-                self.pieces.push(Piece::new(NonNull::from(data).cast(), data.len()));
-            }
-        } else {
-            collect_pieces(&self.pages.ram, &self.batch, &mut self.pieces);
+        let held = self.encoder.holds();
+        if held {
+            self.encoder.finish(&mut self.batch);
         }
         self.batch.encode_into(self.sequence, &mut self.frame);
         self.sequence = self.sequence.wrapping_add(1);
@@ -263,10 +263,18 @@ impl Sender {
         // As late as can be: a page that is written between here and the wire is sent again, and taken in again then.
         self.sum_up();
         let began = Instant::now();
-        // SAFETY: the pieces are segments of `self.pages.ram`, which lives as long as `self`; or the data that the encoder holds, which
-        // nothing changes before it is cleared below.
-        unsafe { self.connection.send_pieces(&self.frame, &mut self.pieces) }
-            .map_err(|source| self.broken(source))?;
+        if held {
+            let (buffer, bytes) = self.encoder.finished();
+            self.outlet.bulk().send_buffer(&self.frame, buffer, bytes)
+        } else {
+            self.pieces.clear();
+            collect_pieces(&self.pages.ram, &self.batch, &mut self.pieces);
+            // SAFETY: the pieces are segments of `self.pages.ram`, which lives as long as `self`, and whose pages are mappings of their
+            // own.
+            unsafe { self.outlet.bulk().send_pieces(&self.frame, &mut self.pieces) }
+        }
+        .map_err(|source| self.broken(source))?;
+        self.outlet.sent(bytes, pages).map_err(|source| self.broken(source))?;
         let block = &self.pages.ram.blocks()[usize::from(self.batch.block)];
         self.encoder.sent(block, &self.batch, bytes, paced + began.elapsed());
         self.batch.packed = None;
@@ -274,8 +282,6 @@ impl Sender {
         (self.bytes_in_batch, self.pages_in_batch) = (0, 0);
         self.round.bytes += bytes;
         self.round.pages += pages;
-        self.pages.progress.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.pages.progress.pages.add(pages);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{
     FixedCosts, Means, Params, Postcopy,
     by_when::{RESERVE, SLOWER},
-    dirtying::{Course, Pace, Position},
+    dirtying::{Course, JUDGED_AFTER, Pace, Position},
     page_cost,
     throttle::{AIM, needed},
 };
@@ -37,6 +37,8 @@ pub struct Machine {
 pub struct Link {
     /// Bytes that it takes in a second.
     pub bytes_per_second: f64,
+    /// Whether what goes over it is encrypted.
+    pub is_encrypted: bool,
 }
 
 /// A way to move a machine.
@@ -48,7 +50,7 @@ pub enum Mode {
     Downtime,
     /// Rounds, with vCPUs slowed down.
     Throttle,
-    /// One round; what was dirtied meanwhile follows the machine.
+    /// One round, or more where they may get somewhere; what was dirtied meanwhile follows the machine.
     Postcopy,
     /// All memory follows the machine.
     Immediate,
@@ -90,8 +92,10 @@ pub struct Prediction {
 const EMPTY_PAGE_BYTES: f64 = 0.1;
 /// Entry of a page in the table of its batch.
 const ENTRY_BYTES: f64 = 20.0;
-/// CPU seconds of both hosts for each byte on the wire: 0.57 s a GiB in clear, as was measured (README). Encryption and packing take more.
-const CPU_PER_BYTE: f64 = 0.57 / (1 << 30) as f64;
+/// CPU seconds of both hosts for each byte on the wire: 0.58 s for 2 GiB in clear, 1.28 s encrypted, as was measured (README). Packing
+/// takes more.
+const CPU_PER_BYTE: f64 = 0.29 / (1 << 30) as f64;
+const CIPHER_PER_BYTE: f64 = 0.35 / (1 << 30) as f64;
 /// What the first write to a page costs a vCPU while the dirty log is on. From 0.5 µs, where a processor helps, to 5 µs.
 const FIRST_WRITE: f64 = 2e-6;
 /// What a vCPU waits for a page beside its bytes: the way through both hosts and back.
@@ -141,6 +145,8 @@ struct Sight<'a> {
     fixed: Duration,
     /// Bytes of a page that is sent.
     page_bytes: f64,
+    /// CPU seconds of both hosts for each byte.
+    cpu_per_byte: f64,
     /// Seconds and bytes of the first round.
     first: (f64, f64),
     /// Pages a second, when the machine is stopped.
@@ -151,6 +157,7 @@ struct Sight<'a> {
 
 impl<'a> Sight<'a> {
     fn new(machine: &'a Machine, link: &Link, params: &'a Params, fixed: &FixedCosts) -> Self {
+        let cpu_per_byte = CPU_PER_BYTE + if link.is_encrypted { CIPHER_PER_BYTE } else { 0.0 };
         let link = link.bytes_per_second.max(1.0);
         let limited = |limit: u64| if limit > 0 { link.min(limit as f64) } else { link };
         let page_bytes =
@@ -168,6 +175,7 @@ impl<'a> Sight<'a> {
             params,
             fixed: fixed.total(),
             page_bytes,
+            cpu_per_byte,
             first: (bytes / limited(params.max_bandwidth), bytes),
             last_pass: limited(params.switchover_bandwidth) / page_bytes,
             pace: machine.dirtying.map(pace),
@@ -200,8 +208,28 @@ impl<'a> Sight<'a> {
     fn postcopy(&self) -> Forecast {
         let forbidden =
             self.unless_means(Means::Postcopy, self.params.postcopy.is_possible(), "postcopy-ram is off");
-        let (seconds, bytes) = self.first;
-        self.followed(Mode::Postcopy, self.dirty_after_first(1.0), (seconds, bytes), forbidden)
+        let ((seconds, bytes), dirty) = (self.first, self.dirty_after_first(1.0));
+        if self.params.postcopy != Postcopy::Auto || self.params.by_when.is_some() {
+            return self.followed(Mode::Postcopy, dirty, (seconds, bytes), forbidden);
+        }
+        // By itself it comes to that when a second round has got nowhere.
+        let left = self.pace.map_or(0.0, |pace| pace.at_the_end(Position { unsent: dirty, dirty }));
+        let second = self.pace.map_or(0.0, |pace| dirty / pace.wire);
+        let before = (seconds + second, bytes + dirty * self.page_bytes);
+        self.followed(Mode::Postcopy, left, before, forbidden)
+    }
+
+    /// The seconds and pages of a second round that begins with so many dirty pages, up to where it is judged, and where it stands then.
+    fn second_round(&self, dirty: f64) -> ((f64, f64), Position) {
+        let Some(pace) = self.pace else { return ((0.0, 0.0), Position { unsent: dirty, dirty }) };
+        let (takes, judged) = (dirty / pace.wire, JUDGED_AFTER.as_secs_f64());
+        if takes > judged {
+            let sent = pace.wire * judged;
+            // Of a working set that is dirtied faster than it is sent about as much is dirty all the time.
+            return ((judged, sent), Position { unsent: dirty - sent, dirty });
+        }
+        let left = pace.at_the_end(Position { unsent: dirty, dirty });
+        ((takes, dirty), Position { unsent: left, dirty: left })
     }
 
     fn immediate(&self) -> Forecast {
@@ -228,7 +256,12 @@ impl<'a> Sight<'a> {
         let enough = limit.saturating_sub(self.fixed).as_secs_f64() * self.last_pass;
         let (first, first_bytes) = self.first;
         let dirty = self.dirty_after_first(1.0);
-        let position = Position { unsent: dirty, dirty };
+        // What is taken from vCPUs is decided by the second round, which goes on at full speed until then.
+        let (before, position) = if run < 1.0 {
+            self.second_round(dirty)
+        } else {
+            ((0.0, 0.0), Position { unsent: dirty, dirty })
+        };
         let course = match self.pace {
             Some(pace) => pace.at(run).course(position, enough),
             None => Some(Course::default()),
@@ -236,8 +269,8 @@ impl<'a> Sight<'a> {
         let ends = course.is_some() && limit >= self.fixed;
         let course = course.unwrap_or_default();
         let last = course.left / self.last_pass;
-        let rounds = first + course.seconds;
-        let bytes = first_bytes + (course.sent + course.left) * self.page_bytes;
+        let rounds = first + before.0 + course.seconds;
+        let bytes = first_bytes + (before.1 + course.sent + course.left) * self.page_bytes;
         let total = rounds + last + self.fixed.as_secs_f64();
         let logged = self.pace.map_or(0.0, |pace| (pace.at(run).ratio() * pace.wire).min(1.0 / FIRST_WRITE));
         let taken = if rounds > 0.0 { (1.0 - run) * course.seconds / rounds } else { 0.0 };
@@ -247,7 +280,7 @@ impl<'a> Sight<'a> {
             total: seconds(total),
             downtime: seconds(last) + self.fixed,
             bytes,
-            cpu: seconds(bytes * CPU_PER_BYTE),
+            cpu: seconds(bytes * self.cpu_per_byte),
             loss: (taken + logged * FIRST_WRITE / f64::from(self.machine.vcpus.max(1))).clamp(0.0, 1.0),
             forbidden,
         }
@@ -273,7 +306,7 @@ impl<'a> Sight<'a> {
             total: seconds(total),
             downtime: self.fixed,
             bytes,
-            cpu: seconds(bytes * CPU_PER_BYTE),
+            cpu: seconds(bytes * self.cpu_per_byte),
             loss: if total > 0.0 { lost / total } else { 0.0 },
             forbidden,
         }

@@ -2,7 +2,7 @@ use super::*;
 use crate::{ByWhen, Steps, Throttling};
 
 /// 1 GiB, a quarter of it empty, at 100 MB/s.
-const LINK: Link = Link { bytes_per_second: 1e8 };
+const LINK: Link = Link { bytes_per_second: 1e8, is_encrypted: false };
 
 fn machine(rate: f64, working_set: f64) -> Machine {
     let dirtying = (rate > 0.0).then(|| Pattern { working_set, hazard: rate / working_set });
@@ -29,6 +29,18 @@ fn a_machine_at_rest_takes_as_long_as_its_memory_on_the_wire() {
     assert!(precopy.ends && (8.0..8.3).contains(&precopy.total.as_secs_f64()), "{precopy:?}");
     assert!((8.0e8..8.2e8).contains(&precopy.bytes) && precopy.loss == 0.0, "{precopy:?}");
     assert!(precopy.downtime < Duration::from_millis(5), "{precopy:?}");
+}
+
+#[test]
+fn encryption_takes_cpu_time_and_nothing_else() {
+    let cpu = |is_encrypted| {
+        let link = Link { is_encrypted, ..LINK };
+        let prediction = predict(&machine(0.0, 0.0), &link, &Params::default(), &FixedCosts::guess(1));
+        let precopy = by(&prediction, Mode::Precopy);
+        (precopy.cpu.as_secs_f64(), precopy.total)
+    };
+    let ((clear, total), (encrypted, same)) = (cpu(false), cpu(true));
+    assert!(encrypted > 2.0 * clear && total == same, "{clear} {encrypted}");
 }
 
 #[test]
@@ -107,8 +119,12 @@ fn odd_figures_do_no_harm() {
                 let dirtying = Some(Pattern { working_set: rate, hazard: rate });
                 let machine = Machine { pages, empty: u64::MAX, dirtying, packed: rate, vcpus: 0 };
                 let params = Params::default().postcopy(Postcopy::Immediate);
-                let prediction =
-                    predict(&machine, &Link { bytes_per_second }, &params, &FixedCosts::guess(1));
+                let prediction = predict(
+                    &machine,
+                    &Link { bytes_per_second, is_encrypted: true },
+                    &params,
+                    &FixedCosts::guess(1),
+                );
                 for forecast in prediction.forecasts {
                     assert!((0.0..=1.0).contains(&forecast.loss), "{forecast:?}");
                 }

@@ -73,6 +73,8 @@ pub enum Event {
     Recover,
     /// The user says who has the machine, which the destination cannot.
     Decided(Verdict),
+    /// Something that people are to be told, as a sentence.
+    Noted(String),
     /// Time has passed; see [`Source::deadline`].
     Tick,
 }

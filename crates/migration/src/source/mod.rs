@@ -129,6 +129,10 @@ impl Source {
             Event::Cancel => self.cancel(now),
             Event::Continue => self.proceed(now),
             Event::Decided(verdict) => self.decided(now, verdict),
+            Event::Noted(text) => {
+                self.statistics.decide(now, text);
+                Vec::new()
+            }
             Event::Tick => Vec::new(),
         }
     }

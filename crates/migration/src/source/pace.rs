@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Action, Rounds, Source, State};
 use crate::{
-    Advice, Postcopy, Throttling, Time,
+    Advice, ByWhen, Postcopy, Throttling, Time,
     by_when::{Facts, Means, Plan},
     convergence::Next,
-    dirtying::{Look, Pace, Position},
+    dirtying::{JUDGED_AFTER, Look, Pace, Position},
     throttle::{self, LITTLE_GAIN, Round},
 };
 
@@ -20,10 +20,12 @@ pub(super) struct Course {
     limit: Option<Duration>,
     /// What was planned last.
     plan: Option<Plan>,
+    /// The downtime limit that was told last.
+    told: Duration,
+    /// The machine cannot be slowed down.
+    is_rigid: bool,
 }
 
-/// A round that is under way is not judged before it has gone on for so long.
-const JUDGED_AFTER: Duration = Duration::from_secs(1);
 /// Decisions about the share of vCPU time are told when it changes by this much.
 const TOLD: f64 = 0.05;
 
@@ -48,14 +50,31 @@ impl Source {
 
     /// This machine cannot be slowed down, whatever the user allowed.
     pub fn cannot_throttle(&mut self) {
+        self.course.is_rigid = true;
         self.params.throttling = Throttling::Off;
     }
 
-    /// Gives vCPUs their time back where rounds are over, for whatever reason: nothing else needs to think of it.
+    /// Changes by when it is to be over, since its start, and how vCPUs may be slowed down. It holds from the next event on: one should
+    /// follow.
+    pub fn set_ending(&mut self, throttling: Throttling, by_when: Option<ByWhen>) {
+        if !self.course.is_rigid {
+            self.params.throttling = throttling;
+        }
+        if self.params.by_when != by_when {
+            // What was planned for another deadline is not kept to; what is taken from vCPUs is until the next plan.
+            (self.course.plan, self.course.limit) = (None, None);
+            self.statistics.advice = None;
+        }
+        self.params.by_when = by_when;
+    }
+
+    /// Gives vCPUs their time back where rounds are over, for whatever reason, or the user does not want them slowed down any more: nothing
+    /// else needs to think of it.
     pub(super) fn lift_throttle(&mut self, actions: &mut Vec<Action>) {
         let is_in_rounds =
             matches!(self.state, State::Sending(_) | State::Fetching(_) | State::Resting { .. });
-        if !is_in_rounds && self.course.throttle.take(0.0) {
+        let may_be_slowed = is_in_rounds && self.params.throttling != Throttling::Off;
+        if !may_be_slowed && self.course.throttle.take(0.0) {
             // Nor is anything taken that was decided a moment before the end of the rounds.
             actions.retain(|action| !matches!(action, Action::Throttle { .. }));
             actions.insert(0, Action::Throttle { share: 0.0 });
@@ -178,11 +197,13 @@ impl Source {
             actions.push(Action::Throttle { share: self.course.throttle.share() });
         }
         let told = self.course.plan.as_ref().is_some_and(|old| {
-            (old.limit, old.postcopy, old.in_time) == (plan.limit, plan.postcopy, plan.in_time)
+            (old.postcopy, old.in_time) == (plan.postcopy, plan.in_time)
+                && is_about(self.course.told, plan.limit)
                 && (self.course.throttle.share() - before).abs() < TOLD
                 && (old.share == 0.0) == (plan.share == 0.0)
         });
         if !told {
+            self.course.told = plan.limit;
             self.statistics.decide(now, format!("Deadline: {}", plan.reason));
         }
         self.course.limit = (plan.limit > self.params.downtime_limit).then_some(plan.limit);
@@ -230,4 +251,9 @@ impl Source {
     pub fn pace(&self) -> Option<Pace> {
         self.course.dirtying.pace(self.wire_now(0, 0, Duration::ZERO)?)
     }
+}
+
+/// Whether it is the same but for what is foretold a little otherwise each time.
+fn is_about(told: Duration, limit: Duration) -> bool {
+    told.abs_diff(limit) <= told / 10
 }

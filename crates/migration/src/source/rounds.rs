@@ -14,6 +14,9 @@ use crate::{
 /// A round that went at this share of the bandwidth limit was held back by it: no limit lets through exactly as much as it says.
 const HELD_BACK: f64 = 0.9;
 
+/// A round that leaves more than this part of what it sent gets nowhere.
+const HARDLY_A_GAIN: f64 = 0.95;
+
 impl Source {
     pub(super) fn prepared(&mut self, now: Time) -> Vec<Action> {
         match self.state {
@@ -141,6 +144,7 @@ impl Source {
             convergence::decide(&params, &self.fixed, last, &standing);
         let took = now.saturating_sub(last.began);
         let gained_nothing = pages >= last.pages.total();
+        let gained_little = pages as f64 >= HARDLY_A_GAIN * last.pages.total() as f64;
         last.decision.clone_from(&reason);
         last.decided = now;
         last.predicted = predicted;
@@ -150,7 +154,9 @@ impl Source {
         let within_limit = predicted.is_some_and(|predicted| predicted <= limit);
         let mut actions = self.course_after_round(now, rounds, next, within_limit);
         let futile = gained_nothing && predicted.is_some_and(|predicted| predicted > limit);
-        if next == Next::Round && self.goes_on_by_postcopy(futile, rounds) {
+        // By chance a round leaves a little less than the one before, again and again.
+        let hardly_helps = gained_little && predicted.is_some_and(|predicted| predicted > limit);
+        if next == Next::Round && self.goes_on_by_postcopy(hardly_helps, rounds) {
             actions.extend(self.stop(now, rounds.round + 1, rounds.running, true));
             return actions;
         }

@@ -2,6 +2,8 @@
 
 use rustls::Error;
 
+use crate::Buffer;
+
 use super::{
     messages::KEYS_ARE_RENEWED,
     records::{HEADER_BYTES, Keys, Kind, RECORD_BYTES, RECORD_OVERHEAD},
@@ -15,9 +17,12 @@ const RECORDS_AT_ONCE: usize = 32;
 /// After how many records keys are renewed, however short they are: a quarter of what AES-GCM may be used for (RFC 8446, 5.5).
 const REKEY_AFTER_RECORDS: u64 = 1 << 22;
 
+/// Bytes of the buffer.
+const BUFFER_BYTES: usize = RECORDS_AT_ONCE * (RECORD_BYTES + RECORD_OVERHEAD);
+
 /// One buffer, in which records are made one behind the other.
 pub(super) struct Outgoing {
-    records: Box<[u8]>,
+    records: Buffer,
     used: usize,
     keys: Keys,
     /// With the present keys.
@@ -29,8 +34,14 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// Keys are to be renewed after `rekey_after` bytes.
     pub(super) fn new(keys: Keys, rekey_after: u64) -> Self {
-        let records = vec![0; RECORDS_AT_ONCE * (RECORD_BYTES + RECORD_OVERHEAD)].into_boxed_slice();
-        Self { records, used: 0, keys, sent_bytes: 0, sent_records: 0, rekey_after }
+        Self {
+            records: Buffer::new(BUFFER_BYTES),
+            used: 0,
+            keys,
+            sent_bytes: 0,
+            sent_records: 0,
+            rekey_after,
+        }
     }
 
     /// Where the next record's bytes are to be put; `None` where there is no room for them and for a renewal of keys.
@@ -71,5 +82,11 @@ impl Outgoing {
     /// The records that were made since this was last called.
     pub(super) fn take(&mut self) -> &[u8] {
         &self.records[..std::mem::take(&mut self.used)]
+    }
+
+    /// The same, with their buffer, for which another one as long may be left.
+    pub(super) fn take_buffer(&mut self) -> (&mut Buffer, usize) {
+        let used = std::mem::take(&mut self.used);
+        (&mut self.records, used)
     }
 }

@@ -26,7 +26,7 @@ use super::{
     secrets::Secrets,
     session::Agreed,
 };
-use crate::vectored;
+use crate::{Buffer, vectored};
 
 /// An encrypted connection, without its socket.
 pub(crate) struct Stream {
@@ -92,9 +92,20 @@ impl Stream {
         &self,
         fd: BorrowedFd<'_>,
         until: Option<Instant>,
-        mut fill: impl FnMut(&mut [u8]) -> usize,
+        fill: impl FnMut(&mut [u8]) -> usize,
     ) -> Result<(), StreamError> {
-        let mut outgoing = lock(&self.outgoing, until)?;
+        self.send_by(until, fill, |records, bytes| Ok(send(fd, &records[..bytes], until)?))
+    }
+
+    /// The same, by `send`, which gets a buffer, and how much of it is to be sent. It may keep that one and leave another in its
+    /// place, as long.
+    pub(crate) fn send_by<E: From<StreamError>>(
+        &self,
+        until: Option<Instant>,
+        mut fill: impl FnMut(&mut [u8]) -> usize,
+        mut send: impl FnMut(&mut Buffer, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut outgoing = lock(&self.outgoing, until).map_err(StreamError::from)?;
         loop {
             self.check()?;
             let mut is_last = false;
@@ -108,7 +119,8 @@ impl Stream {
                     outgoing.seal(Kind::Data, bytes).map_err(|error| self.end(error))?;
                 }
             }
-            send(fd, outgoing.take(), until)?;
+            let (records, bytes) = outgoing.take_buffer();
+            send(records, bytes)?;
             if is_last {
                 return Ok(());
             }

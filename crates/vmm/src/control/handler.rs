@@ -180,10 +180,10 @@ impl Handler for Commands {
         if let Some(name) = settings.agreed_on_and_changed(&parameters).filter(|_| under_way) {
             return Err(CommandError::generic(format!(
                 "Parameter '{name}' cannot be changed now: the migration under way began with it. Nothing was changed; wait for \
-                 its end, or cancel it first. max-bandwidth, downtime-limit and avail-switchover-bandwidth can be changed at any time"
+                 its end, or cancel it first. limits of bandwidth and downtime, the deadline and its means, and those of throttling can be changed at any time"
             )));
         }
-        settings.parameters = parameters;
+        settings.set(parameters)?;
         let params = settings.params();
         drop(settings);
         if let Some(departure) = &*departure {
@@ -193,6 +193,7 @@ impl Handler for Commands {
                 params.switchover_bandwidth,
             );
             departure.handle.set_postcopy_bandwidth(params.max_postcopy_bandwidth);
+            departure.handle.set_ending(params.throttling, params.by_when);
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod keys;
 mod moves;
 mod offer;
 mod outgoing;
+mod pinned;
 mod postcopy;
 mod predict;
 mod query;

@@ -15,7 +15,7 @@ use super::{
     Control,
     moves::Departure,
     offer::{self, Offer},
-    one_line, postcopy, query, security, story,
+    one_line, query, security, story,
     throttle::Throttler,
 };
 use crate::{Machine, vcpu::Spent};
@@ -51,7 +51,6 @@ impl Control {
             let settings = self.settings.lock();
             (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
         };
-        postcopy::check(&params)?;
         if trust == Trust::Anyone && !address.is_loopback() {
             tracing::warn!(
                 "The migration to {address} is not encrypted: {}",
@@ -80,6 +79,7 @@ impl Control {
         let mut departure = self.departure.lock();
         let params = self.settings.lock().params();
         departing.handle.set_live(params.max_bandwidth, params.downtime_limit, params.switchover_bandwidth);
+        departing.handle.set_ending(params.throttling, params.by_when);
         if self.ending.load(Ordering::SeqCst) {
             departing.handle.cancel();
         }

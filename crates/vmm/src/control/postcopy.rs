@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use engine::destination;
-use migration::{Params, Postcopy};
+use migration::Postcopy;
 use monitor::{CommandError, types::MigrationCapability};
 use transport::{Address, Dialler};
-use wire::Digest;
 
 use crate::PauseError;
 
@@ -20,17 +19,6 @@ use super::{
 pub(super) const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for the source to hear that its pages are not needed any more: it asks within 100 ms.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Whether a migration may be as these parameters have it.
-pub(super) fn check(params: &Params) -> Result<(), CommandError> {
-    if params.postcopy.is_possible() && params.digest == Digest::Full {
-        return Err(CommandError::generic(
-            "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared before \
-             the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
-        ));
-    }
-    Ok(())
-}
 
 impl Control {
     /// Has the machine run at the destination now.

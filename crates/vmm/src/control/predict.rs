@@ -92,7 +92,8 @@ impl Control {
     ) -> Option<PredictionInfo> {
         let seen = self.prediction.look(request.time, machine, params)?;
         let machine = predict::Machine { vcpus: self.config.cpus().get(), ..seen };
-        let link = Link { bytes_per_second: bandwidth as f64 };
+        let is_encrypted = !self.settings.lock().parameters.tls_creds.is_empty();
+        let link = Link { bytes_per_second: bandwidth as f64, is_encrypted };
         let predicted = predict::predict(&machine, &link, params, fixed);
         let bytes = |pages: f64| (pages * PAGE_BYTES as f64) as u64;
         let pattern = machine.dirtying.unwrap_or(Pattern { working_set: 0.0, hazard: 0.0 });

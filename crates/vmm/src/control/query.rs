@@ -122,6 +122,7 @@ fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
         dirty_pages_rate: (statistics.dirty_rate() / PAGE_BYTES as f64) as u64,
         mbps: each_second(snapshot.sent_bytes) * 8.0 / 1e6,
         dirty_sync_count: statistics.dirty_syncs.into(),
+        dirty_sync_missed_zero_copy: snapshot.zero_copy.copied,
         page_size: PAGE_BYTES,
         multifd_bytes: snapshot.sent_bytes,
         pages_per_second: each_second(snapshot.pages.total()) as u64,
@@ -132,7 +133,6 @@ fn ram(snapshot: &source::Snapshot, total_bytes: u64) -> MigrationRamStats {
         downtime_bytes: statistics.downtime_bytes,
         postcopy_bytes: snapshot.postcopy_bytes,
         postcopy_requests: snapshot.requests,
-        ..MigrationRamStats::default()
     }
 }
 

@@ -11,6 +11,8 @@ use monitor::{
 };
 use wire::Packing;
 
+use super::pinned::Pinned;
+
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
 const DEFAULT_CHANNELS: usize = 4;
 
@@ -21,6 +23,7 @@ pub(super) struct Settings {
     pub(super) capabilities: Vec<MigrationCapability>,
     /// As many as this process may use, as it was at its start.
     processors: u16,
+    pinned: Pinned,
     /// What switchovers have cost so far in this process, if there were any.
     pub(super) fixed_costs: Option<FixedCosts>,
 }
@@ -28,7 +31,7 @@ pub(super) struct Settings {
 /// Capabilities that can be switched on and off.
 /// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
 /// it waits is always measured.
-const SWITCHABLE: [MigrationCapability; 8] = [
+const SWITCHABLE: [MigrationCapability; 9] = [
     MigrationCapability::AutoConverge,
     MigrationCapability::Events,
     MigrationCapability::PauseBeforeSwitchover,
@@ -37,6 +40,7 @@ const SWITCHABLE: [MigrationCapability; 8] = [
     MigrationCapability::PostcopyPreempt,
     MigrationCapability::PostcopyBlocktime,
     MigrationCapability::Xbzrle,
+    MigrationCapability::ZeroCopySend,
 ];
 
 /// Capabilities that every Whimbrel migration has: the destination always answers, acknowledges the switchover, and takes
@@ -58,7 +62,8 @@ impl Settings {
         parameters.tls_hostname = config.tls_hostname().unwrap_or_default().into();
         parameters.tls_authz = config.tls_authz().unwrap_or_default().into();
         let processors = u16::try_from(cpus).unwrap_or(u16::MAX);
-        Self { parameters, capabilities, processors, fixed_costs: None }
+        let pinned = Pinned::of_this_process();
+        Self { parameters, capabilities, processors, pinned, fixed_costs: None }
     }
 
     /// Switches capabilities, all or none of them.
@@ -71,12 +76,22 @@ impl Settings {
                 return Err(CommandError::generic(format!("Capability '{capability}' {problem}")));
             }
         }
+        let mut capabilities = self.capabilities.clone();
         for MigrationCapabilityStatus { capability, state } in wanted {
-            self.capabilities.retain(|known| known != capability);
+            capabilities.retain(|known| known != capability);
             if *state {
-                self.capabilities.push(*capability);
+                capabilities.push(*capability);
             }
         }
+        self.check(&self.parameters, &capabilities)?;
+        self.capabilities = capabilities;
+        Ok(())
+    }
+
+    /// Takes these parameters.
+    pub(super) fn set(&mut self, parameters: MigrationParameters) -> Result<(), CommandError> {
+        self.check(&parameters, &self.capabilities)?;
+        self.parameters = parameters;
         Ok(())
     }
 
@@ -86,9 +101,6 @@ impl Settings {
         [
             ("multifd-channels", now.multifd_channels != wanted.multifd_channels),
             ("whimbrel-digest", now.whimbrel_digest != wanted.whimbrel_digest),
-            ("whimbrel-deadline", now.end.whimbrel_deadline != wanted.end.whimbrel_deadline),
-            ("whimbrel-means", now.end.whimbrel_means != wanted.end.whimbrel_means),
-            ("of throttling", now.end != wanted.end),
             ("multifd-compression", now.encoding.multifd_compression != wanted.encoding.multifd_compression),
             ("multifd-zstd-level", now.encoding.multifd_zstd_level != wanted.encoding.multifd_zstd_level),
             (
@@ -106,15 +118,19 @@ impl Settings {
         self.capabilities.contains(&capability)
     }
 
-    /// What the engine is to work with. Without `multifd` there is one channel for pages.
+    /// What the engine is to work with.
     pub(super) fn params(&self) -> Params {
         let parameters = &self.parameters;
-        let channels = if self.has(MigrationCapability::Multifd) { parameters.multifd_channels } else { 1 };
+        let channels = channels(parameters, &self.capabilities);
+        let zero_copy = self.has(MigrationCapability::ZeroCopySend);
+        // That it is enough was made sure of when it was set.
+        let pinned = if zero_copy { self.pinned.for_channels(channels).unwrap_or_default() } else { 0 };
         Params::default()
             .max_bandwidth(parameters.max_bandwidth)
             .downtime_limit(Duration::from_millis(parameters.downtime_limit))
             .switchover_bandwidth(parameters.avail_switchover_bandwidth)
-            .channels(channels.into())
+            .channels(channels)
+            .zero_copy(pinned)
             .pause_before_switchover(self.has(MigrationCapability::PauseBeforeSwitchover))
             .postcopy(self.postcopy())
             .max_postcopy_bandwidth(parameters.max_postcopy_bandwidth)
@@ -126,6 +142,26 @@ impl Settings {
 }
 
 impl Settings {
+    /// What cannot go together is refused when the second of it is set.
+    fn check(
+        &self,
+        parameters: &MigrationParameters,
+        capabilities: &[MigrationCapability],
+    ) -> Result<(), CommandError> {
+        let has = |capability| capabilities.contains(&capability);
+        if parameters.whimbrel_digest == Digest::Full && has(MigrationCapability::PostcopyRam) {
+            return Err(CommandError::generic(
+                "Parameter 'whimbrel-digest' as 'full' and capability 'postcopy-ram' exclude each other: all memory is compared \
+                 before the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
+            ));
+        }
+        if has(MigrationCapability::ZeroCopySend) {
+            let channels = channels(parameters, capabilities);
+            self.pinned.for_channels(channels).map_err(CommandError::generic)?;
+        }
+        Ok(())
+    }
+
     /// vCPUs are slowed down where the capability says so, or a deadline that may use it.
     fn throttling(&self) -> Throttling {
         let end = &self.parameters.end;
@@ -184,6 +220,11 @@ impl Settings {
     }
 }
 
+/// Without `multifd` there is one channel for pages.
+fn channels(parameters: &MigrationParameters, capabilities: &[MigrationCapability]) -> u16 {
+    if capabilities.contains(&MigrationCapability::Multifd) { parameters.multifd_channels.into() } else { 1 }
+}
+
 fn digest(digest: Digest) -> wire::Digest {
     match digest {
         Digest::Off => wire::Digest::Off,
@@ -216,6 +257,20 @@ mod tests {
     #[test]
     fn what_is_off_and_not_there_may_be_switched_off() {
         assert!(settings().switch(&[switch(MigrationCapability::PostcopyRam, false)]).is_ok());
+    }
+
+    #[test]
+    fn what_excludes_what_is_refused_whichever_is_set_last_and_changes_nothing() {
+        let postcopy = [switch(MigrationCapability::PostcopyRam, true)];
+        let with = |digest| MigrationParameters { whimbrel_digest: digest, ..settings().parameters };
+        let mut settings = settings();
+        settings.set(with(Digest::Full)).unwrap();
+        assert!(settings.switch(&postcopy).unwrap_err().desc.contains("exclude each other"));
+        assert!(!settings.has(MigrationCapability::PostcopyRam));
+        settings.set(with(Digest::Transfer)).unwrap();
+        settings.switch(&postcopy).unwrap();
+        assert!(settings.set(with(Digest::Full)).unwrap_err().desc.contains("exclude each other"));
+        assert_eq!(settings.parameters.whimbrel_digest, Digest::Transfer);
     }
 
     #[test]

@@ -100,6 +100,9 @@ impl Journey<'_> {
             "cpu-throttle-initial": 50,
             "whimbrel-postcopy": if self.scenario.postcopy_after == Some(0) { "immediate" } else { "request" },
         });
+        // What the machine was last set to may not go with what comes: a digest of all memory and postcopy exclude each other.
+        let none = json!({ "capability": "postcopy-ram", "state": false });
+        source.machine.execute("migrate-set-capabilities", json!({ "capabilities": [none] }))?;
         for parameters in [parameters, self.security.clone()] {
             source.machine.execute("migrate-set-parameters", parameters)?;
         }

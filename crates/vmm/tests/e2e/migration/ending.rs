@@ -134,3 +134,30 @@ fn a_deadline_is_met_by_each_means() {
         story.assert_intact();
     }
 }
+
+#[test]
+fn a_deadline_and_its_means_can_be_changed_while_it_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let (source, destination, mut story) = begin(&lab, &busy());
+    source.enable("postcopy-ram");
+    // Not foretold to be met by what is allowed.
+    source.set(json!({ "whimbrel-deadline": 600, "whimbrel-means": "none" }));
+    source.migrate(&destination.listen());
+    let late = until("it is told that the deadline is missed", || {
+        source.query_migrate().whimbrel.unwrap().deadline.filter(|deadline| deadline.in_time == Some(false))
+    });
+    assert_eq!(late.seconds, 600);
+    source.set(json!({ "whimbrel-means": "throttle", "whimbrel-deadline": 5 }));
+    is_slowed(&source);
+    // No deadline, and nothing that may be taken: it is given back.
+    source.set(json!({ "whimbrel-deadline": 0 }));
+    until("nothing is taken any more", || {
+        source.query_migrate().cpu_throttle_percentage.is_none().then_some(())
+    });
+    source.set(json!({ "whimbrel-deadline": 5, "whimbrel-means": "postcopy" }));
+    let done = source.migration_is(MigrationStatus::Completed);
+    assert!(done.ram.unwrap().postcopy_bytes > 0);
+    story.goes_on_at(&destination);
+    story.goes_on(3);
+    story.assert_intact();
+}

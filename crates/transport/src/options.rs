@@ -1,5 +1,5 @@
-//! How far a connection's bytes queue up in this host before those of another.
-#![expect(unsafe_code, reason = "socket options that rustix does not have")]
+//! Socket options that no crate has.
+#![expect(unsafe_code, reason = "options are passed by their address")]
 
 use std::{
     ffi::c_int,
@@ -23,9 +23,17 @@ pub(crate) fn limit_unsent(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     set(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
 }
 
+/// Allows sends without a copy.
+///
+/// # Errors
+/// The kernel has none for this kind of socket.
+pub(crate) fn allow_zero_copy(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
+}
+
 fn set(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let bytes = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the kernel reads so many bytes at that address, which are those of `value`, and keeps nothing of it. Both options take an int.
+    // SAFETY: the kernel reads so many bytes at that address, which are those of `value`, and keeps nothing of it. All these options take an int.
     let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), bytes) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
