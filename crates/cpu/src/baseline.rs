@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuModel, MODELS, by_name};
+use crate::{CpuModel, MODELS, Model, by_name};
 
 /// What one host can show a machine of its processor, as `whimbrel-vmm --print-cpu` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,14 @@ pub struct HostCpu {
     pub brand: String,
     /// Its features by name.
     pub features: BTreeSet<String>,
+}
+
+impl HostCpu {
+    /// Models that it can show, by name.
+    pub fn models(&self) -> impl Iterator<Item = &'static str> {
+        let shows = |model: &&Model| model.features().iter().all(|name| self.features.contains(*name));
+        MODELS.iter().filter(shows).map(|model| model.name)
+    }
 }
 
 /// What several hosts have in common.
@@ -131,6 +139,12 @@ mod tests {
             let features = host.features.iter().filter_map(|name| by_name(name)).map(|it| it.name).collect();
             assert_eq!(cpu.lacking_on(&features), Vec::<&str>::new(), "{}", host.host);
         }
+    }
+
+    #[test]
+    fn a_host_shows_every_model_that_it_has_all_of() {
+        let models: Vec<_> = host("a", "Westmere", &["avx"]).models().collect();
+        assert_eq!(models, ["x86-64", "x86-64-v2", "Nehalem", "Westmere"]);
     }
 
     #[test]
