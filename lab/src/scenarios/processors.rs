@@ -1,9 +1,11 @@
 //! Hosts whose processors are not alike.
 
+use std::{fs, process::Command};
+
 use monitor::types::{MigrationStatus, RunState};
 
 use super::{PATIENCE, check, end, goes_on, say};
-use crate::{Host, Journey, Lab, LabError, Spec, Vmm};
+use crate::{Host, Journey, Lab, LabError, Spec, Vmm, programs::run};
 
 /// What the older host lacks of the other.
 const LACKS: [&str; 6] = ["avx2", "bmi2", "movbe", "rdseed", "sha-ni", "sse4.2"];
@@ -37,14 +39,17 @@ pub(super) fn models(lab: &Lab) -> Result<(), LabError> {
     upwards_and_not_downwards(lab)
 }
 
-/// What both hosts have, as an operator finds it.
+/// What both hosts have, as an operator finds it, on a machine that is neither.
 fn baseline(lab: &Lab) -> Result<String, LabError> {
-    let a = lab.host("a").remote();
+    let mut command = Command::new(&lab.images().programs().tool);
+    command.arg("cpu-baseline");
     for host in lab.hosts() {
+        let file = lab.logs().join(format!("{}-cpu.json", host.name()));
         let said = host.remote().run("whimbrel-vmm --print-cpu")?;
-        a.run(&format!("cat > /tmp/{}.json <<'END'\n{said}\nEND\n", host.name()))?;
+        fs::write(&file, said).map_err(LabError::file("write", &file))?;
+        command.arg(file);
     }
-    let said = a.run("whimbrel cpu-baseline /tmp/a.json /tmp/b.json")?;
+    let said = String::from_utf8_lossy(&run(&mut command)?).into_owned();
     let cpu = said.lines().find_map(|line| line.strip_prefix("--cpu "));
     let cpu = cpu.ok_or_else(|| LabError::Wrong(format!("cpu-baseline says '{said}'")))?;
     let limit = said.lines().find(|line| line.starts_with("Host 'b' lacks: ")).unwrap_or_default();
