@@ -92,7 +92,8 @@ pub fn baseline(hosts: &[HostCpu]) -> Result<Baseline, BaselineError> {
     let all: BTreeSet<_> = each.iter().flatten().copied().collect();
     let common: BTreeSet<_> =
         all.iter().copied().filter(|name| each.iter().all(|host| host.contains(name))).collect();
-    let fits = MODELS.iter().filter(|model| model.features().is_subset(&common));
+    let is_theirs = |model: &&Model| model.vendor.is_none_or(|vendor| vendor == first.vendor);
+    let fits = MODELS.iter().filter(is_theirs).filter(|model| model.features().is_subset(&common));
     let Some(model) = fits.max_by_key(|model| (model.features().len(), model.name.starts_with("x86-64")))
     else {
         let missing: Vec<_> = MODELS[0].features().difference(&common).copied().collect();
@@ -144,13 +145,21 @@ mod tests {
     #[test]
     fn a_host_shows_every_model_that_it_has_all_of() {
         let models: Vec<_> = host("a", "Westmere", &["avx"]).models().collect();
-        assert_eq!(models, ["x86-64", "x86-64-v2", "Nehalem", "Westmere"]);
+        assert_eq!(models, ["x86-64", "x86-64-v2", "Conroe", "Penryn", "Nehalem", "Westmere"]);
     }
 
     #[test]
     fn hosts_that_are_alike_limit_nothing() {
         let found = baseline(&[host("a", "EPYC", &[]), host("b", "EPYC", &[])]).unwrap();
         assert_eq!(found, Baseline { cpu: "EPYC".into(), limits: Vec::new() });
+    }
+
+    #[test]
+    fn what_hosts_have_in_common_is_not_called_by_the_name_of_another_makers_processor() {
+        let intel = HostCpu { vendor: "GenuineIntel".into(), ..host("i", "IvyBridge", &[]) };
+        assert_eq!(baseline(std::slice::from_ref(&intel)).unwrap().cpu, "IvyBridge");
+        let amd = HostCpu { vendor: "AuthenticAMD".into(), ..intel };
+        assert!(baseline(&[amd]).unwrap().cpu.starts_with("x86-64-v2,+aes,"));
     }
 
     #[test]
