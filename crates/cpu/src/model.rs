@@ -64,9 +64,10 @@ pub(crate) const FIXED: [&str; 15] = [
     "topoext",
 ];
 
+/// Without `vme`: some hosts do not have it, and nothing of 64 bits can use it.
 const BASE: &[&str] = &[
-    "fpu", "vme", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "sep", "mtrr", "pge", "mca",
-    "cmov", "pat", "pse36", "clflush", "mmx", "fxsr", "sse", "sse2", "syscall", "nx", "lm",
+    "fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "sep", "mtrr", "pge", "mca", "cmov",
+    "pat", "pse36", "clflush", "mmx", "fxsr", "sse", "sse2", "syscall", "nx", "lm",
 ];
 
 /// All models, each after the one that it extends. The levels are those of the x86-64 psABI (section 3.1.1, "Processor Architecture").
