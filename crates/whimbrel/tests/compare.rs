@@ -103,7 +103,7 @@ fn what_was_started_ends_with_the_signal_and_a_second_one_is_refused_meanwhile()
         assert_eq!(output.status.code(), Some(130), "{signal:?}: {}", text(&output.stderr));
         assert_eq!(machines(folder.path()), 0, "{signal:?}: a machine is left");
         // The namespaces of the hosts and their users are there as long as these are.
-        let left: Vec<_> = began.into_iter().filter(|process| is_alive(process)).collect();
+        let left: Vec<_> = began.into_iter().filter(is_alive).collect();
         assert!(left.is_empty(), "{signal:?}: processes are left: {left:?}");
         assert_eq!((huge_pages(), self::cards()), (pages, cards.clone()), "{signal:?}");
         let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
