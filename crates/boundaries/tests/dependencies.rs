@@ -211,7 +211,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "node",
-        may_use: &["config", "mirror", "monitor", "objects", "release"],
+        may_use: &["config", "cpu", "mirror", "monitor", "objects", "release"],
         must_not_use: &[KVM, MEMORY, STORAGE],
         because: "it knows the machines of its own host, by their monitors, and neither other nodes nor placement",
     },

@@ -92,6 +92,28 @@ fn goals_are_ratios_to_the_peer_and_what_was_not_seen_is_not_judged() {
 }
 
 #[test]
+fn a_goal_names_the_modes_that_it_was_judged_without() {
+    let mut comparison = usual();
+    let mut unended = run(Contender::Qemu, 1, 900.0, 50.0);
+    unended.mode = Mode::Generic;
+    unended.outcome = Outcome::NotSuitable("not over within 30 s".into());
+    let mut broken = run(Contender::Whimbrel, 1, 900.0, 50.0);
+    broken.mode = Mode::PostcopyPreempt;
+    broken.outcome = Outcome::Failed("it died".into());
+    comparison.runs.extend([unended, broken]);
+    let verdicts = bars::verdicts(&comparison);
+    let found = |name: &str| &verdicts.iter().find(|verdict| verdict.name.starts_with(name)).unwrap().found;
+    let both = "; without postcopy-preempt of Whimbrel, generic of QEMU";
+    assert!(found("downtime").ends_with(both) && found("total time").contains(both), "{verdicts:?}");
+    assert!(found("video").ends_with(" ms; without postcopy-preempt of Whimbrel"), "{verdicts:?}");
+    // None of the modes that were tried has it.
+    comparison.runs.retain(|run| !run.is_completed());
+    let verdicts = bars::verdicts(&comparison);
+    let video = verdicts.iter().find(|verdict| verdict.name.starts_with("video")).unwrap();
+    assert_eq!((video.met, &*video.found), (None, "without postcopy-preempt of Whimbrel"));
+}
+
+#[test]
 fn a_page_needs_nothing_else_and_runs_nothing() {
     let page = html::render(&usual(), Some(&usual()));
     assert!(!page.contains("<script") && page.contains("&lt;script"), "markup in a note");

@@ -39,7 +39,7 @@ written_as_text!(Cpu);
 
 /// What `--cpu help` prints.
 pub(crate) fn help() -> String {
-    let models = cpu::MODELS.iter().map(|model| format!("  {:16} {}\n", model.name, model.about));
+    let models = cpu::MODELS.iter().map(|model| format!("  {:25} {}\n", model.name, model.about));
     let models: String = models.collect();
     let mut names: Vec<_> = cpu::FEATURES.iter().map(|feature| feature.name).collect();
     names.retain(|name| !CpuModel::is_fixed(name));
@@ -49,7 +49,7 @@ pub(crate) fn help() -> String {
         features.push_str(&format!("  {}\n", line.join(" ")));
     }
     format!(
-        "Models for --cpu:\n  {:16} all that this host can show (the default)\n{models}\nFeatures, to be added as ,+NAME or taken away as ,-NAME:\n{features}",
+        "Models for --cpu:\n  {:25} all that this host can show (the default)\n{models}\nFeatures, to be added as ,+NAME or taken away as ,-NAME:\n{features}",
         "host"
     )
 }

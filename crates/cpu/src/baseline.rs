@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuModel, MODELS, by_name};
+use crate::{CpuModel, MODELS, Model, by_name};
 
 /// What one host can show a machine of its processor, as `whimbrel-vmm --print-cpu` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,14 @@ pub struct HostCpu {
     pub brand: String,
     /// Its features by name.
     pub features: BTreeSet<String>,
+}
+
+impl HostCpu {
+    /// Models that it can show, by name.
+    pub fn models(&self) -> impl Iterator<Item = &'static str> {
+        let shows = |model: &&Model| model.features().iter().all(|name| self.features.contains(*name));
+        MODELS.iter().filter(shows).map(|model| model.name)
+    }
 }
 
 /// What several hosts have in common.
@@ -84,7 +92,8 @@ pub fn baseline(hosts: &[HostCpu]) -> Result<Baseline, BaselineError> {
     let all: BTreeSet<_> = each.iter().flatten().copied().collect();
     let common: BTreeSet<_> =
         all.iter().copied().filter(|name| each.iter().all(|host| host.contains(name))).collect();
-    let fits = MODELS.iter().filter(|model| model.features().is_subset(&common));
+    let is_theirs = |model: &&Model| model.vendor.is_none_or(|vendor| vendor == first.vendor);
+    let fits = MODELS.iter().filter(is_theirs).filter(|model| model.features().is_subset(&common));
     let Some(model) = fits.max_by_key(|model| (model.features().len(), model.name.starts_with("x86-64")))
     else {
         let missing: Vec<_> = MODELS[0].features().difference(&common).copied().collect();
@@ -134,9 +143,23 @@ mod tests {
     }
 
     #[test]
+    fn a_host_shows_every_model_that_it_has_all_of() {
+        let models: Vec<_> = host("a", "Westmere", &["avx"]).models().collect();
+        assert_eq!(models, ["x86-64", "x86-64-v2", "Conroe", "Penryn", "Nehalem", "Westmere"]);
+    }
+
+    #[test]
     fn hosts_that_are_alike_limit_nothing() {
         let found = baseline(&[host("a", "EPYC", &[]), host("b", "EPYC", &[])]).unwrap();
         assert_eq!(found, Baseline { cpu: "EPYC".into(), limits: Vec::new() });
+    }
+
+    #[test]
+    fn what_hosts_have_in_common_is_not_called_by_the_name_of_another_makers_processor() {
+        let intel = HostCpu { vendor: "GenuineIntel".into(), ..host("i", "IvyBridge", &[]) };
+        assert_eq!(baseline(std::slice::from_ref(&intel)).unwrap().cpu, "IvyBridge");
+        let amd = HostCpu { vendor: "AuthenticAMD".into(), ..intel };
+        assert!(baseline(&[amd]).unwrap().cpu.starts_with("x86-64-v2,+aes,"));
     }
 
     #[test]

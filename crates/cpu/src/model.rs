@@ -19,6 +19,8 @@ pub struct Model {
     pub name: &'static str,
     /// What it is, for people.
     pub about: &'static str,
+    /// Whose processor it is, as that names itself.
+    pub vendor: Option<&'static str>,
     /// The model that it has all features of, too.
     extends: Option<&'static str>,
     features: &'static [&'static str],
@@ -62,68 +64,98 @@ pub(crate) const FIXED: [&str; 15] = [
     "topoext",
 ];
 
+/// Without `vme`: some hosts do not have it, and nothing of 64 bits can use it.
 const BASE: &[&str] = &[
-    "fpu", "vme", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "sep", "mtrr", "pge", "mca",
-    "cmov", "pat", "pse36", "clflush", "mmx", "fxsr", "sse", "sse2", "syscall", "nx", "lm",
+    "fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "sep", "mtrr", "pge", "mca", "cmov",
+    "pat", "pse36", "clflush", "mmx", "fxsr", "sse", "sse2", "syscall", "nx", "lm",
 ];
 
 /// All models, each after the one that it extends. The levels are those of the x86-64 psABI (section 3.1.1, "Processor Architecture").
-pub static MODELS: [Model; 11] = [
-    Model { name: "x86-64", about: "level 1: every 64-bit processor", extends: None, features: BASE },
-    Model {
-        name: "x86-64-v2",
-        about: "level 2: since about 2009",
-        extends: Some("x86-64"),
-        features: &["pni", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "lahf-lm"],
-    },
-    Model {
-        name: "x86-64-v3",
-        about: "level 3: since about 2015",
-        extends: Some("x86-64-v2"),
-        features: &["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave", "abm"],
-    },
-    Model {
-        name: "x86-64-v4",
-        about: "level 4: with AVX-512",
-        extends: Some("x86-64-v3"),
-        features: &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
-    },
-    Model { name: "Nehalem", about: "Intel, 2008", extends: Some("x86-64-v2"), features: &[] },
-    Model {
-        name: "Westmere",
-        about: "Intel, 2010",
-        extends: Some("Nehalem"),
-        features: &["aes", "pclmulqdq"],
-    },
-    Model {
-        name: "SandyBridge",
-        about: "Intel, 2011",
-        extends: Some("Westmere"),
-        features: &["avx", "xsave", "xsaveopt", "rdtscp"],
-    },
-    Model {
-        name: "IvyBridge",
-        about: "Intel, 2012",
-        extends: Some("SandyBridge"),
-        features: &["f16c", "rdrand", "fsgsbase", "smep", "erms"],
-    },
-    Model {
-        name: "Haswell-noTSX",
-        about: "Intel, 2013, without transactions",
-        extends: Some("IvyBridge"),
-        features: &["fma", "movbe", "pcid", "bmi1", "avx2", "bmi2", "invpcid", "abm"],
-    },
-    Model {
-        name: "Broadwell-noTSX",
-        about: "Intel, 2014, without transactions",
-        extends: Some("Haswell-noTSX"),
-        features: &["rdseed", "adx", "smap", "3dnowprefetch"],
-    },
-    Model {
-        name: "EPYC",
-        about: "AMD, 2017",
-        extends: Some("x86-64-v3"),
-        features: &[
+pub static MODELS: [Model; 27] = [
+    level("x86-64", "level 1: every 64-bit processor", None, BASE),
+    level(
+        "x86-64-v2",
+        "level 2: since about 2009",
+        Some("x86-64"),
+        &["pni", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "lahf-lm"],
+    ),
+    level(
+        "x86-64-v3",
+        "level 3: since about 2015",
+        Some("x86-64-v2"),
+        &["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave", "abm"],
+    ),
+    level(
+        "x86-64-v4",
+        "level 4: with AVX-512",
+        Some("x86-64-v3"),
+        &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
+    ),
+    intel("Conroe", "Intel, 2006", "x86-64", &["pni", "ssse3", "lahf-lm"]),
+    intel("Penryn", "Intel, 2007", "Conroe", &["cx16", "sse4.1"]),
+    intel("Nehalem", "Intel, 2008", "x86-64-v2", &[]),
+    intel("Westmere", "Intel, 2010", "Nehalem", &["aes", "pclmulqdq"]),
+    intel("SandyBridge", "Intel, 2011", "Westmere", &["avx", "xsave", "xsaveopt", "rdtscp"]),
+    intel("IvyBridge", "Intel, 2012", "SandyBridge", &["f16c", "rdrand", "fsgsbase", "smep", "erms"]),
+    intel(
+        "Haswell-noTSX",
+        "Intel, 2013, without transactions",
+        "IvyBridge",
+        &["fma", "movbe", "pcid", "bmi1", "avx2", "bmi2", "invpcid", "abm"],
+    ),
+    intel(
+        "Broadwell-noTSX",
+        "Intel, 2014, without transactions",
+        "Haswell-noTSX",
+        &["rdseed", "adx", "smap", "3dnowprefetch"],
+    ),
+    intel("Nehalem-IBRS", "Intel, 2008, with SPEC_CTRL", "Nehalem", &["spec-ctrl"]),
+    intel("Westmere-IBRS", "Intel, 2010, with SPEC_CTRL", "Westmere", &["spec-ctrl"]),
+    intel("SandyBridge-IBRS", "Intel, 2011, with SPEC_CTRL", "SandyBridge", &["spec-ctrl"]),
+    intel("IvyBridge-IBRS", "Intel, 2012, with SPEC_CTRL", "IvyBridge", &["spec-ctrl"]),
+    intel("Haswell-noTSX-IBRS", "Intel, 2013, with SPEC_CTRL", "Haswell-noTSX", &["spec-ctrl"]),
+    intel("Broadwell-noTSX-IBRS", "Intel, 2014, with SPEC_CTRL", "Broadwell-noTSX", &["spec-ctrl"]),
+    intel(
+        "Skylake-Client-noTSX-IBRS",
+        "Intel, 2015, without transactions",
+        "Broadwell-noTSX-IBRS",
+        &["xsavec", "xgetbv1"],
+    ),
+    intel(
+        "Skylake-Server-noTSX-IBRS",
+        "Intel, 2017, without transactions",
+        "Skylake-Client-noTSX-IBRS",
+        &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "clwb", "pdpe1gb", "pku"],
+    ),
+    intel(
+        "Cascadelake-Server-noTSX",
+        "Intel, 2019, without transactions",
+        "Skylake-Server-noTSX-IBRS",
+        &["avx512vnni", "clflushopt", "ssbd"],
+    ),
+    intel("Cooperlake", "Intel, 2020", "Cascadelake-Server-noTSX", &["avx512-bf16", "hle", "rtm", "stibp"]),
+    intel(
+        "Icelake-Server-noTSX",
+        "Intel, 2021, without transactions",
+        "Cascadelake-Server-noTSX",
+        &[
+            "avx512vbmi",
+            "avx512vbmi2",
+            "avx512bitalg",
+            "avx512-vpopcntdq",
+            "gfni",
+            "vaes",
+            "vpclmulqdq",
+            "la57",
+            "umip",
+            "wbnoinvd",
+        ],
+    ),
+    amd(
+        "EPYC",
+        "AMD, 2017",
+        "x86-64-v3",
+        &[
             "rdrand",
             "aes",
             "pclmulqdq",
@@ -147,8 +179,40 @@ pub static MODELS: [Model; 11] = [
             "xsavec",
             "xgetbv1",
         ],
-    },
+    ),
+    amd("EPYC-IBPB", "AMD, 2017, with IBPB", "EPYC", &["ibpb"]),
+    amd(
+        "EPYC-Rome",
+        "AMD, 2019",
+        "EPYC-IBPB",
+        &["amd-stibp", "clwb", "clzero", "perfctr-core", "rdpid", "umip", "wbnoinvd", "xsaveerptr", "xsaves"],
+    ),
+    amd(
+        "EPYC-Milan",
+        "AMD, 2021",
+        "EPYC-Rome",
+        &["amd-ssbd", "erms", "fsrm", "ibrs", "invpcid", "pcid", "pku"],
+    ),
 ];
+
+type Names = &'static [&'static str];
+
+const fn level(
+    name: &'static str,
+    about: &'static str,
+    extends: Option<&'static str>,
+    features: Names,
+) -> Model {
+    Model { name, about, vendor: None, extends, features }
+}
+
+const fn intel(name: &'static str, about: &'static str, extends: &'static str, features: Names) -> Model {
+    Model { name, about, vendor: Some("GenuineIntel"), extends: Some(extends), features }
+}
+
+const fn amd(name: &'static str, about: &'static str, extends: &'static str, features: Names) -> Model {
+    Model { name, about, vendor: Some("AuthenticAMD"), extends: Some(extends), features }
+}
 
 impl Model {
     /// All of its features.

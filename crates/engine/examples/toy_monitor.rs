@@ -419,7 +419,7 @@ impl DestinationMachine for Place {
 struct Printer(&'static str);
 
 impl Observer for Printer {
-    fn status(&self, status: Status) {
+    fn status(&self, status: Status, _: &mut dyn FnMut()) {
         println!("{}: {}", self.0, status.name());
     }
 

@@ -125,8 +125,9 @@ pub trait DestinationMachine: Send {
 
 /// Who wants to know how an attempt goes. Called on the migration thread; must not wait for anything.
 pub trait Observer: Send + Sync {
-    /// The status changed. That the attempt is over is told last, after [`Self::ended`].
-    fn status(&self, status: Status);
+    /// The status changes. That the attempt is over is told last, after [`Self::ended`]. From `publish` on whoever asks is told so
+    /// too, which the observer may have happen together with whatever it tells; if it does not call it, that happens right afterwards.
+    fn status(&self, status: Status, publish: &mut dyn FnMut());
     /// The set of dirty pages was made for the `pass`-th time; the first is all memory.
     fn pass(&self, pass: u32);
     /// The attempt is over on this side, and everything that belonged to it is gone.

@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use k8s_openapi::api::core::v1::Node;
 use objects::VirtualMachineInstance;
 
 use crate::{
     World,
     index::{Index, Room, is_huge},
+    processor,
 };
 
-pub use crate::{kubelet::is_ready, world::memory_of};
+pub use crate::{kubelet::is_ready, processor::Unsuitable, world::memory_of};
 
 /// One reason why a machine cannot run on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub enum Misfit {
         /// That the node has.
         there: u64,
     },
+    /// Its processor will not do.
+    Processor(Unsuitable),
     /// As many migrations as may come are coming.
     InboundLimit(u32),
 }
@@ -64,6 +68,7 @@ impl fmt::Display for Misfit {
                 write!(f, "{} MiB of {what} are free, {} MiB are needed", free >> 20, needed >> 20)
             }
             Self::Cpus { needed, there } => write!(f, "it has {there} processors, {needed} are needed"),
+            Self::Processor(why) => why.fmt(f),
             Self::InboundLimit(limit) => write!(f, "{limit} migrations come there already"),
         }
     }
@@ -93,13 +98,21 @@ pub(crate) fn fits_in(
     instance: &VirtualMachineInstance,
     added: &BTreeMap<String, String>,
 ) -> Vec<Fit> {
-    index.rooms.iter().map(|room| fit(room, instance, added)).collect()
+    let here = node_of(index, instance);
+    index.rooms.iter().map(|room| fit(room, instance, here, added)).collect()
 }
 
-/// Whether a machine fits on a node: as [`fits`], without the reasons.
+/// The node that a machine runs on.
+pub(crate) fn node_of<'a>(index: &Index<'a>, instance: &VirtualMachineInstance) -> Option<&'a Node> {
+    let name = instance.status.as_ref().and_then(|status| status.node_name.as_deref())?;
+    index.room(name).map(|room| room.node)
+}
+
+/// Whether a machine, which may run on the node `here`, fits on another: as [`fits`], without the reasons.
 pub(crate) fn is_fit(
     room: &Room<'_>,
     instance: &VirtualMachineInstance,
+    here: Option<&Node>,
     added: &BTreeMap<String, String>,
 ) -> bool {
     room.is_ready
@@ -110,9 +123,15 @@ pub(crate) fn is_fit(
         && instance.spec.node_selector.iter().chain(added).all(|(label, wanted)| {
             room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) == Some(wanted)
         })
+        && processor::unsuitable(instance, here, room.node).is_empty()
 }
 
-fn fit(room: &Room<'_>, instance: &VirtualMachineInstance, added: &BTreeMap<String, String>) -> Fit {
+fn fit(
+    room: &Room<'_>,
+    instance: &VirtualMachineInstance,
+    here: Option<&Node>,
+    added: &BTreeMap<String, String>,
+) -> Fit {
     let mut misfits = Vec::new();
     if !room.is_ready {
         misfits.push(Misfit::NotReady);
@@ -143,6 +162,7 @@ fn fit(room: &Room<'_>, instance: &VirtualMachineInstance, added: &BTreeMap<Stri
     if cores > room.cpus {
         misfits.push(Misfit::Cpus { needed: cores, there: room.cpus });
     }
+    misfits.extend(processor::unsuitable(instance, here, room.node).into_iter().map(Misfit::Processor));
     Fit { node: room.name.to_owned(), misfits, free, is_leaving: room.is_leaving }
 }
 

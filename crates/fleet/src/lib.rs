@@ -7,7 +7,7 @@
 //! * `admission`: what a server of ours sees to before it stores an object.
 //! * `machine`: when a machine has an instance. `placement`: where an instance runs. `migration`: the way of a migration,
 //!   `overdue`: what is done when its time is up.
-//! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
+//! * [`fit`]: whether a machine can run on a node, with all reasons (`processor`: by its processor). [`policy`]: which policy applies, and what it comes to.
 //! * [`plan`]: what would become of a migration that was asked for now. [`preview`]: what a policy would change.
 //! * [`drain`]: how nodes are emptied, and what would become of that.
 //! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
@@ -26,6 +26,7 @@ mod placement;
 pub mod plan;
 pub mod policy;
 pub mod preview;
+mod processor;
 mod queue;
 mod retention;
 mod world;

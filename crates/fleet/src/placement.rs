@@ -74,8 +74,9 @@ pub(crate) fn best<'i, 'a>(
     is_allowed: impl Fn(&str) -> bool,
 ) -> Option<&'i Room<'a>> {
     let huge = is_huge(instance);
-    let fitting =
-        index.rooms.iter().filter(|room| fit::is_fit(room, instance, added) && is_allowed(room.name));
+    let here = fit::node_of(index, instance);
+    let fits = |room: &&Room<'_>| fit::is_fit(room, instance, here, added) && is_allowed(room.name);
+    let fitting = index.rooms.iter().filter(fits);
     // The first of several that are equal, and rooms are in the order of names.
     fitting.min_by_key(|room| (room.is_leaving, Reverse(room.free(huge))))
 }

@@ -40,6 +40,60 @@ fn what_fits_nowhere_waits_with_the_reasons_of_every_node() {
 }
 
 #[test]
+fn a_machine_goes_where_the_processor_will_do_and_every_other_node_says_why_not() {
+    let mut site = Site::default();
+    for (name, gib) in [("old", 8), ("new", 4), ("silent", 32)] {
+        site.node(name, gib);
+    }
+    site.machine("db", "Always", 1).machine("strict", "Always", 1).machine("none", "Always", 1);
+    site.processor("old", "GenuineIntel", &["x86-64-v2"], &["aes"]);
+    site.processor(
+        "new",
+        "GenuineIntel",
+        &["x86-64-v2", "x86-64-v3"],
+        &["aes", "avx2", "sse4.2", "spec-ctrl"],
+    );
+    let require = |name: &str| json!({ "name": name });
+    site.see("db", &json!({ "model": "x86-64-v3", "features": [require("aes"), require("spec_ctrl")] }));
+    site.see("strict", &json!({ "features": [require("aes"), { "name": "avx2", "policy": "forbid" }] }));
+    site.see("none", &json!({ "model": "x86-64-v4", "features": [require("aes"), require("sha-ni")] }));
+    site.settle(0);
+    let node = |site: &Site, name: &str| site.instance(name).status.clone().unwrap().node_name;
+    assert_eq!(node(&site, "db").as_deref(), Some("new"));
+    assert_eq!(node(&site, "strict").as_deref(), Some("old"));
+    let status = site.instance("none").status.clone().unwrap();
+    let message = objects::condition(&status.conditions, "Scheduled").unwrap().message.clone().unwrap();
+    for part in [
+        "new: its processor cannot be shown as CPU model x86-64-v4, its processor lacks sha-ni",
+        "silent: its processor cannot be shown as CPU model x86-64-v4, its processor lacks aes, sha-ni",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+}
+
+#[test]
+fn a_machine_does_not_go_to_a_processor_of_another_maker() {
+    let mut site = Site::default();
+    site.node("a", 8).machine("db", "Always", 1);
+    site.processor("a", "GenuineIntel", &[], &[]);
+    site.settle(0);
+    site.run_instances(1);
+    site.node("b", 8);
+    site.processor("b", "AuthenticAMD", &[], &[]);
+    site.migrate("move", "db", &json!({}));
+    site.settle(2);
+    let phase = |site: &Site| site.world.migrations[0].status.clone().unwrap().phase();
+    assert_eq!(phase(&site), MigrationPhase::Pending);
+    let plan = fleet::fit::fits(&site.world, site.instance("db"), &std::collections::BTreeMap::new());
+    let why: Vec<_> = plan[1].misfits.iter().map(ToString::to_string).collect();
+    assert_eq!(why, ["its processor is of AuthenticAMD, and the machine runs on one of GenuineIntel"]);
+    site.node("c", 4);
+    site.processor("c", "GenuineIntel", &[], &[]);
+    site.settle(3);
+    assert_ne!(phase(&site), MigrationPhase::Pending);
+}
+
+#[test]
 fn a_stopped_machine_has_no_instance_and_a_deleted_one_takes_it_along() {
     let mut site = Site::default();
     site.node("a", 8).machine("db", "Always", 1).machine("web", "Always", 1);

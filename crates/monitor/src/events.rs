@@ -100,10 +100,13 @@ impl Events {
         self.emit("DUMP_COMPLETED", Some(data));
     }
 
-    /// MIGRATION: the migration's status has changed. Silent without the capability `events`.
-    pub fn migration(&self, status: MigrationStatus) {
+    /// MIGRATION: the migration's status changes, which `set` has what is said of it say too, as for [`Self::stop`]. Silent without the
+    /// capability `events`.
+    pub fn migration(&self, status: MigrationStatus, set: impl FnOnce()) {
         if self.shared.migration.load(Ordering::Relaxed) {
-            self.emit("MIGRATION", Some(json!({ "status": status })));
+            self.emit_with("MIGRATION", Some(json!({ "status": status })), set);
+        } else {
+            set();
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use config::RawConfig;
-use objects::VirtualMachineInstance;
+use objects::{Cpu, CpuFeaturePolicy, VirtualMachineInstance};
 use serde_json::{Value, json};
 
 use crate::Config;
@@ -158,6 +158,7 @@ fn describe(
         "memory": format!("{}M", domain.memory.guest.bytes().unwrap_or(0) >> 20),
         "memory-backing": if domain.memory.hugepages.is_some() { "hugetlb" } else { "memfd" },
         "cpus": domain.cpu.cores,
+        "cpu": processor(&domain.cpu),
         "kernel": kernel,
         "cmdline": boot.kernel_args.clone().unwrap_or_default(),
         "disks": disks,
@@ -177,6 +178,18 @@ fn describe(
         machine.retain(|_, value| !matches!(value, Value::Null));
     }
     machine.to_string()
+}
+
+/// What a machine sees of its processor, as the VMM has it; `None` where nothing is said of it.
+fn processor(cpu: &Cpu) -> Option<String> {
+    if cpu.model.is_none() && cpu.features.is_empty() {
+        return None;
+    }
+    let mut words = vec![cpu.named_model().unwrap_or("host").to_owned()];
+    words.extend(cpu.features_to(CpuFeaturePolicy::Require).map(|name| format!("+{name}")));
+    // What no node may have need not be taken away.
+    words.extend(cpu.features_to(CpuFeaturePolicy::Disable).map(|name| format!("-{name}")));
+    Some(words.join(","))
 }
 
 /// The node's address as an address of a migration has it.
@@ -204,7 +217,9 @@ mod tests {
             "metadata": { "name": "busy", "uid": "6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11" },
             "spec": {
                 "domain": {
-                    "memory": { "guest": "256Mi" }, "devices": { "disks": [{ "name": "root", "serial": "r" }] },
+                    "memory": { "guest": "256Mi" }, "cpu": { "model": "x86-64-v2", "features": [
+                        { "name": "aes" }, { "name": "popcnt", "policy": "disable" }, { "name": "avx", "policy": "forbid" },
+                    ] }, "devices": { "disks": [{ "name": "root", "serial": "r" }] },
                     "firmware": { "kernelBoot": { "kernelArgs": "a: \"b\" # c", "container": { "image": "x" } } },
                 },
                 "volumes": [{ "name": "root", "hostDisk": { "path": "/d,isk" } }],
@@ -231,6 +246,7 @@ mod tests {
         assert_eq!(raw.incoming.unwrap().to_string(), "tcp:[::1]:0");
         assert_eq!(raw.tls_authz.as_deref(), Some("dns:b"));
         assert_eq!(raw.disks.len(), 1);
+        assert_eq!(raw.cpu.unwrap().to_string(), "x86-64-v2,+aes,-popcnt");
         assert_eq!(vmm_folders(folder.path()).unwrap(), ["busy"]);
     }
 }

@@ -1,6 +1,7 @@
 //! The node as an object, and the lease that says that its agent lives.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -13,15 +14,17 @@ use kube::{
 };
 use objects::{AGENT_CONDITION, GROUP, HOSTNAME_LABEL, LEASE_LABEL};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::{Config, Registration};
+use crate::{Config, Registration, processor};
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
 /// How long that may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// When it is tried again to tell of the processor.
+const LABEL_AGAIN: Duration = Duration::from_secs(60);
 /// How long the lease holds, in seconds, as others are told.
 const LEASE_SECONDS: u32 = 40;
 
@@ -31,11 +34,15 @@ pub(crate) struct Heartbeat {
     client: Client,
     handle: Handle,
     next: Instant,
+    /// When the Node is told of the processor, which is done once: it is what it is until the host boots anew.
+    labelling: Option<Instant>,
 }
 
 impl Heartbeat {
     pub(crate) fn new(config: &Config, client: &Client, handle: &Handle) -> Self {
-        Self { config: config.clone(), client: client.clone(), handle: handle.clone(), next: Instant::now() }
+        let now = Instant::now();
+        let (client, handle) = (client.clone(), handle.clone());
+        Self { config: config.clone(), client, handle, next: now, labelling: Some(now) }
     }
 
     /// Renews, if it is time. What fails is tried again soon.
@@ -45,9 +52,52 @@ impl Heartbeat {
         }
         let outcome = self.handle.block_on(async { timeout(PATIENCE, self.renew()).await });
         self.next = Instant::now() + if matches!(outcome, Ok(Ok(()))) { RENEW } else { RENEW / 10 };
-        if let Ok(Err(error)) = outcome {
-            tracing::warn!(node = self.config.name, %error, "Cannot renew the lease");
+        match outcome {
+            Ok(Ok(())) => self.tell_of_processor(),
+            Ok(Err(error)) => tracing::warn!(node = self.config.name, %error, "Cannot renew the lease"),
+            Err(_) => {}
         }
+    }
+
+    /// Labels the Node with what its processor can show, once it is there. A node without such labels runs machines all the same.
+    fn tell_of_processor(&mut self) {
+        if self.labelling.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.labelling = Some(Instant::now() + LABEL_AGAIN);
+        let labels = match processor::labels(&self.config.vmm) {
+            Ok(labels) => labels,
+            Err(error) => {
+                tracing::warn!(node = self.config.name, %error, "The VMM does not say what the processor can show");
+                return;
+            }
+        };
+        match self.handle.block_on(async { timeout(PATIENCE, self.label(labels)).await }) {
+            Ok(Ok(())) => self.labelling = None,
+            Ok(Err(error)) => {
+                tracing::warn!(node = self.config.name, %error, "Cannot label the node with its processor");
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn label(&self, labels: BTreeMap<String, String>) -> kube::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = nodes.get_metadata(&self.config.name).await?;
+        // The host may have had another processor, or kernel, before.
+        let before = node.metadata.labels.unwrap_or_default().into_keys();
+        let gone = before.filter(|label| processor::is_ours(label)).map(|label| (label, Value::Null));
+        let mut all: Map<_, _> = gone.collect();
+        all.extend(labels.into_iter().map(|(label, value)| (label, value.into())));
+        let (parameters, metadata) = (PatchParams::default(), json!({ "metadata": { "labels": all } }));
+        match self.config.registration {
+            Registration::Agent => nodes.patch(&self.config.name, &parameters, &Patch::Merge(metadata)).await,
+            // Of a kubelet's node an agent may write no more than the status, whose requests take metadata as well.
+            Registration::Kubelet => {
+                nodes.patch_status(&self.config.name, &parameters, &Patch::Merge(metadata)).await
+            }
+        }
+        .map(drop)
     }
 
     async fn renew(&self) -> kube::Result<()> {

@@ -15,6 +15,7 @@ mod heartbeat;
 mod kept;
 mod observe;
 mod process;
+mod processor;
 mod progress;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};

@@ -82,6 +82,40 @@ pub struct Cpu {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub cores: u32,
+    /// What the guest sees of it: a model by its name (`whimbrel-vmm --cpu help` lists them), the same on every node; or all that the
+    /// node shows on which the machine starts, `host-model` or `host-passthrough`, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40))]
+    pub model: Option<String>,
+    /// Single features more or less than that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub features: Vec<CpuFeature>,
+}
+
+/// A feature of a processor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CpuFeature {
+    /// Its name, such as `avx2`.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+    /// What becomes of it.
+    #[serde(default)]
+    pub policy: CpuFeaturePolicy,
+}
+
+/// What becomes of a feature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuFeaturePolicy {
+    /// The guest has it, so that only nodes will do that have it.
+    #[default]
+    Require,
+    /// The guest does not see it.
+    Disable,
+    /// Only nodes will do that do not have it.
+    Forbid,
 }
 
 fn one() -> u32 {
@@ -90,9 +124,24 @@ fn one() -> u32 {
 
 impl Default for Cpu {
     fn default() -> Self {
-        Self { cores: one() }
+        Self { cores: one(), model: None, features: Vec::new() }
     }
 }
+
+impl Cpu {
+    /// The model that is the same on every node, if it is to be one.
+    pub fn named_model(&self) -> Option<&str> {
+        self.model.as_deref().filter(|model| !HOST_MODELS.contains(model))
+    }
+
+    /// Names of the features with that policy.
+    pub fn features_to(&self, policy: CpuFeaturePolicy) -> impl Iterator<Item = &str> {
+        self.features.iter().filter(move |feature| feature.policy == policy).map(|feature| &*feature.name)
+    }
+}
+
+/// Models that are whatever a node has.
+const HOST_MODELS: [&str; 2] = ["host-model", "host-passthrough"];
 
 /// Memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

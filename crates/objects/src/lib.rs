@@ -36,9 +36,9 @@ pub use drain::{
     NodeDrainPlanStatus, NodeDrainProgress, NodeDrainSpec, NodeDrainStatus, PlannedNode,
 };
 pub use instance::{
-    Cpu, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel, Hugepages, InstancePhase,
-    KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance, VirtualMachineInstanceSpec,
-    VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
+    Cpu, CpuFeature, CpuFeaturePolicy, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel,
+    Hugepages, InstancePhase, KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance,
+    VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
 };
 pub use kind::{Column, Kind, Names, Scope};
 pub use machine::{
@@ -66,6 +66,13 @@ pub const VERSION: &str = "v1";
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// The label of leases that agents renew, each with the name of its node: those of a kubelet have the same name.
 pub const LEASE_LABEL: &str = "whimbrel.dev/node";
+/// What labels of a Node begin with that tell of its processor, each with the value `true`: its maker, models that it can show machines, and
+/// features. Agents write them.
+pub const CPU_VENDOR_LABEL: &str = "cpu-vendor.whimbrel.dev/";
+/// See [`CPU_VENDOR_LABEL`].
+pub const CPU_MODEL_LABEL: &str = "cpu-model.whimbrel.dev/";
+/// See [`CPU_VENDOR_LABEL`].
+pub const CPU_FEATURE_LABEL: &str = "cpu-feature.whimbrel.dev/";
 /// The condition of a Node that says whether its agent lives, where the Node is a kubelet's. Elsewhere it is `Ready`.
 pub const AGENT_CONDITION: &str = "WhimbrelReady";
 /// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.

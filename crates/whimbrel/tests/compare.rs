@@ -5,6 +5,8 @@
 mod programs;
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs,
     path::Path,
     process::{Child, Output, Stdio},
@@ -12,6 +14,7 @@ use std::{
 };
 
 use assert_cmd::{Command, cargo::cargo_bin};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// One scenario once, with the smallest guest, on a link that every host has.
@@ -65,25 +68,89 @@ fn what_was_started_ends_with_the_signal_and_a_second_one_is_refused_meanwhile()
     let Some(vmm) = programs::vmm() else { return };
     let folder = tempfile::tempdir().unwrap();
     let vmm = vmm.to_str().unwrap();
-    let mut first = std::process::Command::new(cargo_bin("whimbrel"))
-        .env("TMPDIR", folder.path())
-        .args(SMALL)
-        .arg(vmm)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_for(&mut first, || machines(folder.path()) > 0);
-    let second = run(folder.path(), &[&SMALL[..], &[vmm]].concat());
-    assert_eq!(second.status.code(), Some(2));
-    assert!(text(&second.stderr).contains("Another comparison"), "{}", text(&second.stderr));
-    let id = rustix::process::Pid::from_child(&first);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    let output = first.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
-    assert_eq!(machines(folder.path()), 0, "a machine is left");
-    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["whimbrel-compare.lock"]);
+    // Other tests that change the pool of huge pages wait for this one.
+    let turn = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(std::env::temp_dir().join("whimbrel-huge-pages.lock"));
+    let turn = turn.unwrap();
+    rustix::fs::flock(&turn, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let (pages, cards) = (huge_pages(), cards());
+    let lock = folder.path().join("whimbrel-compare.lock");
+    let is_locked = || lock.exists();
+    let moments: [(Signal, &dyn Fn() -> bool); 3] = [
+        (Signal::TERM, &is_locked),
+        (Signal::INT, &|| machines(folder.path()) > 0),
+        (Signal::HUP, &|| machines(folder.path()) > 1),
+    ];
+    for (signal, moment) in moments {
+        let mut first = std::process::Command::new(cargo_bin("whimbrel"))
+            .env("TMPDIR", folder.path())
+            .args(SMALL)
+            .arg(vmm)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for(&mut first, moment);
+        let second = run(folder.path(), &[&SMALL[..], &[vmm]].concat());
+        assert_eq!(second.status.code(), Some(2));
+        assert!(text(&second.stderr).contains("Another comparison"), "{}", text(&second.stderr));
+        let began = descendants(first.id());
+        rustix::process::kill_process(rustix::process::Pid::from_child(&first), signal).unwrap();
+        let output = first.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{signal:?}: {}", text(&output.stderr));
+        assert_eq!(machines(folder.path()), 0, "{signal:?}: a machine is left");
+        // The namespaces of the hosts and their users are there as long as these are.
+        let left: Vec<_> = began.into_iter().filter(is_alive).collect();
+        assert!(left.is_empty(), "{signal:?}: processes are left: {left:?}");
+        assert_eq!((huge_pages(), self::cards()), (pages, cards.clone()), "{signal:?}");
+        let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["whimbrel-compare.lock"], "{signal:?}");
+        fs::remove_file(&lock).unwrap();
+    }
+}
+
+/// Pages in the host's pool.
+fn huge_pages() -> u64 {
+    fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap().trim().parse().unwrap()
+}
+
+/// Network cards of this host.
+fn cards() -> BTreeSet<OsString> {
+    fs::read_dir("/sys/class/net").unwrap().map(|card| card.unwrap().file_name()).collect()
+}
+
+/// A process: its id, and when it began, by the kernel's ticks.
+type Process = (u32, u64);
+
+/// All processes that were started by one and have not ended, directly or not.
+fn descendants(process: u32) -> Vec<Process> {
+    let all =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let all: Vec<(u32, u32, u64)> =
+        all.filter_map(|id| look(id).map(|(parent, began)| (id, parent, began))).collect();
+    let mut found = Vec::new();
+    let mut parents = vec![process];
+    while let Some(parent) = parents.pop() {
+        for (id, _, began) in all.iter().filter(|(_, of, _)| *of == parent) {
+            found.push((*id, *began));
+            parents.push(*id);
+        }
+    }
+    found
+}
+
+fn is_alive(&(id, began): &Process) -> bool {
+    look(id).is_some_and(|(_, at)| at == began)
+}
+
+/// A process's parent, and when it began (proc_pid_stat(5)).
+fn look(id: u32) -> Option<(u32, u64)> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    Some((fields.nth(1)?.parse().ok()?, fields.nth(17)?.parse().ok()?))
 }
 
 #[test]

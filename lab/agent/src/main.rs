@@ -24,11 +24,12 @@ fn run(words: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
         ["listen", address] => Ok(serve::listen(address)?),
         ["memory", rest @ ..] => Ok(tools::memory::run(rest)?),
         ["disk", rest @ ..] => Ok(tools::disk::run(rest)?),
+        ["film", rest @ ..] => Ok(tools::film::run(rest)?),
         ["stream", rest @ ..] => Ok(tools::stream::run(rest)?),
         ["clock", rest @ ..] => Ok(tools::clock::run(rest)?),
         ["keys", rest @ ..] => Ok(tools::keys::run(rest)?),
         ["ping", rest @ ..] => Ok(tools::ping::run(rest)?),
         ["speed", rest @ ..] => Ok(tools::speed::run(rest)?),
-        _ => Err("Say what: dial, listen, memory, disk, stream, clock, keys, ping or speed".into()),
+        _ => Err("Say what: dial, listen, memory, disk, film, stream, clock, keys, ping or speed".into()),
     }
 }

@@ -58,6 +58,33 @@ pub(super) fn ping(lab: &Lab) -> Result<(), LabError> {
     end(journey)
 }
 
+/// Frames of the film each second: the emulated processor can just make them.
+const FRAMES: &str = "25";
+
+/// A guest plays a film over HTTP, and somebody outside watches.
+pub(super) fn film(lab: &Lab) -> Result<(), LabError> {
+    let mut journey = Journey::begin(lab, Spec::linux(1))?;
+    let _player = journey.in_guest(&["film", "serve", "0.0.0.0:80", FRAMES])?;
+    let address = format!("{}:80", Spec::address());
+    journey.guest().run("until netstat -lnt | grep -q ':80 '; do sleep 0.1; done")?;
+    let watcher = lab.host("a").remote().spawn(&["whimbrel-lab-agent", "film", "watch", &address, FRAMES])?;
+    let number = |name| watcher.last(name).unwrap_or(i64::MAX);
+    for _ in 0..2 {
+        goes_on(&watcher, "frames", 50)?;
+        let (late, lost) = (number("late"), number("lost"));
+        journey.hop()?;
+        goes_on(&watcher, "frames", 50)?;
+        let (late, lost) = (number("late") - late, number("lost") - lost);
+        say(&format!("around the move {late} frames were late and {lost} lost"));
+    }
+    let (frames, freeze) = (number("frames"), number("longest_freeze_ms"));
+    let stuck = if freeze < 200 { "no".to_owned() } else { format!("{:.1} s", freeze as f64 / 1e3) };
+    say(&format!("{frames} frames were seen; video stuck: {stuck} (longest freeze {freeze} ms)"));
+    check(freeze <= longest_gap_ms(lab), || format!("The picture stood still for {freeze} ms"))?;
+    drop(watcher);
+    end(journey)
+}
+
 pub(super) fn weather(lab: &Lab) -> Result<(), LabError> {
     // What the guest has freed is zeros, which cost nothing to move.
     let spec = Spec { memory_mib: 128, cmdline: "init_on_free=1".into(), ..Spec::linux(1) };

@@ -11,12 +11,11 @@ pub(super) struct Disguise(pub(super) &'static str);
 pub(super) const HEAD_BYTES: usize = 512;
 
 /// A word, where it stands, and whose it is.
-const MAGICS: [(usize, &[u8], &str); 13] = [
+const MAGICS: [(usize, &[u8], &str); 12] = [
     (0, b"QFI\xfb", "qcow2"),
     (0, b"QED\0", "QED"),
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK"),
-    (0, b"# Disk DescriptorFile", "VMDK"),
     (0, b"vhdxfile", "VHDX"),
     (0, b"conectix", "VHD"),
     (0x40, b"\x7f\x10\xda\xbe", "VDI"),
@@ -30,7 +29,17 @@ const MAGICS: [(usize, &[u8], &str); 13] = [
 /// The format that an image which begins with `head` seems to have, if it is not raw.
 pub(super) fn told_by(head: &[u8]) -> Option<&'static str> {
     let stands = |(at, magic): (usize, &[u8])| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
-    MAGICS.into_iter().find(|(at, magic, _)| stands((*at, magic))).map(|(_, _, name)| name)
+    let told = MAGICS.into_iter().find(|(at, magic, _)| stands((*at, magic))).map(|(_, _, name)| name);
+    told.or_else(|| is_descriptor(head).then_some("VMDK"))
+}
+
+/// Whether this is the text that describes a VMDK image and names the files it is in. Programs that look at images find it by its first line
+/// that is neither empty nor a comment, so the word in its usual first comment is not what tells it.
+fn is_descriptor(head: &[u8]) -> bool {
+    const USUAL: &[u8] = b"# Disk DescriptorFile";
+    let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with(b"#"));
+    head.starts_with(USUAL) || first.is_some_and(|line| line.starts_with(b"version="))
 }
 
 #[cfg(test)]
@@ -46,6 +55,10 @@ mod tests {
             (&b"QFI\xfb\0\0\0\x03"[..], Some("qcow2")),
             (b"KDMV\x01", Some("VMDK")),
             (b"# Disk DescriptorFile\nversion=1", Some("VMDK")),
+            (b"# no such word\r\n  \r\n\nversion=3\r\nextent", Some("VMDK")),
+            (b"version=1\n", Some("VMDK")),
+            (b"# a script\necho version=1\n", None),
+            (b"#!/bin/sh\n", None),
             (b"vhdxfileQ", Some("VHDX")),
             (b"LUKS\xba\xbe\0\x02", Some("LUKS")),
             (&vdi, Some("VDI")),

@@ -328,8 +328,9 @@ impl Server {
     pub(super) fn tell(&mut self, status: Status) {
         if status != self.status {
             self.status = status;
-            self.shared.view.lock().status = status;
-            self.observer.status(status);
+            let mut publish = || self.shared.view.lock().status = status;
+            self.observer.status(status, &mut publish);
+            publish();
         }
     }
 }

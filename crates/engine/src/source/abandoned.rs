@@ -18,8 +18,7 @@ impl Abandoned {
         tracing::error!("{reason}");
         if !self.shared.source.lock().side().may_run() {
             tracing::error!("The machine stays stopped: see whether it runs at the destination");
-            *self.shared.status.lock() = Status::Unknown;
-            return self.observer.status(Status::Unknown);
+            return self.shared.tell(Status::Unknown, self.observer.as_ref());
         }
         let run = self.shared.source.lock().state().runs_if_it_stays();
         if let Some(run) = run
@@ -31,7 +30,6 @@ impl Abandoned {
             tracing::warn!("Dirty logging could not be stopped: {error}");
         }
         self.observer.ended(&Outcome::Failed(reason));
-        *self.shared.status.lock() = Status::Failed;
-        self.observer.status(Status::Failed);
+        self.shared.tell(Status::Failed, self.observer.as_ref());
     }
 }

@@ -154,8 +154,7 @@ impl Attempt {
     }
 
     fn tell(&self, status: Status) {
-        *self.shared.status.lock() = status;
-        self.observer.status(status);
+        self.shared.tell(status, self.observer.as_ref());
     }
 
     fn next_event(&mut self, inputs: &Receiver<Input>) -> Event {

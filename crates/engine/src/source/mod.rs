@@ -107,6 +107,15 @@ struct Shared {
     slowed: Arc<Mutex<Vec<VcpuSlowed>>>,
 }
 
+impl Shared {
+    /// Tells a status, once: to the observer, and from then on to whoever asks.
+    fn tell(&self, status: Status, observer: &dyn Observer) {
+        let mut publish = || *self.status.lock() = status;
+        observer.status(status, &mut publish);
+        publish();
+    }
+}
+
 /// What reaches the migration thread.
 #[derive(Debug)]
 enum Input {

@@ -281,7 +281,7 @@ impl DestinationMachine for There {
 pub(crate) struct Watch(pub(crate) Arc<Stage>);
 
 impl Observer for Watch {
-    fn status(&self, _: Status) {}
+    fn status(&self, _: Status, _: &mut dyn FnMut()) {}
     fn pass(&self, _: u32) {}
     fn ended(&self, outcome: &Outcome) {
         self.0.with(|trail| {
@@ -296,7 +296,7 @@ impl Observer for Watch {
 pub(crate) struct Nobody;
 
 impl Observer for Nobody {
-    fn status(&self, _: Status) {}
+    fn status(&self, _: Status, _: &mut dyn FnMut()) {}
     fn pass(&self, _: u32) {}
     fn ended(&self, _: &Outcome) {}
 }

@@ -382,7 +382,7 @@ impl Notes {
 }
 
 impl Observer for Notes {
-    fn status(&self, status: Status) {
+    fn status(&self, status: Status, _: &mut dyn FnMut()) {
         self.statuses.lock().unwrap().push(status);
     }
     fn pass(&self, _: u32) {}

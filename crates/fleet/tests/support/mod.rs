@@ -47,6 +47,24 @@ impl Site {
         self
     }
 
+    /// What its agent says of the node's processor.
+    pub(crate) fn processor(&mut self, name: &str, vendor: &str, models: &[&str], features: &[&str]) {
+        let all = self.world.nodes.iter_mut().map(Arc::make_mut);
+        let node = all.into_iter().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
+        let labels = node.metadata.labels.get_or_insert_default();
+        let mut label = |kind: &str, name: &str| labels.insert(format!("{kind}{name}"), "true".to_owned());
+        label(objects::CPU_VENDOR_LABEL, vendor);
+        models.iter().for_each(|model| drop(label(objects::CPU_MODEL_LABEL, model)));
+        features.iter().for_each(|feature| drop(label(objects::CPU_FEATURE_LABEL, feature)));
+    }
+
+    /// What a machine is to see of its processor, from its next start on.
+    pub(crate) fn see(&mut self, machine: &str, cpu: &Value) {
+        let all = self.world.machines.iter_mut().map(Arc::make_mut);
+        let own = all.into_iter().find(|own| own.metadata.name.as_deref() == Some(machine)).unwrap();
+        own.spec.template.spec.domain.cpu = serde_json::from_value(cpu.clone()).unwrap();
+    }
+
     pub(crate) fn machine(&mut self, name: &str, strategy: &str, gib: u64) -> &mut Self {
         let machine = json!({
             "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachine",

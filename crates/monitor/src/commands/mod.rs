@@ -121,12 +121,14 @@ pub(crate) fn dispatch(context: Context<'_>, request: Request) -> Outcome {
     }
 }
 
-/// Whether a request asks whether the vCPUs run, which the events STOP and RESUME tell too.
-pub(crate) fn is_about_running(request: &Request) -> bool {
+/// Whether a request asks for what events tell too: whether the vCPUs run (STOP, RESUME), or how the migration stands (MIGRATION).
+pub(crate) fn is_about_what_events_tell(request: &Request) -> bool {
     let line = request.arguments.get("command-line").and_then(Value::as_str);
     match request.execute.as_str() {
-        "query-status" => true,
-        "human-monitor-command" => line.is_some_and(|line| line.split_whitespace().eq(["info", "status"])),
+        "query-status" | "query-migrate" => true,
+        "human-monitor-command" => line.is_some_and(|line| {
+            ["status", "migrate"].iter().any(|what| line.split_whitespace().eq(["info", *what]))
+        }),
         _ => false,
     }
 }

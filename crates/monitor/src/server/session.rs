@@ -103,7 +103,7 @@ impl Session {
     fn answer_value(&mut self, value: Result<Vec<u8>, FrameError>) {
         match value.map_err(|error| Reply::err(None, error.into())).and_then(|bytes| parse(&bytes)) {
             // Or STOP comes between what was read and its reply, and the client takes the reply for what is so after it.
-            Ok(request) if commands::is_about_running(&request) => {
+            Ok(request) if commands::is_about_what_events_tell(&request) => {
                 let (events, outbox) = (self.events.clone(), self.outbox.clone());
                 events.between(|| self.reply_to(request.clone()), |reply| outbox.reply(reply));
             }

@@ -107,8 +107,7 @@ impl Machine {
     }
 
     fn enter(&self, state: &mut State, status: MigrationStatus) {
-        state.migration.status = Some(status);
-        self.inner.events.migration(status);
+        self.inner.events.migration(status, || state.migration.status = Some(status));
     }
 
     fn halt(&self, state: &mut State, status: RunState) {

@@ -302,14 +302,14 @@ struct Watch {
 }
 
 impl Observer for Watch {
-    fn status(&self, status: Status) {
+    fn status(&self, status: Status, publish: &mut dyn FnMut()) {
         match status {
             Status::Active => self.filling.pages_come(),
             Status::Device => self.filling.machine_loads(),
             _ => {}
         }
         let Some(control) = self.control.upgrade() else { return };
-        control.events.migration(query::status(status));
+        control.events.migration(query::status(status), publish);
         match status {
             // The source waits for the word that the machine runs: the report is made elsewhere.
             Status::Completed => {

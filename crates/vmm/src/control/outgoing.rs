@@ -83,7 +83,7 @@ impl Control {
         if self.ending.load(Ordering::SeqCst) {
             departing.handle.cancel();
         }
-        *departure = Some(departing);
+        self.events.migration(query::status(Status::Setup), || *departure = Some(departing));
     }
 
     /// People say who has the machine, where the destination cannot.
@@ -258,9 +258,13 @@ struct Watch {
 }
 
 impl Observer for Watch {
-    fn status(&self, status: Status) {
-        if let Some(control) = self.control.upgrade() {
-            control.events.migration(query::status(status));
+    fn status(&self, status: Status, publish: &mut dyn FnMut()) {
+        let Some(control) = self.control.upgrade() else { return };
+        if status == Status::Setup {
+            // It is told when the migration is registered, or whoever hears it would find the one before.
+            drop(control.departing.lock());
+        } else {
+            control.events.migration(query::status(status), publish);
         }
     }
 
@@ -280,8 +284,6 @@ impl Observer for Watch {
         } else {
             control.stays();
         }
-        // A migration may end before it is registered.
-        drop(control.departing.lock());
         let departure = control.departure.lock().clone();
         if let Some(departure) = departure {
             let measured = departure.handle.snapshot().fixed_costs;

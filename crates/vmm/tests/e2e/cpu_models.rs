@@ -1,10 +1,15 @@
 //! What a guest sees of its processor, and where it can go with that.
 
-use std::process::Output;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::{Child, Command, Output, Stdio},
+};
 
-use monitor::types::MigrationStatus;
+use cpu::CpuModel;
+use monitor::{Client, types::MigrationStatus};
+use serde_json::{Value, json};
 
-use crate::harness::{Lab, Spec, Story, run_to_end};
+use crate::harness::{Lab, PATIENCE, Spec, Story, run_to_end, skipped, until};
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
@@ -84,4 +89,70 @@ fn models_and_features_are_listed() {
             assert!(said.contains(expected), "{expected}: {said}");
         }
     }
+}
+
+/// A QEMU that runs nothing and answers questions.
+fn qemu(lab: &Lab) -> Option<(Client, Ending)> {
+    let socket = lab.path("qemu.qmp");
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-M", "none", "-display", "none"]);
+    command.args(["-nodefaults", "-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
+    let is_there = Command::new("qemu-system-x86_64").arg("--version").output().is_ok();
+    if !is_there {
+        skipped("there is no qemu-system-x86_64");
+        return None;
+    }
+    let process = Ending(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    Some((until("QEMU answers", || Client::connect(&socket, PATIENCE).ok()), process))
+}
+
+/// Killed when it is dropped.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn models_and_features_are_what_qemu_has_under_these_names() {
+    let Some(lab) = Lab::new() else { return };
+    let Some((mut qemu, _process)) = qemu(&lab) else { return };
+    let mut expanded = |model: &str, how: &str| -> BTreeMap<String, Value> {
+        let arguments = json!({ "type": how, "model": { "name": model } });
+        let mut found = qemu.execute("query-cpu-model-expansion", arguments).unwrap();
+        serde_json::from_value(found["model"]["props"].take()).unwrap()
+    };
+    let named = cpu::MODELS.iter().filter(|model| !model.name.starts_with("x86-64"));
+    let mut compared = 0;
+    for model in named {
+        let theirs = expanded(model.name, "static");
+        let theirs = theirs.iter().filter(|(_, on)| **on == true).filter_map(|(name, _)| cpu::by_name(name));
+        let theirs: BTreeSet<_> =
+            theirs.map(|feature| feature.name).filter(|name| !CpuModel::is_fixed(name)).collect();
+        // For QEMU's software processor, which is what it has without a machine, and which has no `vme`.
+        assert_eq!(model.features(), theirs, "{}", model.name);
+        compared += 1;
+    }
+    assert!(compared > 20);
+    // What QEMU 7.2 does not know yet, or knows by no name of its own.
+    let newer = [
+        "shstk",
+        "ibt",
+        "flush-l1d",
+        "fzrm",
+        "fsrs",
+        "fsrc",
+        "amx-fp16",
+        "avx-ifma",
+        "stibp-always-on",
+        "amd-psfd",
+    ];
+    let known = expanded("max", "full");
+    let unknown = cpu::FEATURES.iter().map(|feature| feature.name).filter(|name| !known.contains_key(*name));
+    let unknown: Vec<_> = unknown.filter(|name| !newer.contains(name)).collect();
+    assert!(unknown.is_empty(), "QEMU does not know {unknown:?}");
 }

@@ -3,6 +3,9 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
 use monitor::types::{MigrationStatus, RunState};
@@ -222,11 +225,92 @@ fn a_migration_fails_by_name_while_storage_hangs_and_the_machine_runs_on() {
     drop(frozen);
     // Before that its thread has still been at one request for too long.
     story.wait_for("its disk is used again", |report| report.count("disk_ops").unwrap() > before + 8);
-    while let Some(event) = events.next(std::time::Duration::ZERO) {
+    while let Some(event) = events.next(Duration::ZERO) {
         assert_ne!(event.event, "STOP", "the machine was not stopped for it");
     }
     until("the destination is ready again", || destination.query_migrate().whimbrel?.reason);
     source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
+}
+
+#[test]
+fn whoever_asks_or_cancels_while_storage_hangs_does_not_wait_for_it() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(freezer) = Freezer::new(&lab) else { return };
+    let spec = spec(&freezer.image, "");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let uri = destination.listen();
+    let frozen = freezer.freeze();
+    source.migrate(&uri);
+    source.migration_is(MigrationStatus::Active);
+    for question in ["query-status", "query-migrate", "query-cpus-fast"] {
+        source.another_client().execute(question, NONE).unwrap();
+    }
+    assert_eq!(source.run_state(), RunState::Running);
+    source.command("migrate_cancel", NONE);
+    // Had it waited for the disk, the attempt would have failed.
+    source.migration_is(MigrationStatus::Cancelled);
+    assert_eq!(source.run_state(), RunState::Running);
+    story.goes_on(2);
+    drop(frozen);
+    until("the destination is ready again", || destination.query_migrate().whimbrel?.reason);
+    source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
+}
+
+/// Whatever becomes of a test, the thread that looks at this ends.
+struct Clears<'a>(&'a AtomicBool);
+
+impl Drop for Clears<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_machine_is_not_stopped_for_storage_that_is_slow_and_moves_when_it_is_not() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(freezer) = Freezer::new(&lab) else { return };
+    let spec =
+        Spec::new("work=4M rate=4M disk=200").flag("--disk", &format!("path={}", freezer.image.display()));
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let (uri, events) = (destination.listen(), source.events());
+    source.set(json!({ "downtime-limit": 150 }));
+    // What is written is on the disk after most of a second, again and again.
+    let is_slow = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let fast_in_the_end = Clears(&is_slow);
+        let (first, freezer, is_slow) = (freezer.freeze(), &freezer, &is_slow);
+        scope.spawn(move || {
+            let mut slow = Some(first);
+            while is_slow.load(Ordering::Relaxed) {
+                slow.get_or_insert_with(|| freezer.freeze());
+                thread::sleep(Duration::from_millis(700));
+                slow = None;
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        source.migrate(&uri);
+        source.round_is(4);
+        until("info migrate says that it is the disks", || {
+            source.client().human("info migrate").unwrap().contains("flush the disks").then_some(())
+        });
+        assert_eq!(source.run_state(), RunState::Running);
+        while let Some(event) = events.next(Duration::ZERO) {
+            assert_ne!(event.event, "STOP", "the machine was not stopped for it");
+        }
+        drop(fast_in_the_end);
+    });
+    let info = source.migration_is(MigrationStatus::Completed);
+    assert!(info.downtime.unwrap() < 700, "{:?}", info.downtime);
     story.goes_on_at(&destination);
     story.goes_on(2);
     assert_eq!(story.assert_intact().count("disk_errors"), Some(0));

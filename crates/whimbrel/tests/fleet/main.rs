@@ -8,6 +8,7 @@ mod programs;
 mod drain;
 mod join;
 mod operator;
+mod processors;
 mod site;
 
 use site::{Fleet, manifest};

@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod disk;
+pub(crate) mod film;
 pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod ping;
