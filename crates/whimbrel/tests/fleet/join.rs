@@ -41,7 +41,7 @@ impl Drop for Service {
 
 fn node(directory: &Path, name: &str, more: &[&str]) -> Service {
     let folder = directory.join(name).display().to_string();
-    Service::start(&[&["node", "--dir", &folder], more].concat())
+    Service::start(&[&["node", "--port", "0", "--dir", &folder], more].concat())
 }
 
 #[test]
