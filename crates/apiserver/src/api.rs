@@ -147,6 +147,9 @@ impl Api {
     }
 
     fn answer(&self, request: &Request) -> Result<Reply, ApiError> {
+        if let Some(reply) = self.no_pods(request)? {
+            return Ok(reply);
+        }
         let route =
             Route::parse(&request.path, &self.kinds).map_err(|error| self.explain(&request.path, error))?;
         match &route {

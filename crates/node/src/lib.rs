@@ -80,9 +80,18 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often it looks while a VMM starts or memory moves.
 const BUSY_TICK: Duration = Duration::from_millis(20);
 
-/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made, and on which the control plane is
-/// served at `listener`. Without one nothing is served.
-pub fn run(config: &Config, listener: Option<TcpListener>, client: &Client, handle: &Handle) {
+/// Where an agent is come to.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// By the control plane; without one nothing is served to it.
+    pub control_plane: Option<TcpListener>,
+    /// For figures, by anybody.
+    pub figures: Option<TcpListener>,
+}
+
+/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made, and on which is served.
+pub fn run(config: &Config, listeners: Listeners, client: &Client, handle: &Handle) {
+    let Listeners { control_plane: listener, figures } = listeners;
     let desk = Arc::new(Desk::new(config));
     let port =
         listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
@@ -97,6 +106,9 @@ pub fn run(config: &Config, listener: Option<TcpListener>, client: &Client, hand
             Mirror::start(Api::all(client.clone()), changed.clone());
         (instances, migrations)
     });
+    if let Some(figures) = figures {
+        handle.spawn(serve::serve_figures(figures, desk.clone()));
+    }
     let mut heartbeat = Heartbeat::new(config, port, client, handle);
     let mut observer = Observer::new(config);
     let mut actor = Actor::new(config, desk.clone(), client, handle);

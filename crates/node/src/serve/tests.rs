@@ -39,18 +39,7 @@ fn agent() -> Agent {
     let vmm = folder.path().join("vmms/busy-1");
     fs::create_dir_all(&vmm).unwrap();
     fs::write(vmm.join("serial.log"), "hello").unwrap();
-    let config = Config {
-        name: "node-a".to_owned(),
-        directory: folder.path().to_owned(),
-        vmm: "/vmm".into(),
-        workload: "/kernel".into(),
-        tls: folder.path().join("tls"),
-        address: "127.0.0.1".parse().unwrap(),
-        share: 1.0,
-        leases: "default".to_owned(),
-        registration: Registration::Agent,
-        cgroup: None,
-    };
+    let config = config(folder.path());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -60,7 +49,26 @@ fn agent() -> Agent {
     Agent { folder, address }
 }
 
+fn config(directory: &Path) -> Config {
+    Config {
+        name: "node-a".to_owned(),
+        directory: directory.to_owned(),
+        vmm: "/vmm".into(),
+        workload: "/kernel".into(),
+        tls: directory.join("tls"),
+        address: "127.0.0.1".parse().unwrap(),
+        share: 1.0,
+        leases: "default".to_owned(),
+        registration: Registration::Agent,
+        cgroup: None,
+    }
+}
+
 impl Agent {
+    fn config(&self) -> Config {
+        config(self.folder.path())
+    }
+
     /// A connection that shows the certificate of a directory; none where that is `None`.
     fn connect(&self, shows: Option<&str>) -> Stream {
         let chain = |path: &Path| -> Vec<CertificateDer<'static>> {
@@ -157,6 +165,27 @@ fn what_is_not_there_is_a_sentence() {
     }
     let figures = agent.get(Some("plane"), "/metrics").unwrap();
     assert!(figures.contains("whimbrel_agent_vmms{node=\"node-a\",state=\"up\"} 0"), "{figures}");
+}
+
+#[test]
+fn figures_are_for_whoever_comes_where_they_are_for_all_and_nothing_else_is() {
+    let agent = agent();
+    let config = agent.config();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(serve_figures(listener, Arc::new(Desk::new(&config))));
+    });
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    };
+    assert!(get("/metrics").contains("process_cpu_seconds_total"));
+    assert!(get("/vmms/busy-1/log").starts_with("HTTP/1.1 404"));
 }
 
 #[test]

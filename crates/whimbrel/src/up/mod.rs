@@ -93,7 +93,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
         let handle = handle.clone();
         let listener = TcpListener::bind((config.address, 0))?;
-        let work = move || node::run(&config, Some(listener), &client, &handle);
+        let listeners = node::Listeners { control_plane: Some(listener), figures: None };
+        let work = move || node::run(&config, listeners, &client, &handle);
         threads.push(thread::Builder::new().name(name.clone()).spawn(work)?);
     }
     greet(&site, &names, &plane.login);

@@ -9,6 +9,7 @@ mod console;
 mod drain;
 mod join;
 mod operator;
+mod prompt;
 mod site;
 
 use site::{Fleet, manifest};
