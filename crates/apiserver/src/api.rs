@@ -11,8 +11,7 @@ use store::{Expect, Store};
 
 use crate::{
     Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Tokens, discovery,
-    identity::Verb,
-    kept::CONSOLE,
+    identity::{CONSOLE, Verb},
     login::Logins,
     metadata, openapi,
     pages::Pages,

@@ -44,6 +44,8 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
+/// The subresource that is a conversation with a guest.
+pub(crate) const CONSOLE: &str = "console";
 /// The shortest token, in bytes. What is shorter could be guessed.
 const SHORTEST_TOKEN: usize = 32;
 

@@ -7,12 +7,9 @@ use serde_json::Value;
 use crate::{
     Agents, Api, ApiError, Call, Errand, Identity, Reply,
     api::{Body, Request},
-    identity::Verb,
+    identity::{CONSOLE, Verb},
     route::Target,
 };
-
-/// The subresource that is a conversation with the guest.
-pub(crate) const CONSOLE: &str = "console";
 
 impl Api {
     /// This API, which has agents serve what belongs to objects.

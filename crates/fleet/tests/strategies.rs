@@ -125,7 +125,7 @@ fn a_machine_that_moves_if_possible_is_ended_where_it_is_not() {
     let mut site = site(2);
     for name in ["m0", "m1"] {
         change(&mut site, name, |spec| {
-            spec.eviction_strategy = Some(EvictionStrategy::LiveMigrateIfPossible)
+            spec.eviction_strategy = Some(EvictionStrategy::LiveMigrateIfPossible);
         });
     }
     let mut all = site.world.instances.iter_mut().map(Arc::make_mut);

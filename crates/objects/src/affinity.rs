@@ -103,3 +103,27 @@ impl NodeSelectorRequirement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_have_the_values_that_they_need() {
+        let wrong = |operator, values: &[&str]| {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            NodeSelectorRequirement { key: "rack".to_owned(), operator, values }.wrong_values().is_some()
+        };
+        use NodeSelectorOperator::{DoesNotExist, Exists, Gt, In, Lt, NotIn};
+        for (operator, values) in
+            [(In, &["a"][..]), (NotIn, &["a", "b"]), (Exists, &[]), (DoesNotExist, &[]), (Gt, &["-1"])]
+        {
+            assert!(!wrong(operator, values), "{operator:?} {values:?}");
+        }
+        for (operator, values) in
+            [(In, &[][..]), (Exists, &["a"]), (Gt, &["x"]), (Lt, &["1", "2"]), (Lt, &[])]
+        {
+            assert!(wrong(operator, values), "{operator:?} {values:?}");
+        }
+    }
+}

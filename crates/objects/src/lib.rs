@@ -21,6 +21,7 @@ mod kind;
 mod kubernetes;
 mod machine;
 mod migration;
+mod origin;
 mod policy;
 mod quantity;
 mod question;
@@ -55,12 +56,13 @@ pub use migration::{
     VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     VirtualMachineInstanceMigrationStatus,
 };
+pub use origin::Origin;
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
 pub use question::{
     ForecastMachine, MigrationForecast, MigrationPlan, MigrationPlanSpec, MigrationPlanStatus,
-    MigrationPolicyPreview, MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin,
-    PolicyChange, ValueChange, WayBasis,
+    MigrationPolicyPreview, MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, PolicyChange,
+    ValueChange, WayBasis,
 };
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
 pub use validation::{Admitted, FieldError, FieldErrorKind, Review, drain_errors, spec_errors};

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{MigrationConfiguration, MigrationPolicySpec};
+use crate::{MigrationConfiguration, MigrationPolicySpec, Origin};
 
 /// What would become of a migration that was asked for now. It is answered, not stored: `kubectl create -f plan.yaml -o yaml`.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -157,19 +157,6 @@ pub struct ForecastMachine {
     pub working_set_bytes: u64,
     /// Bytes of pages that become dirty each second while none of them is.
     pub dirty_rate: u64,
-}
-
-/// Where a value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Origin {
-    /// The migration itself says so.
-    Migration,
-    /// The policy says so.
-    Policy,
-    /// The settings of the fleet say so.
-    Fleet,
-    /// Nobody said otherwise.
-    Default,
 }
 
 /// What a policy would change, before it exists. It is answered, not stored.

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal, Read, Write},
     process::ExitCode,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -30,8 +30,8 @@ use crate::reach::{PATIENCE, Reach, done};
 
 /// Ctrl-], as telnet and virtctl have it.
 const LEAVE: u8 = 0x1d;
-/// How long a machine whose VMM has ended may take to be somewhere else.
-const MOVE_SECONDS: u32 = 30;
+/// How long a machine whose console was closed is looked for.
+const AGAIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Keys that wait to be sent.
 const KEYS: usize = 64;
@@ -46,10 +46,9 @@ enum End {
     Closed(String),
 }
 
-/// Talks until somebody leaves or the machine has ended. A machine that moves is followed.
+/// Talks until somebody leaves or the machine has ended. A machine that moves is followed, and a connection that breaks is made again.
 pub(crate) async fn run(machine: &str, reach: &Reach, client: &Client) -> Result<ExitCode, Box<dyn Error>> {
     let mut console = connect(machine, reach, client).await?;
-    let mut vmm = vmm_of(machine, reach, client).await?;
     say(&format!("This is the serial console of {machine}; Ctrl-] leaves it."));
     let mut keys = keys();
     let _raw = Raw::make()?;
@@ -62,13 +61,46 @@ pub(crate) async fn run(machine: &str, reach: &Reach, client: &Client) -> Result
             }
             End::Closed(why) => why,
         };
-        let Some(next) = moved(machine, reach, client, vmm.as_deref()).await? else {
-            say(&format!("The console of {machine} is closed: {why}"));
+        say(&format!("It is closed: {why}. Looking for {machine}; Ctrl-] leaves."));
+        let found = tokio::select! {
+            found = again(machine, reach, client) => found?,
+            () = left(&mut keys) => return Ok(ExitCode::SUCCESS),
+        };
+        let Some(found) = found else {
+            say(&format!("{machine} has ended, or has no console any more."));
             return Ok(ExitCode::SUCCESS);
         };
-        console = connect(machine, reach, client).await?;
-        vmm = Some(next);
-        say(&format!("{machine} has moved; this is its console there."));
+        console = found;
+        say(&format!("This is the console of {machine} again, on the node where it is now."));
+    }
+}
+
+/// The console of a machine, as soon as there is one again; `None` if it has ended, or if there is none in time.
+async fn again(machine: &str, reach: &Reach, client: &Client) -> Result<Option<Console>, Box<dyn Error>> {
+    let deadline = Instant::now() + AGAIN;
+    while Instant::now() < deadline {
+        let api: Api<VirtualMachineInstance> = reach.api(client);
+        // A server that does not reply may be about to.
+        if let Ok(found) = done(api.get_opt(machine)).await {
+            let Some(instance) = found else { return Ok(None) };
+            if instance.status.unwrap_or_default().phase().is_final() {
+                return Ok(None);
+            }
+            if let Ok(console) = connect(machine, reach, client).await {
+                return Ok(Some(console));
+            }
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(None)
+}
+
+/// Waits until somebody wants to leave.
+async fn left(keys: &mut mpsc::Receiver<Vec<u8>>) {
+    while let Some(typed) = keys.recv().await {
+        if typed.contains(&LEAVE) {
+            return;
+        }
     }
 }
 
@@ -128,33 +160,6 @@ async fn talk(console: &mut Console, keys: &mut mpsc::Receiver<Vec<u8>>) -> Resu
             }
         }
     }
-}
-
-/// The VMM that a machine has come to from another; `None` if it has ended, or is nowhere else in time.
-async fn moved(
-    machine: &str,
-    reach: &Reach,
-    client: &Client,
-    before: Option<&str>,
-) -> Result<Option<String>, Box<dyn Error>> {
-    for _ in 0..MOVE_SECONDS * 1000 / LOOK_AGAIN.as_millis() as u32 {
-        let api: Api<VirtualMachineInstance> = reach.api(client);
-        let Some(instance) = done(api.get_opt(machine)).await? else { return Ok(None) };
-        let status = instance.status.unwrap_or_default();
-        if status.phase().is_final() {
-            return Ok(None);
-        }
-        if status.vmm.as_deref() != before && status.phase() == objects::InstancePhase::Running {
-            return Ok(status.vmm);
-        }
-        sleep(LOOK_AGAIN).await;
-    }
-    Ok(None)
-}
-
-async fn vmm_of(machine: &str, reach: &Reach, client: &Client) -> Result<Option<String>, Box<dyn Error>> {
-    let api: Api<VirtualMachineInstance> = reach.api(client);
-    Ok(done(api.get_opt(machine)).await?.and_then(|instance| instance.status?.vmm))
 }
 
 /// What is typed, as it comes. The thread ends with the process.

@@ -157,7 +157,7 @@ impl Seen {
         let mut shown: Vec<_> = self.migrations.iter().filter(is_shown).collect();
         // What moves first, then what waits, then what is over; of each who came first.
         shown.sort_by_key(|migration| {
-            let phase = migration.status.as_ref().map(|status| status.phase()).unwrap_or_default();
+            let phase = migration.status.clone().unwrap_or_default().phase();
             (
                 phase.is_final(),
                 phase == MigrationPhase::Pending,
