@@ -44,6 +44,8 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
+/// The subresource that is a conversation with a guest.
+pub(crate) const CONSOLE: &str = "console";
 /// The shortest token, in bytes. What is shorter could be guessed.
 const SHORTEST_TOKEN: usize = 32;
 
@@ -111,6 +113,11 @@ impl Verb {
 }
 
 impl Role {
+    /// Whether somebody with this role may type into a guest. No node may: it has its own machines' without asking.
+    pub(crate) fn may_converse(&self) -> bool {
+        matches!(self, Self::Operate | Self::Admin)
+    }
+
     /// Whether somebody with this role may do that to objects of that kind; for a node, to those that are its own.
     pub(crate) fn may(&self, verb: Verb, kind: &Kind, is_status: bool) -> bool {
         match self {
@@ -137,6 +144,15 @@ impl Identity {
         let kind = crate::status::qualified(&target.kind);
         let status = if target.is_status { "/status" } else { "" };
         Err(ApiError::forbidden(&self.name, &format!("cannot {} {kind}{status}", verb.name())))
+    }
+
+    /// An error unless this identity may type into a guest.
+    pub(crate) fn check_console(&self, target: &Target) -> Result<(), ApiError> {
+        if self.role.may_converse() {
+            return Ok(());
+        }
+        let kind = crate::status::qualified(&target.kind);
+        Err(ApiError::forbidden(&self.name, &format!("cannot get {kind}/console")))
     }
 
     /// An error if this is a node and the object is not its own. An agent that lies can lie about its own machines only.
@@ -206,6 +222,8 @@ mod tests {
         assert!(may(&node, Verb::Update, "virtualmachineinstances", true));
         assert!(!may(&node, Verb::Create, "virtualmachineinstances", false));
         assert!(!may(&node, Verb::Delete, "nodes", false));
+        assert!(Role::Operate.may_converse() && Role::Admin.may_converse());
+        assert!(![Role::View, Role::Join, node].iter().any(Role::may_converse));
     }
 
     #[test]

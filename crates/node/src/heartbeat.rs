@@ -31,6 +31,8 @@ const LEASE_SECONDS: u32 = 40;
 /// Renews a node's lease, and its object with it.
 pub(crate) struct Heartbeat {
     config: Config,
+    /// Where the agent listens.
+    port: Option<u16>,
     client: Client,
     handle: Handle,
     next: Instant,
@@ -39,10 +41,10 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(crate) fn new(config: &Config, client: &Client, handle: &Handle) -> Self {
+    pub(crate) fn new(config: &Config, port: Option<u16>, client: &Client, handle: &Handle) -> Self {
         let now = Instant::now();
-        let (client, handle) = (client.clone(), handle.clone());
-        Self { config: config.clone(), client, handle, next: now, labelling: Some(now) }
+        let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
+        Self { config, port, client, handle, next: now, labelling: Some(now) }
     }
 
     /// Renews, if it is time. What fails is tried again soon.
@@ -134,6 +136,7 @@ impl Heartbeat {
         let resources = self.resources("");
         json!({
             "conditions": [ready("Ready")], "allocatable": resources, "capacity": resources,
+            "daemonEndpoints": self.port.map(|port| json!({ "kubeletEndpoint": { "Port": port } })),
             "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
             "nodeInfo": {
                 "kubeletVersion": format!("whimbrel-{}", release::VERSION), "kernelVersion": kernel(),

@@ -3,6 +3,8 @@
 //! An agent owns nothing and remembers nothing. Each turn it looks at the objects ([`mirror`]) and at its VMMs (`observe`), decides without
 //! I/O what is to be done (`decide`), and does it (`act`). Whatever kills it between two steps, the next one decides from what is there.
 //!
+//! What a node keeps and does for people is served to the control plane (`serve`).
+//!
 //! * A VMM is a process in a session of its own (`process`), and a folder (`folder`) whose name the objects say. It outlives its agent.
 //! * A machine that runs is ended only where its object is being deleted. What is not known to the objects and runs is left alone, and
 //!   said in the log: the objects may be the ones that are wrong.
@@ -17,8 +19,14 @@ mod observe;
 mod process;
 mod processor;
 mod progress;
+mod serve;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
@@ -29,9 +37,9 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use act::Actor;
 use heartbeat::Heartbeat;
 use observe::Observer;
+use serve::Desk;
 
 pub use folder::vmm_folders;
-pub use kept::{report, serial_tail};
 pub use process::running;
 
 /// What an agent is told of its host.
@@ -73,8 +81,24 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often it looks while a VMM starts or memory moves.
 const BUSY_TICK: Duration = Duration::from_millis(20);
 
-/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made.
-pub fn run(config: &Config, client: &Client, handle: &Handle) {
+/// Where an agent is come to.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// By the control plane; without one nothing is served to it.
+    pub control_plane: Option<TcpListener>,
+    /// For figures, by anybody.
+    pub figures: Option<TcpListener>,
+}
+
+/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made, and on which is served.
+pub fn run(config: &Config, listeners: Listeners, client: &Client, handle: &Handle) {
+    let Listeners { control_plane: listener, figures } = listeners;
+    let desk = Arc::new(Desk::new(config));
+    let port =
+        listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+    if let Some(listener) = listener {
+        handle.spawn(serve::serve(listener, desk.clone()));
+    }
     let changed = Arc::new(Notify::new());
     let (instances, migrations) = handle.block_on(async {
         let instances: Mirror<VirtualMachineInstance> =
@@ -83,9 +107,12 @@ pub fn run(config: &Config, client: &Client, handle: &Handle) {
             Mirror::start(Api::all(client.clone()), changed.clone());
         (instances, migrations)
     });
-    let mut heartbeat = Heartbeat::new(config, client, handle);
+    if let Some(figures) = figures {
+        handle.spawn(serve::serve_figures(figures, desk.clone()));
+    }
+    let mut heartbeat = Heartbeat::new(config, port, client, handle);
     let mut observer = Observer::new(config);
-    let mut actor = Actor::new(config, client, handle);
+    let mut actor = Actor::new(config, desk.clone(), client, handle);
     let mut tick = TICK;
     loop {
         // Both ends are a reason to look: what changed, and time.
@@ -96,6 +123,7 @@ pub fn run(config: &Config, client: &Client, handle: &Handle) {
         }
         let (instances, migrations) = (instances.all(), migrations.all());
         let vmms = observer.look();
+        desk.look(&vmms, &instances);
         let now = Time(jiff::Timestamp::now());
         let here =
             decide::Here { node: &config.name, instances: &instances, migrations: &migrations, vmms: &vmms };

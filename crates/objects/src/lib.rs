@@ -11,6 +11,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "two columns of a table may have one type")]
 
+mod affinity;
 mod catalogue;
 mod condition;
 mod crd;
@@ -20,6 +21,7 @@ mod kind;
 mod kubernetes;
 mod machine;
 mod migration;
+mod origin;
 mod policy;
 mod quantity;
 mod question;
@@ -27,6 +29,10 @@ mod schema;
 mod settings;
 mod validation;
 
+pub use affinity::{
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm,
+    PreferredSchedulingTerm,
+};
 pub use catalogue::kinds;
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
 pub use crd::definitions;
@@ -36,9 +42,9 @@ pub use drain::{
     NodeDrainPlanStatus, NodeDrainProgress, NodeDrainSpec, NodeDrainStatus, PlannedNode,
 };
 pub use instance::{
-    Cpu, CpuFeature, CpuFeaturePolicy, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel,
-    Hugepages, InstancePhase, KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance,
-    VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
+    Cpu, CpuFeature, CpuFeaturePolicy, Devices, Disk, DiskTarget, DomainSpec, EvictionStrategy, Firmware,
+    HostDisk, HostKernel, Hugepages, InstancePhase, KernelBoot, KernelBootContainer, Memory, PhaseTime,
+    VirtualMachineInstance, VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
 };
 pub use kind::{Column, Kind, Names, Scope};
 pub use machine::{
@@ -46,14 +52,17 @@ pub use machine::{
 };
 pub use migration::{
     AbortStatus, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode, MigrationPhase,
-    MigrationPhaseTime, MigrationResult, MigrationState, Progress, VirtualMachineInstanceMigration,
-    VirtualMachineInstanceMigrationSpec, VirtualMachineInstanceMigrationStatus,
+    MigrationPhaseTime, MigrationPriority, MigrationResult, MigrationState, Progress,
+    VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
+    VirtualMachineInstanceMigrationStatus,
 };
+pub use origin::Origin;
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
 pub use question::{
-    MigrationPlan, MigrationPlanSpec, MigrationPlanStatus, MigrationPolicyPreview,
-    MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin, PolicyChange, ValueChange,
+    ForecastMachine, MigrationForecast, MigrationPlan, MigrationPlanSpec, MigrationPlanStatus,
+    MigrationPolicyPreview, MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, PolicyChange,
+    ValueChange, WayBasis,
 };
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
 pub use validation::{Admitted, FieldError, FieldErrorKind, Review, drain_errors, spec_errors};
@@ -73,6 +82,8 @@ pub const CPU_VENDOR_LABEL: &str = "cpu-vendor.whimbrel.dev/";
 pub const CPU_MODEL_LABEL: &str = "cpu-model.whimbrel.dev/";
 /// See [`CPU_VENDOR_LABEL`].
 pub const CPU_FEATURE_LABEL: &str = "cpu-feature.whimbrel.dev/";
+/// The name that the certificate of a fleet's control plane has beside those of its host, and no node's: nodes are named by labels and addresses.
+pub const CONTROL_PLANE_NAME: &str = "control-plane.whimbrel.dev";
 /// The condition of a Node that says whether its agent lives, where the Node is a kubelet's. Elsewhere it is `Ready`.
 pub const AGENT_CONDITION: &str = "WhimbrelReady";
 /// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.

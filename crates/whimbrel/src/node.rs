@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     thread::{self, JoinHandle},
@@ -32,6 +32,12 @@ pub(crate) struct Arguments {
     /// The address at which other nodes reach this host; said when it joins
     #[arg(long, value_name = "IP", env = "NODE_ADDRESS")]
     address: Option<IpAddr>,
+    /// The port at which the control plane reaches this agent; 0 for one that is free
+    #[arg(long, value_name = "PORT", default_value_t = 16444)]
+    port: u16,
+    /// Where the agent's figures are for Prometheus, to whoever comes there and without encryption [default: through the control plane alone]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     /// Join the fleet of this ticket, which `whimbrel controlplane` made
     #[arg(long, value_name = "FILE")]
     join: Option<PathBuf>,
@@ -103,9 +109,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         registration: place.registration,
         cgroup: arguments.cgroup.clone(),
     };
+    let listeners = listen(arguments, &place)?;
     let agent = {
         let (client, handle) = (place.client.clone(), handle.clone());
-        thread::Builder::new().name("agent".to_owned()).spawn(move || node::run(&config, &client, &handle))?
+        let work = move || node::run(&config, listeners, &client, &handle);
+        thread::Builder::new().name("agent".to_owned()).spawn(work)?
     };
     output::say!("Node {} is up. Its files are in {}.", place.member.name, directory.display());
     let mut renewed = Instant::now();
@@ -123,6 +131,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     // Machines go on.
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where this agent is come to. A server of Kubernetes comes to none.
+fn listen(arguments: &Arguments, place: &Place) -> Result<node::Listeners, Box<dyn Error>> {
+    let at = |address: SocketAddr, option: &str| {
+        TcpListener::bind(address).map_err(|error| {
+            format!(
+                "Cannot listen at {address} ({error}): is another agent up? Say another place with {option}"
+            )
+        })
+    };
+    let own = SocketAddr::new(place.member.address, arguments.port);
+    let is_ours = place.registration == Registration::Agent;
+    Ok(node::Listeners {
+        control_plane: is_ours.then(|| at(own, "--port")).transpose()?,
+        figures: arguments.metrics.map(|address| at(address, "--metrics")).transpose()?,
+    })
 }
 
 /// Keeps other agents out of a directory while this one lives: two of them would start the same machine.

@@ -75,6 +75,7 @@ fn a_drain_is_stopped_resumed_and_given_up_and_kubectl_is_told_what_to_use() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("`whimbrel drain NODE`"), "{said}");
     assert!(is_cordoned(&fleet, &here));
+    assert!(fleet.kubectl(&format!("describe node {here}")).contains("Allocatable:"));
     fleet.kubectl(&format!("uncordon {here}"));
     let drain = format!(
         "apiVersion: whimbrel.dev/v1\nkind: NodeDrain\nmetadata: {{name: d}}\nspec: {{nodes: [{here}], paused: true}}\n"

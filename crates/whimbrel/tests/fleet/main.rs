@@ -5,10 +5,12 @@
 #[path = "../programs/mod.rs"]
 mod programs;
 
+mod console;
 mod drain;
 mod join;
 mod operator;
 mod processors;
+mod prompt;
 mod site;
 
 use site::{Fleet, manifest};
