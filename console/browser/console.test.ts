@@ -1,48 +1,26 @@
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Instance, Migration, Policy } from '../src/api/objects';
-import { findings, launch, open, overflow, picture } from './browser';
-import { machine, ours, RealFleet, whyNot } from './fleet';
+import type { Policy } from '../src/api/objects';
+import { findings, open, overflow, picture } from './browser';
+import { machine, ours, whyNot } from './fleet';
+import { Visit } from './visit';
 
 const missing = whyNot();
 if (missing) process.stderr.write(`SKIPPED THE CONSOLE IN A BROWSER: ${missing}\n`);
 
 describe.skipIf(missing !== undefined)('the console', () => {
-  const fleet = new RealFleet();
+  const visit = new Visit();
+  const { fleet, go, seen, instance, latest, migrate, confirmMigrate } = visit;
   let browser: Browser;
   let page: Page;
   let sins: string[];
 
-  const go = (path: string) => page.goto(`${fleet.origin()}/console${path}`);
-  const seen = (text: string | RegExp) => page.getByText(text).first().waitFor();
-  const instance = (name: string) => fleet.api<Instance>('GET', `${ours}/virtualmachineinstances/${name}`);
-  const latest = async (name: string): Promise<Migration | undefined> => {
-    const { items } = await fleet.api<{ items: Migration[] }>('GET', `${ours}/virtualmachineinstancemigrations`);
-    const own = items.filter(({ spec }) => spec?.vmiName === name);
-    return own.sort((one, other) => Number(other.metadata.resourceVersion) - Number(one.metadata.resourceVersion))[0];
-  };
-  /** Actions → Migration → Compute, then Migrate. */
-  const migrate = async (name: string) => {
-    await go(`/machines/default/${name}`);
-    await page.getByRole('button', { name: 'Actions', exact: true }).click();
-    await page.getByRole('menuitem', { name: 'Migration → Compute' }).click();
-    await page.getByRole('dialog').getByText('Auto-converge').waitFor();
-  };
-  const confirmMigrate = async () => {
-    await page.getByRole('dialog').getByRole('button', { name: 'Migrate', exact: true }).click();
-    await page.waitForURL(/\/migrations\/default\//);
-  };
-
   beforeAll(async () => {
-    await fleet.up();
-    browser = await launch();
-    ({ page, sins } = await open(browser, fleet.login()));
+    await visit.begin();
+    ({ browser, page, sins } = visit);
   });
 
-  afterAll(async () => {
-    await browser?.close();
-    await fleet.end();
-  });
+  afterAll(() => visit.end());
 
   test('the address that is printed logs in, once, and leaves no code behind', async () => {
     await seen('What needs attention');
@@ -255,7 +233,7 @@ describe.skipIf(missing !== undefined)('the console', () => {
       await viewer.page.goto(`${fleet.origin()}/console${path}`);
       await viewer.page.getByRole('heading', { level: 1 }).waitFor();
       await viewer.page.getByText(/busy|a\.b|node-a/).first().waitFor();
-      const offered = viewer.page.getByRole('button', { name: /^(Actions|Create |Cordon|Cancel|Save|Delete|Edit)/ });
+      const offered = viewer.page.getByRole('button', { name: /^(Actions|Create |Cordon|Drain|Cancel|Save|Delete|Edit)/ });
       expect(await offered.count(), path).toBe(0);
     }
     expect(viewer.sins).toEqual([]);

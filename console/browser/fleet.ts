@@ -20,6 +20,16 @@ export const whyNot = (): string | undefined => {
 
 export const chromium = process.env['CHROMIUM'] ?? '/usr/bin/chromium';
 
+/** Whether there is a kubectl. */
+export const hasKubectl = (): boolean => {
+  try {
+    execFileSync('kubectl', ['version', '--client'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+};
+
 /** A real `whimbrel up` in a directory of its own. */
 export class RealFleet {
   /** Short: sockets are below it. */
@@ -79,7 +89,7 @@ export class RealFleet {
     rmSync(this.directory, { recursive: true, force: true, maxRetries: 20 });
   }
 
-  /** The machines that run: processes of this fleet. */
+  /** What it has said. */
   log(): string {
     return this.said;
   }
@@ -101,6 +111,12 @@ export class RealFleet {
       sent.on('error', failed);
       sent.end(body === undefined ? undefined : JSON.stringify(body));
     });
+  }
+
+  /** The client that everybody has. */
+  kubectl(...args: string[]): string {
+    const env = { ...process.env, KUBECONFIG: join(this.directory, 'kubeconfig') };
+    return execFileSync('kubectl', args, { env, encoding: 'utf8' });
   }
 
   async phase(plural: string, name: string): Promise<Phase | undefined> {

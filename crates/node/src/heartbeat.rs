@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::{Config, Registration};
+use crate::{Config, Registration, certificates};
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Heartbeat {
     fn status(&self) -> Value {
         let resources = self.resources("");
         json!({
-            "conditions": [ready("Ready")], "allocatable": resources, "capacity": resources,
+            "conditions": [ready("Ready"), self.certificates()], "allocatable": resources, "capacity": resources,
             "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
             "nodeInfo": {
                 "kubeletVersion": format!("whimbrel-{}", release::VERSION), "kernelVersion": kernel(),
@@ -96,7 +96,12 @@ impl Heartbeat {
     /// What there is to say beside a kubelet.
     fn share_of_status(&self) -> Value {
         let resources = self.resources(&format!("{GROUP}/"));
-        json!({ "conditions": [ready(AGENT_CONDITION)], "allocatable": resources, "capacity": resources })
+        json!({ "conditions": [ready(AGENT_CONDITION), self.certificates()], "allocatable": resources, "capacity": resources })
+    }
+
+    /// Until when its certificates are valid.
+    fn certificates(&self) -> Value {
+        certificates::condition(&self.config.tls, SystemTime::now())
     }
 
     async fn create_or_merge<K>(&self, api: &Api<K>, object: &Value) -> kube::Result<()>

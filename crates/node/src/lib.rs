@@ -9,6 +9,7 @@
 //! * A folder is started once. Without a process it is a run that has ended.
 
 mod act;
+mod certificates;
 mod decide;
 mod folder;
 mod heartbeat;
@@ -16,6 +17,7 @@ mod kept;
 mod observe;
 mod process;
 mod progress;
+mod usage;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ use observe::Observer;
 pub use folder::vmm_folders;
 pub use kept::{report, serial_tail};
 pub use process::running;
+pub use usage::{Cpu, Memory, Network, Storage, Usage, UsageError, usage};
 
 /// What an agent is told of its host.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ pub use machine::{
     InstanceTemplate, RunStrategy, TemplateMetadata, VirtualMachine, VirtualMachineSpec, VirtualMachineStatus,
 };
 pub use migration::{
-    AbortStatus, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode, MigrationPhase,
+    AbortStatus, Decision, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode, MigrationPhase,
     MigrationPhaseTime, MigrationResult, MigrationState, Progress, VirtualMachineInstanceMigration,
     VirtualMachineInstanceMigrationSpec, VirtualMachineInstanceMigrationStatus,
 };
