@@ -123,7 +123,7 @@ impl Config {
     fn check_sockets(&self) -> Result<(), ConfigError> {
         let monitor = self.monitor.as_ref().map(|monitor| ("monitor", monitor.path().as_path()));
         let serial = match &self.serial {
-            SerialPort::Unix(path) => Some(("serial", path.as_path())),
+            SerialPort::Unix { socket, .. } => Some(("serial", socket.as_path())),
             _ => None,
         };
         let incoming = match &self.incoming {

@@ -36,7 +36,12 @@ pub enum SerialPort {
     /// Output goes to a file; there is no input.
     File(FilePath),
     /// The VMM listens on a unix socket; one client at a time.
-    Unix(SocketPath),
+    Unix {
+        /// The socket.
+        socket: SocketPath,
+        /// A file that all output goes to as well, whether there is a client or not.
+        log: Option<FilePath>,
+    },
     /// Nowhere: the guest has the port, output is dropped.
     None,
 }
@@ -143,6 +148,9 @@ impl FromStr for SocketPath {
     }
 }
 
+/// Between the socket of a serial port and its log, as QEMU writes it for a character device.
+const LOG_FILE: &str = ",logfile=";
+
 impl FromStr for SerialPort {
     type Err = ValueError;
 
@@ -151,10 +159,16 @@ impl FromStr for SerialPort {
             ("stdio", _) => Ok(Self::Stdio),
             ("none", _) => Ok(Self::None),
             (_, Some(("file", path))) => Ok(Self::File(path.parse()?)),
-            (_, Some(("unix", path))) => Ok(Self::Unix(path.parse()?)),
+            (_, Some(("unix", place))) => {
+                let (socket, log) = match place.split_once(LOG_FILE) {
+                    Some((socket, log)) => (socket, Some(log.parse()?)),
+                    None => (place, None),
+                };
+                Ok(Self::Unix { socket: socket.parse()?, log })
+            }
             _ => Err(ValueError::Choice {
                 typed: typed.into(),
-                choices: "a place for the serial port: write stdio, none, file:PATH or unix:PATH",
+                choices: "a place for the serial port: write stdio, none, file:PATH, unix:PATH or unix:PATH,logfile=PATH",
             }),
         }
     }
@@ -165,7 +179,8 @@ impl fmt::Display for SerialPort {
         match self {
             Self::Stdio => f.write_str("stdio"),
             Self::File(path) => write!(f, "file:{path}"),
-            Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Unix { socket, log: None } => write!(f, "unix:{socket}"),
+            Self::Unix { socket, log: Some(log) } => write!(f, "unix:{socket}{LOG_FILE}{log}"),
             Self::None => f.write_str("none"),
         }
     }
@@ -249,10 +264,12 @@ mod tests {
 
     #[test]
     fn serial_ports_print_as_they_are_typed() {
-        for typed in ["stdio", "none", "file:/tmp/a,b", "unix:/tmp/s"] {
+        for typed in ["stdio", "none", "file:/tmp/a,b", "unix:/tmp/s", "unix:/tmp/s,logfile=/tmp/l"] {
             assert_eq!(typed.parse::<SerialPort>().unwrap().to_string(), typed);
         }
-        for typed in ["", "stdio:", "pty", "file:", "unix:", "file:/tmp/", "tcp:localhost:1"] {
+        for typed in
+            ["", "stdio:", "pty", "file:", "unix:", "file:/tmp/", "tcp:localhost:1", "unix:/tmp/s,logfile="]
+        {
             assert!(typed.parse::<SerialPort>().is_err(), "{typed:?}");
         }
     }

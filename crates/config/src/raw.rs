@@ -125,9 +125,9 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyboard: Option<bool>,
 
-    /// Where the serial port leads: stdio, none, file:PATH or unix:PATH [default: stdio]
+    /// Where the serial port leads: stdio, none, file:PATH, unix:PATH or unix:PATH,logfile=FILE [default: stdio]
     ///
-    /// With unix:PATH the VMM listens, and serves one client at a time. Example: --serial file:console.log
+    /// With unix:PATH the VMM listens, and serves one client at a time; output goes to the log file too, whether there is one or not. Example: --serial file:console.log
     #[arg(long, value_name = "PLACE", help_heading = DEVICES)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialPort>,

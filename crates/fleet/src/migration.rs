@@ -140,6 +140,7 @@ impl Waiting<'_, '_> {
         target: &str,
     ) -> VirtualMachineInstanceMigration {
         let choice = policy::of(self.index.world, instance);
+        let (deadline, settings) = (migration.spec.deadline_seconds, self.index.world.settings());
         let state = MigrationState {
             migration_uid: migration.metadata.uid.clone(),
             start_timestamp: Some(self.now.clone()),
@@ -149,7 +150,8 @@ impl Waiting<'_, '_> {
             target_vmm: Some(vmm_name(&instance.metadata, Some(&migration.metadata))),
             migration_policy_name: choice.policy.map(|policy| name_of(&policy.metadata).to_owned()),
             migration_policy_reason: Some(choice.reason),
-            migration_configuration: Some(policy::resolve(choice.policy, &self.index.world.settings())),
+            migration_configuration: Some(policy::resolve_with(deadline, choice.policy, &settings)),
+            migration_configuration_origins: policy::origins_with(deadline, choice.policy, &settings),
             ..MigrationState::default()
         };
         let status = migration.status.get_or_insert_default();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use objects::{
-    InstancePhase, MigrationConfiguration, MigrationPlanStatus, NodeFit, Origin, VirtualMachineInstance,
-    VirtualMachineInstanceStatus,
+    InstancePhase, MigrationConfiguration, MigrationPlanSpec, MigrationPlanStatus, NodeFit, Origin,
+    VirtualMachineInstance, VirtualMachineInstanceStatus,
 };
 
 use crate::{
@@ -71,13 +71,9 @@ impl Plan<'_> {
     }
 }
 
-/// What would become of a migration of an instance, with labels that the target must have beside the instance's own. The same as is decided
-/// when it is asked for, as long as nothing changes.
-pub fn plan<'a>(
-    world: &'a World,
-    instance: &VirtualMachineInstance,
-    added: &BTreeMap<String, String>,
-) -> Plan<'a> {
+/// What would become of a migration of an instance. The same as is decided when it is asked for, as long as nothing changes.
+pub fn plan<'a>(world: &'a World, instance: &VirtualMachineInstance, asked: &MigrationPlanSpec) -> Plan<'a> {
+    let (added, deadline) = (&asked.added_node_selector, asked.deadline_seconds);
     let settings = world.settings();
     let queue = Queue::new(world, &settings);
     let source = instance.status.as_ref().and_then(|status| status.node_name.clone()).unwrap_or_default();
@@ -92,8 +88,8 @@ pub fn plan<'a>(
         fits,
         queued: queue.full(&source),
         ahead: queue::waiting(world).len(),
-        values: policy::resolve(choice.policy, &settings),
-        origins: policy::origins(choice.policy, &settings),
+        values: policy::resolve_with(deadline, choice.policy, &settings),
+        origins: policy::origins_with(deadline, choice.policy, &settings),
         phase: instance.status.as_ref().map_or(InstancePhase::Pending, VirtualMachineInstanceStatus::phase),
         choice,
     }

@@ -101,6 +101,27 @@ pub fn origins(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -
     list.into_iter().map(|(name, origin)| (name.to_owned(), origin)).collect()
 }
 
+/// The same for a migration that has a deadline of its own.
+pub(crate) fn origins_with(
+    deadline: Option<u32>,
+    policy: Option<&MigrationPolicy>,
+    settings: &MigrationSettings,
+) -> BTreeMap<String, Origin> {
+    let mut origins = origins(policy, settings);
+    origins.extend(deadline.map(|_| ("deadlineSeconds".to_owned(), Origin::Migration)));
+    origins
+}
+
+/// What policy and settings come to for a migration that has a deadline of its own.
+pub(crate) fn resolve_with(
+    deadline: Option<u32>,
+    policy: Option<&MigrationPolicy>,
+    settings: &MigrationSettings,
+) -> MigrationConfiguration {
+    let values = resolve(policy, settings);
+    MigrationConfiguration { deadline_seconds: deadline.or(values.deadline_seconds), ..values }
+}
+
 /// What a policy comes to, over the settings of the fleet.
 pub fn resolve(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -> MigrationConfiguration {
     let spec = policy.map(|policy| policy.spec.clone()).unwrap_or_default();

@@ -5,9 +5,7 @@
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
-use std::collections::BTreeMap;
-
-use objects::{Fleet, MigrationPolicy, Origin};
+use objects::{Fleet, MigrationPlanSpec, MigrationPolicy, Origin};
 use serde_json::json;
 use support::Site;
 
@@ -18,6 +16,10 @@ fn site() -> Site {
     site.run_instances(1);
     site.settle(2);
     site
+}
+
+fn asked(deadline_seconds: Option<u32>) -> MigrationPlanSpec {
+    MigrationPlanSpec { vmi_name: "db".to_owned(), deadline_seconds, ..MigrationPlanSpec::default() }
 }
 
 fn policy(name: &str, spec: &serde_json::Value) -> MigrationPolicy {
@@ -33,7 +35,7 @@ fn a_plan_says_where_each_value_comes_from_and_why_nothing_would_begin() {
     });
     site.world.fleets.push(std::sync::Arc::new(serde_json::from_value::<Fleet>(fleet).unwrap()));
     site.policy("all", &json!({ "selectors": {}, "allowPostCopy": true }));
-    let plan = fleet::plan::plan(&site.world, site.instance("db"), &BTreeMap::new());
+    let plan = fleet::plan::plan(&site.world, site.instance("db"), &asked(None));
     let status = plan.status();
     let origin = |name: &str| status.origins[name];
     assert_eq!(
@@ -50,9 +52,22 @@ fn a_plan_says_where_each_value_comes_from_and_why_nothing_would_begin() {
     for node in ["a", "b"] {
         site.cordon(node);
     }
-    let plan = fleet::plan::plan(&site.world, site.instance("db"), &BTreeMap::new());
+    let plan = fleet::plan::plan(&site.world, site.instance("db"), &asked(None));
     assert_eq!(plan.why_not().as_deref(), Some("no node fits"));
     assert!(plan.status().nodes.iter().all(|node| node.reasons.contains(&"it is cordoned".to_owned())));
+}
+
+#[test]
+fn a_deadline_of_a_migration_counts_instead_of_its_policys() {
+    let mut site = site();
+    site.policy("all", &json!({ "selectors": {}, "deadlineSeconds": 600 }));
+    let deadline = |seconds| {
+        let status = fleet::plan::plan(&site.world, site.instance("db"), &asked(seconds)).status();
+        (status.migration_configuration.deadline_seconds, status.origins["deadlineSeconds"])
+    };
+    assert_eq!(deadline(None), (Some(600), Origin::Policy));
+    assert_eq!(deadline(Some(60)), (Some(60), Origin::Migration));
+    assert_eq!(deadline(Some(0)), (Some(0), Origin::Migration));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Quantity};
+use crate::{Condition, Origin, Quantity};
 
 /// The wish that an instance runs on another node, and the record of what came of it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +60,10 @@ pub struct VirtualMachineInstanceMigrationSpec {
     /// Labels that the target must have beside those that the instance asks for. `kubernetes.io/hostname` names one node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub added_node_selector: BTreeMap<String, String>,
+    /// Seconds after which its time is up, instead of what the policy says; 0: never, by this measure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604800))]
+    pub deadline_seconds: Option<u32>,
     /// Give it up. What comes of that is in `status.migrationState.abortStatus`: it may be too late.
     #[serde(default)]
     pub cancel: bool,
@@ -205,6 +209,9 @@ pub struct MigrationState {
     /// The values that policy and settings resolved to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration_configuration: Option<MigrationConfiguration>,
+    /// Where each of these values comes from, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub migration_configuration_origins: BTreeMap<String, Origin>,
     /// How far it is; written at most once a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,

@@ -30,6 +30,10 @@ pub struct MigrationPlanSpec {
     /// As in a migration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub added_node_selector: BTreeMap<String, String>,
+    /// As in a migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604800))]
+    pub deadline_seconds: Option<u32>,
 }
 
 /// The answer. It holds as long as nothing changes.
@@ -81,6 +85,8 @@ pub struct NodeFit {
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Origin {
+    /// The migration itself says so.
+    Migration,
     /// The policy says so.
     Policy,
     /// The settings of the fleet say so.

@@ -288,7 +288,7 @@ pub(crate) fn migration(review: &mut Review<'_>) -> Admitted {
             hold(review.object, MIGRATION_FINALIZER);
         }
         Some(old) => {
-            for field in ["vmiName", "addedNodeSelector"] {
+            for field in ["vmiName", "addedNodeSelector", "deadlineSeconds"] {
                 if old["spec"][field] != review.object["spec"][field] {
                     admitted.error(
                         format!("spec.{field}"),

@@ -21,6 +21,7 @@ mod proxy;
 mod reach;
 mod report;
 mod rig;
+mod seconds;
 mod soak;
 mod support_bundle;
 mod up;

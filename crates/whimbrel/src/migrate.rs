@@ -19,6 +19,7 @@ use tokio::{sync::Notify, time::timeout};
 use crate::{
     reach::{Reach, done},
     rig::{Bytes, Span},
+    seconds::Seconds,
 };
 
 /// Move a machine of the fleet to another node, and watch.
@@ -32,6 +33,9 @@ pub(crate) struct Arguments {
     /// The node that it shall run on [default: the one with most free memory that fits]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
+    /// How long it may take, instead of what its policy says: 60s, 10m. What is done when it is over, the policy says
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<Seconds>,
     #[command(flatten)]
     reach: Reach,
     /// Do not wait for the end
@@ -60,6 +64,7 @@ async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box
                 .iter()
                 .map(|node| (HOSTNAME_LABEL.to_owned(), node.clone()))
                 .collect(),
+            deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
             cancel: false,
         },
         status: None,

@@ -3,11 +3,12 @@
 use std::{error::Error, process::ExitCode};
 
 use fleet::{fit::Fit, preview::listed};
-use objects::{HOSTNAME_LABEL, MigrationConfiguration};
+use objects::{HOSTNAME_LABEL, MigrationConfiguration, MigrationPlanSpec};
 
 use crate::{
     reach::{Reach, world},
     rig::Bytes,
+    seconds::Seconds,
 };
 
 /// Show where a machine of the fleet could run, and how a migration would go.
@@ -21,6 +22,9 @@ pub(crate) struct Arguments {
     /// The node that it shall go to
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
+    /// Seconds that it would have, instead of what its policy says: 60s, 10m
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<Seconds>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -32,8 +36,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let instance = world.instance(namespace, name).ok_or_else(|| {
             format!("{name} does not run: there is no such instance in namespace {namespace}")
         })?;
-        let added = arguments.to.iter().map(|node| (HOSTNAME_LABEL.to_owned(), node.clone())).collect();
-        let plan = fleet::plan::plan(&world, instance, &added);
+        let asked = MigrationPlanSpec {
+            vmi_name: name.to_owned(),
+            added_node_selector: arguments
+                .to
+                .iter()
+                .map(|node| (HOSTNAME_LABEL.to_owned(), node.clone()))
+                .collect(),
+            deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
+        };
+        let plan = fleet::plan::plan(&world, instance, &asked);
         let status = instance.status.clone().unwrap_or_default();
         let here = status.node_name.as_deref().unwrap_or("no node yet");
         output::say!("{name} is on {here} ({:?})", status.phase());

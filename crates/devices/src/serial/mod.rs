@@ -3,6 +3,7 @@
 mod backend;
 mod descriptors;
 mod file;
+mod logged;
 mod model;
 mod socket;
 mod state;
@@ -12,6 +13,7 @@ mod tests;
 pub use backend::{Backend, BackendError};
 pub use descriptors::Descriptors;
 pub use file::OutputFile;
+pub use logged::Logged;
 pub use model::{PORTS, Serial};
 pub use socket::Socket;
 pub use state::SerialV1;

@@ -12,7 +12,7 @@ use state::{DeviceState, StateError};
 use tempfile::TempDir;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Backend, BackendError, Descriptors, OutputFile, Serial, SerialV1, Socket};
+use super::{Backend, BackendError, Descriptors, Logged, OutputFile, Serial, SerialV1, Socket};
 use crate::{BusDevice, IoDevice, Lifecycle, fixtures, machine_testing::touch_everything};
 
 const DATA: u64 = 0;
@@ -213,6 +213,22 @@ fn a_client_talks_to_the_guest() {
     assert_eq!(receive(&mut port.serial), b"ls\n");
     send(&mut port.serial, b"file");
     assert_eq!(read_some(&mut client), b"file");
+}
+
+#[test]
+fn a_log_has_what_the_guest_says_with_a_client_and_without() {
+    let directory = TempDir::new().unwrap();
+    let (path, log) = (directory.path().join("serial"), directory.path().join("log"));
+    let backend = Logged::new(OutputFile::open(&log).unwrap(), Socket::listen(&path).unwrap());
+    let mut port = Listening { serial: serial(backend), path, _directory: directory };
+    send(&mut port.serial, b"alone ");
+    let mut client = client(&mut port);
+    send(&mut port.serial, b"heard");
+    assert_eq!(read_some(&mut client), b"heard");
+    client.write_all(b"typed").unwrap();
+    port.serial.ready(0);
+    assert_eq!(receive(&mut port.serial), b"typed");
+    assert_eq!(std::fs::read(&log).unwrap(), b"alone heard");
 }
 
 #[test]

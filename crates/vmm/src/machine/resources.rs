@@ -11,7 +11,7 @@ use config::{Config, ImageFormat, NetBackend, OnReadError, OnWriteError, SerialP
 use devices::{
     blk::{Disk, DiskError, DiskOptions, ErrorPolicy, OnError},
     net::{Tap, TapError},
-    serial::{Backend, BackendError, Descriptors, OutputFile, Socket},
+    serial::{Backend, BackendError, Descriptors, Logged, OutputFile, Socket},
 };
 
 use crate::disk_lock::DiskLock;
@@ -84,7 +84,10 @@ fn open_serial(port: &SerialPort) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match port {
         SerialPort::Stdio => Box::new(Descriptors::stdio()?),
         SerialPort::File(path) => Box::new(OutputFile::open(path.as_path())?),
-        SerialPort::Unix(path) => Box::new(Socket::listen(path.as_path())?),
+        SerialPort::Unix { socket, log: None } => Box::new(Socket::listen(socket.as_path())?),
+        SerialPort::Unix { socket, log: Some(log) } => {
+            Box::new(Logged::new(OutputFile::open(log.as_path())?, Socket::listen(socket.as_path())?))
+        }
         SerialPort::None => Box::new(OutputFile::open("/dev/null".as_ref())?),
     })
 }

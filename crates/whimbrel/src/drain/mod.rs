@@ -4,7 +4,7 @@ mod cordon;
 mod show;
 mod watch;
 
-use std::{error::Error, process::ExitCode, str::FromStr};
+use std::{error::Error, process::ExitCode};
 
 use kube::{
     Api, Client, ResourceExt,
@@ -13,7 +13,10 @@ use kube::{
 use objects::{NodeDrain, NodeDrainPlanSpec, NodeDrainSpec, NodeDrainStatus};
 use serde_json::{Value, json};
 
-use crate::reach::{Reach, done, world};
+use crate::{
+    reach::{Reach, done, world},
+    seconds::Seconds,
+};
 
 pub(crate) use cordon::{Arguments as CordonArguments, run as run_cordon};
 
@@ -50,30 +53,6 @@ pub(crate) struct Arguments {
     cancel: bool,
     #[command(flatten)]
     reach: Reach,
-}
-
-/// A time of whole seconds, typed with s, m, h or d.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seconds(u32);
-
-impl FromStr for Seconds {
-    type Err = String;
-
-    fn from_str(typed: &str) -> Result<Self, String> {
-        let wrong = || format!("'{typed}' is no time: write 1s to 30d, with s, m, h or d");
-        let (digits, unit) = typed.split_at_checked(typed.len().saturating_sub(1)).ok_or_else(wrong)?;
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 24 * 3600,
-            _ => return Err(wrong()),
-        };
-        let number =
-            digits.parse::<u32>().ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_digit()));
-        let total = number.and_then(|number| number.checked_mul(seconds));
-        total.filter(|total| (1..=30 * 24 * 3600).contains(total)).map(Self).ok_or_else(wrong)
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
@@ -246,15 +225,5 @@ mod tests {
         assert_eq!(typed(&["drain", "a"]), None);
         assert_eq!(typed(&["drain", "a", "--min-available", "3"]), Some(json!({ "minAvailable": 3 })));
         assert_eq!(typed(&["drain", "a", "--deadline", "1m"]), Some(json!({ "deadlineSeconds": 60 })));
-    }
-
-    #[test]
-    fn times_are_typed_with_a_unit() {
-        assert_eq!("10m".parse(), Ok(Seconds(600)));
-        assert_eq!("90s".parse(), Ok(Seconds(90)));
-        assert_eq!("30d".parse(), Ok(Seconds(2_592_000)));
-        for wrong in ["", "s", "10", "0s", "+1s", "-1s", "1.5h", "31d", "99999999999s", "1é"] {
-            assert!(wrong.parse::<Seconds>().is_err(), "{wrong}");
-        }
     }
 }

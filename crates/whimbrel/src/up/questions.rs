@@ -47,7 +47,7 @@ fn plan(asked: &MigrationPlan, world: &World) -> Result<Value, String> {
     let instance = world
         .instance(namespace, name)
         .ok_or_else(|| format!("{name} does not run: there is no such instance in namespace {namespace}"))?;
-    let plan = fleet::plan::plan(world, instance, &asked.spec.added_node_selector);
+    let plan = fleet::plan::plan(world, instance, &asked.spec);
     serde_json::to_value(plan.status()).map_err(|error| error.to_string())
 }
 
