@@ -106,7 +106,10 @@ export class ConsoleLink {
       if (this.isOver) return;
       screen.tell({ state: 'lost', why: whyClosed(code, reason) });
       this.timer = setTimeout(() => this.connect(), backoff(this.failures++));
-      const why = isOpen ? undefined : await screen.ask();
+      if (isOpen) return;
+      // Somebody else has it, or there is none here: what the guest says is there to read all the same.
+      const [why, before] = await Promise.all([screen.ask(), screen.before()]);
+      if (!this.isOver && this.socket === socket) screen.take(before);
       // It may have been connected meanwhile.
       if (why && !this.isOver && this.socket === socket) screen.tell({ state: 'lost', why });
     };

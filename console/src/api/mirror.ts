@@ -21,6 +21,12 @@ export interface Login {
   clock: (now: number) => void;
 }
 
+/** How long a view stands at least, in milliseconds. */
+const REST = 50;
+/** The same where there are many objects, since each view costs as much as there are of them. */
+const REST_OF_MANY = 250;
+const MANY = 1000;
+
 /** Lists, then watches, then lists again when that cannot go on: as every client of Kubernetes does. */
 export class Mirror<T extends KubeObject> {
   private copy: Copy<T> = { objects: new Map(), state: 'loading' };
@@ -108,13 +114,13 @@ export class Mirror<T extends KubeObject> {
       throw new ApiError(status.code ?? 500, status.reason ?? '', status.message ?? 'The watch ended');
     }
     this.pending.push(change);
-    // Many changes become one view: at most every 50 ms.
+    // Many changes become one view.
     this.timer ??= setTimeout(() => {
       this.timer = undefined;
       const objects = apply(this.copy.objects, this.pending);
       this.pending = [];
       if (objects !== this.copy.objects) this.set({ ...this.copy, objects });
-    }, 50);
+    }, this.copy.objects.size > MANY ? REST_OF_MANY : REST);
     return change.object.metadata.resourceVersion;
   }
 

@@ -147,28 +147,28 @@ export const MachinePage = () => {
     <View title={name} badge={<Status text={statusOf(machine)} />} parent={['/machines', 'VirtualMachines']} actions={<MachineActions row={row} />}>
       <PageSection aria-label="Machine">
         <MigrationDrawer migration={own.find(({ metadata }) => shown !== undefined && metadata.uid === shown)} onClose={() => setShown(undefined)}>
-        <Tabs activeKey={tab} onSelect={(_, key) => void navigate(`${machinePath(namespace, name)}/${key}`)} aria-label="Parts of the machine">
-          {tabs.map((key) => (
-            <Tab key={key} eventKey={key} title={<TabTitleText>{tabNames[key]}</TabTitleText>}>
-              {tab === key && (
-                <TabContentBody className="tabs-body">
-                  {key === 'overview' && (
-                    <>
-                      <Attention row={row} last={own[0]} onShow={({ metadata }) => setShown(metadata.uid)} />
-                      <General row={row} last={own.find((one) => !isActive(one))} />
-                      <Details row={row} />
-                    </>
-                  )}
-                  {key === 'metrics' && (instance?.status?.vmm ? <Metrics instance={instance} migration={row.migration} /> : <EmptyState titleText="It does not run" headingLevel="h2" />)}
-                  {key === 'console' && <Console instance={instance} />}
-                  {key === 'yaml' && <YamlEditor key={machine.metadata.uid} resource={machines} object={machine} mayEdit={rights.operate} />}
-                  {key === 'events' && <EventList namespace={namespace} name={name} />}
-                  {key === 'migrations' && <MigrationTable migrations={own} isOfOne />}
-                </TabContentBody>
-              )}
-            </Tab>
-          ))}
-        </Tabs>
+          <Tabs activeKey={tab} onSelect={(_, key) => void navigate(`${machinePath(namespace, name)}/${key}`)} aria-label="Parts of the machine">
+            {tabs.map((key) => (
+              <Tab key={key} eventKey={key} title={<TabTitleText>{tabNames[key]}</TabTitleText>}>
+                {tab === key && (
+                  <TabContentBody className="tabs-body">
+                    {key === 'overview' && (
+                      <>
+                        <Attention row={row} last={own[0]} onShow={({ metadata }) => setShown(metadata.uid)} />
+                        <General row={row} last={own.find((one) => !isActive(one))} />
+                        <Details row={row} />
+                      </>
+                    )}
+                    {key === 'metrics' && (instance?.status?.vmm ? <Metrics instance={instance} migration={row.migration} /> : <EmptyState titleText="It does not run" headingLevel="h2" />)}
+                    {key === 'console' && <Console instance={instance} />}
+                    {key === 'yaml' && <YamlEditor key={machine.metadata.uid} resource={machines} object={machine} mayEdit={rights.operate} />}
+                    {key === 'events' && <EventList namespace={namespace} name={name} />}
+                    {key === 'migrations' && <MigrationTable migrations={own} isOfOne />}
+                  </TabContentBody>
+                )}
+              </Tab>
+            ))}
+          </Tabs>
         </MigrationDrawer>
       </PageSection>
     </View>
