@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::HeaderMap;
 use jiff::Timestamp;
 use objects::Kind;
 use parking_lot::{Mutex, RwLock};
@@ -9,10 +10,9 @@ use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    Absent, ApiError, Archive, Figures, File, Identity, Registrar, Reviewer, Tokens,
-    archive::Kept,
-    discovery,
+    Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Tokens, discovery,
     identity::Verb,
+    kept::CONSOLE,
     login::Logins,
     metadata, openapi,
     pages::Pages,
@@ -31,8 +31,8 @@ pub struct Api {
     pub(crate) registrar: Option<Arc<dyn Registrar>>,
     /// Who answers questions that are not stored; nobody where there are none.
     pub(crate) reviewer: Option<Arc<dyn Reviewer>>,
-    /// Who reads what nodes keep; nobody where that is not here.
-    pub(crate) archive: Option<Arc<dyn Archive>>,
+    /// Who knows which agent has what; nobody where there are none.
+    pub(crate) agents: Option<Arc<dyn Agents>>,
     /// How people come into the console; `None` where there is none.
     pub(crate) logins: Option<Logins>,
     /// The console's files.
@@ -62,6 +62,8 @@ pub struct Request {
     pub content_type: String,
     /// The header `Authorization`.
     pub authorization: Option<String>,
+    /// Headers of a client that wants to speak WebSocket.
+    pub web_socket: Option<HeaderMap>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -88,8 +90,10 @@ pub enum Body {
     Text(&'static str),
     /// A file of the console.
     File(File),
-    /// What a node keeps of an object.
-    Kept(Kept),
+    /// A text of whatever type.
+    Fetched(Fetched),
+    /// What an agent replies to this.
+    Call(Call),
     /// Look there instead.
     Redirect(&'static str),
     /// Changes as they happen.
@@ -99,11 +103,6 @@ pub enum Body {
 impl Reply {
     pub(crate) fn value(code: u16, value: Value) -> Self {
         Self { code, warnings: Vec::new(), body: Body::Value(value) }
-    }
-
-    /// A text of whatever type.
-    pub(crate) fn kept(kept: Kept) -> Self {
-        Self { code: 200, warnings: Vec::new(), body: Body::Kept(kept) }
     }
 }
 
@@ -121,7 +120,7 @@ impl Api {
             tokens,
             registrar: None,
             reviewer: None,
-            archive: None,
+            agents: None,
             logins: None,
             pages: Pages::default(),
             figures: None,
@@ -168,6 +167,9 @@ impl Api {
         if let Route::Kept(target, file) = &route {
             return self.kept(request, &identity, target, file);
         }
+        if let Route::NodeMetrics(target) = &route {
+            return self.node_metrics(request, &identity, target);
+        }
         if let Route::Metrics = route {
             return self.metrics(request, &identity);
         }
@@ -201,6 +203,7 @@ impl Api {
             | Route::WhoAmI
             | Route::AccessReview
             | Route::Kept(..)
+            | Route::NodeMetrics(_)
             | Route::Objects(_) => return Err(ApiError::no_page()),
         };
         Ok(Reply::value(200, value))
@@ -282,6 +285,9 @@ impl Api {
         let kind = self.kinds.iter().find(is_asked);
         let is_allowed = match (text("verb"), kind) {
             ("*", _) | (_, None) => identity.role == crate::Role::Admin,
+            (_, Some(kind)) if text("subresource") == CONSOLE => {
+                kind.files.contains(&CONSOLE) && identity.role.may_converse()
+            }
             (verb, Some(kind)) => Verb::parse(verb)
                 .is_some_and(|verb| identity.role.may(verb, kind, text("subresource") == "status")),
         };

@@ -111,6 +111,11 @@ impl Verb {
 }
 
 impl Role {
+    /// Whether somebody with this role may type into a guest. No node may: it has its own machines' without asking.
+    pub(crate) fn may_converse(&self) -> bool {
+        matches!(self, Self::Operate | Self::Admin)
+    }
+
     /// Whether somebody with this role may do that to objects of that kind; for a node, to those that are its own.
     pub(crate) fn may(&self, verb: Verb, kind: &Kind, is_status: bool) -> bool {
         match self {
@@ -137,6 +142,15 @@ impl Identity {
         let kind = crate::status::qualified(&target.kind);
         let status = if target.is_status { "/status" } else { "" };
         Err(ApiError::forbidden(&self.name, &format!("cannot {} {kind}{status}", verb.name())))
+    }
+
+    /// An error unless this identity may type into a guest.
+    pub(crate) fn check_console(&self, target: &Target) -> Result<(), ApiError> {
+        if self.role.may_converse() {
+            return Ok(());
+        }
+        let kind = crate::status::qualified(&target.kind);
+        Err(ApiError::forbidden(&self.name, &format!("cannot get {kind}/console")))
     }
 
     /// An error if this is a node and the object is not its own. An agent that lies can lie about its own machines only.
@@ -206,6 +220,8 @@ mod tests {
         assert!(may(&node, Verb::Update, "virtualmachineinstances", true));
         assert!(!may(&node, Verb::Create, "virtualmachineinstances", false));
         assert!(!may(&node, Verb::Delete, "nodes", false));
+        assert!(Role::Operate.may_converse() && Role::Admin.may_converse());
+        assert!(![Role::View, Role::Join, node].iter().any(Role::may_converse));
     }
 
     #[test]

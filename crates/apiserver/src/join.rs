@@ -1,6 +1,6 @@
 //! How a host becomes a node: it shows the ticket of the fleet, and gets what it needs to be one.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -32,13 +32,13 @@ impl Api {
                 "the name of a node has 1 to 63 lower-case letters, digits or '-', with a letter or digit at both ends",
             ));
         }
-        let addresses: Vec<_> = asked["addresses"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|address| address.as_str().map(str::to_owned))
-            .take(16)
-            .collect();
+        let addresses = asked["addresses"].as_array().into_iter().flatten().take(16);
+        // No names: they would be in the node's certificate, and may be another's.
+        let addresses =
+            addresses.map(|address| address.as_str()?.parse().ok().map(|ip: IpAddr| ip.to_string()));
+        let addresses: Vec<_> = addresses
+            .collect::<Option<_>>()
+            .ok_or_else(|| ApiError::bad_request("the addresses of a node are IP addresses"))?;
         let outcome = registrar.register(name, &addresses, is_new);
         let (credentials, token) = outcome.map_err(|why| ApiError::new(409, "Conflict", why))?;
         let node = Identity { name: format!("node:{name}"), role: Role::Node(name.to_owned()) };

@@ -1,19 +1,24 @@
-//! What nodes keep of objects as files: subresources that are read, as logs of Pods are.
+//! What nodes have of objects: subresources that their agents serve, as a kubelet serves logs of Pods.
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::{
-    Api, ApiError, Archive, Identity, Reply,
+    Agents, Api, ApiError, Call, Errand, Identity, Reply,
     api::{Body, Request},
     identity::Verb,
     route::Target,
 };
 
+/// The subresource that is a conversation with the guest.
+pub(crate) const CONSOLE: &str = "console";
+
 impl Api {
-    /// This API, whose objects have the files that this archive reads.
+    /// This API, which has agents serve what belongs to objects.
     #[must_use]
-    pub fn with_archive(self, archive: Arc<dyn Archive>) -> Self {
-        Self { archive: Some(archive), ..self }
+    pub fn with_agents(self, agents: Arc<dyn Agents>) -> Self {
+        Self { agents: Some(agents), ..self }
     }
 
     pub(crate) fn kept(
@@ -21,16 +26,55 @@ impl Api {
         request: &Request,
         identity: &Identity,
         target: &Target,
-        file: &str,
+        subresource: &str,
+    ) -> Result<Reply, ApiError> {
+        if request.method != "GET" {
+            return Err(ApiError::method_not_allowed(&request.method));
+        }
+        let is_console = subresource == CONSOLE;
+        if is_console {
+            identity.check_console(target)?;
+        } else {
+            identity.check(Verb::Get, target)?;
+        }
+        let agents = self.agents.as_ref().ok_or_else(ApiError::no_page)?;
+        let (_, object) = self.find(target)?;
+        let errand = agents.errand(&target.kind.names.kind, subresource, &object);
+        let errand = errand.map_err(|why| ApiError::new(404, "NotFound", why))?;
+        let mut call = self.call(&**agents, errand)?;
+        if is_console {
+            let headers = request.web_socket.clone();
+            call.web_socket = Some(headers.ok_or_else(|| {
+                ApiError::bad_request("a console is a WebSocket (RFC 6455, version 13), over HTTP/1.1")
+            })?);
+            // The audit: whoever types there does as much as who writes.
+            let (name, namespace) = (target.name.as_deref(), target.namespace.as_deref());
+            tracing::info!(user = identity.name, namespace, name, "console");
+        }
+        Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Call(call) })
+    }
+
+    /// `/api/v1/nodes/NAME/proxy/metrics`: the figures of a node's agent.
+    pub(crate) fn node_metrics(
+        &self,
+        request: &Request,
+        identity: &Identity,
+        target: &Target,
     ) -> Result<Reply, ApiError> {
         if request.method != "GET" {
             return Err(ApiError::method_not_allowed(&request.method));
         }
         identity.check(Verb::Get, target)?;
-        let archive = self.archive.as_ref().ok_or_else(ApiError::no_page)?;
-        let (_, object) = self.find(target)?;
-        let kept = archive.read(&target.kind.names.kind, file, &object);
-        let kept = kept.map_err(|why| ApiError::new(404, "NotFound", why))?;
-        Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Kept(kept) })
+        let agents = self.agents.as_ref().ok_or_else(ApiError::no_page)?;
+        self.find(target)?;
+        let node = target.name.clone().unwrap_or_default();
+        let call = self.call(&**agents, Errand { node, path: "/metrics".to_owned() })?;
+        Ok(Reply { code: 200, warnings: Vec::new(), body: Body::Call(call) })
+    }
+
+    fn call(&self, agents: &dyn Agents, errand: Errand) -> Result<Call, ApiError> {
+        let node = self.store.get(&format!("/nodes/{}", errand.node));
+        let node = node.and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
+        Call::new(errand, node.as_ref(), agents.tls())
     }
 }

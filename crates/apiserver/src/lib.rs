@@ -10,12 +10,15 @@
 //! Questions that are answered and not stored, as Kubernetes' own reviews of access, go to a [`Reviewer`]. The console comes from here too: `front`
 //! has its files and lets people in; what it shows it reads as every client does.
 //!
+//! What nodes have of objects (logs, reports, consoles) their agents serve, and are called for it: `kept`, `call`, `tunnel`.
+//!
 //! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404,
 //! in words of whoever serves where clients are known to ask ([`Absent`]).
 
 mod absent;
+mod agents;
 mod api;
-mod archive;
+mod call;
 mod delete;
 mod discovery;
 mod expiry;
@@ -46,12 +49,15 @@ mod server;
 mod status;
 mod table;
 mod tls;
+mod tunnel;
 mod watch;
+mod web_socket;
 mod write;
 
 pub use absent::Absent;
+pub use agents::{Agents, Errand};
 pub use api::{Api, Body, Reply, Request};
-pub use archive::{Archive, Kept};
+pub use call::{Call, Fetched};
 pub use figures::Figures;
 pub use identity::{Identity, Role, Tokens};
 pub use pages::File;

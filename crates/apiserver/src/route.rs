@@ -51,8 +51,10 @@ pub(crate) enum Route {
     WhoAmI,
     /// May I …?
     AccessReview,
-    /// A file that a node keeps of an object, by its name.
+    /// What a node has of an object, by the name of the subresource.
     Kept(Target, String),
+    /// The figures of a node's agent.
+    NodeMetrics(Target),
     /// Objects.
     Objects(Target),
 }
@@ -136,6 +138,11 @@ fn objects(group: &str, version: &str, rest: &[&str], kinds: &[Arc<Kind>]) -> Re
         [plural] => (*plural, None, None),
         [plural, name] => (*plural, Some((*name).to_owned()), None),
         [plural, name, sub] => (*plural, Some((*name).to_owned()), Some(*sub)),
+        ["nodes", name, "proxy", "metrics"] if group.is_empty() && namespace.is_none() => {
+            let name = Some((*name).to_owned());
+            let kind = kind("nodes")?;
+            return Ok(Route::NodeMetrics(Target { kind, namespace, name, is_status: false }));
+        }
         _ => return Err(ApiError::no_page()),
     };
     let kind = kind(plural)?;
@@ -243,6 +250,8 @@ mod tests {
             "/api/v2/nodes",
             "/apis/whimbrel.dev/v1/virtualmachines/busy",
             "/api/v1/namespaces/x/nodes/a",
+            "/api/v1/nodes/a/proxy/pods",
+            "/api/v1/namespaces/x/nodes/a/proxy/metrics",
             "/api/v1/namespaces/x/events/a/log",
             "/api/v1/namespaces/x/events/a/b/c",
             "/api/v1/nodes/%zz",

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{Api, ApiError, Figures, Identity, Kept, Reply, Role, api::Request};
+use crate::{
+    Api, ApiError, Fetched, Figures, Identity, Reply, Role,
+    api::{Body, Request},
+};
 
 impl Api {
     /// This API, which has those figures at `/metrics`.
@@ -20,6 +23,7 @@ impl Api {
             return Err(ApiError::forbidden(&identity.name, "cannot get path \"/metrics\""));
         }
         let (media_type, text) = figures.text(&request.accept);
-        Ok(Reply::kept(Kept { media_type, bytes: text.into_bytes() }))
+        let body = Body::Fetched(Fetched { media_type, bytes: text.into_bytes() });
+        Ok(Reply { code: 200, warnings: Vec::new(), body })
     }
 }

@@ -31,7 +31,8 @@ use crate::{
     Api, ApiError, Reply,
     api::{Body, Request},
     tls::HTTP2,
-    watch,
+    tunnel::Tunnels,
+    watch, web_socket,
 };
 
 /// The largest body of a request, in bytes: an object of 1 MiB, and room for how it is written.
@@ -54,6 +55,7 @@ pub struct Server {
     listener: TcpListener,
     api: Arc<Api>,
     acceptor: TlsAcceptorOf,
+    tunnels: Tunnels,
 }
 
 struct TlsAcceptorOf(TlsAcceptor);
@@ -72,7 +74,12 @@ impl Server {
     pub fn new(listener: std::net::TcpListener, tls: ServerConfig, api: Arc<Api>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, api, acceptor: TlsAcceptorOf(TlsAcceptor::from(Arc::new(tls))) })
+        Ok(Self {
+            listener,
+            api,
+            acceptor: TlsAcceptorOf(TlsAcceptor::from(Arc::new(tls))),
+            tunnels: Tunnels::default(),
+        })
     }
 
     /// Serves until it is dropped.
@@ -104,21 +111,22 @@ impl Server {
                 }
             };
             let (api, acceptor) = (self.api.clone(), self.acceptor.0.clone());
+            let tunnels = self.tunnels.clone();
             tokio::spawn(async move {
-                connection(stream, &acceptor, api).await;
+                connection(stream, &acceptor, api, tunnels).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>) {
+async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>, tunnels: Tunnels) {
     // Small writes follow each other: events of watches.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
     let service = service_fn(move |request| {
-        let api = api.clone();
-        async move { Ok::<_, Infallible>(respond(request, api).await) }
+        let (api, tunnels) = (api.clone(), tunnels.clone());
+        async move { Ok::<_, Infallible>(respond(request, api, &tunnels).await) }
     });
     // Browsers open six connections to a server and no more, and each watch would take one for itself.
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
@@ -131,24 +139,38 @@ async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>) {
     } else {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        builder.serve_connection(stream, service).await
+        builder.serve_connection(stream, service).with_upgrades().await
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "A connection ended badly");
     }
 }
 
-async fn respond(request: hyper::Request<Incoming>, api: Arc<Api>) -> hyper::Response<ReplyBody> {
+async fn respond(
+    mut request: hyper::Request<Incoming>,
+    api: Arc<Api>,
+    tunnels: &Tunnels,
+) -> hyper::Response<ReplyBody> {
+    let upgrade = hyper::upgrade::on(&mut request);
     let reply = match read(request).await {
         // A request that is done changes something: it goes on even if the client does not wait.
-        Ok(request) => {
-            task::spawn_blocking(move || head_of(api.handle(&request))).await.unwrap_or_else(|_| {
-                refusal(&ApiError::internal("the request could not be done; the log has more"))
-            })
-        }
+        Ok(request) => task::spawn_blocking(move || api.handle(&request)).await.unwrap_or_else(|_| {
+            refusal(&ApiError::internal("the request could not be done; the log has more"))
+        }),
         Err(error) => refusal(&error),
     };
-    let (mut response, watch) = reply;
+    let reply = match reply.body {
+        Body::Call(call) if call.web_socket.is_some() => match tunnels.open(call, upgrade).await {
+            Ok(response) => return response,
+            Err(error) => refusal(&error),
+        },
+        Body::Call(call) => match call.fetch().await {
+            Ok(fetched) => Reply { code: 200, warnings: Vec::new(), body: Body::Fetched(fetched) },
+            Err(error) => refusal(&error),
+        },
+        body => Reply { body, ..reply },
+    };
+    let (mut response, watch) = head_of(reply);
     if let Some(watch) = watch {
         let (out, pieces) = mpsc::channel(PIECES);
         tokio::spawn(watch::run(watch, out));
@@ -172,7 +194,10 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
         None => ApiError::bad_request("the body did not come whole"),
     })?;
     let authorization = text(header::AUTHORIZATION, &head.headers);
+    let (web_socket, bearer) = web_socket::read(&head.headers);
+    let authorization = if authorization.is_empty() { bearer.unwrap_or_default() } else { authorization };
     Ok(Request {
+        web_socket,
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -186,8 +211,8 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, ApiError> {
 
 type Headed = (hyper::Response<ReplyBody>, Option<watch::Watch>);
 
-fn refusal(error: &ApiError) -> Headed {
-    head_of(Reply::value(error.code, error.to_status()))
+fn refusal(error: &ApiError) -> Reply {
+    Reply::value(error.code, error.to_status())
 }
 
 fn head_of(reply: Reply) -> Headed {
@@ -197,7 +222,9 @@ fn head_of(reply: Reply) -> Headed {
         Body::Json(text) => ("application/json", Bytes::from(text), None),
         Body::Text(text) => ("text/plain", Bytes::from(text), None),
         Body::Watch(watch) => ("application/json", Bytes::new(), Some(watch)),
-        Body::Kept(kept) => (kept.media_type, Bytes::from(kept.bytes), None),
+        Body::Fetched(fetched) => (fetched.media_type, Bytes::from(fetched.bytes), None),
+        // A call was made before there is a head of its reply.
+        Body::Call(_) => ("text/plain", Bytes::new(), None),
         Body::Redirect(place) => {
             more.push(("location", place));
             ("text/plain", Bytes::new(), None)
@@ -238,6 +265,12 @@ fn quoted(text: &str) -> String {
 enum ReplyBody {
     Whole(Option<Bytes>),
     Pieces(mpsc::Receiver<Vec<u8>>),
+}
+
+impl Default for ReplyBody {
+    fn default() -> Self {
+        Self::Whole(None)
+    }
 }
 
 impl HttpBody for ReplyBody {

@@ -68,6 +68,10 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", format!("{what} is not supported on this resource"))
     }
 
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(415, "UnsupportedMediaType", message)
     }

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use apiserver::{Api, Archive, Body, Identity, Kept, Request, Reviewer, Role, Tokens};
+use apiserver::{Agents, Api, Body, Errand, Identity, Request, Reviewer, Role, Tokens};
+use authority::Authority;
 use serde_json::{Value, json};
 use store::{Limits, Store};
 
@@ -30,17 +34,21 @@ impl Reviewer for Counter {
     }
 }
 
-/// Has a log of each machine but one.
+/// Knows an agent of each machine but one.
 #[derive(Debug)]
-struct Shelf;
+struct Hosts(PathBuf);
 
-impl Archive for Shelf {
-    fn read(&self, kind: &str, file: &str, object: &Value) -> Result<Kept, String> {
+impl Agents for Hosts {
+    fn errand(&self, kind: &str, subresource: &str, object: &Value) -> Result<Errand, String> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         if name == "silent" {
             return Err("it has no VMM now".to_owned());
         }
-        Ok(Kept { media_type: "application/json", bytes: format!("[\"{kind} {name} {file}\"]").into_bytes() })
+        Ok(Errand { node: format!("of-{name}"), path: format!("/{kind}/{subresource}") })
+    }
+
+    fn tls(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -54,7 +62,7 @@ fn api() -> (Api, tempfile::TempDir) {
     let api = Api::new(store, objects::kinds(), tokens).unwrap();
     let api = api
         .with_reviewer(Arc::new(Counter))
-        .with_archive(Arc::new(Shelf))
+        .with_agents(Arc::new(Hosts(folder.path().join("tls"))))
         .with_logins(b"secret")
         .with_pages(&[("index.html", b"<!doctype html>")]);
     (api, folder)
@@ -70,7 +78,7 @@ fn send(api: &Api, method: &str, path: &str, token: &str, body: &Value) -> (u16,
     });
     match reply.body {
         Body::Value(value) => (reply.code, value),
-        Body::Kept(kept) => (reply.code, serde_json::from_slice(&kept.bytes).unwrap()),
+        Body::Call(call) => (reply.code, format!("{call:?}").into()),
         Body::Json(text) => (reply.code, serde_json::from_slice(&text).unwrap()),
         _ => (reply.code, Value::Null),
     }
@@ -146,8 +154,8 @@ fn a_question_is_answered_for_those_who_may_see_and_not_stored() {
 }
 
 #[test]
-fn what_a_node_keeps_of_an_object_is_read_by_those_who_may_see_it() {
-    let (api, _folder) = api();
+fn what_a_node_has_of_an_object_is_asked_for_by_those_who_may_see_it() {
+    let (api, folder) = api();
     let instances = "/apis/whimbrel.dev/v1/namespaces/default/virtualmachineinstances";
     let boot = json!({ "kernelBoot": { "container": { "image": "whimbrel.dev/workload" } } });
     for name in ["loud", "silent"] {
@@ -157,9 +165,38 @@ fn what_a_node_keeps_of_an_object_is_read_by_those_who_may_see_it() {
         assert_eq!(code, 201, "{reply}");
     }
     let log = |name: &str, token| send(&api, "GET", &format!("{instances}/{name}/log"), token, &json!({}));
-    assert_eq!(log("loud", VIEWER), (200, json!(["VirtualMachineInstance loud log"])));
+    let (code, refusal) = log("loud", VIEWER);
+    assert!(code == 503 && refusal["message"].as_str().unwrap().contains("no node of-loud"), "{refusal}");
+    let node = json!({ "metadata": { "name": "of-loud" } });
+    assert_eq!(send(&api, "POST", "/api/v1/nodes", ADMIN, &node).0, 201);
+    let (code, refusal) = log("loud", VIEWER);
+    assert!(code == 503 && refusal["message"].as_str().unwrap().contains("where it listens"), "{refusal}");
+    let status = json!({ "status": {
+        "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": 1 } },
+    } });
+    let place = "/api/v1/nodes/of-loud";
+    let (_, mut whole) = send(&api, "GET", place, ADMIN, &json!({}));
+    whole["status"] = status["status"].clone();
+    assert_eq!(send(&api, "PUT", &format!("{place}/status"), ADMIN, &whole).0, 200);
+    let (code, refusal) = log("loud", VIEWER);
+    assert!(code == 503 && refusal["message"].as_str().unwrap().contains("ca-cert.pem"), "{refusal}");
+    let authority = Authority::init(&folder.path().join("ca"), "test").unwrap();
+    authority.issue(&folder.path().join("tls"), &authority::Request::new(["plane"])).unwrap();
+    let (code, call) = log("loud", VIEWER);
+    let call = call.as_str().unwrap();
+    assert!(
+        code == 200 && call.contains("127.0.0.1:1") && call.contains("/VirtualMachineInstance/log"),
+        "{call}"
+    );
     let (code, refusal) = log("silent", VIEWER);
     assert_eq!((code, &refusal["message"]), (404, &json!("it has no VMM now")));
+    let console = |token| send(&api, "GET", &format!("{instances}/loud/console"), token, &json!({}));
+    assert_eq!((console(VIEWER).0, console(JOINER).0), (403, 403), "who looks does not type");
+    let (code, refusal) = console(ADMIN);
+    assert!(code == 400 && refusal["message"].as_str().unwrap().contains("WebSocket"), "{refusal}");
+    let metrics = |token| send(&api, "GET", "/api/v1/nodes/of-loud/proxy/metrics", token, &json!({})).0;
+    assert_eq!((metrics(VIEWER), metrics(JOINER)), (200, 403));
     assert_eq!((log("loud", JOINER).0, log("gone", VIEWER).0, log("loud", "nobody").0), (403, 404, 401));
     assert_eq!(send(&api, "DELETE", &format!("{instances}/loud/log"), ADMIN, &json!({})).0, 405);
     assert_eq!(

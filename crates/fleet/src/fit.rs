@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use objects::VirtualMachineInstance;
 
 use crate::{
-    World,
+    World, affinity,
     index::{Index, Room, is_huge},
 };
 
@@ -29,6 +29,8 @@ pub enum Misfit {
         /// What the node has.
         found: Option<String>,
     },
+    /// No term of its `affinity` holds.
+    Affinity,
     /// There is too little memory; of huge pages where the machine wants these.
     Memory {
         /// Bytes that it needs.
@@ -59,6 +61,7 @@ impl fmt::Display for Misfit {
             Self::Label { name, wanted, found: Some(found) } => {
                 write!(f, "its label {name} is {found}, not {wanted}")
             }
+            Self::Affinity => f.write_str("its labels are not what the machine's affinity asks for"),
             Self::Memory { needed, free, huge } => {
                 let what = if *huge { "memory in huge pages" } else { "memory" };
                 write!(f, "{} MiB of {what} are free, {} MiB are needed", free >> 20, needed >> 20)
@@ -80,6 +83,8 @@ pub struct Fit {
     pub free: u64,
     /// Whether a drain will empty it, so that it is chosen only where no other node fits.
     pub is_leaving: bool,
+    /// How much the machine would like this one, by its affinity.
+    pub preference: u32,
 }
 
 /// How a machine fits on each node, with labels that are asked for beside its own.
@@ -110,6 +115,7 @@ pub(crate) fn is_fit(
         && instance.spec.node_selector.iter().chain(added).all(|(label, wanted)| {
             room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) == Some(wanted)
         })
+        && affinity::is_allowed(instance, labels_of(room))
 }
 
 fn fit(room: &Room<'_>, instance: &VirtualMachineInstance, added: &BTreeMap<String, String>) -> Fit {
@@ -133,6 +139,9 @@ fn fit(room: &Room<'_>, instance: &VirtualMachineInstance, added: &BTreeMap<Stri
             });
         }
     }
+    if !affinity::is_allowed(instance, labels_of(room)) {
+        misfits.push(Misfit::Affinity);
+    }
     let huge = is_huge(instance);
     let (needed, free) = (memory_of(instance), room.free(huge));
     if needed > free {
@@ -143,7 +152,14 @@ fn fit(room: &Room<'_>, instance: &VirtualMachineInstance, added: &BTreeMap<Stri
     if cores > room.cpus {
         misfits.push(Misfit::Cpus { needed: cores, there: room.cpus });
     }
-    Fit { node: room.name.to_owned(), misfits, free, is_leaving: room.is_leaving }
+    let preference = affinity::preference(instance, labels_of(room));
+    Fit { node: room.name.to_owned(), misfits, free, is_leaving: room.is_leaving, preference }
+}
+
+/// The labels of a node.
+pub(crate) fn labels_of<'a>(room: &Room<'a>) -> &'a BTreeMap<String, String> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    room.node.metadata.labels.as_ref().unwrap_or(&NONE)
 }
 
 /// Nodes that a sentence names with their reasons; the others are counted, so that it has a length.

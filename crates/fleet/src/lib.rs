@@ -9,10 +9,12 @@
 //!   `overdue`: what is done when its time is up.
 //! * [`fit`]: whether a machine can run on a node, with all reasons. [`policy`]: which policy applies, and what it comes to.
 //! * [`plan`]: what would become of a migration that was asked for now. [`preview`]: what a policy would change.
+//! * [`way`]: how fast the way between two nodes is.
 //! * [`drain`]: how nodes are emptied, and what would become of that.
 //! * `queue`: how many migrations at a time, and who is next. `retention`: how long their records are kept.
 
 mod admission;
+mod affinity;
 pub mod drain;
 pub mod fit;
 mod index;
@@ -28,6 +30,7 @@ pub mod policy;
 pub mod preview;
 mod queue;
 mod retention;
+pub mod way;
 mod world;
 
 use k8s_openapi::{

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Condition, ConditionStatus, InstancePhase, VirtualMachineInstance, set_condition};
 
 use crate::{
-    Intent, Note, admission, fit,
+    Intent, Note, admission, affinity, fit,
     fit::Fit,
     index::{Index, Room, is_huge},
     vmm_name,
@@ -77,14 +77,15 @@ pub(crate) fn best<'i, 'a>(
     let fitting =
         index.rooms.iter().filter(|room| fit::is_fit(room, instance, added) && is_allowed(room.name));
     // The first of several that are equal, and rooms are in the order of names.
-    fitting.min_by_key(|room| (room.is_leaving, Reverse(room.free(huge))))
+    let liked = |room: &Room<'_>| Reverse(affinity::preference(instance, fit::labels_of(room)));
+    fitting.min_by_key(|room| (room.is_leaving, liked(room), Reverse(room.free(huge))))
 }
 
-/// Of the nodes that fit the one with most free memory; of several the one whose name comes first. A node that a drain will empty comes after
+/// Of the nodes that fit the one that the machine's affinity likes best; of several the one with most free memory, then the one whose name comes first. A node that a drain will empty comes after
 /// all others: what went there would have to move again.
 pub(crate) fn roomiest(fits: &[Fit]) -> Option<&Fit> {
     let fitting = fits.iter().filter(|fit| fit.misfits.is_empty());
-    fitting.min_by_key(|fit| (fit.is_leaving, Reverse(fit.free), fit.node.as_str()))
+    fitting.min_by_key(|fit| (fit.is_leaving, Reverse(fit.preference), Reverse(fit.free), fit.node.as_str()))
 }
 
 fn scheduled(status: ConditionStatus, reason: &str, message: String) -> Condition {

@@ -57,6 +57,7 @@ impl Plan<'_> {
             fits: fit.misfits.is_empty(),
             reasons: fit.misfits.iter().map(ToString::to_string).collect(),
             free_bytes: fit.free,
+            ..NodeFit::default()
         });
         MigrationPlanStatus {
             nodes: nodes.collect(),
@@ -67,6 +68,7 @@ impl Plan<'_> {
             migration_policy_reason: self.choice.reason.clone(),
             migration_configuration: self.values.clone(),
             origins: self.origins.clone(),
+            ..MigrationPlanStatus::default()
         }
     }
 }

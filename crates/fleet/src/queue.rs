@@ -80,7 +80,7 @@ impl Queue {
     }
 }
 
-/// Migrations that wait, the next one first: who came earlier; at the same second, by name.
+/// Migrations that wait, the next one first: by priority, then who came earlier; at the same second, by name.
 pub(crate) fn waiting(world: &World) -> Vec<&VirtualMachineInstanceMigration> {
     let is_waiting = |migration: &&VirtualMachineInstanceMigration| {
         migration
@@ -92,7 +92,8 @@ pub(crate) fn waiting(world: &World) -> Vec<&VirtualMachineInstanceMigration> {
         world.migrations.iter().map(|migration| &**migration).filter(is_waiting).collect();
     let place = |migration: &VirtualMachineInstanceMigration| {
         let metadata = &migration.metadata;
-        (metadata.creation_timestamp.clone(), metadata.namespace.clone(), metadata.name.clone())
+        let priority = migration.spec.priority.unwrap_or_default();
+        (priority, metadata.creation_timestamp.clone(), metadata.namespace.clone(), metadata.name.clone())
     };
     waiting.sort_by_cached_key(|migration| place(migration));
     waiting

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use crate::{
     folder::{Attempt, Folder},
     observe::Observer,
     process,
+    serve::Desk,
 };
 
 /// How long a write may take. It is decided again.
@@ -51,6 +53,7 @@ pub(crate) enum ActError {
 /// Does things, and knows when it last did some.
 pub(crate) struct Actor {
     config: Config,
+    desk: Arc<Desk>,
     client: Client,
     handle: Handle,
     /// When progress of a migration was last written, by its UID.
@@ -63,10 +66,11 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    pub(crate) fn new(config: &Config, client: &Client, handle: &Handle) -> Self {
+    pub(crate) fn new(config: &Config, desk: Arc<Desk>, client: &Client, handle: &Handle) -> Self {
         let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
         Self {
             config,
+            desk,
             client,
             handle,
             progress: BTreeMap::new(),
@@ -165,7 +169,11 @@ impl Actor {
             let attempt = Attempt { uid, before: session(observer, vmm)? };
             folder.note(&attempt).map_err(|source| ActError::Files { vmm: vmm.to_owned(), source })?;
         }
-        let said = match begin(observer, vmm, migration) {
+        let begun = {
+            let _settings = self.desk.settings();
+            begin(observer, vmm, migration)
+        };
+        let said = match begun {
             Err(ActError::Monitor { source: ClientError::Command { source, .. }, .. }) => source.to_string(),
             // Without a reply nobody knows whether it has begun: the next look tells.
             outcome => return outcome,

@@ -48,6 +48,11 @@ impl Folder {
         self.path.join("monitor.sock")
     }
 
+    /// The socket of the serial port.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.path.join("serial.sock")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("vmm.log")
     }
@@ -161,7 +166,7 @@ fn describe(
         "kernel": kernel,
         "cmdline": boot.kernel_args.clone().unwrap_or_default(),
         "disks": disks,
-        "serial": format!("file:{}", at("serial.log")),
+        "serial": format!("unix:{},logfile={}", folder.console().display(), at("serial.log")),
         "monitor": format!("unix:{}", folder.monitor().display()),
         "report-dir": at("reports"),
         "tls": config.tls.display().to_string(),

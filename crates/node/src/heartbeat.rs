@@ -28,14 +28,17 @@ const LEASE_SECONDS: u32 = 40;
 /// Renews a node's lease, and its object with it.
 pub(crate) struct Heartbeat {
     config: Config,
+    /// Where the agent listens.
+    port: Option<u16>,
     client: Client,
     handle: Handle,
     next: Instant,
 }
 
 impl Heartbeat {
-    pub(crate) fn new(config: &Config, client: &Client, handle: &Handle) -> Self {
-        Self { config: config.clone(), client: client.clone(), handle: handle.clone(), next: Instant::now() }
+    pub(crate) fn new(config: &Config, port: Option<u16>, client: &Client, handle: &Handle) -> Self {
+        let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
+        Self { config, port, client, handle, next: Instant::now() }
     }
 
     /// Renews, if it is time. What fails is tried again soon.
@@ -84,6 +87,7 @@ impl Heartbeat {
         let resources = self.resources("");
         json!({
             "conditions": [ready("Ready"), self.certificates()], "allocatable": resources, "capacity": resources,
+            "daemonEndpoints": self.port.map(|port| json!({ "kubeletEndpoint": { "Port": port } })),
             "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
             "nodeInfo": {
                 "kubeletVersion": format!("whimbrel-{}", release::VERSION), "kernelVersion": kernel(),

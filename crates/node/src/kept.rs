@@ -15,7 +15,7 @@ const LONGEST_REPORT: u64 = 8 << 20;
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn serial_tail(directory: &Path, vmm: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn serial_tail(directory: &Path, vmm: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
     let Some(folder) = Folder::new(directory, vmm) else { return Ok(None) };
     let mut file = match File::open(folder.path().join("serial.log")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -33,7 +33,7 @@ pub fn serial_tail(directory: &Path, vmm: &str, most: u64) -> io::Result<Option<
 ///
 /// # Errors
 /// A file or a folder cannot be read.
-pub fn report(directory: &Path, vmm: &str, session: &str) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn report(directory: &Path, vmm: &str, session: &str) -> io::Result<Option<Vec<u8>>> {
     let is_session =
         !session.is_empty() && session.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
     if !is_session {

@@ -3,6 +3,8 @@
 //! An agent owns nothing and remembers nothing. Each turn it looks at the objects ([`mirror`]) and at its VMMs (`observe`), decides without
 //! I/O what is to be done (`decide`), and does it (`act`). Whatever kills it between two steps, the next one decides from what is there.
 //!
+//! What a node keeps and does for people is served to the control plane (`serve`).
+//!
 //! * A VMM is a process in a session of its own (`process`), and a folder (`folder`) whose name the objects say. It outlives its agent.
 //! * A machine that runs is ended only where its object is being deleted. What is not known to the objects and runs is left alone, and
 //!   said in the log: the objects may be the ones that are wrong.
@@ -17,9 +19,15 @@ mod kept;
 mod observe;
 mod process;
 mod progress;
+mod serve;
 mod usage;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
@@ -30,11 +38,10 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use act::Actor;
 use heartbeat::Heartbeat;
 use observe::Observer;
+use serve::Desk;
 
 pub use folder::vmm_folders;
-pub use kept::{report, serial_tail};
 pub use process::running;
-pub use usage::{Cpu, Memory, Network, Storage, Usage, UsageError, usage};
 
 /// What an agent is told of its host.
 #[derive(Clone, Debug)]
@@ -75,8 +82,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often it looks while a VMM starts or memory moves.
 const BUSY_TICK: Duration = Duration::from_millis(20);
 
-/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made.
-pub fn run(config: &Config, client: &Client, handle: &Handle) {
+/// Works until the process ends. Blocks its thread; `handle` is the runtime on which requests are made, and on which the control plane is
+/// served at `listener`. Without one nothing is served.
+pub fn run(config: &Config, listener: Option<TcpListener>, client: &Client, handle: &Handle) {
+    let desk = Arc::new(Desk::new(config));
+    let port =
+        listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+    if let Some(listener) = listener {
+        handle.spawn(serve::serve(listener, desk.clone()));
+    }
     let changed = Arc::new(Notify::new());
     let (instances, migrations) = handle.block_on(async {
         let instances: Mirror<VirtualMachineInstance> =
@@ -85,9 +99,9 @@ pub fn run(config: &Config, client: &Client, handle: &Handle) {
             Mirror::start(Api::all(client.clone()), changed.clone());
         (instances, migrations)
     });
-    let mut heartbeat = Heartbeat::new(config, client, handle);
+    let mut heartbeat = Heartbeat::new(config, port, client, handle);
     let mut observer = Observer::new(config);
-    let mut actor = Actor::new(config, client, handle);
+    let mut actor = Actor::new(config, desk.clone(), client, handle);
     let mut tick = TICK;
     loop {
         // Both ends are a reason to look: what changed, and time.
@@ -98,6 +112,7 @@ pub fn run(config: &Config, client: &Client, handle: &Handle) {
         }
         let (instances, migrations) = (instances.all(), migrations.all());
         let vmms = observer.look();
+        desk.look(&vmms, &instances);
         let now = Time(jiff::Timestamp::now());
         let here =
             decide::Here { node: &config.name, instances: &instances, migrations: &migrations, vmms: &vmms };

@@ -27,81 +27,81 @@ const DIRTY_PAGES: u64 = 4096;
 /// Counters of a machine. They begin anew with each VMM.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Usage {
+pub(crate) struct Usage {
     /// The VMM that they are of.
-    pub vmm: String,
+    pub(crate) vmm: String,
     /// When they were read, in seconds of the host's monotonic clock.
-    pub at_seconds: f64,
+    pub(crate) at_seconds: f64,
     /// CPU time.
-    pub cpu: Cpu,
+    pub(crate) cpu: Cpu,
     /// Memory of the host.
-    pub memory: Memory,
+    pub(crate) memory: Memory,
     /// What the VMM has read from and written to storage; absent where the host does not count it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage: Option<Storage>,
+    pub(crate) storage: Option<Storage>,
     /// Its network cards that are on a tap interface.
-    pub networks: Vec<Network>,
+    pub(crate) networks: Vec<Network>,
     /// Bytes that the guest writes each second, each page counting once in a measurement of 0.8 s: of a sample, so that little is not seen.
     /// Absent while it is not known. It is measured because somebody looks.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dirty_bytes_per_second: Option<u64>,
+    pub(crate) dirty_bytes_per_second: Option<u64>,
 }
 
 /// CPU time since the VMM began.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Cpu {
+pub(crate) struct Cpu {
     /// vCPUs.
-    pub vcpus: usize,
+    pub(crate) vcpus: usize,
     /// Seconds that their threads ran; absent where the host does not count it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vcpu_seconds: Option<f64>,
+    pub(crate) vcpu_seconds: Option<f64>,
     /// Seconds that all threads of the VMM ran, also those that have ended.
-    pub vmm_seconds: f64,
+    pub(crate) vmm_seconds: f64,
 }
 
 /// Memory of the host that is in use now, in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Memory {
+pub(crate) struct Memory {
     /// What the guest has, what its balloon took taken off; absent where it has no balloon.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub guest_bytes: Option<u64>,
+    pub(crate) guest_bytes: Option<u64>,
     /// Memory of the guest that is there: what it has touched.
-    pub touched_bytes: u64,
+    pub(crate) touched_bytes: u64,
     /// What the VMM needs beside it.
-    pub vmm_bytes: u64,
+    pub(crate) vmm_bytes: u64,
 }
 
 /// What went to and came from storage, in bytes. What the host's page cache had is not in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Storage {
+pub(crate) struct Storage {
     /// Read.
-    pub read_bytes: u64,
+    pub(crate) read_bytes: u64,
     /// Written.
-    pub written_bytes: u64,
+    pub(crate) written_bytes: u64,
 }
 
 /// What went through a network card, by the host's counters of its tap interface: as the guest sees it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Network {
+pub(crate) struct Network {
     /// The tap interface.
-    pub name: String,
+    pub(crate) name: String,
     /// Bytes that the guest received.
-    pub received_bytes: u64,
+    pub(crate) received_bytes: u64,
     /// Bytes that the guest sent.
-    pub sent_bytes: u64,
+    pub(crate) sent_bytes: u64,
     /// Frames that the guest received.
-    pub received_frames: u64,
+    pub(crate) received_frames: u64,
     /// Frames that the guest sent.
-    pub sent_frames: u64,
+    pub(crate) sent_frames: u64,
 }
 
 /// Why there are no figures of a machine.
 #[derive(Debug, thiserror::Error)]
-pub enum UsageError {
+pub(crate) enum UsageError {
     /// There is no such VMM on the node, or no longer.
     #[error("there is no VMM {0} on this node")]
     Gone(String),
@@ -114,7 +114,7 @@ pub enum UsageError {
 ///
 /// # Errors
 /// There is no such VMM, or its monitor does not reply.
-pub fn usage(directory: &Path, vmm: &str) -> Result<Usage, UsageError> {
+pub(crate) fn usage(directory: &Path, vmm: &str) -> Result<Usage, UsageError> {
     let gone = || UsageError::Gone(vmm.to_owned());
     let folder = Folder::new(directory, vmm).filter(|folder| folder.monitor().exists()).ok_or_else(gone)?;
     let mut client = Client::connect(&folder.monitor(), PATIENCE)?;

@@ -218,6 +218,8 @@ pub enum BlockedReason {
     Failed,
     /// It does not run yet, or is being deleted.
     NotRunning,
+    /// Somebody else sees to it, by its `evictionStrategy`.
+    External,
 }
 
 /// One move of a plan.
@@ -250,6 +252,9 @@ pub struct DrainStep {
     /// Whether its target is emptied later by a drain, so that it moves again: no other node takes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moves_again: bool,
+    /// Whether its run is ended instead, by its `evictionStrategy`, and another begins there where its `runStrategy` says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// What a time is foretold from.

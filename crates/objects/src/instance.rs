@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, MigrationState, Quantity};
+use crate::{Affinity, Condition, MigrationState, Quantity};
 
 /// The image name of the workload guest that is built in: what starts without a download.
 pub const WORKLOAD_IMAGE: &str = "whimbrel.dev/workload";
@@ -56,6 +56,26 @@ pub struct VirtualMachineInstanceSpec {
     /// Labels that a node must have to run it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// Nodes that may run it, and nodes that should, by their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// What a drain of its node does with it; absent: `LiveMigrate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction_strategy: Option<EvictionStrategy>,
+}
+
+/// What a drain of its node does with a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EvictionStrategy {
+    /// It is migrated; one that cannot be stays, and holds up the drain.
+    #[default]
+    LiveMigrate,
+    /// It is migrated; one that cannot be is ended, as with `None`.
+    LiveMigrateIfPossible,
+    /// Its run is ended. Its machine begins another on another node, where its `runStrategy` says so.
+    None,
+    /// Nothing: somebody else sees to it, and the drain waits.
+    External,
 }
 
 /// The machine as its guest sees it.

@@ -23,7 +23,7 @@ pub struct Kind {
     pub is_built_in: bool,
     /// Whether it is a question, which is answered and not stored.
     pub is_review: bool,
-    /// What nodes keep of its objects as files, by the names of the subresources that read them.
+    /// What the agents of nodes serve of its objects, by the names of subresources.
     pub files: &'static [&'static str],
     /// Whether those who operate machines write it, or administrators alone.
     pub is_operated: bool,

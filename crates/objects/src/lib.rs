@@ -11,6 +11,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "two columns of a table may have one type")]
 
+mod affinity;
 mod catalogue;
 mod condition;
 mod crd;
@@ -27,6 +28,10 @@ mod schema;
 mod settings;
 mod validation;
 
+pub use affinity::{
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm,
+    PreferredSchedulingTerm,
+};
 pub use catalogue::kinds;
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
 pub use crd::definitions;
@@ -36,9 +41,9 @@ pub use drain::{
     NodeDrainPlanStatus, NodeDrainProgress, NodeDrainSpec, NodeDrainStatus, PlannedNode,
 };
 pub use instance::{
-    Cpu, Devices, Disk, DiskTarget, DomainSpec, Firmware, HostDisk, HostKernel, Hugepages, InstancePhase,
-    KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance, VirtualMachineInstanceSpec,
-    VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
+    Cpu, Devices, Disk, DiskTarget, DomainSpec, EvictionStrategy, Firmware, HostDisk, HostKernel, Hugepages,
+    InstancePhase, KernelBoot, KernelBootContainer, Memory, PhaseTime, VirtualMachineInstance,
+    VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
 };
 pub use kind::{Column, Kind, Names, Scope};
 pub use machine::{
@@ -46,14 +51,16 @@ pub use machine::{
 };
 pub use migration::{
     AbortStatus, Decision, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode, MigrationPhase,
-    MigrationPhaseTime, MigrationResult, MigrationState, Progress, VirtualMachineInstanceMigration,
-    VirtualMachineInstanceMigrationSpec, VirtualMachineInstanceMigrationStatus,
+    MigrationPhaseTime, MigrationPriority, MigrationResult, MigrationState, Progress,
+    VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
+    VirtualMachineInstanceMigrationStatus,
 };
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
 pub use question::{
-    MigrationPlan, MigrationPlanSpec, MigrationPlanStatus, MigrationPolicyPreview,
-    MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin, PolicyChange, ValueChange,
+    ForecastMachine, MigrationForecast, MigrationPlan, MigrationPlanSpec, MigrationPlanStatus,
+    MigrationPolicyPreview, MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, Origin,
+    PolicyChange, ValueChange, WayBasis,
 };
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
 pub use validation::{Admitted, FieldError, FieldErrorKind, Review, drain_errors, spec_errors};
@@ -66,6 +73,8 @@ pub const VERSION: &str = "v1";
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// The label of leases that agents renew, each with the name of its node: those of a kubelet have the same name.
 pub const LEASE_LABEL: &str = "whimbrel.dev/node";
+/// The name that the certificate of a fleet's control plane has beside those of its host, and no node's: nodes are named by labels and addresses.
+pub const CONTROL_PLANE_NAME: &str = "control-plane.whimbrel.dev";
 /// The condition of a Node that says whether its agent lives, where the Node is a kubelet's. Elsewhere it is `Ready`.
 pub const AGENT_CONDITION: &str = "WhimbrelReady";
 /// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.

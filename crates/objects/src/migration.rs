@@ -64,9 +64,25 @@ pub struct VirtualMachineInstanceMigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604800))]
     pub deadline_seconds: Option<u32>,
+    /// Whose turn it is when several wait; absent: `user-triggered`. Of the same, who came first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<MigrationPriority>,
     /// Give it up. What comes of that is in `status.migrationState.abortStatus`: it may be too late.
     #[serde(default)]
     pub cancel: bool,
+}
+
+/// Whose turn it is first, as in KubeVirt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationPriority {
+    /// Before all others.
+    SystemCritical,
+    /// Somebody waits for it.
+    #[default]
+    UserTriggered,
+    /// When nothing else waits.
+    SystemMaintenance,
 }
 
 /// How far a migration is.

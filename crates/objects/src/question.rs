@@ -64,6 +64,12 @@ pub struct MigrationPlanStatus {
     /// Where each value comes from, by its name.
     #[serde(default)]
     pub origins: BTreeMap<String, Origin>,
+    /// What the engine has seen of the machine; absent where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<ForecastMachine>,
+    /// Why there are no forecasts, in a sentence; absent where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_forecast: Option<String>,
 }
 
 /// Whether a machine fits on a node.
@@ -80,6 +86,77 @@ pub struct NodeFit {
     /// Bytes of memory that are free there; of huge pages where the machine wants these.
     #[serde(default)]
     pub free_bytes: u64,
+    /// Bytes each second of the way there that the forecasts rest on; where it fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
+    /// From what that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_basis: Option<WayBasis>,
+    /// What a migration there would be like by each mode, in the order of the harm that they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forecasts: Vec<MigrationForecast>,
+    /// Why the mode that would be taken would be, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast_reason: Option<String>,
+}
+
+/// From what the speed of a way is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WayBasis {
+    /// The last migration between these nodes.
+    Way,
+    /// The last migration between any nodes.
+    Fleet,
+    /// The policy allows no more.
+    Policy,
+    /// 250 MB/s, for want of anything better.
+    Assumed,
+}
+
+/// What a migration by one mode would be like, by the word of the engine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationForecast {
+    /// `precopy`, `downtime`, `throttle`, `postcopy` or `immediate`.
+    pub mode: String,
+    /// Whether it is the one that would be taken.
+    #[serde(default)]
+    pub chosen: bool,
+    /// Whether it ends. If not, the figures are those of the first round.
+    #[serde(default)]
+    pub ends: bool,
+    /// Milliseconds from start to end.
+    #[serde(default)]
+    pub total_ms: u64,
+    /// Milliseconds that the machine stands still.
+    #[serde(default)]
+    pub downtime_ms: f64,
+    /// Bytes on the wire.
+    #[serde(default)]
+    pub transferred_bytes: u64,
+    /// CPU time of both hosts together, in seconds.
+    #[serde(default)]
+    pub cpu_seconds: f64,
+    /// Work that the guest loses until the end, in per cent.
+    #[serde(default)]
+    pub loss_percent: f64,
+    /// Why it is not used with these values; absent if it may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forbidden: Option<String>,
+}
+
+/// What is known of a machine, from a sample of its pages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForecastMachine {
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// Bytes of it that are zero.
+    pub empty_bytes: u64,
+    /// Bytes that it writes again and again.
+    pub working_set_bytes: u64,
+    /// Bytes of pages that become dirty each second while none of them is.
+    pub dirty_rate: u64,
 }
 
 /// Where a value comes from.

@@ -199,8 +199,32 @@ fn instance_spec(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Adm
         let path = format!("{at}.domain.memory.hugepages.pageSize");
         admitted.invalid(path, hugepages.page_size.to_string(), "must be 2Mi");
     }
+    affinity(spec, &format!("{at}.affinity.nodeAffinity"), admitted);
     boot(spec, &format!("{at}.domain.firmware.kernelBoot"), admitted);
     disks(spec, at, admitted);
+}
+
+fn affinity(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
+    let Some(affinity) = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()) else {
+        return;
+    };
+    let mut terms = Vec::new();
+    if let Some(required) = &affinity.required_during_scheduling_ignored_during_execution {
+        let path = format!("{at}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
+        let list = required.node_selector_terms.iter().enumerate();
+        terms.extend(list.map(|(index, term)| (format!("{path}[{index}]"), term)));
+    }
+    let path = format!("{at}.preferredDuringSchedulingIgnoredDuringExecution");
+    let list = affinity.preferred_during_scheduling_ignored_during_execution.iter().enumerate();
+    terms.extend(list.map(|(index, one)| (format!("{path}[{index}].preference"), &one.preference)));
+    for (path, term) in terms {
+        for (index, requirement) in term.match_expressions.iter().enumerate() {
+            if let Some(wrong) = requirement.wrong_values() {
+                let path = format!("{path}.matchExpressions[{index}].values");
+                admitted.invalid(path, requirement.values.clone(), wrong);
+            }
+        }
+    }
 }
 
 fn boot(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
@@ -288,7 +312,7 @@ pub(crate) fn migration(review: &mut Review<'_>) -> Admitted {
             hold(review.object, MIGRATION_FINALIZER);
         }
         Some(old) => {
-            for field in ["vmiName", "addedNodeSelector", "deadlineSeconds"] {
+            for field in ["vmiName", "addedNodeSelector", "deadlineSeconds", "priority"] {
                 if old["spec"][field] != review.object["spec"][field] {
                     admitted.error(
                         format!("spec.{field}"),

@@ -22,8 +22,10 @@ mod reach;
 mod report;
 mod rig;
 mod seconds;
+mod serial_console;
 mod soak;
 mod support_bundle;
+mod top;
 mod up;
 
 use std::{error::Error, process::ExitCode};
@@ -76,6 +78,7 @@ enum Command {
     /// End the run of a machine
     Stop(machine::Arguments),
     SupportBundle(support_bundle::Arguments),
+    Top(top::Arguments),
     /// Take nodes into use again
     Uncordon(drain::CordonArguments),
     /// Let the guest of a machine go on
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => machine::run(&arguments, Action::Start),
         Command::Stop(arguments) => machine::run(&arguments, Action::Stop),
         Command::SupportBundle(arguments) => support_bundle::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Uncordon(arguments) => drain::run_cordon(&arguments, false),
         Command::Unpause(arguments) => machine::run(&arguments, Action::Unpause),
         Command::Up(arguments) => up::run(&arguments),

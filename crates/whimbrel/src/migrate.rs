@@ -11,8 +11,8 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use objects::{
-    HOSTNAME_LABEL, MigrationPhase, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
-    VirtualMachineInstanceMigrationStatus, condition,
+    HOSTNAME_LABEL, MigrationPhase, MigrationPriority, VirtualMachineInstanceMigration,
+    VirtualMachineInstanceMigrationSpec, VirtualMachineInstanceMigrationStatus, condition,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -36,11 +36,35 @@ pub(crate) struct Arguments {
     /// How long it may take, instead of what its policy says: 60s, 10m. What is done when it is over, the policy says
     #[arg(long, value_name = "TIME")]
     deadline: Option<Seconds>,
+    /// Whose turn it is when several wait [default: user]
+    #[arg(long, value_name = "PRIORITY")]
+    priority: Option<Priority>,
     #[command(flatten)]
     reach: Reach,
     /// Do not wait for the end
     #[arg(long)]
     detach: bool,
+}
+
+/// Whose turn it is, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Priority {
+    /// Before all others
+    Critical,
+    /// Before maintenance; who came first, first
+    User,
+    /// When nothing else waits
+    Maintenance,
+}
+
+impl Priority {
+    fn of_object(self) -> MigrationPriority {
+        match self {
+            Self::Critical => MigrationPriority::SystemCritical,
+            Self::User => MigrationPriority::UserTriggered,
+            Self::Maintenance => MigrationPriority::SystemMaintenance,
+        }
+    }
 }
 
 const TICK: Duration = Duration::from_secs(1);
@@ -65,6 +89,7 @@ async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box
                 .map(|node| (HOSTNAME_LABEL.to_owned(), node.clone()))
                 .collect(),
             deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
+            priority: arguments.priority.map(Priority::of_object),
             cancel: false,
         },
         status: None,

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     thread::{self, JoinHandle},
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// The address at which other nodes reach this host; said when it joins
     #[arg(long, value_name = "IP", env = "NODE_ADDRESS")]
     address: Option<IpAddr>,
+    /// The port at which the control plane reaches this agent; 0 for one that is free
+    #[arg(long, value_name = "PORT", default_value_t = 16444)]
+    port: u16,
     /// Join the fleet of this ticket, which `whimbrel controlplane` made
     #[arg(long, value_name = "FILE")]
     join: Option<PathBuf>,
@@ -103,9 +106,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         registration: place.registration,
         cgroup: arguments.cgroup.clone(),
     };
+    let listener = listen(arguments, &place)?;
     let agent = {
         let (client, handle) = (place.client.clone(), handle.clone());
-        thread::Builder::new().name("agent".to_owned()).spawn(move || node::run(&config, &client, &handle))?
+        let work = move || node::run(&config, listener, &client, &handle);
+        thread::Builder::new().name("agent".to_owned()).spawn(work)?
     };
     output::say!("Node {} is up. Its files are in {}.", place.member.name, directory.display());
     let mut renewed = Instant::now();
@@ -123,6 +128,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     // Machines go on.
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the control plane reaches this agent. A server of Kubernetes does not come here.
+fn listen(arguments: &Arguments, place: &Place) -> Result<Option<TcpListener>, Box<dyn Error>> {
+    if place.registration == Registration::Kubelet {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(place.member.address, arguments.port);
+    let listener = TcpListener::bind(address).map_err(|error| {
+        format!("Cannot listen at {address} ({error}): is another agent up? Say another port with --port")
+    })?;
+    Ok(Some(listener))
 }
 
 /// Keeps other agents out of a directory while this one lives: two of them would start the same machine.

@@ -1,13 +1,19 @@
 //! `whimbrel plan`: what would become of a migration, before it is asked for.
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use fleet::{fit::Fit, preview::listed};
-use objects::{HOSTNAME_LABEL, MigrationConfiguration, MigrationPlanSpec};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use objects::{
+    HOSTNAME_LABEL, MigrationConfiguration, MigrationPlan, MigrationPlanSpec, MigrationPlanStatus, WayBasis,
+};
 
 use crate::{
-    reach::{Reach, world},
-    rig::Bytes,
+    reach::{Reach, done, world},
+    rig::{Bytes, Span},
     seconds::Seconds,
 };
 
@@ -56,6 +62,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         output::say!("Policy: {policy} ({})", plan.choice.reason);
         show_values(&plan.values);
         output::say!("");
+        show_forecasts(&ask(&client, &arguments.reach, asked).await);
+        output::say!("");
         let why_not = plan.why_not();
         match (&why_not, plan.target) {
             (None, Some(target)) => output::say!("A migration would go to {target} now."),
@@ -66,6 +74,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         }
         Ok(if why_not.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
+}
+
+/// What the server says of the same, which may call the machine's agent. One of Kubernetes does not know the question.
+async fn ask(client: &Client, reach: &Reach, asked: MigrationPlanSpec) -> Option<MigrationPlanStatus> {
+    let api: Api<MigrationPlan> = reach.api(client);
+    let name = Some(asked.vmi_name.clone());
+    let metadata = ObjectMeta { name, ..ObjectMeta::default() };
+    let question = MigrationPlan { metadata, spec: asked, status: None };
+    done(api.create(&PostParams::default(), &question)).await.ok()?.status
+}
+
+fn show_forecasts(answer: &Option<MigrationPlanStatus>) {
+    let Some(answer) = answer else {
+        output::say!("There is no forecast: this server does not ask agents.");
+        return;
+    };
+    if let Some(why) = &answer.no_forecast {
+        output::say!("There is no forecast: {why}.");
+        return;
+    }
+    for node in answer.nodes.iter().filter(|node| !node.forecasts.is_empty()) {
+        let bandwidth = Bytes(node.bandwidth.unwrap_or(0));
+        let basis = match node.bandwidth_basis {
+            Some(WayBasis::Way) => "as the last migration there found",
+            Some(WayBasis::Fleet) => "as the last migration elsewhere found",
+            Some(WayBasis::Policy) => "as the policy allows",
+            Some(WayBasis::Assumed) | None => "which is a guess",
+        };
+        output::say!("To {} at {bandwidth}/s, {basis}:", node.name);
+        output::say!("  {:10} {:>9} {:>9} {:>10} {:>6}", "MODE", "TIME", "DOWNTIME", "SENT", "LOSS");
+        for forecast in &node.forecasts {
+            let span = |millis: f64| Span(Duration::from_secs_f64(millis.clamp(0.0, 1e12) / 1e3)).to_string();
+            let time = if forecast.ends { span(forecast.total_ms as f64) } else { "no end".to_owned() };
+            let mark = if forecast.chosen { " <- taken" } else { "" };
+            let why = forecast.forbidden.as_deref().map(|why| format!("  ({why})")).unwrap_or_default();
+            output::say!(
+                "  {:10} {time:>9} {:>9} {:>10} {:>5.1}%{mark}{why}",
+                forecast.mode,
+                span(forecast.downtime_ms),
+                Bytes(forecast.transferred_bytes).to_string(),
+                forecast.loss_percent
+            );
+        }
+        if let Some(reason) = &node.forecast_reason {
+            output::say!("  {reason}");
+        }
+    }
 }
 
 fn show_fits(fits: &[Fit]) {

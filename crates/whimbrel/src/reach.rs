@@ -21,7 +21,7 @@ pub(crate) struct Reach {
 }
 
 /// How long a request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Reach {
     /// Does something with a client of the fleet.

@@ -9,10 +9,9 @@ use crate::{
     fit::memory_of,
     index::{Key, end_of, instance_key, key, phase},
     policy,
+    way::ASSUMED_RATE,
 };
 
-/// Bytes each second where nothing is known.
-const ASSUMED_RATE: u64 = 250_000_000;
 /// Seconds that starting a VMM and coming to terms take beside sending memory.
 const SETUP_SECONDS: u64 = 2;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{
-    BlockedMachine, BlockedReason, InstancePhase, VirtualMachineInstance, VirtualMachineInstanceMigration,
-    condition,
+    BlockedMachine, BlockedReason, EvictionStrategy, InstancePhase, VirtualMachineInstance,
+    VirtualMachineInstanceMigration, condition,
 };
 
 use crate::{
@@ -18,6 +18,19 @@ use crate::{
 
 /// Seconds until a machine is tried again whose migration failed; twice as many after each further failure, and 320 at most.
 const RETRY_SECONDS: i64 = 10;
+
+/// Whether the run of a machine is ended where its node is emptied, by its strategy.
+pub(super) fn is_ended_instead(index: &Index<'_>, instance: &VirtualMachineInstance, node: &str) -> bool {
+    let is_wanted = match instance.spec.eviction_strategy.unwrap_or_default() {
+        EvictionStrategy::None => true,
+        EvictionStrategy::LiveMigrateIfPossible => migration::blocked(instance).is_some(),
+        EvictionStrategy::LiveMigrate | EvictionStrategy::External => false,
+    };
+    // Nobody is there to end it where the agent is not heard of.
+    is_wanted
+        && instance.metadata.deletion_timestamp.is_none()
+        && index.room(node).is_some_and(|room| room.is_ready)
+}
 
 /// Why a machine cannot move whatever room there is.
 pub(super) fn inherent(
@@ -36,6 +49,11 @@ pub(super) fn inherent(
         let message =
             format!("The agent of node {node} is not heard of. It stays there until the node is back.");
         return blocked(BlockedReason::NodeNotReady, message);
+    }
+    if instance.spec.eviction_strategy == Some(EvictionStrategy::External) {
+        let message =
+            "Its evictionStrategy is External: somebody else moves or ends it, and the drain waits.";
+        return blocked(BlockedReason::External, message.to_owned());
     }
     if let Some(why) = migration::blocked(instance) {
         let message = format!("{why} It stays there until it is stopped: whimbrel stop {name}.");

@@ -8,6 +8,7 @@ use std::{
 use objects::{BlockedMachine, DRAIN_LISTED, DrainStep, VirtualMachineInstance};
 
 use crate::{
+    affinity,
     drain::{
         forecast::{Forecast, Forecasts},
         obstacle,
@@ -56,7 +57,7 @@ pub(super) fn sort(machines: &mut [&VirtualMachineInstance], forecasts: &Forecas
         let forecast = forecasts.of(instance);
         let name = (namespace_of(&instance.metadata).to_owned(), name_of(&instance.metadata).to_owned());
         let size = Reverse((memory_of(instance), forecast.seconds));
-        (instance.spec.node_selector.is_empty(), size, forecast.last_downtime_ms, name)
+        (!affinity::is_bound(instance), size, forecast.last_downtime_ms, name)
     });
 }
 
@@ -169,12 +170,40 @@ impl<'a> Play<'_, 'a> {
             if is_under_way {
                 continue;
             }
+            if obstacle::is_ended_instead(&self.index, instance, node) {
+                self.end(instance, node);
+                continue;
+            }
             match obstacle::inherent(&self.index, instance, node) {
                 Some(blocked) => self.block(Some(blocked)),
                 None => self.pending.push((instance, node)),
             }
         }
         self.note_empty(node);
+    }
+
+    /// A run is ended, and another begins where there is room; that takes no turn of a migration.
+    fn end(&mut self, instance: &'a VirtualMachineInstance, node: &'a str) {
+        let target = best(&self.index, instance, &BTreeMap::new(), |_| true).map(|room| room.name);
+        if let Some(room) = self.index.room_mut(node) {
+            room.give_back(instance);
+        }
+        if let Some(target) = target {
+            self.index.take(target, instance);
+        }
+        if let Some(left) = self.left.get_mut(node) {
+            *left = left.saturating_sub(1);
+        }
+        self.outlook.steps.push(DrainStep {
+            namespace: namespace_of(&instance.metadata).to_owned(),
+            name: name_of(&instance.metadata).to_owned(),
+            source_node: node.to_owned(),
+            target_node: target.unwrap_or_default().to_owned(),
+            memory_bytes: memory_of(instance),
+            start_seconds: self.time,
+            ended: true,
+            ..DrainStep::default()
+        });
     }
 
     fn block(&mut self, blocked: Option<BlockedMachine>) {
@@ -235,6 +264,7 @@ impl<'a> Play<'_, 'a> {
             last_downtime_ms,
             basis,
             moves_again,
+            ended: false,
         });
     }
 

@@ -167,6 +167,10 @@ impl<'a> Step<'_, 'a> {
                 }
                 continue;
             }
+            if obstacle::is_ended_instead(self.index, instance, node) {
+                self.end(instance, node);
+                continue;
+            }
             let failed = self.failed.get(&key(&instance.metadata)).map_or(&[][..], Vec::as_slice);
             let obstacle = obstacle::inherent(self.index, instance, node);
             match obstacle.or_else(|| obstacle::of_failures(instance, node, failed, self.now)) {
@@ -191,6 +195,14 @@ impl<'a> Step<'_, 'a> {
                 self.index.take(target, instance);
                 self.writes.push(self.migrate(instance, node));
             }
+        }
+    }
+
+    /// Ends the run of a machine, once nothing new is placed on its node: another run would come back there.
+    fn end(&mut self, instance: &VirtualMachineInstance, node: &str) {
+        let is_cordoned = self.index.room(node).is_some_and(|room| is_cordoned(room.node));
+        if is_cordoned && !self.drain.spec.paused {
+            self.writes.push(Intent::DeleteInstance(Box::new(instance.clone())));
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 use ::fleet::World;
 use futures_util::{AsyncBufReadExt, StreamExt};
 use kube::Client;
-use objects::{NodeDrainPlanSpec, VirtualMachineInstance};
+use objects::{MigrationPlanSpec, NodeDrainPlanSpec, VirtualMachineInstance};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use store::{Expect, Limits, Store};
@@ -274,8 +274,8 @@ async fn decisions(client: &Client) -> Outcome<()> {
         times.sort();
         times[times.len() / 2]
     };
-    let added = std::collections::BTreeMap::new();
-    let placed = best(&|| drop(::fleet::plan::plan(&world, &pending, &added)));
+    let anywhere = MigrationPlanSpec::default();
+    let placed = best(&|| drop(::fleet::plan::plan(&world, &pending, &anywhere)));
     figure("placement of one machine", placed, Duration::from_millis(5));
     let asked = NodeDrainPlanSpec {
         nodes: (0..DRAINED).map(|index| format!("node-{index:03}")).collect(),

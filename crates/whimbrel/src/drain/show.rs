@@ -19,7 +19,13 @@ pub(super) fn plan(plan: &NodeDrainPlanStatus) {
     }
     for step in plan.steps.iter().take(SHOWN) {
         let DrainStep { namespace, name, source_node, target_node, .. } = step;
-        let again = if step.moves_again { ", from where it moves again: no other node takes it" } else { "" };
+        let again = if step.ended {
+            ": its run is ended, and another begins there, where its runStrategy says so"
+        } else if step.moves_again {
+            ", from where it moves again: no other node takes it"
+        } else {
+            ""
+        };
         output::say!(
             "{:8} {:8} {:25} {:9} {source_node:11} {target_node}{again}",
             format!("{} s", step.start_seconds),

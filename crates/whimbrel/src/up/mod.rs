@@ -1,7 +1,8 @@
 //! `whimbrel up`: a fleet on this host, with one command.
 
-mod archive;
+mod agents;
 mod figures;
+mod forecasts;
 mod questions;
 mod site;
 
@@ -91,7 +92,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         };
         let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
         let handle = handle.clone();
-        let work = move || node::run(&config, &client, &handle);
+        let listener = TcpListener::bind((config.address, 0))?;
+        let work = move || node::run(&config, Some(listener), &client, &handle);
         threads.push(thread::Builder::new().name(name.clone()).spawn(work)?);
     }
     greet(&site, &names, &plane.login);
@@ -159,11 +161,12 @@ impl ControlPlane {
         log_to(&site.log())?;
         let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
         let figures = Arc::new(figures::Figures::open(&site.counts())?);
+        let agents = agents::Agents { tls: site.server_tls() };
         let api = Api::new(store, objects::kinds(), tokens)?
             .with_figures(figures.clone())
             .with_registrar(Arc::new(site.clone()))
-            .with_reviewer(Arc::new(questions::Questions))
-            .with_archive(Arc::new(archive::OwnNodes { site: site.clone(), names: nodes.to_vec() }))
+            .with_reviewer(Arc::new(questions::Questions { agents: agents.clone() }))
+            .with_agents(Arc::new(agents))
             .with_logins(site.login_secret()?.as_bytes())
             .with_pages(pages::FILES)
             .with_absent(ABSENT);

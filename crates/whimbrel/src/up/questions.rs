@@ -9,9 +9,13 @@ use objects::{MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrainP
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::{agents::Agents, forecasts};
+
 /// Answers from the objects as they are.
 #[derive(Debug)]
-pub(crate) struct Questions;
+pub(crate) struct Questions {
+    pub(crate) agents: Agents,
+}
 
 impl apiserver::Reviewer for Questions {
     fn review(
@@ -21,7 +25,7 @@ impl apiserver::Reviewer for Questions {
         all: &dyn Fn(&str) -> Vec<Value>,
     ) -> Result<Value, String> {
         match kind {
-            "MigrationPlan" => plan(&read(question)?, &world(all)),
+            "MigrationPlan" => self.plan(&read(question)?, &world(all)),
             "NodeDrainPlan" => {
                 let asked: NodeDrainPlan = read(question)?;
                 serde_json::to_value(fleet::drain::plan(&world(all), &asked.spec))
@@ -42,13 +46,19 @@ impl apiserver::Reviewer for Questions {
     }
 }
 
-fn plan(asked: &MigrationPlan, world: &World) -> Result<Value, String> {
-    let (namespace, name) = (asked.metadata.namespace.as_deref().unwrap_or_default(), &asked.spec.vmi_name);
-    let instance = world
-        .instance(namespace, name)
-        .ok_or_else(|| format!("{name} does not run: there is no such instance in namespace {namespace}"))?;
-    let plan = fleet::plan::plan(world, instance, &asked.spec);
-    serde_json::to_value(plan.status()).map_err(|error| error.to_string())
+impl Questions {
+    fn plan(&self, asked: &MigrationPlan, world: &World) -> Result<Value, String> {
+        let namespace = asked.metadata.namespace.as_deref().unwrap_or_default();
+        let name = &asked.spec.vmi_name;
+        let instance = world.instance(namespace, name).ok_or_else(|| {
+            format!("{name} does not run: there is no such instance in namespace {namespace}")
+        })?;
+        let mut status = fleet::plan::plan(world, instance, &asked.spec).status();
+        if let Err(why) = forecasts::add(&mut status, world, instance, &self.agents) {
+            status.no_forecast = Some(why);
+        }
+        serde_json::to_value(status).map_err(|error| error.to_string())
+    }
 }
 
 fn read<T: DeserializeOwned>(question: &Value) -> Result<T, String> {

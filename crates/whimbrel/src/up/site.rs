@@ -12,6 +12,7 @@ use std::{
 use apiserver::{Identity, Registrar, Role, Tokens};
 use authority::{Authority, AuthorityError, Request};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use objects::CONTROL_PLANE_NAME;
 use serde_json::Value;
 
 /// Longest path of the directory, in bytes: sockets of monitors are below it, whose paths may have 107.
@@ -98,7 +99,9 @@ impl Site {
     pub(crate) fn make(&self, endpoint: &Endpoint, nodes: &[String]) -> Result<Tokens, SiteError> {
         let authority = self.authority()?;
         let names = endpoint.names.iter().cloned();
-        let own = [endpoint.local().ip().to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+        // The last is what agents know it by.
+        let own = [&endpoint.local().ip().to_string(), "127.0.0.1", "localhost", CONTROL_PLANE_NAME];
+        let own = own.map(str::to_owned);
         let request = Request::new(names.chain(own));
         let issued = authority.issue(&self.server_tls(), &request);
         issued.map_err(|source| SiteError::Certificates { path: self.server_tls(), source })?;

@@ -41,7 +41,7 @@ impl Drop for Service {
 
 fn node(directory: &Path, name: &str, more: &[&str]) -> Service {
     let folder = directory.join(name).display().to_string();
-    Service::start(&[&["node", "--dir", &folder], more].concat())
+    Service::start(&[&["node", "--port", "0", "--dir", &folder], more].concat())
 }
 
 #[test]
@@ -63,8 +63,20 @@ fn hosts_join_with_a_ticket_and_machines_move_between_them() {
     let (said, is_done) = fleet.whimbrel("migrate busy");
     assert!(is_done, "{said}\n{}", fleet.log());
     fleet.wait_vmms((1, 1));
-    // Agents and control plane go, and come back without the ticket; the machine does not notice.
-    drop((one, two, plane));
+    let namespace = "/apis/whimbrel.dev/v1/namespaces/default";
+    let log = || fleet.run(&format!("get --raw {namespace}/virtualmachineinstances/busy/log"));
+    assert!(String::from_utf8_lossy(&log().stdout).contains("whimbrel"), "{:?}", log());
+    let record = fleet.get("vmim")["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let report = fleet.kubectl(&format!(
+        "get --raw {namespace}/virtualmachineinstancemigrations/{record}/report"
+    ));
+    assert!(report.contains("\"outcome\": \"completed\""), "{report}");
+    // An agent that is gone is said to be.
+    drop((one, two));
+    let said = String::from_utf8(log().stderr).unwrap();
+    assert!(said.contains("the agent of node node-") && said.contains("refused"), "{said}");
+    // The control plane goes as well, and comes back; the machine does not notice.
+    drop(plane);
     std::fs::remove_file(&ticket).unwrap();
     assert_eq!(fleet.vmms().0, 1);
     let _plane = Service::start(&["controlplane", "--dir", &dir, "--listen", "127.0.0.1:0"]);

@@ -5,6 +5,7 @@
 #[path = "../programs/mod.rs"]
 mod programs;
 
+mod console;
 mod drain;
 mod join;
 mod operator;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::programs;
 
 /// Whatever is waited for takes a second or two; on a host that is busy with other tests it takes longer.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A fleet, and what it takes to drive it. Its machines end with it.
 pub(crate) struct Fleet {

@@ -1,0 +1,215 @@
+//! What an agent serves, as a kubelet does: what its node keeps of machines, forecasts, consoles and its own figures.
+//!
+//! HTTP/1.1 over TLS in which both sides show certificates of the fleet's authority. Only the control plane may come ([`tls`]); it lets
+//! people through by their roles. Everything is bounded: connections, times, and what is sent.
+//!
+//! | path | what it is |
+//! |---|---|
+//! | `/vmms/VMM/log` | the end of the serial log |
+//! | `/vmms/VMM/report?session=ID` | the engine's report of a migration |
+//! | `/vmms/VMM/forecast?bandwidth=N,…` | what migrations would be like ([`forecast`]) |
+//! | `/vmms/VMM/metrics` | counters of what the machine uses ([`usage`]) |
+//! | `/vmms/VMM/console` | a WebSocket to the serial port ([`console`]) |
+//! | `/metrics` | the agent's figures ([`figures`]) |
+
+mod console;
+mod desk;
+mod figures;
+mod forecast;
+mod tls;
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    kept,
+    usage::{UsageError, usage},
+};
+
+pub(crate) use desk::Desk;
+
+/// Connections at a time, consoles among them.
+const MAX_CONNECTIONS: usize = 128;
+/// What a handshake and the head of a request may take each.
+const PATIENCE: Duration = Duration::from_secs(10);
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How much of a serial log is sent, in bytes: its end.
+const TAIL: u64 = 64 << 10;
+
+/// Why something is not sent: a code of HTTP, and a sentence for whoever asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    code: StatusCode,
+    why: String,
+}
+
+impl Refusal {
+    fn new(code: StatusCode, why: impl Into<String>) -> Self {
+        Self { code, why: why.into() }
+    }
+
+    fn not_found(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, why)
+    }
+}
+
+type Reply = Response<Full<Bytes>>;
+
+/// Serves for ever.
+pub(crate) async fn serve(listener: std::net::TcpListener, desk: Arc<Desk>) {
+    let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "The agent cannot listen: logs, consoles and forecasts are not to be had");
+            return;
+        }
+    };
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let desk = desk.clone();
+                task::spawn(async move {
+                    connection(stream, desk).await;
+                    drop(place);
+                });
+            }
+            // No descriptors, for example: others may give some back.
+            Err(error) => {
+                tracing::warn!(%error, "Cannot accept a connection");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, desk: Arc<Desk>) {
+    // Keys that are pressed are small and many.
+    let _ = stream.set_nodelay(true);
+    // As they are now: certificates are renewed.
+    let directory = desk.tls().to_owned();
+    let config = match task::spawn_blocking(move || tls::config(&directory)).await {
+        Ok(Ok(config)) => config,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "The agent has no certificate to show");
+            return;
+        }
+        Err(_) => return,
+    };
+    let accepted = timeout(PATIENCE, TlsAcceptor::from(Arc::new(config)).accept(stream)).await;
+    let Ok(Ok(stream)) = accepted else { return };
+    let is_allowed = tls::is_control_plane(stream.get_ref().1.peer_certificates());
+    let service = service_fn(move |request| {
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(respond(request, desk, is_allowed).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        tracing::debug!(%error, "A connection ended badly");
+    }
+}
+
+async fn respond(mut request: Request<Incoming>, desk: Arc<Desk>, is_allowed: bool) -> Reply {
+    if !is_allowed {
+        return refused(&Refusal::new(
+            StatusCode::FORBIDDEN,
+            "only the control plane of the fleet may come here",
+        ));
+    }
+    if request.method() != hyper::Method::GET {
+        return refused(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is done here"));
+    }
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    let outcome = match *parts.as_slice() {
+        ["vmms", vmm, "console"] => console::open(&mut request, &desk, vmm).await,
+        ["vmms", vmm, what @ ("log" | "report" | "metrics" | "forecast")] => {
+            let (vmm, what) = (vmm.to_owned(), what.to_owned());
+            on_a_thread(move || read(&desk, &vmm, &what, &query)).await
+        }
+        ["metrics"] => on_a_thread(move || Ok(text(figures::TYPE, figures::text(&desk).into_bytes()))).await,
+        _ => Err(Refusal::not_found("there is nothing of that name")),
+    };
+    outcome.unwrap_or_else(|refusal| refused(&refusal))
+}
+
+/// Does what may wait for the disk or for a machine.
+async fn on_a_thread(
+    work: impl FnOnce() -> Result<Reply, Refusal> + Send + 'static,
+) -> Result<Reply, Refusal> {
+    task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it could not be done: the agent's log has more"))
+    })
+}
+
+fn read(desk: &Desk, vmm: &str, what: &str, query: &str) -> Result<Reply, Refusal> {
+    let unreadable = |error: io::Error| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("it cannot be read: {error}"))
+    };
+    match what {
+        "log" => {
+            let log = kept::serial_tail(desk.directory(), vmm, TAIL).map_err(unreadable)?;
+            let log = log.ok_or_else(|| Refusal::not_found("its VMM has gone, and the log with it"))?;
+            Ok(text("text/plain; charset=utf-8", log))
+        }
+        "report" => {
+            let session = parameter(query, "session").unwrap_or_default();
+            let report = kept::report(desk.directory(), vmm, session).map_err(unreadable)?;
+            let report = report.ok_or_else(|| Refusal::not_found("there is no report of it"))?;
+            Ok(text("application/json", report))
+        }
+        "metrics" => Ok(text("application/json", metrics(desk, vmm)?)),
+        _ => Ok(text("application/json", forecast::forecast(desk, vmm, query)?)),
+    }
+}
+
+fn metrics(desk: &Desk, vmm: &str) -> Result<Vec<u8>, Refusal> {
+    let usage = usage(desk.directory(), vmm).map_err(|error| match error {
+        UsageError::Gone(_) => Refusal::not_found(error.to_string()),
+        UsageError::Silent(_) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    })?;
+    serde_json::to_vec(&usage)
+        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// The value of a parameter of a query. Those that agents take need no percent signs.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query
+        .split('&')
+        .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+        .map(|(_, value)| value)
+}
+
+fn text(media_type: &'static str, bytes: Vec<u8>) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(bytes)));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    reply
+}
+
+fn refused(refusal: &Refusal) -> Reply {
+    let mut reply = text("text/plain; charset=utf-8", refusal.why.clone().into_bytes());
+    *reply.status_mut() = refusal.code;
+    reply
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! Who comes, and whom they find.
+
+use std::{io, path::Path, sync::Arc};
+
+use objects::CONTROL_PLANE_NAME;
+use rustls::{
+    RootCertStore, ServerConfig,
+    client::verify_server_name,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::{ParsedCertificate, WebPkiClientVerifier},
+};
+
+/// TLS with the certificates of a directory, to which nobody comes whom the authority there has not issued a certificate for clients.
+pub(super) fn config(directory: &Path) -> io::Result<ServerConfig> {
+    let chain = |name: &str| -> io::Result<Vec<CertificateDer<'static>>> {
+        let chain = CertificateDer::pem_file_iter(directory.join(name)).map_err(io::Error::other)?;
+        chain.collect::<Result<_, _>>().map_err(io::Error::other)
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in chain("ca-cert.pem")? {
+        roots.add(authority).map_err(io::Error::other)?;
+    }
+    let key = PrivateKeyDer::from_pem_file(directory.join("server-key.pem")).map_err(io::Error::other)?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let verifier = verifier.build().map_err(io::Error::other)?;
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    let builder = builder.with_client_cert_verifier(verifier);
+    builder.with_single_cert(chain("server-cert.pem")?, key).map_err(io::Error::other)
+}
+
+/// Whether a certificate, which the authority has issued, is the control plane's: other nodes have some too, and that name none of them.
+pub(super) fn is_control_plane(certificates: Option<&[CertificateDer<'_>]>) -> bool {
+    let (Some([first, ..]), Ok(name)) = (certificates, ServerName::try_from(CONTROL_PLANE_NAME)) else {
+        return false;
+    };
+    ParsedCertificate::try_from(first)
+        .is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
+}
