@@ -1,7 +1,8 @@
 import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Drain, Node } from '../src/api/objects';
-import { findings, overflow, picture } from './browser';
+import type { Usage } from '../src/api/usage';
+import { findings, open, overflow, picture } from './browser';
 import { hasKubectl, machine, ours, whyNot } from './fleet';
 import { Visit } from './visit';
 
@@ -151,6 +152,66 @@ describe.skipIf(whyNot() !== undefined)('what operators do with nodes and machin
     await page.getByRole('row', { name: /Deadline.*10 min.*from this migration/ }).waitFor();
     expect((await latest('busy'))?.status?.migrationState?.migrationConfiguration?.deadlineSeconds).toBe(600);
     await look();
+  });
+
+  test('somebody types into the serial port, also after the machine has moved and the control plane was killed', async () => {
+    const terminal = page.locator('.terminal');
+    const says = (word: string) => terminal.getByText(`whimbrel echo ${word}`).first().waitFor();
+    const type = async (word: string) => {
+      await page.getByRole('textbox', { name: /Serial console of busy/ }).pressSequentially(`${word}\n`);
+      await says(word);
+    };
+    await go('/machines/default/busy/console');
+    await seen('Connected. What is typed goes to the guest');
+    await terminal.getByText(/clock_ns=/).first().waitFor();
+    await type('hello');
+    await picture(page, 'serial');
+    expect(await findings(page)).toEqual([]);
+    // One at a time: whoever comes second reads, and is told why.
+    const second = await open(visit.browser, fleet.loginAs('operate'));
+    await second.page.getByText('What needs attention').waitFor();
+    await second.page.goto(`${fleet.origin()}/console/machines/default/busy/console`);
+    await second.page.getByText('The console is not connected; it is tried again').waitFor();
+    await second.page.locator('.terminal').getByText('whimbrel echo hello').first().waitFor();
+    expect(second.sins).toEqual([]);
+    await second.page.context().close();
+    await fleet.api('POST', `${ours}/virtualmachineinstancemigrations`, { metadata: { name: 'typed' }, spec: { vmiName: 'busy' } });
+    await fleet.until('it has moved', async () => (await fleet.phase('virtualmachineinstancemigrations', 'typed')) === 'Succeeded');
+    await seen('Connected. What is typed goes to the guest');
+    await type('there');
+    await fleet.kill();
+    await seen('The console is not connected; it is tried again');
+    await fleet.up();
+    await seen('Connected. What is typed goes to the guest');
+    await type('again');
+    await look();
+    // Whoever has no mouse comes out again.
+    await page.keyboard.press('F6');
+    await page.setViewportSize({ width: 390, height: 844 });
+    expect(await overflow(page)).toEqual([]);
+    await page.setViewportSize({ width: 1280, height: 800 });
+  });
+
+  test('what a machine uses is shown as true rates', async () => {
+    const counted = async () => {
+      const { cpu, atSeconds } = await fleet.api<Usage>('GET', `${ours}/virtualmachineinstances/busy/metrics`);
+      return [cpu.vcpuSeconds ?? 0, atSeconds] as const;
+    };
+    await go('/machines/default/busy/metrics');
+    await seen(/vCPUs: \d+ % of a CPU/);
+    await seen(/by a sample/);
+    const [before, began] = await counted();
+    // Until there are some looks to draw.
+    await page.waitForFunction(() => (document.querySelector('[aria-label="CPU"] polyline')?.getAttribute('points') ?? '').split(' ').length >= 4);
+    const [after, ended] = await counted();
+    const busy = ((after - before) / (ended - began)) * 100;
+    const shown = Number(/vCPUs: (\d+) %/.exec((await page.getByText(/vCPUs: \d+ % of a CPU/).first().textContent()) ?? '')?.[1]);
+    // A guest that works at a steady pace: what is drawn of it is what its host has counted, give or take what else the host does.
+    expect(Math.abs(shown - busy), `${shown} % shown, ${busy} % counted`).toBeLessThan(25);
+    await picture(page, 'metrics');
+    expect(await findings(page)).toEqual([]);
+    await fleet.api('PATCH', `${ours}/virtualmachines/busy`, { spec: { runStrategy: 'Halted' } });
+    await seen('It does not run');
   });
 
   test('no page has asked another host for anything, or broken its own policy', () => {

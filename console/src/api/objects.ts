@@ -34,6 +34,7 @@ export interface InstanceSpec {
   };
   paused?: boolean;
   nodeSelector?: Record<string, string>;
+  evictionStrategy?: string;
 }
 
 export type RunStrategy = 'Always' | 'Halted' | 'Once' | 'RerunOnFailure';
@@ -117,7 +118,7 @@ export interface MigrationState {
 }
 
 export interface Migration extends KubeObject {
-  spec?: { vmiName?: string; addedNodeSelector?: Record<string, string>; deadlineSeconds?: number; cancel?: boolean };
+  spec?: { vmiName?: string; addedNodeSelector?: Record<string, string>; deadlineSeconds?: number; priority?: string; cancel?: boolean };
   status?: {
     phase?: Phase;
     phaseTransitionTimestamps?: { phase: Phase; phaseTransitionTimestamp: string }[];
@@ -248,6 +249,8 @@ export interface DrainStep {
   lastDowntimeMs?: number;
   basis?: string;
   movesAgain?: boolean;
+  /** Its run ends instead: it is not to be migrated. */
+  ended?: boolean;
 }
 
 export interface DrainSpec {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { Drain } from '../api/objects';
-import { drainPercent, drainsOf, drainSpecOf, drainStory, emptyDrain, whyNotDrain, wrongDrain } from './drain';
+import { drainPercent, drainsOf, drainSpecOf, drainStory, emptyDrain, targetText, whyNotDrain, wrongDrain } from './drain';
 
 const drain = (status: Drain['status'] = {}, spec: Drain['spec'] = {}): Drain => ({ metadata: { name: 'd' }, spec: { nodes: ['a', 'b'], ...spec }, status });
 
@@ -38,4 +38,9 @@ test('a drain is asked for with what was typed, and not while that is wrong', ()
   expect(drainSpecOf([], emptyDrain)).toBeUndefined();
   for (const deadline of ['0', '-1', '1.5', '43201', '10m', '9999999999', '<b>']) expect(Object.keys(wrongDrain({ ...emptyDrain, deadline })), deadline).toEqual(['deadline']);
   for (const minAvailable of ['', '-1', '100001']) expect(drainSpecOf(['a'], { ...emptyDrain, minAvailable }), minAvailable).toBeUndefined();
+});
+
+test('a machine whose run is ended goes nowhere', () => {
+  const step = { namespace: 'a', name: 'b', sourceNode: 'x', targetNode: 'y' };
+  expect([targetText(step), targetText({ ...step, movesAgain: true }), targetText({ ...step, targetNode: '', ended: true })]).toEqual(['y', 'y (it moves again from there)', 'Nowhere: its run ends']);
 });

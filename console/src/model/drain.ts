@@ -82,5 +82,9 @@ const bases: Record<string, string> = {
 /** What a time is foretold from. One that this console does not know is shown as it is. */
 export const basisText = ({ basis }: DrainStep): string => (basis === undefined ? '–' : (bases[basis] ?? basis));
 
+/** Where a machine goes, or what becomes of it instead. */
+export const targetText = ({ targetNode, movesAgain, ended }: DrainStep): string =>
+  ended ? 'Nowhere: its run ends' : movesAgain ? `${targetNode} (it moves again from there)` : targetNode;
+
 /** The first of a list with the others counted. */
 export const firstOf = <T,>(all: readonly T[], count: number): [T[], number] => [all.slice(0, count), Math.max(0, all.length - count)];

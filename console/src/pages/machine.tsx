@@ -59,6 +59,14 @@ const General = ({ row, last }: { row: Row; last: Migration | undefined }) => {
   );
 };
 
+const evictions: Record<string, string> = {
+  LiveMigrate: 'It is migrated',
+  LiveMigrateIfPossible: 'It is migrated; where it cannot be, its run ends',
+  None: 'Its run ends',
+  External: 'It waits for whoever is in charge of it',
+};
+const evictionText = (strategy = 'LiveMigrate'): string => evictions[strategy] ?? strategy;
+
 const Details = ({ row }: { row: Row }) => {
   const domain = specOf(row)?.domain;
   const why = notMigratable(row.instance);
@@ -73,6 +81,7 @@ const Details = ({ row }: { row: Row }) => {
             ['Run strategy', row.machine.spec?.runStrategy],
             ['Boots', domain?.firmware?.kernelBoot?.container?.image ?? 'Kernel of the nodes'],
             ['Kernel arguments', domain?.firmware?.kernelBoot?.kernelArgs],
+            ['When its node is drained', evictionText(specOf(row)?.evictionStrategy)],
             ['Live migratable', why ? `No: ${why}` : row.instance ? 'Yes' : 'It does not run'],
             ['Labels', <Labels key="labels" labels={row.machine.spec?.template?.metadata?.labels} />],
             ['Why it ended', row.instance?.status?.reason],

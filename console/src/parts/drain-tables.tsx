@@ -2,7 +2,7 @@ import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
 import type { ReactNode } from 'react';
 import type { BlockedMachine, DrainStep } from '../api/objects';
 import { memory, span } from '../lib/units';
-import { basisText, firstOf, secondsText } from '../model/drain';
+import { basisText, firstOf, secondsText, targetText } from '../model/drain';
 import { MachineLink } from './links';
 
 /** Rows that are shown. A plan may have a thousand. */
@@ -54,7 +54,7 @@ export const StepTable = ({ label, steps }: { label: string; steps: readonly Dra
     cells: [
       <MachineLink key="name" namespace={step.namespace} name={step.name} />,
       step.sourceNode,
-      `${step.targetNode}${step.movesAgain ? ' (it moves again from there)' : ''}`,
+      targetText(step),
       memory(step.memoryBytes ?? 0),
       secondsText(step.startSeconds ?? 0),
       step.seconds === undefined ? '–' : span(step.seconds * 1000),

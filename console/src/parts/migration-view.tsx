@@ -122,6 +122,7 @@ const Where = ({ migration }: { migration: Migration }) => {
           facts={[
             ['VirtualMachine', <MachineLink key="machine" namespace={migration.metadata.namespace} name={migration.spec?.vmiName ?? ''} />],
             ['Namespace', migration.metadata.namespace],
+            ['Priority', migration.spec?.priority],
             ['Source', state.sourceNode],
             ['Target', state.targetNode],
             ['Source VMM', state.sourceVmm],
