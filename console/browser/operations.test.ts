@@ -90,8 +90,7 @@ describe.skipIf(whyNot() !== undefined)('what operators do with nodes and machin
     await seen('1 machine cannot move as things are, and the drain waits for that.');
     await go('/nodes');
     // A node that is being emptied is not uncordoned: the drain would cordon it again.
-    const uncordon = page.getByRole('row', { name: new RegExp(`${here}.*Cordoned`) }).getByRole('button', { name: 'Uncordon' });
-    expect(await uncordon.getAttribute('aria-disabled')).toBe('true');
+    await page.getByRole('row', { name: new RegExp(`${here}.*Cordoned`) }).getByRole('button', { name: 'Uncordon', disabled: true }).waitFor();
     await page.getByRole('row', { name: new RegExp(here) }).getByRole('link', { name: /^drain-/ }).first().click();
     await page.getByRole('button', { name: 'Cancel drain' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Cancel drain' }).click();
@@ -141,6 +140,7 @@ describe.skipIf(whyNot() !== undefined)('what operators do with nodes and machin
   test('a migration beside its machine, and with a deadline of its own', async () => {
     await visit.migrate('busy');
     const dialog = page.getByRole('dialog');
+    await dialog.getByRole('row', { name: /Pre-copy.*It would be taken/ }).first().waitFor();
     await dialog.getByLabel('Deadline of this migration, seconds').fill('7 days');
     await dialog.getByText('A whole number from 0 to 604800').waitFor();
     expect(await dialog.getByRole('button', { name: 'Migrate', exact: true }).isDisabled()).toBe(true);

@@ -44,7 +44,7 @@ export class Visit {
     await this.go(`/machines/default/${name}`);
     await this.page.getByRole('button', { name: 'Actions', exact: true }).click();
     await this.page.getByRole('menuitem', { name: 'Migration → Compute' }).click();
-    await this.page.getByRole('dialog').getByText('Auto-converge').waitFor();
+    await this.page.getByRole('dialog').getByText('Auto-converge', { exact: true }).waitFor();
   };
 
   readonly confirmMigrate = async () => {

@@ -12,7 +12,7 @@ import { Status } from '../parts/labels';
 import { DrainLink } from '../parts/links';
 import { type Column, ListTable } from '../parts/list-table';
 import { View } from '../parts/page';
-import { States } from '../parts/states';
+import { States, worstOf } from '../parts/states';
 import { Time } from '../parts/time';
 
 const columns: Column<Load>[] = [
@@ -108,7 +108,7 @@ export const NodesPage = () => {
   return (
     <View title="Nodes">
       <PageSection aria-label="List of nodes">
-        <States copy={copy} isEmpty={rows.length === 0} empty="There are no nodes" hint="A host becomes one by `whimbrel node --join ticket`.">
+        <States copy={worstOf(copy, useCopy(drains))} isEmpty={rows.length === 0} empty="There are no nodes" hint="A host becomes one by `whimbrel node --join ticket`.">
           <Card>
             <ListTable
               label="Nodes"

@@ -22,7 +22,9 @@ const Plain = ({ label, heads, rows, more }: Props) => (
       <Thead>
         <Tr>
           {heads.map((head) => (
-            <Th key={head}>{head}</Th>
+            <Th key={head} modifier="nowrap">
+              {head}
+            </Th>
           ))}
         </Tr>
       </Thead>

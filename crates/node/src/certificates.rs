@@ -24,9 +24,21 @@ pub(crate) fn condition(folder: &Path, now: SystemTime) -> Value {
         Ok((name, end)) => {
             let until = Timestamp::try_from(end).map_or_else(|_| "?".to_owned(), |end| format!("{end:.0}"));
             if end <= now {
-                ("True", "Expired", format!("{name} was valid until {until}: no migration from or to this node succeeds. Renew it"))
+                (
+                    "True",
+                    "Expired",
+                    format!(
+                        "{name} was valid until {until}: no migration from or to this node succeeds. Renew it"
+                    ),
+                )
             } else if end.duration_since(now).is_ok_and(|left| left < SOON) {
-                ("True", "ExpiresSoon", format!("{name} is valid until {until}, and no migration from or to this node succeeds afterwards. Renew it"))
+                (
+                    "True",
+                    "ExpiresSoon",
+                    format!(
+                        "{name} is valid until {until}, and no migration from or to this node succeeds afterwards. Renew it"
+                    ),
+                )
             } else {
                 ("False", "Valid", format!("Valid until {until} at least ({name})"))
             }
@@ -77,9 +89,15 @@ mod tests {
     #[test]
     fn the_end_is_said_a_month_before_it_comes() {
         let of = |days| condition(&folder(days).path().join("tls"), SystemTime::now());
-        for (days, status, reason) in [(365, "False", "Valid"), (10, "True", "ExpiresSoon"), (-1, "True", "Expired")] {
+        for (days, status, reason) in
+            [(365, "False", "Valid"), (10, "True", "ExpiresSoon"), (-1, "True", "Expired")]
+        {
             let condition = of(days);
-            assert_eq!((&condition["status"], &condition["reason"]), (&status.into(), &reason.into()), "{condition}");
+            assert_eq!(
+                (&condition["status"], &condition["reason"]),
+                (&status.into(), &reason.into()),
+                "{condition}"
+            );
         }
     }
 

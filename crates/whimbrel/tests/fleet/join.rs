@@ -67,9 +67,8 @@ fn hosts_join_with_a_ticket_and_machines_move_between_them() {
     let log = || fleet.run(&format!("get --raw {namespace}/virtualmachineinstances/busy/log"));
     assert!(String::from_utf8_lossy(&log().stdout).contains("whimbrel"), "{:?}", log());
     let record = fleet.get("vmim")["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
-    let report = fleet.kubectl(&format!(
-        "get --raw {namespace}/virtualmachineinstancemigrations/{record}/report"
-    ));
+    let report =
+        fleet.kubectl(&format!("get --raw {namespace}/virtualmachineinstancemigrations/{record}/report"));
     assert!(report.contains("\"outcome\": \"completed\""), "{report}");
     // An agent that is gone is said to be.
     drop((one, two));
