@@ -196,9 +196,9 @@ describe.skipIf(missing !== undefined)('the console', () => {
     await page.getByRole('dialog').getByRole('button', { name: 'Cordon' }).click();
     await page.getByRole('row', { name: new RegExp(`${other}.*Cordoned`) }).waitFor();
     await migrate('busy');
-    await page.getByRole('dialog').getByText('no node fits').waitFor();
+    await page.getByRole('dialog').getByText('no node fits').first().waitFor();
     await page.getByLabel('A named node').check();
-    await page.getByRole('dialog').getByText('it is cordoned').waitFor();
+    await page.getByRole('dialog').getByText('it is cordoned').first().waitFor();
     expect(await page.getByLabel(`Migrate to ${other}`).isDisabled()).toBe(true);
     await go('/nodes');
     await page.getByRole('row', { name: new RegExp(other) }).getByRole('button', { name: 'Uncordon' }).click();

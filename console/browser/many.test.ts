@@ -1,6 +1,7 @@
 /**
- * The views with 10,000 machines and 20 migrations, as objects alone in a real control plane, while fifty things change each second. Figures are
- * printed; they are judged with WHIMBREL_JUDGE=1 (`scripts/console many`) alone, since a slow machine is no failure.
+ * The views while fifty things change each second. With WHIMBREL_JUDGE=1 (`scripts/console many`) there are 10,000 machines and 20 migrations, as objects
+ * alone in a real control plane, and the figures are judged; otherwise there are 300 machines that are halted, and they are only printed, since a
+ * slow machine is no failure.
  */
 import { readFileSync } from 'node:fs';
 import { type ClientHttp2Session, connect } from 'node:http2';
@@ -8,11 +9,12 @@ import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { launch, open } from './browser';
-import { ours, RealFleet, whyNot } from './fleet';
+import { machine, ours, RealFleet, whyNot } from './fleet';
 
 const isJudged = process.env['WHIMBREL_JUDGE'] === '1';
 /** How long things change in each view, in seconds. */
-const SECONDS = isJudged ? 20 : 3;
+const SECONDS = isJudged ? 20 : 2;
+const MACHINES = isJudged ? 10_000 : 300;
 /** The goals, in milliseconds. */
 const PAINT = 1500;
 const FRAME = 100;
@@ -21,7 +23,7 @@ const MERGE = 'application/merge-patch+json';
 const say = (text: string) => process.stdout.write(`${text}\n`);
 const vm = (index: number) => `vm-${String(index).padStart(5, '0')}`;
 
-describe.skipIf(whyNot() !== undefined)('ten thousand machines', () => {
+describe.skipIf(whyNot() !== undefined)('many machines', () => {
   const fleet = new RealFleet();
   let client: ClientHttp2Session;
   let browser: Browser;
@@ -40,11 +42,11 @@ describe.skipIf(whyNot() !== undefined)('ten thousand machines', () => {
   /** One of fifty things: a machine's label, an instance's condition, how far a migration is. */
   const change = (index: number): Promise<void> => {
     const name = vm(index % 50);
-    if (index % 5 < 2) {
+    if (isJudged && index % 5 < 2) {
       const progress = { round: 1 + (index % 7), percent: index % 100, transferredBytes: index * 1_000_000, remainingBytes: 5_000_000, wireRate: 1e8, dirtyRate: 1e7 };
       return send('PATCH', `${ours}/virtualmachineinstancemigrations/${vm(index % 20)}/status`, { status: { phase: 'Running', migrationState: { progress } } }, MERGE);
     }
-    if (index % 5 === 2) return send('PATCH', `${ours}/virtualmachines/${name}`, { spec: { template: { metadata: { labels: { step: String(index) } } } } }, MERGE);
+    if (!isJudged || index % 5 === 2) return send('PATCH', `${ours}/virtualmachines/${name}`, { spec: { template: { metadata: { labels: { step: String(index) } } } } }, MERGE);
     const conditions = [{ type: 'Ready', status: 'True', reason: `N${index}` }];
     return send('PATCH', `${ours}/virtualmachineinstances/${name}/status`, { status: { conditions } }, MERGE);
   };
@@ -80,14 +82,20 @@ describe.skipIf(whyNot() !== undefined)('ten thousand machines', () => {
   };
 
   beforeAll(async () => {
-    await fleet.upWithMany();
+    if (isJudged) await fleet.upWithMany();
+    else await fleet.up();
     client = connect(fleet.origin(), { rejectUnauthorized: false });
-    for (let index = 0; index < 20; index++) {
+    for (let index = 0; !isJudged && index < MACHINES; index++) {
+      const object = machine(vm(index), '1M') as { spec: { runStrategy: string } };
+      object.spec.runStrategy = 'Halted';
+      await send('POST', `${ours}/virtualmachines`, object);
+    }
+    for (let index = 0; isJudged && index < 20; index++) {
       const metadata = { name: vm(index) };
       await send('POST', `${ours}/virtualmachineinstancemigrations`, { apiVersion: 'whimbrel.dev/v1', kind: 'VirtualMachineInstanceMigration', metadata, spec: { vmiName: vm(index) } });
     }
     browser = await launch();
-  });
+  }, 600_000);
 
   afterAll(async () => {
     client?.close();
@@ -104,20 +112,22 @@ describe.skipIf(whyNot() !== undefined)('ten thousand machines', () => {
     say(`  first paint after ${paint.toFixed(0)} ms (goal ${PAINT}), rows after ${rows.toFixed(0)} ms`);
     expect(await page.getByRole('link', { name: /^vm-\d+$/ }).count()).toBe(20);
     const begun = performance.now();
-    await page.getByLabel(/Filter by name/).fill(vm(9999));
-    await page.getByRole('link', { name: vm(9999), exact: true }).waitFor();
+    await page.getByLabel(/Filter by name/).fill(vm(MACHINES - 1));
+    await page.getByRole('link', { name: vm(MACHINES - 1), exact: true }).waitFor();
     say(`  found by name after ${(performance.now() - begun).toFixed(0)} ms`);
     await page.getByLabel(/Filter by name/).fill('');
     if (isJudged) expect(paint).toBeLessThan(PAINT);
   });
 
-  test.each([
+  const views = [
     ['/machines', vm(0)],
     ['/overview', 'What needs attention'],
-    ['/migrations', 'Bandwidth now'],
-    ['/nodes', 'node-000'],
+    ['/migrations', vm(0)],
+    ['/nodes', '100 GiB of'],
     [`/machines/default/${vm(0)}`, 'Run strategy'],
-  ])('%s stays live while fifty things change each second', { timeout: 300_000 }, async (path, text) => {
+  ] as const;
+
+  test.each(isJudged ? views : views.slice(0, 1))('%s stays live while fifty things change each second', { timeout: 300_000 }, async (path, text) => {
     await page.goto(`${fleet.origin()}/console${path}`);
     await page.getByText(text).first().waitFor();
     const frames = await framesWhileThingsChange();

@@ -27,6 +27,9 @@ const REST = 50;
 const REST_OF_MANY = 250;
 const MANY = 1000;
 
+/** A watch that was shorter was none, in milliseconds. */
+const SHORT = 1000;
+
 /** Lists, then watches, then lists again when that cannot go on: as every client of Kubernetes does. */
 export class Mirror<T extends KubeObject> {
   private copy: Copy<T> = { objects: new Map(), state: 'loading' };
@@ -91,6 +94,7 @@ export class Mirror<T extends KubeObject> {
   private async follow(version: string): Promise<void> {
     let from = version;
     while (!this.abort.signal.aborted) {
+      const began = Date.now();
       const query = `?watch=true&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}`;
       const reply = await send('GET', pathOf(this.resource) + query, { token: this.login.token, signal: this.abort.signal });
       if (this.copy.state !== 'live') this.set({ objects: this.copy.objects, state: 'live' });
@@ -104,6 +108,8 @@ export class Mirror<T extends KubeObject> {
         if (done) break;
         for (const line of lines.push(value)) from = this.take(JSON.parse(line) as Change<T>) ?? from;
       }
+      // A watch lasts for minutes: whoever ends it at once, a proxy perhaps, is not asked again at once.
+      if (Date.now() - began < SHORT) await this.sleep(SHORT);
     }
   }
 

@@ -145,7 +145,7 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
             </FormGroup>
             {isNamed && <NodeTable plan={plan} target={named} onChoose={setNode} />}
             {target?.forecasts && target.forecasts.length > 0 && <Forecasts target={target} />}
-            {plan.noForecast && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${plan.noForecast}`} />}
+            {plan.noForecast && !plan.whyNot && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${plan.noForecast}`} />}
             {plan.whyNot && (
               <Alert component="h2" isInline variant="info" title="It would not begin now">
                 <span className="words">{plan.whyNot}. </span>
