@@ -20,6 +20,16 @@ export const whyNot = (): string | undefined => {
 
 export const chromium = process.env['CHROMIUM'] ?? '/usr/bin/chromium';
 
+/** Whether there is a kubectl. */
+export const hasKubectl = (): boolean => {
+  try {
+    execFileSync('kubectl', ['version', '--client'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+};
+
 /** A real `whimbrel up` in a directory of its own. */
 export class RealFleet {
   /** Short: sockets are below it. */
@@ -30,14 +40,26 @@ export class RealFleet {
 
   /** Starts it. Started again it is at the same address. */
   async up(): Promise<void> {
+    this.start('up', '--keep');
+    await this.until('the fleet is up', () => /https:\S+#login=\S+\n/.test(this.said));
+    this.port = Number(new URL(this.login()).port);
+  }
+
+  /** Starts a control plane alone, of 10,000 machines that are objects and nothing else. */
+  async upWithMany(): Promise<void> {
+    execFileSync(program, ['bench', '--fleet', '--leave', this.directory]);
+    this.start('controlplane');
+    await this.until('the control plane is up', () => /is up at \S+:\d+\./.test(this.said));
+    this.port = Number(/is up at \S+:(\d+)\./.exec(this.said)?.[1]);
+  }
+
+  private start(command: string, ...more: string[]): void {
     this.said = '';
-    const args = ['up', '--keep', '--dir', this.directory, '--listen', `127.0.0.1:${this.port}`];
+    const args = [command, ...more, '--dir', this.directory, '--listen', `127.0.0.1:${this.port}`];
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.child = child;
     child.stdout.on('data', (piece: Buffer) => (this.said += piece.toString()));
     child.stderr.on('data', (piece: Buffer) => (this.said += piece.toString()));
-    await this.until('the fleet is up', () => /https:\S+#login=\S+\n/.test(this.said));
-    this.port = Number(new URL(this.login()).port);
   }
 
   /** The address that it printed, good for one login. */
@@ -46,8 +68,8 @@ export class RealFleet {
   }
 
   /** Another such address, for a role. */
-  loginAs(role: 'view' | 'operate'): string {
-    const env = { ...process.env, KUBECONFIG: join(this.directory, `kubeconfig.${role}`) };
+  loginAs(role: 'view' | 'operate' | 'admin'): string {
+    const env = { ...process.env, KUBECONFIG: join(this.directory, role === 'admin' ? 'kubeconfig' : `kubeconfig.${role}`) };
     return execFileSync(program, ['console'], { env, encoding: 'utf8' }).trim();
   }
 
@@ -79,7 +101,7 @@ export class RealFleet {
     rmSync(this.directory, { recursive: true, force: true, maxRetries: 20 });
   }
 
-  /** The machines that run: processes of this fleet. */
+  /** What it has said. */
   log(): string {
     return this.said;
   }
@@ -101,6 +123,12 @@ export class RealFleet {
       sent.on('error', failed);
       sent.end(body === undefined ? undefined : JSON.stringify(body));
     });
+  }
+
+  /** The client that everybody has. */
+  kubectl(...args: string[]): string {
+    const env = { ...process.env, KUBECONFIG: join(this.directory, 'kubeconfig') };
+    return execFileSync('kubectl', args, { env, encoding: 'utf8' });
   }
 
   async phase(plural: string, name: string): Promise<Phase | undefined> {

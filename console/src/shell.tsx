@@ -27,6 +27,7 @@ import { useState } from 'react';
 import { Link, Navigate, Route, Routes, useLocation } from 'react-router';
 import { useFleet } from './api/fleet';
 import { chooseTheme, currentTheme } from './lib/theme';
+import { DrainPage } from './pages/drain';
 import { MachinePage } from './pages/machine';
 import { MachineCreatePage } from './pages/machine-create';
 import { MachinesPage } from './pages/machines';
@@ -97,7 +98,7 @@ const Sidebar = () => {
         <Nav aria-label="Views">
           <NavList>
             {views.map(([path, name]) => (
-              <NavItem key={path} isActive={pathname.startsWith(path)}>
+              <NavItem key={path} isActive={pathname.startsWith(path) || (path === '/nodes' && pathname.startsWith('/drains'))}>
                 <Link to={path}>{name}</Link>
               </NavItem>
             ))}
@@ -131,6 +132,7 @@ export const Shell = ({ onLeave }: { onLeave: () => void }) => (
         <Route path="/policies/:name" element={<PolicyPage />} />
         <Route path="/policies/:name/edit" element={<PolicyFormPage />} />
         <Route path="/nodes" element={<NodesPage />} />
+        <Route path="/drains/:name" element={<DrainPage />} />
         <Route path="*" element={<Navigate to="/overview" replace />} />
       </Routes>
     </TellProvider>

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { bearerProtocol, beyond, whyClosed } from './console-link';
 import { apply, backoff, fromList, Lines } from './changes';
 import type { KubeObject } from './objects';
 import { machines, nodes, pathOf } from './resources';
@@ -33,4 +34,16 @@ test('what is in a name cannot break out of an address', () => {
   expect(pathOf(machines, 'a', '../x?y')).toBe('/apis/whimbrel.dev/v1/namespaces/a/virtualmachines/..%2Fx%3Fy');
   expect(pathOf(nodes, undefined, 'n')).toBe('/api/v1/nodes/n');
   expect(pathOf(machines)).toBe('/apis/whimbrel.dev/v1/virtualmachines');
+});
+
+test('a token goes with a WebSocket as Kubernetes reads it', () => {
+  expect(bearerProtocol('a?~>')).toBe('base64url.bearer.authorization.k8s.io.YT9-Pg');
+  expect(bearerProtocol('ä')).toBe('base64url.bearer.authorization.k8s.io.w6Q');
+  expect([whyClosed(1000, 'the VMM has ended'), whyClosed(1006, '')]).toEqual(['the VMM has ended', 'the connection was refused or broke']);
+});
+
+test('what a log and a connection both have is shown once', () => {
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  const rest = (before: string, now: string) => new TextDecoder().decode(beyond(bytes(before), bytes(now)));
+  expect([rest('login: ', 'in: root'), rest('', 'abc'), rest('abc', ''), rest('abc', 'abc'), rest('abab', 'abc')]).toEqual(['root', 'abc', '', '', 'c']);
 });

@@ -3,7 +3,7 @@ import { keyOf } from './changes';
 import { type Copy, type Login, Mirror } from './mirror';
 import { Meter } from '../model/meter';
 import type { KubeObject, Migration } from './objects';
-import { request, send } from './request';
+import { ApiError, request, send } from './request';
 import { apiVersion, migrations, pathOf, type Resource } from './resources';
 
 /** What the person who is logged in may do. What one may not do is not offered. */
@@ -54,7 +54,11 @@ export class Fleet {
 
   private write<T>(method: string, path: string, body?: unknown, contentType?: string): Promise<T> {
     const options = contentType === undefined ? { token: this.login.token, body } : { token: this.login.token, body, contentType };
-    return request<T>(method, path, options);
+    return request<T>(method, path, options).catch((error: unknown) => {
+      // A watch that goes on does not see that the login has ended; whoever clicks does.
+      if (error instanceof ApiError && error.code === 401) this.login.expired();
+      throw error;
+    });
   }
 
   create<T extends KubeObject>(resource: Resource<T>, object: object, namespace?: string, dryRun = false): Promise<T> {

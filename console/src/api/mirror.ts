@@ -21,6 +21,15 @@ export interface Login {
   clock: (now: number) => void;
 }
 
+/** How long a view stands at least, in milliseconds. */
+const REST = 50;
+/** The same where there are many objects, since each view costs as much as there are of them. */
+const REST_OF_MANY = 250;
+const MANY = 1000;
+
+/** A watch that was shorter was none, in milliseconds. */
+const SHORT = 1000;
+
 /** Lists, then watches, then lists again when that cannot go on: as every client of Kubernetes does. */
 export class Mirror<T extends KubeObject> {
   private copy: Copy<T> = { objects: new Map(), state: 'loading' };
@@ -85,6 +94,7 @@ export class Mirror<T extends KubeObject> {
   private async follow(version: string): Promise<void> {
     let from = version;
     while (!this.abort.signal.aborted) {
+      const began = Date.now();
       const query = `?watch=true&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}`;
       const reply = await send('GET', pathOf(this.resource) + query, { token: this.login.token, signal: this.abort.signal });
       if (this.copy.state !== 'live') this.set({ objects: this.copy.objects, state: 'live' });
@@ -98,6 +108,8 @@ export class Mirror<T extends KubeObject> {
         if (done) break;
         for (const line of lines.push(value)) from = this.take(JSON.parse(line) as Change<T>) ?? from;
       }
+      // A watch lasts for minutes: whoever ends it at once, a proxy perhaps, is not asked again at once.
+      if (Date.now() - began < SHORT) await this.sleep(SHORT);
     }
   }
 
@@ -108,13 +120,13 @@ export class Mirror<T extends KubeObject> {
       throw new ApiError(status.code ?? 500, status.reason ?? '', status.message ?? 'The watch ended');
     }
     this.pending.push(change);
-    // Many changes become one view: at most every 50 ms.
+    // Many changes become one view.
     this.timer ??= setTimeout(() => {
       this.timer = undefined;
       const objects = apply(this.copy.objects, this.pending);
       this.pending = [];
       if (objects !== this.copy.objects) this.set({ ...this.copy, objects });
-    }, 50);
+    }, this.copy.objects.size > MANY ? REST_OF_MANY : REST);
     return change.object.metadata.resourceVersion;
   }
 

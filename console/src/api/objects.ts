@@ -34,6 +34,7 @@ export interface InstanceSpec {
   };
   paused?: boolean;
   nodeSelector?: Record<string, string>;
+  evictionStrategy?: string;
 }
 
 export type RunStrategy = 'Always' | 'Halted' | 'Once' | 'RerunOnFailure';
@@ -82,6 +83,8 @@ export interface Progress {
   wireRate?: number;
   dirtyRate?: number;
   predictedDowntimeMs?: number;
+  throttlePercent?: number;
+  decisions?: { atMs: number; text: string }[];
 }
 
 export interface MigrationState {
@@ -102,6 +105,7 @@ export interface MigrationState {
   migrationPolicyName?: string;
   migrationPolicyReason?: string;
   migrationConfiguration?: Values;
+  migrationConfigurationOrigins?: Record<string, Origin>;
   progress?: Progress;
   result?: {
     downtime?: { totalMs: number; phasesMs?: Record<string, number> };
@@ -114,7 +118,7 @@ export interface MigrationState {
 }
 
 export interface Migration extends KubeObject {
-  spec?: { vmiName?: string; addedNodeSelector?: Record<string, string>; cancel?: boolean };
+  spec?: { vmiName?: string; addedNodeSelector?: Record<string, string>; deadlineSeconds?: number; priority?: string; cancel?: boolean };
   status?: {
     phase?: Phase;
     phaseTransitionTimestamps?: { phase: Phase; phaseTransitionTimestamp: string }[];
@@ -166,10 +170,41 @@ export interface Event extends KubeObject {
   lastTimestamp?: string;
 }
 
-export type Origin = 'Policy' | 'Fleet' | 'Default';
+export type Origin = 'Migration' | 'Policy' | 'Fleet' | 'Default';
+
+/** What a migration by one means would be, by the engine's own calculation. */
+export interface Forecast {
+  mode: string;
+  /** The one that would be taken. */
+  chosen?: boolean;
+  /** Whether it would end. */
+  ends?: boolean;
+  totalMs?: number;
+  downtimeMs?: number;
+  transferredBytes?: number;
+  cpuSeconds?: number;
+  /** How much of its work the guest loses meanwhile. */
+  lossPercent?: number;
+  /** Why the policy does not allow it. */
+  forbidden?: string;
+}
+
+export interface PlannedTarget {
+  name: string;
+  fits?: boolean;
+  reasons?: string[];
+  freeBytes?: number;
+  forecasts?: Forecast[];
+  /** Bytes each second that it rests on, and from where that is known. */
+  bandwidth?: number;
+  bandwidthBasis?: string;
+  forecastReason?: string;
+}
 
 export interface Plan {
-  nodes?: { name: string; fits?: boolean; reasons?: string[]; freeBytes?: number }[];
+  nodes?: PlannedTarget[];
+  /** Why nothing is foretold. */
+  noForecast?: string;
   targetNode?: string;
   whyNot?: string;
   ahead?: number;
@@ -190,4 +225,67 @@ export interface PolicyPreview {
     after?: string;
     values?: { name: string; before?: string; after?: string }[];
   }[];
+}
+
+export const drainPhases = ['Pending', 'Draining', 'Paused', 'Succeeded', 'Failed', 'Cancelled'] as const;
+export type DrainPhase = (typeof drainPhases)[number];
+
+export interface BlockedMachine {
+  namespace: string;
+  name: string;
+  node: string;
+  reason?: string;
+  message: string;
+}
+
+export interface DrainStep {
+  namespace: string;
+  name: string;
+  sourceNode: string;
+  targetNode: string;
+  memoryBytes?: number;
+  startSeconds?: number;
+  seconds?: number;
+  lastDowntimeMs?: number;
+  basis?: string;
+  movesAgain?: boolean;
+  /** Its run ends instead: it is not to be migrated. */
+  ended?: boolean;
+}
+
+export interface DrainSpec {
+  nodes: string[];
+  deadlineSeconds?: number;
+  minAvailable?: number;
+}
+
+export interface Drain extends KubeObject {
+  spec?: Partial<DrainSpec> & { paused?: boolean; cancel?: boolean };
+  status?: {
+    phase?: DrainPhase;
+    startTimestamp?: string;
+    endTimestamp?: string;
+    deadlineTimestamp?: string;
+    moved?: number;
+    moving?: number;
+    left?: number;
+    blocked?: number;
+    concurrency?: number;
+    etaSeconds?: number;
+    nodes?: { name: string; phase?: 'Waiting' | 'Draining' | 'Drained'; cordoned?: boolean; moved?: number; left?: number; message?: string; startTimestamp?: string; endTimestamp?: string }[];
+    blockedMachines?: BlockedMachine[];
+    upcoming?: DrainStep[];
+    conditions?: Condition[];
+  };
+}
+
+export interface DrainPlan {
+  machines?: number;
+  concurrency?: number;
+  etaSeconds?: number;
+  inTime?: boolean;
+  nodes?: { name: string; machines: number; waits?: boolean; whyNot?: string }[];
+  steps?: DrainStep[];
+  blocked?: number;
+  blockedMachines?: BlockedMachine[];
 }

@@ -1,4 +1,4 @@
-import type { Event, FleetSettings, Instance, KubeObject, Migration, Node, Policy, VirtualMachine } from './objects';
+import type { Drain, Event, FleetSettings, Instance, KubeObject, Migration, Node, Policy, VirtualMachine } from './objects';
 
 /** A kind that can be listed and watched. */
 export interface Resource<T extends KubeObject> {
@@ -26,6 +26,8 @@ export const policies = ours<Policy>('migrationpolicies', 'MigrationPolicy', fal
 export const fleets = ours<FleetSettings>('fleets', 'Fleet', false);
 export const plans = ours<KubeObject>('migrationplans', 'MigrationPlan', true);
 export const previews = ours<KubeObject>('migrationpolicypreviews', 'MigrationPolicyPreview', false);
+export const drains = ours<Drain>('nodedrains', 'NodeDrain', false);
+export const drainPlans = ours<KubeObject>('nodedrainplans', 'NodeDrainPlan', false);
 export const nodes: Resource<Node> = { group: '', version: 'v1', plural: 'nodes', kind: 'Node', namespaced: false };
 export const events: Resource<Event> = { group: '', version: 'v1', plural: 'events', kind: 'Event', namespaced: true };
 export const namespaces: Resource<KubeObject> = { group: '', version: 'v1', plural: 'namespaces', kind: 'Namespace', namespaced: false };

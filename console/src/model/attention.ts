@@ -1,4 +1,6 @@
-import type { Instance, Migration, Node, VirtualMachine } from '../api/objects';
+import type { Drain, Instance, Migration, Node, VirtualMachine } from '../api/objects';
+import { plural } from '../lib/units';
+import { drainPhaseOf, drainStory, isDrainOver } from './drain';
 import { notMigratable, statusOf } from './machine';
 import { createdAt, isActive, outcomeOf, stateOf } from './migration';
 import { readiness } from './node';
@@ -6,7 +8,7 @@ import { readiness } from './node';
 /** Something that somebody should look at. */
 export interface Concern {
   key: string;
-  kind: 'machine' | 'migration' | 'node';
+  kind: 'machine' | 'migration' | 'node' | 'drain';
   namespace: string;
   name: string;
   why: string;
@@ -23,13 +25,21 @@ export const concerns = (
   instances: readonly Instance[],
   migrations: readonly Migration[],
   nodes: readonly Node[],
+  drains: readonly Drain[],
   now: number,
 ): Concern[] => {
   const found: Concern[] = [];
-  const add = (kind: Concern['kind'], { namespace = '', name }: { namespace?: string; name: string }, why: string) =>
-    found.push({ key: `${kind}/${namespace}/${name}`, kind, namespace, name, why });
+  const concern = (kind: Concern['kind'], { namespace = '', name }: { namespace?: string; name: string }, why: string): Concern => ({ key: `${kind}/${namespace}/${name}`, kind, namespace, name, why });
+  const add = (...what: Parameters<typeof concern>) => found.push(concern(...what));
   for (const node of nodes) {
     if (readiness(node) === 'Not ready') add('node', node.metadata, 'Its agent is not heard of. Its machines may run; nothing of them is started elsewhere.');
+    const certificates = node.status?.conditions?.find(({ type, status }) => type === 'CertificatesExpiring' && status === 'True');
+    if (certificates) found.push({ ...concern('node', node.metadata, certificates.message ?? 'Its certificates expire.'), key: `certificates/${node.metadata.name}` });
+  }
+  for (const drain of drains) {
+    const { blocked = 0, endTimestamp } = drain.status ?? {};
+    if (!isDrainOver(drain) && blocked > 0) add('drain', drain.metadata, `${plural(blocked, 'machine')} cannot move as things are, and the drain waits for that.`);
+    if (drainPhaseOf(drain) === 'Failed' && Date.parse(endTimestamp ?? '') > now - DAY) add('drain', drain.metadata, drainStory(drain) ?? 'It was given up.');
   }
   for (const machine of machines) {
     const status = statusOf(machine);
@@ -47,7 +57,8 @@ export const concerns = (
   }
   for (const instance of instances) {
     const why = notMigratable(instance);
-    if (why) add('machine', instance.metadata, `It cannot be migrated: ${why}`);
+    // A machine may be of concern twice: it failed, and could not be migrated either.
+    if (why) found.push({ ...concern('machine', instance.metadata, `It cannot be migrated: ${why}`), key: `not-migratable/${instance.metadata.namespace ?? ''}/${instance.metadata.name}` });
   }
   return found;
 };

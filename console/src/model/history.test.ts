@@ -40,3 +40,10 @@ test('a sentence that stays is told once', () => {
   const notes = notesOf([sample(1, { note: 'slow' }), sample(2, { note: 'slow' }), sample(3, {}), sample(4, { note: 'fast' })]);
   expect(notes.map(({ text }) => text)).toEqual(['slow', 'fast']);
 });
+
+test('each decision is told once, as it comes, though an object has the last ones only', () => {
+  const one = { atMs: 100, text: 'vCPUs are slowed' };
+  const two = { atMs: 2500, text: 'they are slowed more' };
+  const notes = notesOf([sample(1, { decisions: [one] }), sample(2, { decisions: [one, two], note: 'slow' }), sample(3, { decisions: [two], note: 'slow' })]);
+  expect(notes.map(({ text }) => text)).toEqual(['100 ms: vCPUs are slowed', '2.5 s: they are slowed more', 'slow']);
+});

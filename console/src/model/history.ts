@@ -1,4 +1,5 @@
 import type { Migration, Progress } from '../api/objects';
+import { span } from '../lib/units';
 import { phaseOf, stateOf } from './migration';
 
 /** Progress at a moment, as it was seen here. */
@@ -65,11 +66,19 @@ export const wireRates = (samples: readonly Sample[]): { at: number; value: numb
     return { at, value: seconds > 0 ? Math.max(0, sent / seconds) : 0 };
   });
 
-/** What was said in words, each thing once as long as it stays the same. */
-export const notesOf = (samples: readonly Sample[]): { at: number; text: string }[] => {
-  const notes: { at: number; text: string }[] = [];
+/** What was said in words: each note once as long as it stays the same, and each decision as it came. */
+export const notesOf = (samples: readonly Sample[]): { key: string; text: string }[] => {
+  const notes: { key: string; text: string }[] = [];
+  const decided = new Set<string>();
+  let last: string | undefined;
   for (const { at, progress } of samples) {
-    if (progress.note && notes.at(-1)?.text !== progress.note) notes.push({ at, text: progress.note });
+    for (const { atMs, text } of progress.decisions ?? []) {
+      const key = `${atMs} ${text}`;
+      if (!decided.has(key)) notes.push({ key, text: `${span(atMs)}: ${text}` });
+      decided.add(key);
+    }
+    if (progress.note && last !== progress.note) notes.push({ key: `note ${at}`, text: progress.note });
+    last = progress.note ?? last;
   }
   return notes;
 };

@@ -95,6 +95,7 @@ export const bulk = (action: Action, rows: readonly Row[]): { does: Row[]; skips
 /** Whether a machine is meant by what was typed: its name, namespace, node, status, or a label as `key=value`. */
 export const matches = (row: Row, typed: string): boolean => {
   const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.length === 0) return true;
   const labels = Object.entries(row.machine.spec?.template?.metadata?.labels ?? {}).map(([name, value]) => `${name}=${value}`);
   const texts = [
     row.machine.metadata.name,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { Instance, Migration, MigrationState, Phase, VirtualMachine } from '../api/objects';
+import type { Drain, Instance, Migration, MigrationState, Node, Phase, VirtualMachine } from '../api/objects';
 import { concerns } from './attention';
 import { bulk, matches, type Row, rowsOf, whyNot, wrongName } from './machine';
 import { machineOf, emptyMachine, wrongMachine } from './machine-form';
@@ -144,8 +144,19 @@ test('a node has the memory of what runs on it, and of nothing that has ended', 
 test('a failure that was made good is no concern', () => {
   const failed = move('a', 'Failed', { failureReason: 'the link broke' });
   const later = { ...move('a', 'Succeeded'), metadata: { ...failed.metadata, uid: 'later', creationTimestamp: '2026-01-01T01:00:00Z' } };
-  expect(concerns([], [], [failed], [], begin + 1000)).toMatchObject([{ kind: 'migration', why: 'the link broke' }]);
-  expect(concerns([], [], [failed, later], [], begin + 3700_000)).toEqual([]);
+  expect(concerns([], [], [failed], [], [], begin + 1000)).toMatchObject([{ kind: 'migration', why: 'the link broke' }]);
+  expect(concerns([], [], [failed, later], [], [], begin + 3700_000)).toEqual([]);
+});
+
+test('certificates that end and drains that wait need attention, and others do not', () => {
+  const ready = { type: 'Ready', status: 'True' as const };
+  const node = (status: 'True' | 'False', message: string): Node => ({ metadata: { name: message }, status: { conditions: [ready, { type: 'CertificatesExpiring', status, message }] } });
+  const found = concerns([], [], [], [node('True', 'ends on Monday'), node('False', 'fine')], [], begin);
+  expect(found).toMatchObject([{ kind: 'node', why: 'ends on Monday' }]);
+  const drain = (phase: 'Draining' | 'Failed', more: Drain['status'] = {}): Drain => ({ metadata: { name: phase }, status: { phase, ...more } });
+  const drains = [drain('Draining', { blocked: 2 }), drain('Draining'), drain('Failed', { endTimestamp: '2026-01-01T00:00:00Z', conditions: [{ type: 'Complete', status: 'False', message: 'its time was up' }] })];
+  expect(concerns([], [], [], [], drains, begin + 1000).map(({ why }) => why)).toEqual(['2 machines cannot move as things are, and the drain waits for that.', 'its time was up']);
+  expect(concerns([], [], [], [], drains, begin + 25 * 3600_000)).toHaveLength(1);
 });
 
 test('a machine from the form is one that the server takes', () => {

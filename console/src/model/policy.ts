@@ -15,6 +15,7 @@ export const valueNames: Record<ValueName, string> = {
 };
 
 export const originNames: Record<Origin, string> = {
+  Migration: 'from this migration',
   Policy: 'from the policy',
   Fleet: 'from the fleet’s settings',
   Default: 'default',

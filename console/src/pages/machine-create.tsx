@@ -1,4 +1,4 @@
-import { ActionGroup, Alert, Button, Card, CardBody, CardTitle, Form, FormGroup, FormHelperText, FormSelect, FormSelectOption, Grid, GridItem, HelperText, HelperTextItem, PageSection, TextArea, TextInput } from '@patternfly/react-core';
+import { ActionGroup, Alert, Button, Card, CardBody, CardTitle, Form, FormGroup, FormSelect, FormSelectOption, Grid, GridItem, PageSection, TextArea, TextInput } from '@patternfly/react-core';
 import { useState } from 'react';
 import { Navigate, useNavigate } from 'react-router';
 import { parse, stringify } from 'yaml';
@@ -6,6 +6,7 @@ import { useAll, useFleet } from '../api/fleet';
 import type { VirtualMachine } from '../api/objects';
 import { machines, namespaces } from '../api/resources';
 import { emptyMachine, machineOf, type MachineForm, wrongMachine } from '../model/machine-form';
+import { Field } from '../parts/field';
 import { LabelInput } from '../parts/label-input';
 import { machinePath } from '../parts/links';
 import { View } from '../parts/page';
@@ -60,14 +61,9 @@ const Editor = () => {
                 </FormSelect>
               </FormGroup>
               {texts.map(([key, label, hint]) => (
-                <FormGroup key={key} label={label} fieldId={key}>
+                <Field key={key} id={key} label={label} hint={hint} error={form[key] === '' ? undefined : errors[key]}>
                   <TextInput id={key} value={form[key]} onChange={(_, value) => set({ [key]: value })} />
-                  <FormHelperText>
-                    <HelperText>
-                      <HelperTextItem variant={errors[key] && form[key] !== '' ? 'error' : 'default'}>{(form[key] !== '' && errors[key]) || hint}</HelperTextItem>
-                    </HelperText>
-                  </FormHelperText>
-                </FormGroup>
+                </Field>
               ))}
               <LabelInput id="labels" label="Labels" hint="On the instance: policies choose by them." labels={form.labels} onChange={(labels) => set({ labels })} />
               <ActionGroup>

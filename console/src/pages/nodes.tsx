@@ -1,16 +1,18 @@
-import { Button, Card, PageSection } from '@patternfly/react-core';
+import { Button, Card, CardTitle, Flex, PageSection, Progress, ToolbarItem } from '@patternfly/react-core';
 import { useMemo, useState } from 'react';
 import { useAll, useCopy, useFleet } from '../api/fleet';
-import type { Node } from '../api/objects';
-import { instances, migrations, nodes } from '../api/resources';
+import type { Drain } from '../api/objects';
+import { drains, instances, migrations, nodes } from '../api/resources';
 import { memory, rate } from '../lib/units';
+import { drainPercent, drainPhaseOf, drainsOf, drainStory, isDrainOver, secondsText } from '../model/drain';
 import { type Load, loads, readiness } from '../model/node';
-import { Confirm } from '../parts/confirm';
+import { Cordon } from '../parts/cordon';
+import { DrainDialog } from '../parts/drain-dialog';
 import { Status } from '../parts/labels';
+import { DrainLink } from '../parts/links';
 import { type Column, ListTable } from '../parts/list-table';
 import { View } from '../parts/page';
-import { States } from '../parts/states';
-import { useTell } from '../parts/tell';
+import { States, worstOf } from '../parts/states';
 import { Time } from '../parts/time';
 
 const columns: Column<Load>[] = [
@@ -38,33 +40,39 @@ const columns: Column<Load>[] = [
   { name: 'Created', value: ({ node }) => node.metadata.creationTimestamp, cell: ({ node }) => <Time at={node.metadata.creationTimestamp} /> },
 ];
 
-const Cordon = ({ node }: { node: Node }) => {
-  const fleet = useFleet();
-  const { attempt } = useTell();
-  const [isOpen, setOpen] = useState(false);
-  const { name } = node.metadata;
-  const set = (unschedulable: boolean) =>
-    attempt(`${name} ${unschedulable ? 'takes nothing new' : 'takes machines again'}`, `${name} was not changed`, () =>
-      fleet.patch(nodes, node, { spec: { unschedulable: unschedulable || null } }),
-    );
-  if (node.spec?.unschedulable) {
-    return (
-      <Button variant="secondary" size="sm" onClick={() => void set(false)}>
-        Uncordon
-      </Button>
-    );
-  }
+const drainColumns: Column<Drain>[] = [
+  { name: 'Name', value: ({ metadata }) => metadata.name, cell: ({ metadata }) => <DrainLink name={metadata.name} /> },
+  { name: 'Status', value: drainPhaseOf, cell: (drain) => <Status text={drainPhaseOf(drain)} /> },
+  { name: 'Nodes', cell: ({ spec }) => <span className="words clamp">{(spec?.nodes ?? []).join(', ')}</span> },
+  {
+    name: 'Progress',
+    value: drainPercent,
+    cell: (drain) => <Progress className="bar" size="sm" value={drainPercent(drain)} aria-label={`Progress of ${drain.metadata.name}`} />,
+  },
+  { name: 'Moved', value: ({ status }) => status?.moved, cell: ({ status }) => status?.moved ?? 0 },
+  { name: 'Left', value: ({ status }) => status?.left, cell: ({ status }) => status?.left ?? 0 },
+  { name: 'Cannot move', value: ({ status }) => status?.blocked, cell: ({ status }) => status?.blocked ?? 0 },
+  {
+    name: 'Over in about',
+    value: ({ status }) => status?.etaSeconds,
+    cell: (drain) => (isDrainOver(drain) || drain.status?.etaSeconds === undefined ? '–' : secondsText(drain.status.etaSeconds)),
+  },
+  { name: 'Created', value: ({ metadata }) => metadata.creationTimestamp, cell: ({ metadata }) => <Time at={metadata.creationTimestamp} /> },
+  { name: 'What is said', cell: (drain) => <span className="words clamp said">{drainStory(drain) ?? '–'}</span> },
+];
+
+const DrainList = () => {
+  const copy = useCopy(drains);
+  const all = useAll(drains);
   return (
-    <>
-      <Button variant="secondary" size="sm" onClick={() => setOpen(true)}>
-        Cordon
-      </Button>
-      {isOpen && (
-        <Confirm title={`Cordon ${name}?`} verb="Cordon" isDanger={false} onClose={() => setOpen(false)} onConfirm={() => set(true)}>
-          Nothing new is placed on {name}, and no migration goes there. What runs there goes on.
-        </Confirm>
-      )}
-    </>
+    <PageSection aria-label="Drains">
+      <States copy={copy} isEmpty={all.length === 0} empty="No node was drained lately" hint="Draining a node moves its machines away, so that its host can be worked on.">
+        <Card>
+          <CardTitle component="h2">Drains</CardTitle>
+          <ListTable label="Drains" rows={all} keyOf={({ metadata }) => metadata.name} columns={drainColumns} sort={['Created', 'desc']} empty="" />
+        </Card>
+      </States>
+    </PageSection>
   );
 };
 
@@ -73,11 +81,34 @@ export const NodesPage = () => {
   const copy = useCopy(nodes);
   const runs = useAll(instances);
   const moves = useAll(migrations);
+  const going = useAll(drains);
+  const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
+  const [draining, setDraining] = useState<string[]>();
   const rows = useMemo(() => loads([...copy.objects.values()], runs, moves, rateOf), [copy.objects, runs, moves, rateOf]);
+  const toggle = ({ node: { metadata } }: Load, isOn: boolean) =>
+    setChosen((old) => new Set(isOn ? [...old, metadata.name] : [...old].filter((name) => name !== metadata.name)));
+  // In the order of their names; those that have gone meanwhile are left out.
+  const picked = rows.map(({ node }) => node.metadata.name).filter((name) => chosen.has(name));
+  const actions = ({ node }: Load) => {
+    const { name } = node.metadata;
+    const drain = drainsOf(going, name)[0];
+    return (
+      <Flex flexWrap={{ default: 'nowrap' }}>
+        <Cordon node={node} drainedBy={drain?.metadata.name} />
+        {drain ? (
+          <DrainLink name={drain.metadata.name} />
+        ) : (
+          <Button variant="secondary" size="sm" aria-label={`Drain ${name}`} onClick={() => setDraining([name])}>
+            Drain
+          </Button>
+        )}
+      </Flex>
+    );
+  };
   return (
     <View title="Nodes">
       <PageSection aria-label="List of nodes">
-        <States copy={copy} isEmpty={rows.length === 0} empty="There are no nodes" hint="A host becomes one by `whimbrel node --join ticket`.">
+        <States copy={worstOf(copy, useCopy(drains))} isEmpty={rows.length === 0} empty="There are no nodes" hint="A host becomes one by `whimbrel node --join ticket`.">
           <Card>
             <ListTable
               label="Nodes"
@@ -86,11 +117,25 @@ export const NodesPage = () => {
               columns={columns}
               sort={['Name', 'asc']}
               empty=""
-              {...(rights.administer ? { actions: ({ node }: Load) => <Cordon node={node} /> } : {})}
+              {...(rights.administer
+                ? {
+                    actions,
+                    selection: { has: ({ node }: Load) => chosen.has(node.metadata.name), toggle },
+                    toolbar: (
+                      <ToolbarItem>
+                        <Button variant="secondary" isDisabled={picked.length === 0} onClick={() => setDraining(picked)}>
+                          Drain one after the other ({picked.length})
+                        </Button>
+                      </ToolbarItem>
+                    ),
+                  }
+                : {})}
             />
           </Card>
         </States>
       </PageSection>
+      <DrainList />
+      {draining && <DrainDialog names={draining} onClose={() => setDraining(undefined)} />}
     </View>
   );
 };

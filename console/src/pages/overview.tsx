@@ -2,16 +2,16 @@ import { Card, CardBody, CardTitle, Grid, GridItem, List, ListItem, PageSection 
 import type { ReactNode } from 'react';
 import { Link } from 'react-router';
 import { useAll, useCopy, useFleet } from '../api/fleet';
-import { instances, machines, migrations, nodes } from '../api/resources';
+import { drains, instances, machines, migrations, nodes } from '../api/resources';
 import { rate } from '../lib/units';
 import { type Concern, concerns } from '../model/attention';
 import { statusOf } from '../model/machine';
 import { count, use, within } from '../model/migration';
 import { readiness } from '../model/node';
 import { Facts } from '../parts/facts';
-import { MachineLink, migrationPath } from '../parts/links';
+import { DrainLink, MachineLink, migrationPath } from '../parts/links';
 import { View } from '../parts/page';
-import { States } from '../parts/states';
+import { States, worstOf } from '../parts/states';
 import { useNow } from '../parts/time';
 
 const tally = (texts: string[]): [string, number][] => {
@@ -33,6 +33,7 @@ const Tile = ({ title, to, children }: { title: string; to: string; children: Re
 
 const Where = ({ concern: { kind, namespace, name } }: { concern: Concern }) => {
   if (kind === 'machine') return <MachineLink namespace={namespace} name={name} />;
+  if (kind === 'drain') return <DrainLink name={name} />;
   if (kind === 'node') return <Link to="/nodes">{name}</Link>;
   return <Link to={migrationPath({ metadata: { namespace, name } })}>{name}</Link>;
 };
@@ -40,12 +41,12 @@ const Where = ({ concern: { kind, namespace, name } }: { concern: Concern }) => 
 export const OverviewPage = () => {
   const { rateOf } = useFleet();
   const now = useNow(10_000);
-  const copy = useCopy(machines);
+  const copy = worstOf(useCopy(machines), useCopy(instances), useCopy(migrations), useCopy(nodes), useCopy(drains));
   const all = useAll(machines);
   const runs = useAll(instances);
   const moves = useAll(migrations);
   const hosts = useAll(nodes);
-  const list = concerns(all, runs, moves, hosts, now);
+  const list = concerns(all, runs, moves, hosts, useAll(drains), now);
   return (
     <View title="Overview">
       <PageSection aria-label="Counts">

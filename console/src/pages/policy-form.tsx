@@ -7,42 +7,29 @@ import {
   CardTitle,
   Checkbox,
   Form as PlainForm,
-  FormGroup,
-  FormHelperText,
   FormSelect,
   FormSelectOption,
   Grid,
   GridItem,
-  HelperText,
-  HelperTextItem,
   InputGroup,
   InputGroupItem,
   PageSection,
   TextInput,
 } from '@patternfly/react-core';
-import { type ReactNode, useState } from 'react';
+import { useState } from 'react';
 import { Navigate, useNavigate, useParams } from 'react-router';
 import { stringify } from 'yaml';
-import { useFleet, useOne } from '../api/fleet';
+import { useCopy, useFleet, useOne } from '../api/fleet';
 import type { Policy } from '../api/objects';
 import { policies } from '../api/resources';
 import { wrongName } from '../model/machine';
 import { type Choice, emptyForm, type Form, formOf, matchesAll, policyOf, specOfForm, wrong } from '../model/policy';
+import { Field } from '../parts/field';
 import { LabelInput } from '../parts/label-input';
 import { View } from '../parts/page';
 import { Preview, usePreview } from '../parts/policy-preview';
+import { Missing } from '../parts/states';
 import { useTell } from '../parts/tell';
-
-const Field = ({ id, label, hint, error, children }: { id: string; label: string; hint: string; error?: string | undefined; children: ReactNode }) => (
-  <FormGroup label={label} fieldId={id}>
-    {children}
-    <FormHelperText>
-      <HelperText>
-        <HelperTextItem variant={error ? 'error' : 'default'}>{error ?? hint}</HelperTextItem>
-      </HelperText>
-    </FormHelperText>
-  </FormGroup>
-);
 
 type Texts = 'completionTimeoutPerGiB' | 'deadlineSeconds' | 'maxDowntimeMs' | 'channels';
 type Choices = 'allowAutoConverge' | 'allowPostCopy' | 'allowWorkloadDisruption';
@@ -177,11 +164,12 @@ const Editor = ({ old }: { old: Policy | undefined }) => {
 export const PolicyFormPage = () => {
   const { name } = useParams();
   const { rights } = useFleet();
+  const copy = useCopy(policies);
   const old = useOne(policies, '', name ?? '');
   if (!rights.administer) return <Navigate to="/policies" replace />;
   return (
     <View title={name ? `Edit ${name}` : 'Create MigrationPolicy'} parent={['/policies', 'MigrationPolicies']}>
-      <PageSection aria-label="MigrationPolicy">{(!name || old) && <Editor key={name ?? ''} old={name ? old : undefined} />}</PageSection>
+      <PageSection aria-label="MigrationPolicy">{!name || old ? <Editor key={name ?? ''} old={name ? old : undefined} /> : <Missing copy={copy} what={`MigrationPolicy ${name}`} />}</PageSection>
     </View>
   );
 };

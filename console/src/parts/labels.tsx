@@ -13,6 +13,11 @@ const tones: Record<string, LabelProps['status']> = {
   Unschedulable: 'danger',
   Failed: 'danger',
   'Not ready': 'danger',
+  Draining: 'info',
+  Drained: 'success',
+  Succeeded: 'success',
+  Cancelled: 'warning',
+  Cordoned: 'warning',
 };
 
 export const Status = ({ text }: { text: string }) => {

@@ -1,6 +1,6 @@
 import { Pagination, Toolbar, ToolbarContent, ToolbarItem } from '@patternfly/react-core';
 import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
-import { type ReactNode, useState } from 'react';
+import { type ReactNode, useMemo, useState } from 'react';
 import { pageOf, sortBy } from '../lib/paging';
 
 export interface Column<T> {
@@ -34,7 +34,7 @@ export const ListTable = <T,>({ label, rows, keyOf, columns, sort, toolbar, acti
   const [page, setPage] = useState(1);
   const [size, setSize] = useState(20);
   const value = columns.find(({ name }) => name === by)?.value;
-  const sorted = value ? sortBy(rows, value, direction) : [...rows];
+  const sorted = useMemo(() => (value ? sortBy(rows, value, direction) : rows), [rows, value, direction]);
   const shown = pageOf(sorted, page, size);
   const current = Math.min(page, Math.max(1, Math.ceil(rows.length / size)));
   const sortOf = (column: Column<T>, index: number) =>

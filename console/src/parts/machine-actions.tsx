@@ -73,10 +73,10 @@ export const MachineActions = ({ row, isKebab = false }: { row: Row; isKebab?: b
     item('migrate'),
     {
       name: 'Copy console command',
-      hint: 'Shows what the guest writes to its serial port, on the host of the node',
+      hint: 'For a terminal: the serial port of the guest, both ways',
       whyNot: row.instance?.status?.vmm ? undefined : 'It has no VMM now.',
       onChoose: () => {
-        const text = `tail -f "$(dirname "$KUBECONFIG")"/${row.instance?.status?.nodeName ?? ''}/vmms/${row.instance?.status?.vmm ?? ''}/serial.log`;
+        const text = `whimbrel console ${name} --namespace ${namespace}`;
         void attempt('The command was copied', 'The command was not copied', () => navigator.clipboard.writeText(text));
       },
     },

@@ -1,37 +1,22 @@
-import { Alert, Button, Form, FormGroup, Modal, ModalBody, ModalFooter, ModalHeader, Radio, Spinner } from '@patternfly/react-core';
+import { Alert, Button, Form, FormGroup, Modal, ModalBody, ModalFooter, ModalHeader, Radio, Spinner, TextInput } from '@patternfly/react-core';
 import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
-import { useEffect, useState } from 'react';
+import { useState } from 'react';
 import { useNavigate } from 'react-router';
-import { useCopy, useFleet } from '../api/fleet';
-import type { KubeObject, Plan } from '../api/objects';
+import { useFleet } from '../api/fleet';
+import type { Plan, PlannedTarget } from '../api/objects';
+import { useQuestion } from '../api/question';
 import { migrations, nodes, plans, policies } from '../api/resources';
-import { memory, plural } from '../lib/units';
+import { bytes, memory, plural } from '../lib/units';
+import { basisOf, chosenOf, downtimeText, modeText, timeText, wrongDeadline } from '../model/forecast';
 import type { Row } from '../model/machine';
+import { Field } from './field';
 import { useTell } from './tell';
 import { ValuesTable } from './values';
 
 const HOSTNAME = 'kubernetes.io/hostname';
 
-/** What would become of a migration now, asked anew whenever something changes that it depends on. */
-const usePlan = (row: Row, target: string | undefined): { plan?: Plan; problem?: string } => {
-  const fleet = useFleet();
-  const [answer, setAnswer] = useState<{ plan?: Plan; problem?: string }>({});
-  const { name, namespace } = row.machine.metadata;
-  const facts = [useCopy(nodes).objects, useCopy(migrations).objects, useCopy(policies).objects];
-  const [nodeObjects, migrationObjects, policyObjects] = facts;
-  useEffect(() => {
-    let isOld = false;
-    const addedNodeSelector = target === undefined ? {} : { [HOSTNAME]: target };
-    fleet
-      .create<KubeObject & { status?: Plan }>(plans, { spec: { vmiName: name, addedNodeSelector } }, namespace)
-      .then(({ status }) => !isOld && setAnswer({ plan: status ?? {} }))
-      .catch((error: unknown) => !isOld && setAnswer({ problem: error instanceof Error ? error.message : String(error) }));
-    return () => {
-      isOld = true;
-    };
-  }, [fleet, name, namespace, target, nodeObjects, migrationObjects, policyObjects]);
-  return answer;
-};
+/** What decides where a machine can go. */
+const depends = [nodes, migrations, policies];
 
 const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | undefined; onChoose: (node: string) => void }) => (
   <Table aria-label="Nodes" variant="compact" gridBreakPoint="grid-md">
@@ -41,6 +26,9 @@ const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | un
         <Th>Node</Th>
         <Th>Fits</Th>
         <Th>Free memory</Th>
+        <Th>Takes</Th>
+        <Th>Downtime</Th>
+        <Th>Mode</Th>
         <Th>Why not</Th>
       </Tr>
     </Thead>
@@ -49,6 +37,7 @@ const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | un
         // That another node was asked for is no reason against this one: choosing it asks for it.
         const reasons = (node.reasons ?? []).filter((reason) => !(target !== undefined && target !== node.name && reason.includes(HOSTNAME)));
         const fits = reasons.length === 0;
+        const forecast = fits ? chosenOf(node) : undefined;
         return (
           <Tr key={node.name}>
             <Td>
@@ -66,6 +55,9 @@ const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | un
             <Td dataLabel="Free memory" className="numeric">
               {memory(node.freeBytes ?? 0)}
             </Td>
+            <Td dataLabel="Takes">{forecast ? timeText(forecast) : '–'}</Td>
+            <Td dataLabel="Downtime">{forecast ? downtimeText(forecast) : '–'}</Td>
+            <Td dataLabel="Mode">{forecast ? modeText(forecast.mode) : '–'}</Td>
             <Td dataLabel="Why not" className="words">
               {fits ? '–' : reasons.join('; ')}
             </Td>
@@ -76,19 +68,59 @@ const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | un
   </Table>
 );
 
+/** What would become of it at one node, by each means: what is taken, and what is forbidden or would not end. */
+const Forecasts = ({ target }: { target: PlannedTarget }) => (
+  <FormGroup label={`Foretold for ${target.name}`} fieldId="forecasts">
+    <div id="forecasts" className="words">
+      {[target.forecastReason, basisOf(target)].filter(Boolean).join('. ')}
+    </div>
+    <Table aria-label={`Forecasts for ${target.name}`} variant="compact" borders={false} gridBreakPoint="grid-md">
+      <Thead>
+        <Tr>
+          <Th>Mode</Th>
+          <Th>Takes</Th>
+          <Th>Downtime</Th>
+          <Th>Sent</Th>
+          <Th>Work lost</Th>
+          <Th>What is said</Th>
+        </Tr>
+      </Thead>
+      <Tbody>
+        {(target.forecasts ?? []).map((forecast) => (
+          <Tr key={forecast.mode}>
+            <Td dataLabel="Mode">{forecast.chosen ? <strong>{modeText(forecast.mode)}</strong> : modeText(forecast.mode)}</Td>
+            <Td dataLabel="Takes">{timeText(forecast)}</Td>
+            <Td dataLabel="Downtime">{downtimeText(forecast)}</Td>
+            <Td dataLabel="Sent">{forecast.transferredBytes === undefined ? '–' : bytes(forecast.transferredBytes)}</Td>
+            <Td dataLabel="Work lost">{forecast.lossPercent === undefined ? '–' : `${Math.round(forecast.lossPercent)} %`}</Td>
+            <Td dataLabel="What is said" className="words">
+              {forecast.forbidden ?? (forecast.chosen ? 'It would be taken' : '–')}
+            </Td>
+          </Tr>
+        ))}
+      </Tbody>
+    </Table>
+  </FormGroup>
+);
+
 /** Where to, and with which values; then the live view. */
 export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void }) => {
   const fleet = useFleet();
   const navigate = useNavigate();
   const { attempt } = useTell();
   const [isNamed, setNamed] = useState(false);
-  const [target, setTarget] = useState<string>();
-  const { plan, problem } = usePlan(row, isNamed ? target : undefined);
+  const [named, setNode] = useState<string>();
+  const [deadline, setDeadline] = useState('');
   const { name, namespace = '' } = row.machine.metadata;
-  const chosen = isNamed ? target : undefined;
+  const chosen = isNamed ? named : undefined;
+  const addedNodeSelector = chosen === undefined ? {} : { [HOSTNAME]: chosen };
+  const wrong = wrongDeadline(deadline);
+  const own = deadline === '' || wrong ? {} : { deadlineSeconds: Number(deadline) };
+  const { status: plan, problem } = useQuestion<Plan>(plans, { vmiName: name, addedNodeSelector, ...own }, depends, namespace);
+  const target = plan?.nodes?.find((node) => node.name === (chosen ?? plan.targetNode));
   const migrate = () =>
     attempt(`The migration of ${name} was asked for`, `${name} is not migrated`, async () => {
-      const spec = { vmiName: name, ...(chosen === undefined ? {} : { addedNodeSelector: { [HOSTNAME]: chosen } }) };
+      const spec = { vmiName: name, ...(chosen === undefined ? {} : { addedNodeSelector }), ...own };
       const made = await fleet.create(migrations, { metadata: { generateName: `${name}-` }, spec }, namespace);
       onClose();
       void navigate(`/migrations/${namespace}/${made.metadata.name}`);
@@ -100,7 +132,7 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
         {problem && <Alert component="h2" isInline variant="danger" title={problem} />}
         {!plan && !problem && <Spinner aria-label="Asking what would become of it" />}
         {plan && (
-          <Form>
+          <Form onSubmit={(event) => event.preventDefault()}>
             <FormGroup role="radiogroup" label="Where to" fieldId="where">
               <Radio
                 id="automatic"
@@ -111,7 +143,9 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
               />
               <Radio id="named" name="where" label="A named node" isChecked={isNamed} onChange={() => setNamed(true)} />
             </FormGroup>
-            {isNamed && <NodeTable plan={plan} target={target} onChoose={setTarget} />}
+            {isNamed && <NodeTable plan={plan} target={named} onChoose={setNode} />}
+            {target?.forecasts && target.forecasts.length > 0 && <Forecasts target={target} />}
+            {plan.noForecast && !plan.whyNot && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${plan.noForecast}`} />}
             {plan.whyNot && (
               <Alert component="h2" isInline variant="info" title="It would not begin now">
                 <span className="words">{plan.whyNot}. </span>
@@ -119,6 +153,9 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
               </Alert>
             )}
             {(plan.ahead ?? 0) > 0 && <Alert component="h2" isInline isPlain variant="info" title={`${plural(plan.ahead ?? 0, 'migration waits', 'migrations wait')} already, and come first.`} />}
+            <Field id="migration-deadline" label="Deadline of this migration, seconds" hint="When it is up, see workload disruption below. 0: none. Empty: as the policy says." error={wrong}>
+              <TextInput id="migration-deadline" inputMode="numeric" value={deadline} onChange={(_, text) => setDeadline(text)} />
+            </Field>
             <FormGroup label="Policy" fieldId="policy">
               <div id="policy" className="words">
                 <strong>{plan.migrationPolicyName ?? 'No MigrationPolicy'}</strong> ({plan.migrationPolicyReason})
@@ -129,7 +166,7 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
         )}
       </ModalBody>
       <ModalFooter>
-        <Button isDisabled={!plan || (isNamed && target === undefined)} onClick={() => void migrate()}>
+        <Button isDisabled={!plan || wrong !== undefined || (isNamed && named === undefined)} onClick={() => void migrate()}>
           Migrate
         </Button>
         <Button variant="link" onClick={onClose}>

@@ -1,42 +1,19 @@
 import { Alert, List, ListItem, Spinner } from '@patternfly/react-core';
-import { useEffect, useState } from 'react';
-import { useCopy, useFleet } from '../api/fleet';
-import type { KubeObject, PolicyPreview, PolicySpec } from '../api/objects';
-import { instances, policies, previews } from '../api/resources';
+import type { PolicyPreview, PolicySpec } from '../api/objects';
+import { type Answer, useQuestion } from '../api/question';
+import { instances, namespaces, policies, previews } from '../api/resources';
 import { plural } from '../lib/units';
 import { type ValueName, valueNames } from '../model/policy';
 
-export interface Answer {
-  preview?: PolicyPreview | undefined;
-  problem?: string | undefined;
-}
+/** What decides whom a policy applies to. */
+const depends = [instances, policies, namespaces];
 
-/** What a policy would change, by the same words as `whimbrel policy try`. Asked a moment after the last key, and when machines change. */
-export const usePreview = (name: string, spec: PolicySpec | undefined): Answer => {
-  const fleet = useFleet();
-  const [answer, setAnswer] = useState<Answer>({});
-  const machines = useCopy(instances).objects.size;
-  const others = useCopy(policies).objects;
-  const text = JSON.stringify(spec ?? null);
-  useEffect(() => {
-    let isOld = false;
-    const timer = setTimeout(() => {
-      const policy = JSON.parse(text) as PolicySpec | null;
-      fleet
-        .create<KubeObject & { status?: PolicyPreview }>(previews, { spec: { policyName: name || 'new', ...(policy ? { policy } : {}) } })
-        .then(({ status }) => !isOld && setAnswer({ preview: status ?? {} }))
-        .catch((error: unknown) => !isOld && setAnswer({ problem: error instanceof Error ? error.message : String(error) }));
-    }, 250);
-    return () => {
-      isOld = true;
-      clearTimeout(timer);
-    };
-  }, [fleet, name, text, machines, others]);
-  return answer;
-};
+/** What a policy would change, by the same words as `whimbrel policy try`. */
+export const usePreview = (name: string, policy: PolicySpec | undefined): Answer<PolicyPreview> =>
+  useQuestion(previews, { policyName: name || 'new', ...(policy ? { policy } : {}) }, depends);
 
 /** Which machines it would apply to now, which other policy it would displace, and what changes. */
-export const Preview = ({ preview, problem, isDeletion = false }: Answer & { isDeletion?: boolean }) => {
+export const Preview = ({ status: preview, problem, isDeletion = false }: Answer<PolicyPreview> & { isDeletion?: boolean }) => {
   if (problem) return <Alert component="h2" isInline variant="warning" title={problem} />;
   if (!preview) return <Spinner size="md" aria-label="Asking what would change" />;
   const { applies = 0, instances: all = 0, changed = 0, changes = [] } = preview;

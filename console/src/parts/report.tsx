@@ -1,12 +1,12 @@
 import { Card, CardBody, CardTitle, List, ListItem } from '@patternfly/react-core';
-import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
 import { useEffect, useState } from 'react';
 import { useFleet } from '../api/fleet';
 import type { Migration } from '../api/objects';
 import type { Report } from '../api/report';
 import { migrations } from '../api/resources';
-import { bytes, rate, span } from '../lib/units';
+import { span } from '../lib/units';
 import { Facts } from './facts';
+import { type RoundRow, RoundTable } from './round-table';
 
 /** The engine's report, once there is one. It stays with the node that the machine came from. */
 const useReport = (migration: Migration): { report?: Report; problem?: string } => {
@@ -41,34 +41,17 @@ const useReport = (migration: Migration): { report?: Report; problem?: string } 
 
 const maybe = <T,>(value: T | undefined, show: (value: T) => string): string | undefined => (value === undefined ? undefined : show(value));
 
-const Rounds = ({ report }: { report: Report }) => (
-  <Table aria-label="Rounds of the report" variant="compact" gridBreakPoint="grid-md">
-    <Thead>
-      <Tr>
-        <Th>Round</Th>
-        <Th>Took</Th>
-        <Th>Sent</Th>
-        <Th>Remaining</Th>
-        <Th>On the wire</Th>
-        <Th>Dirtied</Th>
-        <Th>Foretold downtime</Th>
-      </Tr>
-    </Thead>
-    <Tbody>
-      {(report.rounds ?? []).slice(-50).map((round) => (
-        <Tr key={round.round}>
-          <Td dataLabel="Round">{round.last ? `${round.round} (the last)` : round.round}</Td>
-          <Td dataLabel="Took">{span(round['duration-ms'] ?? 0)}</Td>
-          <Td dataLabel="Sent">{bytes(round.bytes ?? 0)}</Td>
-          <Td dataLabel="Remaining">{bytes(round['remaining-bytes'] ?? 0)}</Td>
-          <Td dataLabel="On the wire">{rate(round['wire-rate'] ?? 0)}</Td>
-          <Td dataLabel="Dirtied">{rate(round['dirty-rate'] ?? 0)}</Td>
-          <Td dataLabel="Foretold downtime">{maybe(round['predicted-downtime-ms'], span) ?? '–'}</Td>
-        </Tr>
-      ))}
-    </Tbody>
-  </Table>
-);
+const roundsOf = ({ rounds = [] }: Report): RoundRow[] =>
+  rounds.map((round) => ({
+    key: round.round,
+    name: round.last ? `${round.round} (the last)` : String(round.round),
+    tookMs: round['duration-ms'] ?? 0,
+    sent: round.bytes ?? 0,
+    remaining: round['remaining-bytes'] ?? 0,
+    wireRate: round['wire-rate'] ?? 0,
+    dirtyRate: round['dirty-rate'] ?? 0,
+    predictedDowntimeMs: round['predicted-downtime-ms'],
+  }));
 
 /** What the engine wrote down: every round, what was decided and why, and what the guest felt. */
 export const ReportCard = ({ migration }: { migration: Migration }) => {
@@ -92,7 +75,7 @@ export const ReportCard = ({ migration }: { migration: Migration }) => {
                 ['Encrypted', report.security ? (report.security.encrypted ? 'Yes, and both sides showed who they were' : 'No') : undefined],
               ]}
             />
-            <Rounds report={report} />
+            <RoundTable label="Rounds of the report" rounds={roundsOf(report)} unknown="–" />
             <List isPlain aria-label="What was decided, and why">
               {(report.decisions ?? []).map(({ 'at-ms': at, text }) => (
                 <ListItem key={`${at} ${text}`} className="words">

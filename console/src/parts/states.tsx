@@ -12,8 +12,15 @@ interface Props {
   children: ReactNode;
 }
 
-/** A list, or why there is none: it is still loading, or there is nothing. */
+/** A list, or why there is none: it is still loading, the server does not give it, or there is nothing. */
 export const States = ({ copy, isEmpty, empty, hint, children }: Props) => {
+  if (copy.state === 'loading' && copy.problem !== undefined) {
+    return (
+      <EmptyState titleText="It cannot be shown yet" headingLevel="h2" status="warning">
+        <EmptyStateBody className="words">{copy.problem} It is tried again.</EmptyStateBody>
+      </EmptyState>
+    );
+  }
   if (copy.state === 'loading') {
     return (
       <Bullseye>
@@ -35,3 +42,7 @@ export const Missing = ({ copy, what }: { copy: Copy<unknown>; what: string }) =
     {null}
   </States>
 );
+
+/** The worst of several copies: what is drawn of all of them is as good as that one. */
+export const worstOf = (...copies: Copy<unknown>[]): Copy<unknown> =>
+  copies.find(({ state, problem }) => state === 'loading' && problem !== undefined) ?? copies.find(({ state }) => state === 'loading') ?? copies.find(({ state }) => state === 'lost') ?? { objects: new Map(), state: 'live' };

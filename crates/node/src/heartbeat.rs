@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::{Config, Registration, processor};
+use crate::{Config, Registration, certificates, processor};
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -135,7 +135,7 @@ impl Heartbeat {
     fn status(&self) -> Value {
         let resources = self.resources("");
         json!({
-            "conditions": [ready("Ready")], "allocatable": resources, "capacity": resources,
+            "conditions": [ready("Ready"), self.certificates()], "allocatable": resources, "capacity": resources,
             "daemonEndpoints": self.port.map(|port| json!({ "kubeletEndpoint": { "Port": port } })),
             "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
             "nodeInfo": {
@@ -149,7 +149,12 @@ impl Heartbeat {
     /// What there is to say beside a kubelet.
     fn share_of_status(&self) -> Value {
         let resources = self.resources(&format!("{GROUP}/"));
-        json!({ "conditions": [ready(AGENT_CONDITION)], "allocatable": resources, "capacity": resources })
+        json!({ "conditions": [ready(AGENT_CONDITION), self.certificates()], "allocatable": resources, "capacity": resources })
+    }
+
+    /// Until when its certificates are valid.
+    fn certificates(&self) -> Value {
+        certificates::condition(&self.config.tls, SystemTime::now())
     }
 
     async fn create_or_merge<K>(&self, api: &Api<K>, object: &Value) -> kube::Result<()>

@@ -11,6 +11,7 @@
 //! * A folder is started once. Without a process it is a run that has ended.
 
 mod act;
+mod certificates;
 mod decide;
 mod folder;
 mod heartbeat;
@@ -20,6 +21,7 @@ mod process;
 mod processor;
 mod progress;
 mod serve;
+mod usage;
 
 use std::{
     net::{IpAddr, TcpListener},

@@ -1,7 +1,10 @@
 //! What the engine says of a migration, as the objects say it.
 
-use monitor::types::{MigrationInfo, MigrationStatus};
-use objects::{Downtime, Failure, FailureReason, MigrationResult, Progress};
+use monitor::types::{DecisionInfo, MigrationInfo, MigrationStatus};
+use objects::{Decision, Downtime, Failure, FailureReason, MigrationResult, Progress};
+
+/// Decisions that an object has at most.
+const DECISIONS: usize = 10;
 
 /// How far it is.
 pub(crate) fn progress(info: &MigrationInfo) -> Progress {
@@ -18,7 +21,15 @@ pub(crate) fn progress(info: &MigrationInfo) -> Progress {
         wire_rate: if last.wire_rate > 0 { last.wire_rate } else { so_far(info) },
         dirty_rate: last.dirty_rate,
         predicted_downtime_ms: ours.predicted_downtime_ms.map(|millis| millis.max(0.0) as u64),
+        throttle_percent: info.cpu_throttle_percentage.and_then(|percent| u32::try_from(percent).ok()),
+        decisions: decisions(&ours.decisions),
     }
+}
+
+/// The last of them: an object is not a log.
+fn decisions(all: &[DecisionInfo]) -> Vec<Decision> {
+    let last = &all[all.len().saturating_sub(DECISIONS)..];
+    last.iter().map(|one| Decision { at_ms: one.at_ms, text: one.text.clone() }).collect()
 }
 
 /// Bytes sent each second since the first page: what is known of the wire while the first round, which is the longest, is not over.

@@ -16,7 +16,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::custom(&VirtualMachine::crd(), validation::machine).operated(&[]),
         Kind::custom(&VirtualMachineInstance::crd(), validation::instance)
             .operated(&[".status.nodeName"])
-            .with_files(&["log", "console"]),
+            .with_files(&["log", "console", "metrics"]),
         Kind::custom(&VirtualMachineInstanceMigration::crd(), validation::migration)
             .operated(&[".status.migrationState.sourceNode", ".status.migrationState.targetNode"])
             .with_files(&["report"]),

@@ -51,8 +51,8 @@ pub use machine::{
     InstanceTemplate, RunStrategy, TemplateMetadata, VirtualMachine, VirtualMachineSpec, VirtualMachineStatus,
 };
 pub use migration::{
-    AbortStatus, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode, MigrationPhase,
-    MigrationPhaseTime, MigrationPriority, MigrationResult, MigrationState, Progress,
+    AbortStatus, Decision, Downtime, Failure, FailureReason, MigrationConfiguration, MigrationMode,
+    MigrationPhase, MigrationPhaseTime, MigrationPriority, MigrationResult, MigrationState, Progress,
     VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     VirtualMachineInstanceMigrationStatus,
 };

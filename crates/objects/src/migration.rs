@@ -353,6 +353,22 @@ pub struct Progress {
     /// Milliseconds of downtime if it switched over now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_downtime_ms: Option<u64>,
+    /// Percent of their time that is taken from vCPUs, so that they write less; absent while nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_percent: Option<u32>,
+    /// What was decided last, oldest first; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
+}
+
+/// What the engine decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// Milliseconds since the migration began.
+    pub at_ms: u64,
+    /// What, and why, in a sentence.
+    pub text: String,
 }
 
 /// What a migration took.

@@ -8,6 +8,7 @@
 //! | `/vmms/VMM/log` | the end of the serial log |
 //! | `/vmms/VMM/report?session=ID` | the engine's report of a migration |
 //! | `/vmms/VMM/forecast?bandwidth=N,…` | what migrations would be like ([`forecast`]) |
+//! | `/vmms/VMM/metrics` | counters of what the machine uses ([`usage`]) |
 //! | `/vmms/VMM/console` | a WebSocket to the serial port ([`console`]) |
 //! | `/metrics` | the agent's figures ([`figures`]) |
 
@@ -36,7 +37,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::kept;
+use crate::{
+    kept,
+    usage::{UsageError, usage},
+};
 
 pub(crate) use desk::Desk;
 
@@ -183,7 +187,7 @@ async fn respond(mut request: Request<Incoming>, desk: Arc<Desk>, is_allowed: bo
     let parts: Vec<_> = path.split('/').skip(1).collect();
     let outcome = match *parts.as_slice() {
         ["vmms", vmm, "console"] => console::open(&mut request, &desk, vmm).await,
-        ["vmms", vmm, what @ ("log" | "report" | "forecast")] => {
+        ["vmms", vmm, what @ ("log" | "report" | "metrics" | "forecast")] => {
             let (vmm, what) = (vmm.to_owned(), what.to_owned());
             on_a_thread(move || read(&desk, &vmm, &what, &query)).await
         }
@@ -218,8 +222,18 @@ fn read(desk: &Desk, vmm: &str, what: &str, query: &str) -> Result<Reply, Refusa
             let report = report.ok_or_else(|| Refusal::not_found("there is no report of it"))?;
             Ok(text("application/json", report))
         }
+        "metrics" => Ok(text("application/json", metrics(desk, vmm)?)),
         _ => Ok(text("application/json", forecast::forecast(desk, vmm, query)?)),
     }
+}
+
+fn metrics(desk: &Desk, vmm: &str) -> Result<Vec<u8>, Refusal> {
+    let usage = usage(desk.directory(), vmm).map_err(|error| match error {
+        UsageError::Gone(_) => Refusal::not_found(error.to_string()),
+        UsageError::Silent(_) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    })?;
+    serde_json::to_vec(&usage)
+        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 /// The value of a parameter of a query. Those that agents take need no percent signs.

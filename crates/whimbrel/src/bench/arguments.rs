@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     /// Measure the control plane of a fleet instead: 10,000 machines on 200 nodes, as objects alone
     #[arg(long, conflicts_with_all = ["downtime", "profile"])]
     pub(super) fleet: bool,
+    /// With --fleet: measure nothing, and leave the machines in this directory, which `controlplane --dir` then serves
+    #[arg(long, hide = true, value_name = "DIR", requires = "fleet")]
+    pub(super) leave: Option<PathBuf>,
 
     /// Longest downtime that both are asked for, in milliseconds [default: 300, with --downtime 30]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=2_000_000))]

@@ -4,6 +4,7 @@
 use std::{
     error::Error,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
     sync::{Arc, OnceLock, mpsc},
     thread,
@@ -96,6 +97,13 @@ fn figure(what: &str, took: Duration, goal: Duration) {
 
 fn met(is_met: bool) -> &'static str {
     if is_met { "met" } else { "MISSED" }
+}
+
+/// Only writes the machines, into a directory for a control plane to be started with: for who measures something else of it.
+pub(super) fn fill_only(directory: &Path) -> Outcome<ExitCode> {
+    let interrupt = Interrupt::install()?;
+    fill(&Site::at(Some(directory))?, &interrupt)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A control plane in a process of its own.

@@ -78,7 +78,8 @@ enum BenchError {
 /// 0 when everything was measured and no guest found a fault in its memory.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.fleet {
-        return fleet::run().unwrap_or_else(|error| {
+        let outcome = arguments.leave.as_deref().map_or_else(fleet::run, fleet::fill_only);
+        return outcome.unwrap_or_else(|error| {
             output::complain!("whimbrel bench: {}", crate::with_sources(&*error));
             ExitCode::FAILURE
         });

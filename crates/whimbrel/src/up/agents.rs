@@ -17,7 +17,7 @@ pub(crate) struct Agents {
 impl apiserver::Agents for Agents {
     fn errand(&self, _: &str, subresource: &str, object: &Value) -> Result<Errand, String> {
         match subresource {
-            "log" | "console" => of_instance(&read(object)?, subresource),
+            "log" | "console" | "metrics" => of_instance(&read(object)?, subresource),
             "report" => report(&read(object)?),
             _ => Err(format!("there is no {subresource}")),
         }

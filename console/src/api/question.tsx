@@ -1,0 +1,57 @@
+import { useEffect, useState } from 'react';
+import { useFleet } from './fleet';
+import type { KubeObject } from './objects';
+import type { Resource } from './resources';
+
+/** What the fleet says to a question, or why it says nothing. */
+export interface Answer<S> {
+  status?: S;
+  problem?: string;
+}
+
+/** How long a question waits for the last key, in milliseconds. */
+const PAUSE = 250;
+/** How long at least an answer stands while objects change, in milliseconds. */
+const REST = 1000;
+
+/**
+ * Asks the fleet what would become of something: an object that is answered in its status and not stored. It is asked again when the question
+ * changes, or an object of a kind that the answer depends on; never twice at a time. `depends` must be the same array each time.
+ */
+export const useQuestion = <S extends object>(resource: Resource<KubeObject>, spec: object | undefined, depends: readonly Resource<KubeObject>[], namespace?: string): Answer<S> => {
+  const fleet = useFleet();
+  const [answer, setAnswer] = useState<Answer<S>>({});
+  const text = JSON.stringify(spec);
+  useEffect(() => {
+    if (text === undefined) return;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let isAsking = false;
+    let isOld = false;
+    let isOver = false;
+    const later = (pause: number) => {
+      if (isAsking) isOld = true;
+      else timer ??= setTimeout(() => void ask(), pause);
+    };
+    const ask = async () => {
+      timer = undefined;
+      isAsking = true;
+      isOld = false;
+      const next = await fleet.create<KubeObject & { status?: S }>(resource, { spec: JSON.parse(text) as object }, namespace).then(
+        ({ status }) => ({ status: status ?? ({} as S) }),
+        (error: unknown) => ({ problem: error instanceof Error ? error.message : String(error) }),
+      );
+      isAsking = false;
+      if (isOver) return;
+      setAnswer(next);
+      if (isOld) later(REST);
+    };
+    later(PAUSE);
+    const ends = depends.map((one) => fleet.mirror(one).subscribe(() => later(REST)));
+    return () => {
+      isOver = true;
+      clearTimeout(timer);
+      for (const end of ends) end();
+    };
+  }, [fleet, resource, text, depends, namespace]);
+  return answer;
+};

@@ -1,0 +1,246 @@
+//! What a machine uses of its host: counters, so that whoever looks twice has true rates.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use config::RawConfig;
+use monitor::{
+    Client, ClientError,
+    types::{BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateStatus},
+};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::folder::Folder;
+
+/// How long a monitor may take for each command.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the guest's writes are looked at, in milliseconds: shorter than people look again.
+const DIRTY_MS: u64 = 800;
+/// Pages of each GiB that are looked at: the most that there may be.
+const DIRTY_PAGES: u64 = 4096;
+
+/// Counters of a machine. They begin anew with each VMM.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Usage {
+    /// The VMM that they are of.
+    pub(crate) vmm: String,
+    /// When they were read, in seconds of the host's monotonic clock.
+    pub(crate) at_seconds: f64,
+    /// CPU time.
+    pub(crate) cpu: Cpu,
+    /// Memory of the host.
+    pub(crate) memory: Memory,
+    /// What the VMM has read from and written to storage; absent where the host does not count it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) storage: Option<Storage>,
+    /// Its network cards that are on a tap interface.
+    pub(crate) networks: Vec<Network>,
+    /// Bytes that the guest writes each second, each page counting once in a measurement of 0.8 s: of a sample, so that little is not seen.
+    /// Absent while it is not known. It is measured because somebody looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dirty_bytes_per_second: Option<u64>,
+}
+
+/// CPU time since the VMM began.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cpu {
+    /// vCPUs.
+    pub(crate) vcpus: usize,
+    /// Seconds that their threads ran; absent where the host does not count it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vcpu_seconds: Option<f64>,
+    /// Seconds that all threads of the VMM ran, also those that have ended.
+    pub(crate) vmm_seconds: f64,
+}
+
+/// Memory of the host that is in use now, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Memory {
+    /// What the guest has, what its balloon took taken off; absent where it has no balloon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guest_bytes: Option<u64>,
+    /// Memory of the guest that is there: what it has touched.
+    pub(crate) touched_bytes: u64,
+    /// What the VMM needs beside it.
+    pub(crate) vmm_bytes: u64,
+}
+
+/// What went to and came from storage, in bytes. What the host's page cache had is not in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Storage {
+    /// Read.
+    pub(crate) read_bytes: u64,
+    /// Written.
+    pub(crate) written_bytes: u64,
+}
+
+/// What went through a network card, by the host's counters of its tap interface: as the guest sees it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Network {
+    /// The tap interface.
+    pub(crate) name: String,
+    /// Bytes that the guest received.
+    pub(crate) received_bytes: u64,
+    /// Bytes that the guest sent.
+    pub(crate) sent_bytes: u64,
+    /// Frames that the guest received.
+    pub(crate) received_frames: u64,
+    /// Frames that the guest sent.
+    pub(crate) sent_frames: u64,
+}
+
+/// Why there are no figures of a machine.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    /// There is no such VMM on the node, or no longer.
+    #[error("there is no VMM {0} on this node")]
+    Gone(String),
+    /// It does not reply.
+    #[error("its VMM does not reply")]
+    Silent(#[from] ClientError),
+}
+
+/// What the machine in a VMM uses. Takes a few milliseconds; two seconds at most where its monitor hangs.
+///
+/// # Errors
+/// There is no such VMM, or its monitor does not reply.
+pub(crate) fn usage(directory: &Path, vmm: &str) -> Result<Usage, UsageError> {
+    let gone = || UsageError::Gone(vmm.to_owned());
+    let folder = Folder::new(directory, vmm).filter(|folder| folder.monitor().exists()).ok_or_else(gone)?;
+    let mut client = Client::connect(&folder.monitor(), PATIENCE)?;
+    let vcpus: Vec<CpuInfoFast> = client.query("query-cpus-fast", Value::Null)?;
+    let threads: Vec<_> = vcpus.iter().map(|vcpu| vcpu.thread_id).collect();
+    let process = threads.first().and_then(|thread| process_of(*thread)).ok_or_else(gone)?;
+    // Without a balloon this is an error, and nothing is wrong.
+    let balloon: Option<BalloonInfo> = client.query("query-balloon", Value::Null).ok();
+    let now = clock_gettime(ClockId::Monotonic);
+    Ok(Usage {
+        vmm: vmm.to_owned(),
+        at_seconds: now.tv_sec as f64 + now.tv_nsec as f64 / 1e9,
+        cpu: cpu(&process, &threads).ok_or_else(gone)?,
+        memory: memory(&process, balloon).ok_or_else(gone)?,
+        storage: storage(&process),
+        networks: networks(&folder),
+        dirty_bytes_per_second: dirty_rate(&mut client),
+    })
+}
+
+/// The folder in `/proc` of the process that a thread is of.
+fn process_of(thread: u32) -> Option<PathBuf> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    Some(PathBuf::from(format!("/proc/{}", field(&status, "Tgid:")?)))
+}
+
+fn cpu(process: &Path, threads: &[u32]) -> Option<Cpu> {
+    let ran = |thread: &u32| {
+        let text = fs::read_to_string(process.join(format!("task/{thread}/schedstat"))).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    let vcpus: Option<u64> = threads.iter().map(ran).sum();
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name of the program is in parentheses and may have anything in it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut ticks = rest.split_ascii_whitespace().skip(11).map_while(|text| text.parse::<u64>().ok());
+    let all = ticks.next()? + ticks.next()?;
+    Some(Cpu {
+        vcpus: threads.len(),
+        vcpu_seconds: vcpus.map(|nanos| nanos as f64 / 1e9),
+        vmm_seconds: all as f64 / rustix::param::clock_ticks_per_second() as f64,
+    })
+}
+
+fn memory(process: &Path, balloon: Option<BalloonInfo>) -> Option<Memory> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let bytes = |name| field(&status, name).map(|kib| kib << 10);
+    let shared = bytes("RssShmem:")? + bytes("HugetlbPages:").unwrap_or(0);
+    Some(Memory {
+        guest_bytes: balloon.map(|balloon| balloon.actual),
+        touched_bytes: shared,
+        vmm_bytes: bytes("RssAnon:")? + bytes("RssFile:")?,
+    })
+}
+
+fn storage(process: &Path) -> Option<Storage> {
+    let io = fs::read_to_string(process.join("io")).ok()?;
+    Some(Storage { read_bytes: field(&io, "read_bytes:")?, written_bytes: field(&io, "write_bytes:")? })
+}
+
+fn networks(folder: &Folder) -> Vec<Network> {
+    let text = fs::read_to_string(folder.description()).unwrap_or_default();
+    let Ok(machine) = RawConfig::from_yaml(&text, "the machine's description") else { return Vec::new() };
+    let taps = machine.nets.iter().filter_map(|net| net.tap.as_ref());
+    taps.filter_map(|tap| network(tap.as_str())).collect()
+}
+
+/// What the host receives from a tap interface is what the guest sent.
+fn network(tap: &str) -> Option<Network> {
+    let folder = Path::new("/sys/class/net").join(tap).join("statistics");
+    let count = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok();
+    Some(Network {
+        name: tap.to_owned(),
+        received_bytes: count("tx_bytes")?,
+        sent_bytes: count("rx_bytes")?,
+        received_frames: count("tx_packets")?,
+        sent_frames: count("rx_packets")?,
+    })
+}
+
+/// The last measurement, if there was one; the next is begun. One that is under way, and a machine that cannot be measured now, are no errors.
+fn dirty_rate(client: &mut Client) -> Option<u64> {
+    let last: DirtyRateInfo = client.query("query-dirty-rate", Value::Null).ok()?;
+    if last.status != DirtyRateStatus::Measuring {
+        let request =
+            json!({ "calc-time": DIRTY_MS, "calc-time-unit": "millisecond", "sample-pages": DIRTY_PAGES });
+        let _ = client.execute("calc-dirty-rate", request);
+    }
+    last.dirty_rate.map(|mebibytes| mebibytes << 20)
+}
+
+/// The number after a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_figures() {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let process = process_of(thread).unwrap();
+        assert_eq!(process, PathBuf::from(format!("/proc/{}", std::process::id())));
+        let cpu = cpu(&process, &[thread]).unwrap();
+        assert!(cpu.vcpu_seconds.is_none_or(|seconds| seconds > 0.0), "{cpu:?}");
+        assert!(memory(&process, None).unwrap().vmm_bytes > 0);
+    }
+
+    #[test]
+    fn a_machine_that_is_not_there_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        for vmm in ["busy-1", "..", "", "a/b"] {
+            let error = usage(folder.path(), vmm).unwrap_err().to_string();
+            assert!(error.contains("there is no VMM"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_program_called_anything_does_not_move_the_fields() {
+        let folder = tempfile::tempdir().unwrap();
+        let after = "S 1 1 1 0 -1 0 0 0 0 0 300 200 0 0";
+        fs::write(folder.path().join("stat"), format!("7 (a) b 9 9) {after}")).unwrap();
+        let seconds = cpu(folder.path(), &[]).unwrap().vmm_seconds;
+        assert_eq!(seconds, 500.0 / rustix::param::clock_ticks_per_second() as f64);
+    }
+}
