@@ -9,7 +9,7 @@ use rustix::{
 
 use crate::{
     Buffer, Connection, Piece, TransportError,
-    connection::{DEAD_AFTER, filler},
+    connection::DEAD_AFTER,
     error_queue::next_completion,
     in_flight::InFlight,
     options::allow_zero_copy,
@@ -135,7 +135,7 @@ impl Bulk {
             };
         };
         // SAFETY: the caller's promise.
-        let filler = unsafe { filler(head, pieces) };
+        let filler = unsafe { vectored::filler(head, pieces) };
         let sent = stream.send_by(None, filler, |records, bytes| self.send_records(records, bytes));
         sent.map_err(|error: BulkError| match error {
             BulkError::Stream(error) => connection.explain_stream(error),

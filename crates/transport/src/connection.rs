@@ -294,7 +294,7 @@ impl Connection {
                 .map_err(|error| self.explain(error));
         };
         // SAFETY: the caller's promise.
-        let sent = stream.send_from(self.fd.as_fd(), None, unsafe { filler(head, pieces) });
+        let sent = stream.send_from(self.fd.as_fd(), None, unsafe { vectored::filler(head, pieces) });
         sent.map_err(|error| self.explain_stream(error))
     }
 
@@ -340,7 +340,7 @@ impl Connection {
         mut bytes: &[u8],
         until: Option<Instant>,
     ) -> Result<(), TransportError> {
-        let sent = stream.send_from(self.fd.as_fd(), until, |room| take_front(&mut bytes, room));
+        let sent = stream.send_from(self.fd.as_fd(), until, |room| vectored::take_front(&mut bytes, room));
         sent.map_err(|error| self.explain_stream(error))
     }
 
@@ -435,31 +435,6 @@ impl Connection {
             }
             _ => TransportError::Broken(error),
         })
-    }
-}
-
-/// Moves what fits from the front of `bytes` to the front of `room`. Returns how many.
-fn take_front(bytes: &mut &[u8], room: &mut [u8]) -> usize {
-    let (now, rest) = bytes.split_at(bytes.len().min(room.len()));
-    room[..now.len()].copy_from_slice(now);
-    *bytes = rest;
-    now.len()
-}
-
-/// Moves what fits of `head`, and then of what is in `pieces`, into the room that it is given.
-///
-/// # Safety
-/// The pieces are mapped as long as it is used. They may be written by others meanwhile.
-pub(crate) unsafe fn filler<'p>(
-    mut head: &'p [u8],
-    mut pieces: &'p mut [Piece],
-) -> impl FnMut(&mut [u8]) -> usize + 'p {
-    move |room| {
-        let first = take_front(&mut head, room);
-        // SAFETY: the caller's promise.
-        let (copied, left) = unsafe { vectored::copy_out(std::mem::take(&mut pieces), &mut room[first..]) };
-        pieces = left;
-        first + copied
     }
 }
 

@@ -147,6 +147,31 @@ pub(crate) fn receive_all_until(
     Ok(())
 }
 
+/// Moves what fits from the front of `bytes` to the front of `room`. Returns how many.
+pub(crate) fn take_front(bytes: &mut &[u8], room: &mut [u8]) -> usize {
+    let (now, rest) = bytes.split_at(bytes.len().min(room.len()));
+    room[..now.len()].copy_from_slice(now);
+    *bytes = rest;
+    now.len()
+}
+
+/// Moves what fits of `head`, and then of what is in `pieces`, into the room that it is given.
+///
+/// # Safety
+/// The pieces are mapped as long as it is used. They may be written by others meanwhile.
+pub(crate) unsafe fn filler<'p>(
+    mut head: &'p [u8],
+    mut pieces: &'p mut [Piece],
+) -> impl FnMut(&mut [u8]) -> usize + 'p {
+    move |room| {
+        let first = take_front(&mut head, room);
+        // SAFETY: the caller's promise.
+        let (copied, left) = unsafe { copy_out(std::mem::take(&mut pieces), &mut room[first..]) };
+        pieces = left;
+        first + copied
+    }
+}
+
 /// Copies from the front of `pieces` until `bytes` is full or nothing is left. Returns how many bytes, and what is left.
 ///
 /// # Safety
