@@ -311,11 +311,6 @@ impl SourceMachine for Toy {
         self.running.load(Ordering::SeqCst)
     }
 
-    fn touched_next(&self) -> Vec<u64> {
-        // A machine this small has its memory in no time.
-        Vec::new()
-    }
-
     fn stop(&self) -> Result<bool, MachineError> {
         Ok(self.halt())
     }

@@ -44,8 +44,10 @@ pub trait SourceMachine: Send + Sync {
     /// The state of every device of a stopped machine. Changes nothing.
     fn save(&self) -> Result<Vec<DeviceState>, MachineError>;
     /// Guest-physical addresses that the stopped machine touches first when it goes on, the surest first: where pages follow the machine,
-    /// those around them come first. Nobody relies on it, and none is an answer. Called between [`Self::stop`] and [`Self::save`].
-    fn touched_next(&self) -> Vec<u64>;
+    /// those around them come first. Nobody relies on it, and by default nothing is known. Called between [`Self::stop`] and [`Self::save`].
+    fn touched_next(&self) -> Vec<u64> {
+        Vec::new()
+    }
     /// Gives up the disk locks, so that the destination can take them.
     fn release_disks(&self) -> Result<(), MachineError>;
     /// The machine stays here after all: takes the disk locks back if they were released, and runs if `run`.

@@ -48,9 +48,6 @@ impl SourceMachine for Forgetful {
     fn is_running(&self) -> bool {
         self.0.is_running()
     }
-    fn touched_next(&self) -> Vec<u64> {
-        self.0.touched_next()
-    }
     fn stop(&self) -> Result<bool, MachineError> {
         let was_running = self.0.stop()?;
         let ram = self.0.ram();

@@ -8,13 +8,8 @@ use rustix::{
 };
 
 use crate::{
-    Buffer, Connection, Piece, TransportError,
-    connection::DEAD_AFTER,
-    error_queue::next_completion,
-    in_flight::InFlight,
-    options::allow_zero_copy,
-    tls::StreamError,
-    vectored,
+    Buffer, Connection, Piece, TransportError, connection::DEAD_AFTER, error_queue::next_completion,
+    in_flight::InFlight, options::allow_zero_copy, tls::StreamError, vectored,
 };
 
 /// Sends much on one connection: without a copy where that is asked for and the kernel can (`MSG_ZEROCOPY`), else as

@@ -46,8 +46,8 @@ pub(super) struct Stretch {
     pub(super) pages: u64,
 }
 
-/// As long as it lives, a request is being served.
-pub(super) struct Urgency<'a>(&'a Needed);
+/// As long as it lives, a request is being served. What surrounds it (block, first page) comes next.
+pub(super) struct Urgency<'a>(&'a Needed, (usize, u64));
 
 impl Needed {
     pub(super) fn new(blocks: Vec<PageSet>) -> Self {
@@ -139,7 +139,11 @@ impl Needed {
         self.asked.store(pages, Ordering::Relaxed);
         self.urgent.fetch_add(1, Ordering::SeqCst);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let around = (block, page / STRETCH_PAGES * STRETCH_PAGES);
+        Urgency(self, (block, page / STRETCH_PAGES * STRETCH_PAGES))
+    }
+
+    /// What is there comes next.
+    fn heat(&self, around: (usize, u64)) {
         let mut hot = self.hot.lock();
         if !hot.contains(&around) {
             if hot.len() == MAX_HOT {
@@ -147,7 +151,6 @@ impl Needed {
             }
             hot.push_back(around);
         }
-        Urgency(self)
     }
 
     /// Waits a little while there are pages to send that the machine waits for.
@@ -165,6 +168,8 @@ impl Needed {
 
 impl Drop for Urgency<'_> {
     fn drop(&mut self) {
+        // Not before: a page channel would take the very pages that are waited for.
+        self.0.heat(self.1);
         if self.0.urgent.fetch_sub(1, Ordering::SeqCst) == 1 {
             let _served = self.0.served.0.lock();
             self.0.served.1.notify_all();

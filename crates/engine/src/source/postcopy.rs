@@ -21,6 +21,8 @@ impl Attempt {
             return Event::MachineFailed("There is no dirty set".into());
         };
         self.round = None;
+        // Finding out may write accessed bits into page tables of the guest, and is in the log that is read afterwards.
+        let next = places(&self.machine.ram(), &self.machine.touched_next());
         let blocks = match self.pages_to_come(&mut set, round) {
             Ok(blocks) => blocks,
             Err(error) => return Event::MachineFailed(format!("The dirty log cannot be read: {error}")),
@@ -38,8 +40,7 @@ impl Attempt {
             return Event::LinkLost("There are no channels".into());
         };
         channels.leave_out(&blocks);
-        let next = self.machine.touched_next();
-        let needed = Arc::new(Needed::new(blocks).with_first(places(&self.machine.ram(), &next)));
+        let needed = Arc::new(Needed::new(blocks).with_first(next));
         let to_come = needed.left();
         *self.shared.needed.lock() = Some(needed);
         channels.send_round(&Arc::new(RoundWork::new(round, true, set, Arc::default())));

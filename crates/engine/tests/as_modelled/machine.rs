@@ -167,9 +167,6 @@ impl SourceMachine for Here {
     fn is_running(&self) -> bool {
         true
     }
-    fn touched_next(&self) -> Vec<u64> {
-        Vec::new()
-    }
     fn stop(&self) -> Result<bool, MachineError> {
         let fails = self.stage.strikes(Call::Stop);
         self.stage.with(|trail| {

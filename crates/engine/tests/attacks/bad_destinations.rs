@@ -230,9 +230,6 @@ impl SourceMachine for Heavy {
     fn is_running(&self) -> bool {
         self.0.is_running()
     }
-    fn touched_next(&self) -> Vec<u64> {
-        self.0.touched_next()
-    }
     fn stop(&self) -> Result<bool, MachineError> {
         self.0.stop()
     }

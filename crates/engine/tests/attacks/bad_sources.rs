@@ -78,9 +78,6 @@ impl SourceMachine for Disguised {
     fn is_running(&self) -> bool {
         self.machine.is_running()
     }
-    fn touched_next(&self) -> Vec<u64> {
-        self.machine.touched_next()
-    }
     fn stop(&self) -> Result<bool, MachineError> {
         self.machine.stop()
     }

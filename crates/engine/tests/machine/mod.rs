@@ -243,9 +243,6 @@ impl SourceMachine for Machine {
     fn is_running(&self) -> bool {
         self.running.load(Ordering::SeqCst)
     }
-    fn touched_next(&self) -> Vec<u64> {
-        Vec::new()
-    }
     fn stop(&self) -> Result<bool, MachineError> {
         let ran = self.running.load(Ordering::SeqCst);
         self.halt();

@@ -185,11 +185,14 @@ fn own_figures(
             us(faults.worst_us),
             faults.missing_pages
         )?;
-        writeln!(
-            f,
-            "of that, ms under way {:.1}, receiving {:.1}, placing {:.1}; on their way already when they were asked for: {}",
-            faults.under_way_ms, faults.receiving_ms, faults.placing_ms, faults.pushed
-        )?;
+        // A VMM of a release before does not say.
+        if faults.under_way_ms + faults.receiving_ms + faults.placing_ms > 0.0 {
+            writeln!(
+                f,
+                "of that, ms under way {:.1}, receiving {:.1}, placing {:.1}; on their way already when they were asked for: {}",
+                faults.under_way_ms, faults.receiving_ms, faults.placing_ms, faults.pushed
+            )?;
+        }
     }
     if let Some(arrived) = &own.arrived {
         let (bytes, memory) = (Bytes(arrived.bytes), Bytes(arrived.memory_bytes));

@@ -27,8 +27,14 @@ pub(super) const WORDS: [(u32, u32, &[Register]); 15] = {
     ]
 };
 
-/// Bits that show what the guest has switched on rather than what the processor has: OSXSAVE and OSPKE.
-const SWITCHED_ON: [(u32, Register, u32); 2] = [(1, Register::Ecx, 1 << 27), (7, Register::Ecx, 1 << 4)];
+/// Bits that are not looked at: what the guest has switched on rather than what the processor has (OSXSAVE and OSPKE); and VME, which nothing of 64 bits
+/// can use, with AMD's second place for it: models had it in releases before.
+const IGNORED: [(u32, Register, u32); 4] = [
+    (1, Register::Ecx, 1 << 27),
+    (7, Register::Ecx, 1 << 4),
+    (1, Register::Edx, 1 << 1),
+    (0x8000_0001, Register::Edx, 1 << 1),
+];
 
 /// Every reason why a guest that sees `source` cannot run where it would see `here`. None: it can.
 pub(crate) fn reasons(source: &[CpuidEntry], here: &[CpuidEntry]) -> Vec<String> {
@@ -50,7 +56,7 @@ fn missing(
     register: Register,
 ) -> Option<String> {
     let read = |entries| find(entries, leaf, subleaf).map_or(0, |entry| of(register, &entry));
-    let ignored = SWITCHED_ON.iter().find(|(of, in_register, _)| (*of, *in_register) == (leaf, register));
+    let ignored = IGNORED.iter().find(|(of, in_register, _)| (*of, *in_register) == (leaf, register));
     let missing = read(source) & !read(here) & !ignored.map_or(0, |(_, _, bits)| *bits);
     if missing == 0 {
         return None;
@@ -137,6 +143,14 @@ mod tests {
         let mut lesser = processor();
         lesser[1].edx = 0x10;
         assert_eq!(reasons(&lesser, &processor()), Vec::<String>::new());
+    }
+
+    /// One that was started with a model of a release before moves to a host that was started with the same words.
+    #[test]
+    fn what_nothing_of_64_bits_can_use_is_not_missed() {
+        let mut before = processor();
+        before[1].edx |= 1 << 1;
+        assert_eq!(reasons(&before, &processor()), Vec::<String>::new());
     }
 
     #[test]
