@@ -86,6 +86,13 @@ describe.skipIf(whyNot() !== undefined)('what operators do with nodes and machin
     expect((await drainOf())?.spec?.paused).toBe(true);
     await page.getByRole('button', { name: 'Resume', exact: true }).click();
     await page.getByRole('heading', { name: /Draining/ }).waitFor();
+    await go('/machines/default/busy');
+    await page.getByRole('button', { name: 'Live view' }).click();
+    await page.getByRole('button', { name: 'Close the live view' }).waitFor();
+    await page.getByRole('list', { name: 'Phases' }).waitFor();
+    await picture(page, 'beside');
+    expect(await findings(page)).toEqual([]);
+    await page.getByRole('button', { name: 'Close the live view' }).click();
     await go('/overview');
     await seen('1 machine cannot move as things are, and the drain waits for that.');
     await go('/nodes');
@@ -137,7 +144,7 @@ describe.skipIf(whyNot() !== undefined)('what operators do with nodes and machin
     await page.getByRole('row', { name: new RegExp(`${there}.*Cordoned`) }).waitFor({ state: 'detached' });
   });
 
-  test('a migration beside its machine, and with a deadline of its own', async () => {
+  test('a migration has a forecast, and a deadline of its own', async () => {
     await visit.migrate('busy');
     const dialog = page.getByRole('dialog');
     await dialog.getByRole('row', { name: /Pre-copy.*It would be taken/ }).first().waitFor();

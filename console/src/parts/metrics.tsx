@@ -69,7 +69,9 @@ const Now = ({ usage, migration }: { usage: Usage; migration: Migration | undefi
   const progress = migration && stateOf(migration).progress;
   // While it is migrated the engine counts every page; a sample is all that there is otherwise.
   const counted = progress?.round ? rate(progress.dirtyRate ?? 0) : undefined;
-  const sampled = usage.dirtyBytesPerSecond === undefined ? undefined : `${rate(usage.dirtyBytesPerSecond)}, by a sample`;
+  const seen = usage.dirtyBytesPerSecond;
+  // The engine says whole MiB: what is less is not nothing.
+  const sampled = seen === undefined ? undefined : seen === 0 ? 'Less than 1 MiB/s, by a sample' : `${rate(seen)}, by a sample`;
   const facts: [string, ReactNode][] = [
     ['vCPUs', String(usage.cpu.vcpus)],
     ['VMM', usage.vmm],

@@ -25,9 +25,9 @@ const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | un
         <Th screenReaderText="Chosen" />
         <Th>Node</Th>
         <Th>Fits</Th>
-        <Th>Free memory</Th>
-        <Th>Takes</Th>
-        <Th>Downtime</Th>
+        <Th modifier="nowrap">Free memory</Th>
+        <Th modifier="nowrap">Takes</Th>
+        <Th modifier="nowrap">Downtime</Th>
         <Th>Mode</Th>
         <Th>Why not</Th>
       </Tr>
@@ -55,8 +55,8 @@ const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | un
             <Td dataLabel="Free memory" className="numeric">
               {memory(node.freeBytes ?? 0)}
             </Td>
-            <Td dataLabel="Takes">{forecast ? timeText(forecast) : '–'}</Td>
-            <Td dataLabel="Downtime">{forecast ? downtimeText(forecast) : '–'}</Td>
+            <Td dataLabel="Takes" className="numeric">{forecast ? timeText(forecast) : '–'}</Td>
+            <Td dataLabel="Downtime" className="numeric">{forecast ? downtimeText(forecast) : '–'}</Td>
             <Td dataLabel="Mode">{forecast ? modeText(forecast.mode) : '–'}</Td>
             <Td dataLabel="Why not" className="words">
               {fits ? '–' : reasons.join('; ')}
@@ -78,10 +78,10 @@ const Forecasts = ({ target }: { target: PlannedTarget }) => (
       <Thead>
         <Tr>
           <Th>Mode</Th>
-          <Th>Takes</Th>
-          <Th>Downtime</Th>
-          <Th>Sent</Th>
-          <Th>Work lost</Th>
+          <Th modifier="nowrap">Takes</Th>
+          <Th modifier="nowrap">Downtime</Th>
+          <Th modifier="nowrap">Sent</Th>
+          <Th modifier="nowrap">Work lost</Th>
           <Th>What is said</Th>
         </Tr>
       </Thead>
@@ -89,10 +89,10 @@ const Forecasts = ({ target }: { target: PlannedTarget }) => (
         {(target.forecasts ?? []).map((forecast) => (
           <Tr key={forecast.mode}>
             <Td dataLabel="Mode">{forecast.chosen ? <strong>{modeText(forecast.mode)}</strong> : modeText(forecast.mode)}</Td>
-            <Td dataLabel="Takes">{timeText(forecast)}</Td>
-            <Td dataLabel="Downtime">{downtimeText(forecast)}</Td>
-            <Td dataLabel="Sent">{forecast.transferredBytes === undefined ? '–' : bytes(forecast.transferredBytes)}</Td>
-            <Td dataLabel="Work lost">{forecast.lossPercent === undefined ? '–' : `${Math.round(forecast.lossPercent)} %`}</Td>
+            <Td dataLabel="Takes" className="numeric">{timeText(forecast)}</Td>
+            <Td dataLabel="Downtime" className="numeric">{downtimeText(forecast)}</Td>
+            <Td dataLabel="Sent" className="numeric">{forecast.transferredBytes === undefined ? '–' : bytes(forecast.transferredBytes)}</Td>
+            <Td dataLabel="Work lost" className="numeric">{forecast.lossPercent === undefined ? '–' : `${Math.round(forecast.lossPercent)} %`}</Td>
             <Td dataLabel="What is said" className="words">
               {forecast.forbidden ?? (forecast.chosen ? 'It would be taken' : '–')}
             </Td>
@@ -126,7 +126,7 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
       void navigate(`/migrations/${namespace}/${made.metadata.name}`);
     });
   return (
-    <Modal isOpen variant="medium" onClose={onClose} aria-labelledby="migrate-title">
+    <Modal isOpen variant="large" onClose={onClose} aria-labelledby="migrate-title">
       <ModalHeader title={`Migrate ${name}`} labelId="migrate-title" description={`It runs on ${row.instance?.status?.nodeName ?? 'no node'} now, and goes on while it moves.`} />
       <ModalBody>
         {problem && <Alert component="h2" isInline variant="danger" title={problem} />}
