@@ -158,7 +158,9 @@ impl Role {
                 vec![TALK, WAIT, CONNECT, DROP, FLUSH, PUNCH, HOLES, own]
             }
             // Pages that nobody waits for give way to the machine that lacks them.
-            Self::Channel => vec![TALK, WAIT, HOLES, PUNCH, LAND, &[libc::SYS_setpriority]],
+            Self::Channel => {
+                vec![TALK, WAIT, HOLES, PUNCH, LAND, &[libc::SYS_getpriority, libc::SYS_setpriority]]
+            }
             Self::Control => vec![TALK],
             Self::Dial => vec![TALK, WAIT, CONNECT, RESOLVE, CERTIFICATES],
             Self::Listen => {
