@@ -38,11 +38,11 @@ fn a_machine_whose_pages_the_kernel_copies_all_the_same_arrives_whole_and_it_is_
         let said = own.decisions.iter().find(|decision| decision.text.contains(ZERO_COPY)).unwrap();
         if uri.starts_with("tcp") {
             assert!(said.text.contains("the kernel copies all the same"), "{said:?}");
-            assert!(ram.dirty_sync_missed_zero_copy > 0);
         } else {
             assert!(said.text.contains("no zero-copy for this kind of connection"), "{said:?}");
-            assert_eq!(ram.dirty_sync_missed_zero_copy, 0);
         }
+        // All of its 16 MiB, in batches of 1 MiB at most.
+        assert!(ram.dirty_sync_missed_zero_copy >= 16, "{}", ram.dirty_sync_missed_zero_copy);
         story.goes_on_at(&destination);
         story.goes_on(3);
         story.assert_intact();
