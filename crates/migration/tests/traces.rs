@@ -289,3 +289,31 @@ fn a_deadline_is_met_on_every_trace_and_a_machine_that_ends_by_itself_loses_noth
         }
     }
 }
+
+/// A longer downtime was agreed to when the machine was stopped: it is not cut short by what is set after that.
+#[test]
+fn what_is_set_while_the_machine_is_stopped_does_not_make_its_downtime_in_vain() {
+    let by_when = ByWhen {
+        deadline: Duration::from_secs(30),
+        means: vec![Means::Downtime],
+        longest_downtime: Duration::from_secs(60),
+    };
+    let params = Params::default().channels(1).by_when(Some(by_when));
+    let (allowed, patience) = (params.downtime_limit, params.switchover_timeout);
+    let mut migration = Migration::begin(params, Guest::of("steady"));
+    while !migration.is_stopped {
+        migration.step();
+    }
+    let Migration { mut source, now, .. } = migration;
+    source.handle(now, Event::Stopped { was_running: true });
+    let limit = source.limit();
+    assert!(limit > 2 * allowed, "{limit:?}");
+    source.set_ending(Throttling::Off, None);
+    assert_eq!(source.limit(), limit, "what is reported is what was decided by");
+    source.set_live(0, Duration::ZERO, 0);
+    let gives_up = |source: &mut Source, after: Duration| {
+        source.handle(now + after, Event::Tick).contains(&Action::Resume { run: true })
+    };
+    assert!(!gives_up(&mut source, patience + limit - Duration::from_millis(1)));
+    assert!(gives_up(&mut source, patience + limit));
+}

@@ -1,8 +1,7 @@
 #![expect(unsafe_code, reason = "memory is mapped, and unmapped")]
 
 use std::{
-    alloc::{Layout, handle_alloc_error},
-    fmt,
+    fmt, io,
     ops::{Deref, DerefMut},
     ptr::{self, NonNull},
 };
@@ -25,16 +24,15 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// Of so many bytes, all zero; more than none.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
+    ///
+    /// # Errors
+    /// As mmap(2): this process has no address space, or no mappings, left.
+    pub fn new(bytes: usize) -> io::Result<Self> {
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: the kernel chooses a place where nothing is.
-        let mapped = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) };
-        match mapped.ok().and_then(|address| NonNull::new(address.cast())) {
-            Some(address) => Self { address, bytes },
-            // As where a vector finds no memory.
-            None => handle_alloc_error(Layout::array::<u8>(bytes).unwrap_or(Layout::new::<u8>())),
-        }
+        let mapped = unsafe { mmap_anonymous(ptr::null_mut(), bytes, access, flags) }?;
+        let address = NonNull::new(mapped.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { address, bytes })
     }
 }
 

@@ -5,11 +5,18 @@ use std::{fmt, io, ptr::NonNull, sync::Arc, time::Instant};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
+    net::sockopt,
 };
 
 use crate::{
-    Buffer, Connection, Piece, TransportError, connection::DEAD_AFTER, error_queue::next_completion,
-    in_flight::InFlight, options::allow_zero_copy, tls::StreamError, vectored,
+    Buffer, Connection, Piece, TransportError,
+    connection::DEAD_AFTER,
+    error_queue::next_completion,
+    in_flight::InFlight,
+    options::{allow_zero_copy, unacknowledged},
+    standstill::{Seen, Standstill},
+    tls::StreamError,
+    vectored,
 };
 
 /// Sends much on one connection: without a copy where that is asked for and the kernel can (`MSG_ZEROCOPY`), else as
@@ -29,8 +36,6 @@ pub struct Bulk {
     insists: bool,
     sends: InFlight,
     free: Vec<Buffer>,
-    /// How often it could not be sent without a copy.
-    refused: u64,
 }
 
 /// Why what is sent is copied.
@@ -44,6 +49,8 @@ pub enum WhyCopied {
     Copied,
     /// The kernel may pin no more memory.
     NoRoom,
+    /// This process has no memory for another buffer.
+    NoMemory,
 }
 
 /// Least that is worth it: pages are pinned and notifications come for each send, which takes as long as copying some pages
@@ -57,6 +64,7 @@ impl fmt::Display for WhyCopied {
             Self::Unsupported => "the kernel has no zero-copy for this kind of connection",
             Self::Copied => "the kernel copies all the same, as it does within a host and for network cards that cannot gather",
             Self::NoRoom => "the kernel may pin no more memory: see RLIMIT_MEMLOCK and net.core.optmem_max",
+            Self::NoMemory => "this process has no memory for another buffer to send from",
         })
     }
 }
@@ -66,7 +74,7 @@ impl Bulk {
     #[must_use]
     pub fn copying(connection: Arc<Connection>) -> Self {
         let (sends, free) = (InFlight::default(), Vec::new());
-        Self { connection, most: 0, why: Some(WhyCopied::NotAsked), insists: false, sends, free, refused: 0 }
+        Self { connection, most: 0, why: Some(WhyCopied::NotAsked), insists: false, sends, free }
     }
 
     /// Has the kernel copy nothing, as long as that is possible and of use, and pin `most` bytes at a time.
@@ -103,10 +111,11 @@ impl Bulk {
         Ok(self.sends.done())
     }
 
-    /// How many sends were copied although they should not have been.
+    /// Of how many batches something was copied although nothing should have been, as far as the kernel has said. A batch is what one
+    /// call sends; one that is too small to be worth it does not count.
     #[must_use]
     pub fn copied(&self) -> u64 {
-        self.sends.copied() + self.refused
+        self.sends.copied()
     }
 
     /// Sends `head`, then the bytes of all `pieces`.
@@ -121,13 +130,19 @@ impl Bulk {
     pub unsafe fn send_pieces(&mut self, head: &[u8], pieces: &mut [Piece]) -> Result<(), TransportError> {
         let bytes: usize = pieces.iter().map(Piece::bytes).sum();
         let connection = self.connection.clone();
-        let Some(stream) = connection.stream()?.filter(|_| self.why.is_none() && bytes >= LEAST) else {
-            return match self.why {
-                // SAFETY: the caller's promise.
-                None if bytes >= LEAST => unsafe { self.send_plain(head, pieces, None) },
-                // SAFETY: the caller's promise.
-                _ => unsafe { connection.send_pieces(head, pieces) },
-            };
+        if bytes < LEAST || self.why == Some(WhyCopied::NotAsked) {
+            // SAFETY: the caller's promise.
+            return unsafe { connection.send_pieces(head, pieces) };
+        }
+        self.sends.begin_batch();
+        if self.why.is_some() {
+            self.sends.copy();
+            // SAFETY: the caller's promise.
+            return unsafe { connection.send_pieces(head, pieces) };
+        }
+        let Some(stream) = connection.stream()? else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.send_plain(head, pieces) };
         };
         // SAFETY: the caller's promise.
         let filler = unsafe { vectored::filler(head, pieces) };
@@ -148,14 +163,17 @@ impl Bulk {
         buffer: &mut Buffer,
         bytes: usize,
     ) -> Result<(), TransportError> {
-        let mut pieces = [piece(buffer, bytes)];
-        if bytes < LEAST || self.why.is_some() || self.connection.stream()?.is_some() {
-            // SAFETY: the buffer is mapped, and what is encrypted or copied is not read again.
-            return unsafe { self.send_pieces(head, &mut pieces) };
+        let is_encrypted = self.connection.stream()?.is_some();
+        if bytes >= LEAST
+            && self.why.is_none()
+            && !is_encrypted
+            && let Some(full) = self.swap(buffer)?
+        {
+            self.sends.begin_batch();
+            return self.send_full(head, full, bytes);
         }
-        let full = self.swap(buffer)?;
-        // SAFETY: the buffer is kept until the kernel is done.
-        unsafe { self.send_plain(head, &mut pieces, Some(full)) }
+        // SAFETY: the buffer is mapped, and what is encrypted or copied is not read again.
+        unsafe { self.send_pieces(head, &mut [piece(buffer, bytes)]) }
     }
 
     /// Waits until the kernel is done with everything.
@@ -168,40 +186,57 @@ impl Bulk {
 
     /// Records that were made are sent, and their buffer kept until the kernel is done.
     fn send_records(&mut self, records: &mut Buffer, bytes: usize) -> Result<(), BulkError> {
-        if bytes < LEAST || self.why.is_some() {
-            return Ok(vectored::send_all(self.connection.fd(), &records[..bytes])?);
+        if bytes >= LEAST
+            && self.why.is_none()
+            && let Some(full) = self.swap(records)?
+        {
+            return Ok(self.send_full(&[], full, bytes)?);
         }
-        let mut pieces = [piece(records, bytes)];
-        let full = self.swap(records)?;
-        // SAFETY: the buffer is kept until the kernel is done.
-        Ok(unsafe { self.send_plain(&[], &mut pieces, Some(full)) }?)
+        if self.why.is_some() {
+            self.sends.copy();
+        }
+        Ok(vectored::send_all(self.connection.fd(), &records[..bytes])?)
     }
 
-    /// Takes the buffer, and leaves one of which the kernel is done, or a new one while there is room for it.
-    fn swap(&mut self, buffer: &mut Buffer) -> Result<Buffer, TransportError> {
+    /// Takes the buffer, and leaves one of which the kernel is done, or a new one while there is room for it. `None` where there is no
+    /// memory for one.
+    fn swap(&mut self, buffer: &mut Buffer) -> Result<Option<Buffer>, TransportError> {
         let (bytes, most) = (buffer.len(), self.most);
         self.wait_until(|sends| sends.buffers() == 0 || (sends.buffers() + 1) * bytes <= most)?;
-        let spare =
-            self.free.pop().filter(|spare| spare.len() == bytes).unwrap_or_else(|| Buffer::new(bytes));
-        Ok(std::mem::replace(buffer, spare))
+        let spare = match self.free.pop().filter(|spare| spare.len() == bytes) {
+            Some(spare) => spare,
+            None => match Buffer::new(bytes) {
+                Ok(spare) => spare,
+                Err(_) => {
+                    self.why = Some(WhyCopied::NoMemory);
+                    return Ok(None);
+                }
+            },
+        };
+        Ok(Some(std::mem::replace(buffer, spare)))
     }
 
-    /// Sends to the kernel what it reads where it is; `buffer` is what that is in, if it is to be kept.
+    /// Sends the first `bytes` bytes of a buffer, which is kept until the kernel is done.
+    fn send_full(&mut self, head: &[u8], mut full: Buffer, bytes: usize) -> Result<(), TransportError> {
+        // SAFETY: it is kept until the kernel is done. Where the connection breaks before, it is unmapped, and the kernel reads what was
+        // in it all the same: it is pages of a mapping of its own.
+        let sent = unsafe { self.send_plain(head, &mut [piece(&mut full, bytes)]) };
+        self.sends.keep(full, &mut self.free);
+        sent
+    }
+
+    /// Sends to the kernel what it reads where it is.
     ///
     /// # Safety
-    /// As [`Self::send_pieces`], but for what is in `buffer`.
-    unsafe fn send_plain(
-        &mut self,
-        head: &[u8],
-        mut pieces: &mut [Piece],
-        mut buffer: Option<Buffer>,
-    ) -> Result<(), TransportError> {
+    /// As [`Self::send_pieces`].
+    unsafe fn send_plain(&mut self, head: &[u8], mut pieces: &mut [Piece]) -> Result<(), TransportError> {
         let connection = self.connection.clone();
         if !head.is_empty() {
             vectored::send_head(connection.fd(), head, true).map_err(|error| connection.explain(error))?;
         }
         while !pieces.is_empty() {
             if self.why.is_some() {
+                self.sends.copy();
                 // SAFETY: the caller's promise.
                 let sent = unsafe { vectored::send_all_pieces(connection.fd(), pieces) };
                 return sent.map_err(|error| connection.explain(error));
@@ -209,14 +244,11 @@ impl Bulk {
             let most = self.most;
             // Half of it: the other half is on its way meanwhile.
             self.wait_until(|sends| sends.bytes() <= most / 2)?;
-            // SAFETY: the caller's promise; or `buffer`, which is kept with the last of the sends.
+            // SAFETY: the caller's promise.
             let (sent, left) = unsafe { vectored::send_without_copy(connection.fd(), pieces, most / 2) };
             pieces = left;
             match sent {
-                Ok(sent) => {
-                    let kept = buffer.take_if(|_| pieces.is_empty());
-                    self.sends.begin(sent, kept);
-                }
+                Ok(sent) => self.sends.begin(sent),
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => self.make_room()?,
                 Err(error) => return Err(connection.explain(error)),
             }
@@ -227,7 +259,6 @@ impl Bulk {
     /// The kernel may pin no more, or remember no more sends: what is under way must be done first. Where nothing is, it does not get
     /// better by waiting.
     fn make_room(&mut self) -> Result<(), TransportError> {
-        self.refused += 1;
         if self.sends.is_empty() {
             self.why = Some(WhyCopied::NoRoom);
             return Ok(());
@@ -238,23 +269,35 @@ impl Bulk {
 
     /// Waits until the kernel has said enough.
     fn wait_until(&mut self, is_enough: impl Fn(&InFlight) -> bool) -> Result<(), TransportError> {
-        let (mut heard, mut is_over) = (Instant::now(), false);
+        let (mut standstill, mut is_over) = (Standstill::begin(Instant::now()), false);
         loop {
-            let done = self.sends.done();
             self.hear()?;
             if is_enough(&self.sends) {
                 return Ok(());
             }
             if is_over {
-                return Err(self.connection.explain(io::ErrorKind::ConnectionReset.into()));
+                return Err(self.connection.explain(self.why_it_ended()));
             }
-            if self.sends.done() > done {
-                heard = Instant::now();
-            } else if heard.elapsed() >= DEAD_AFTER {
+            if standstill.lasts(Instant::now(), self.seen()?) >= DEAD_AFTER {
                 return Err(TransportError::Slow);
             }
             // It may have said the last before it ended.
             is_over = self.wait_for_word()?;
+        }
+    }
+
+    /// How far the connection is.
+    fn seen(&self) -> Result<Seen, TransportError> {
+        let unacknowledged = unacknowledged(self.connection.fd());
+        let unacknowledged = unacknowledged.map_err(|error| self.connection.explain(error))?;
+        Ok(Seen { done: self.sends.done(), unacknowledged })
+    }
+
+    /// What the kernel says of a connection that has ended.
+    fn why_it_ended(&self) -> io::Error {
+        match sockopt::socket_error(self.connection.fd()) {
+            Ok(Err(error)) | Err(error) => error.into(),
+            Ok(Ok(())) => io::ErrorKind::ConnectionReset.into(),
         }
     }
 

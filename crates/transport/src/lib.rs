@@ -17,6 +17,7 @@ mod in_flight;
 mod listener;
 mod options;
 mod pacer;
+mod standstill;
 mod tls;
 mod trust;
 mod vectored;

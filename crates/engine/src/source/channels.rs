@@ -109,8 +109,9 @@ impl Channels {
     /// not take the end of these for the cause.
     pub(super) fn open(&mut self, resources: &Resources) -> Result<(), String> {
         // At once, and before there is anything for them: starting one after the other takes longer than dialling.
-        let places =
-            self.start(resources).map_err(|error| format!("No threads for page channels: {error}"))?;
+        let places = self
+            .start(resources)
+            .map_err(|error| format!("No threads or no memory for page channels: {error}"))?;
         for (role, index, place) in places {
             let connection = dial(resources, role, index).map_err(|reason| {
                 let lane = if role == Role::Urgent { Lane::Urgent } else { Lane::Channel(index) };
@@ -131,9 +132,10 @@ impl Channels {
             let (queue, work) = unbounded();
             let (tally, cpu, pages) = (self.tally.clone(), resources.cpu.clone(), resources.pages.clone());
             let (pacer, slot) = (self.push_pacer.clone(), resources.urgent.clone());
+            let encoder = Encoder::new(pages.ways.clone())?;
             let serve = move || {
                 if let Ok(connection) = connected.recv() {
-                    let sender = Sender::new(index, connection, pages);
+                    let sender = Sender::new(index, connection, pages, encoder);
                     serve(sender, &work, &tally, &cpu, &pacer, slot.as_ref());
                 }
             };
@@ -148,7 +150,8 @@ impl Channels {
             let (place, connected) = bounded::<Arc<Connection>>(1);
             let (cpu, report) = (resources.cpu.clone(), self.tally.report.clone());
             let (ram, progress) = (resources.pages.ram.clone(), resources.pages.progress.clone());
-            let (sums, ways) = (resources.pages.sums_what_follows, resources.pages.ways.clone());
+            let sums = resources.pages.sums_what_follows;
+            let encoder = Encoder::new(resources.pages.ways.clone())?.without_rounds();
             let lost = report.clone();
             let serve = move || {
                 let Ok(connection) = connected.recv() else { return };
@@ -160,7 +163,7 @@ impl Channels {
                     0,
                     ram,
                     sums,
-                    Encoder::new(ways).without_rounds(),
+                    encoder,
                 )
                 .serve(&slot);
                 clock.add_to(&cpu);

@@ -1,6 +1,7 @@
 //! What becomes of page data before a channel sends it, where pages are not sent straight from guest memory.
 
 use std::{
+    io,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -135,27 +136,29 @@ impl EncodedCounters {
 }
 
 impl Encoder {
-    pub(crate) fn new(ways: Arc<Ways>) -> Self {
+    /// Fails where there is no memory for its buffers.
+    pub(crate) fn new(ways: Arc<Ways>) -> io::Result<Self> {
         let Encodings { auto_packing, auto_deltas, processors, .. } = ways.encodings;
-        Self {
+        Ok(Self {
             choice: (auto_packing || auto_deltas).then(|| Choice::new(ways.channels, processors.into())),
             ways,
             packer: Packer::default(),
             page: Box::new([0; PAGE_SIZE]),
             delta: Vec::new(),
-            data: Buffer::new(buffer_bytes()),
+            data: Buffer::new(buffer_bytes())?,
             held: 0,
             lent: 0,
-            packed: Buffer::new(buffer_bytes()),
+            packed: Buffer::new(buffer_bytes())?,
             packed_bytes: None,
             holds: false,
             deltas: false,
             since: Instant::now(),
-        }
+        })
     }
 
     /// For pages that follow the machine: they are packed as those before, and there is nothing that they could be the differences of.
-    pub(crate) fn without_rounds(&self) -> Self {
+    pub(crate) fn without_rounds(mut self) -> Self {
+        self.clear();
         let encodings = Encodings {
             packing: self.packing(),
             deltas: false,
@@ -163,13 +166,14 @@ impl Encoder {
             auto_deltas: false,
             ..self.ways.encodings
         };
-        Self::new(Arc::new(Ways {
+        let ways = Ways {
             encodings,
             channels: self.ways.channels,
             block_pages: Vec::new(),
             kept: OnceLock::new(),
             figures: self.ways.figures.clone(),
-        }))
+        };
+        Self { ways: Arc::new(ways), choice: None, deltas: false, holds: false, ..self }
     }
 
     /// How the data of batches is packed now.

@@ -38,7 +38,7 @@ pub(crate) struct ZeroCopyCounters {
 pub struct ZeroCopyFigures {
     /// How many were begun.
     pub sends: u64,
-    /// How many were copied all the same.
+    /// Of how many batches something was copied all the same, by whoever.
     pub copied: u64,
 }
 

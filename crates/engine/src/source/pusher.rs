@@ -253,7 +253,7 @@ mod tests {
         let (here, mut there) = UnixStream::pair().unwrap();
         let connection = Arc::new(Connection::from_socket(here).unwrap());
         let ways = Ways::new(Encodings::default(), 1, &ram, false, Arc::default());
-        let encoder = Encoder::new(Arc::new(ways)).without_rounds();
+        let encoder = Encoder::new(Arc::new(ways)).unwrap().without_rounds();
         let outlet = Outlet::new(connection, None, Arc::default());
         let mut pusher = Pusher::new(Lane::Urgent, outlet, 0, ram, false, encoder);
         let serving = thread::spawn(move || pusher.serve(&slot));

@@ -83,12 +83,12 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(index: u16, connection: Arc<Connection>, pages: Pages) -> Self {
+    pub(crate) fn new(index: u16, connection: Arc<Connection>, pages: Pages, encoder: Encoder) -> Self {
         Self {
             index,
             outlet: Outlet::new(connection.clone(), pages.zero_copy.clone(), pages.progress.clone()),
             connection,
-            encoder: Encoder::new(pages.ways.clone()),
+            encoder,
             pages,
             sequence: 0,
             batch: Batch::default(),

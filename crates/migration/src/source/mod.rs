@@ -153,7 +153,7 @@ impl Source {
             State::Stopping(stop)
             | State::LastFetch(stop)
             | State::LastPass { stop, .. }
-            | State::AwaitReady(stop) => ping_or(stop.counts_from() + self.switchover_timeout()),
+            | State::AwaitReady(stop) => ping_or(stop.counts_from() + self.switchover_timeout(stop)),
             State::AwaitRunning(_) => Some(self.since + RUNNING_TIMEOUT),
             State::Unknown { ask_at, .. } => Some(*ask_at),
             State::Pushing(_) => ping_or(self.heard + self.params.peer_timeout),
@@ -461,7 +461,7 @@ impl Source {
             | State::LastFetch(stop)
             | State::LastPass { stop, .. }
             | State::AwaitReady(stop) => {
-                let timeout = self.switchover_timeout();
+                let timeout = self.switchover_timeout(stop);
                 if now >= stop.counts_from() + timeout {
                     let reason =
                         format!("The switchover was not over after {timeout:?}: the machine runs on here");
@@ -495,13 +495,14 @@ impl Source {
         if self.pings.is_under_way() { Vec::new() } else { self.ping(now) }
     }
 
-    fn switchover_timeout(&self) -> Duration {
+    /// A limit that is lowered while the machine is stopped does not make the time in vain that it has been.
+    fn switchover_timeout(&self, stop: &Stop) -> Duration {
         let digest = if self.hello.digest == Digest::Full {
             digest_time(bytes_of(self.total_pages))
         } else {
             Duration::ZERO
         };
-        self.params.switchover_timeout + self.limit() + digest
+        self.params.switchover_timeout + stop.limit.max(self.limit()) + digest
     }
 
     fn enter(&mut self, state: State, now: Time) {

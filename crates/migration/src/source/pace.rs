@@ -55,12 +55,12 @@ impl Source {
     }
 
     /// Changes by when it is to be over, since its start, and how vCPUs may be slowed down. It holds from the next event on: one should
-    /// follow.
+    /// follow. What was planned stands once the machine was told to stop.
     pub fn set_ending(&mut self, throttling: Throttling, by_when: Option<ByWhen>) {
         if !self.course.is_rigid {
             self.params.throttling = throttling;
         }
-        if self.params.by_when != by_when {
+        if self.params.by_when != by_when && self.statistics.stopped.is_none() {
             // What was planned for another deadline is not kept to; what is taken from vCPUs is until the next plan.
             (self.course.plan, self.course.limit) = (None, None);
             self.statistics.advice = None;

@@ -172,7 +172,8 @@ impl Source {
 
     /// Begins the switchover: no round but the last one, of this number, is sent before the machine runs at the destination.
     pub(super) fn stop(&mut self, now: Time, round: u32, was_running: bool, postcopy: bool) -> Vec<Action> {
-        let stop = Stop { round, began: now, waited: Duration::ZERO, was_running, postcopy, to_come: 0 };
+        let (waited, limit) = (Duration::ZERO, self.limit());
+        let stop = Stop { round, began: now, waited, limit, was_running, postcopy, to_come: 0 };
         self.enter(State::Stopping(stop), now);
         self.statistics.stopped = Some(now);
         // What would end the rounds is of no use any more.

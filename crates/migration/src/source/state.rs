@@ -117,6 +117,8 @@ pub struct Stop {
     pub began: Time,
     /// How much of the time since then the user made it wait.
     pub waited: Duration,
+    /// The downtime limit that was in force then: it is what was decided by.
+    pub limit: Duration,
     /// Whether it ran until then; as of a moment before, until it is stopped.
     pub was_running: bool,
     /// Whether its memory follows when it runs.

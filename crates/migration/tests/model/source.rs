@@ -194,7 +194,8 @@ impl Real {
 /// A state, with nothing in it that is not for the decisions that the model is about.
 fn without_figures(state: &State) -> State {
     let rounds = |rounds: &Rounds| Rounds { extra: 0, ..*rounds };
-    let stop = |stop: &Stop| Stop { began: Time::ZERO, waited: Duration::ZERO, ..*stop };
+    let stop =
+        |stop: &Stop| Stop { began: Time::ZERO, waited: Duration::ZERO, limit: Duration::ZERO, ..*stop };
     match state {
         State::Connecting => State::Connecting,
         State::Handshake => State::Handshake,

@@ -149,6 +149,6 @@ pub struct MigrationRamStats {
     pub downtime_bytes: u64,
     /// Sent while the guest ran on the destination.
     pub postcopy_bytes: u64,
-    /// How often the kernel copied although zero-copy was asked for.
+    /// Batches of which something was copied although zero-copy was asked for.
     pub dirty_sync_missed_zero_copy: u64,
 }

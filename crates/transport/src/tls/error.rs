@@ -91,6 +91,9 @@ pub enum TlsError {
     /// The socket failed.
     #[error("The connection broke during the TLS handshake")]
     Socket(#[source] io::Error),
+    /// There is no memory for what is to be encrypted.
+    #[error("There is no memory for what is to be encrypted: see how much this process may map")]
+    NoMemory(#[source] io::Error),
 }
 
 /// What is wrong with a file of certificates or keys.

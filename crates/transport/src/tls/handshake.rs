@@ -102,7 +102,7 @@ fn established(
     let cipher = suite.as_str().map_or("unknown", |name| strip(name));
     let agreed = session.finish().map_err(|error| TlsError::of(error, peer))?;
     let facts = Facts { cipher, ours, theirs, peer };
-    Ok(Stream::new(agreed, of_connection.rekey_after, incoming, exporter, facts))
+    Stream::new(agreed, of_connection.rekey_after, incoming, exporter, facts).map_err(TlsError::NoMemory)
 }
 
 /// rustls calls suites of TLS 1.3 `TLS13_…`, the IANA registry `TLS_…`.

@@ -1,5 +1,7 @@
 //! Records that this side is about to send.
 
+use std::io;
+
 use rustls::Error;
 
 use crate::Buffer;
@@ -32,16 +34,10 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Keys are to be renewed after `rekey_after` bytes.
-    pub(super) fn new(keys: Keys, rekey_after: u64) -> Self {
-        Self {
-            records: Buffer::new(BUFFER_BYTES),
-            used: 0,
-            keys,
-            sent_bytes: 0,
-            sent_records: 0,
-            rekey_after,
-        }
+    /// Keys are to be renewed after `rekey_after` bytes. Fails where there is no memory for the buffer.
+    pub(super) fn new(keys: Keys, rekey_after: u64) -> io::Result<Self> {
+        let records = Buffer::new(BUFFER_BYTES)?;
+        Ok(Self { records, used: 0, keys, sent_bytes: 0, sent_records: 0, rekey_after })
     }
 
     /// Where the next record's bytes are to be put; `None` where there is no room for them and for a renewal of keys.

@@ -67,24 +67,24 @@ struct Receiver {
 }
 
 impl Stream {
-    /// After the handshake. `arrived` has what came behind it.
+    /// After the handshake. `arrived` has what came behind it. Fails where there is no memory for what is sent.
     pub(super) fn new(
         agreed: Agreed,
         rekey_after: u64,
         arrived: Incoming,
         exporter: Exporter,
         facts: Facts,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             incoming: Mutex::new(Receiver { arrived, keys: agreed.to_receive_with, is_over: false }),
-            outgoing: Mutex::new(Outgoing::new(agreed.to_send_with, rekey_after)),
+            outgoing: Mutex::new(Outgoing::new(agreed.to_send_with, rekey_after)?),
             secrets: agreed.secrets,
             are_keys_unwanted: AtomicBool::new(false),
             rekeys: AtomicU64::new(0),
             over: OnceLock::new(),
             exporter,
             facts,
-        }
+        })
     }
 
     /// Sends what `fill` puts into the buffers that it is given, until it leaves one that is not full. Gives up at `until`.

@@ -180,7 +180,8 @@ impl Handler for Commands {
         if let Some(name) = settings.agreed_on_and_changed(&parameters).filter(|_| under_way) {
             return Err(CommandError::generic(format!(
                 "Parameter '{name}' cannot be changed now: the migration under way began with it. Nothing was changed; wait for \
-                 its end, or cancel it first. limits of bandwidth and downtime, the deadline and its means, and those of throttling can be changed at any time"
+                 its end, or cancel it first. max-bandwidth, max-postcopy-bandwidth, avail-switchover-bandwidth, downtime-limit, \
+                 whimbrel-deadline, whimbrel-means, whimbrel-downtime-max and the parameters of throttling can be changed at any time"
             )));
         }
         settings.set(parameters)?;

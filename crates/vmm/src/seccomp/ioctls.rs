@@ -109,6 +109,9 @@ pub(super) const TAP_FEATURES: &[u64] = &[libc::TUNSETOFFLOAD];
 /// Non-blocking mode, which the standard library switches so.
 pub(super) const NON_BLOCKING: &[u64] = &[libc::FIONBIO];
 
+/// How much of what was sent on a socket the other side has not acknowledged (`SIOCOUTQ`).
+pub(super) const UNACKNOWLEDGED: &[u64] = &[libc::TIOCOUTQ];
+
 /// Whether a descriptor is a terminal, and putting it back as it was found: also in a thread that dies.
 pub(super) const TERMINAL: &[u64] =
     &[libc::TCGETS, libc::TCGETS2, libc::TCSETS, libc::TCSETS2, libc::TIOCGPGRP];

@@ -190,7 +190,7 @@ impl Role {
     fn ioctls(self) -> Vec<&'static [u64]> {
         use ioctls::{
             CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, PAGE_FAULTS, RESOLVE, RUN, SAVE_CHIPS,
-            TAP_FEATURES, VCPU_STATE,
+            TAP_FEATURES, UNACKNOWLEDGED, VCPU_STATE,
         };
         match self {
             Self::Process => vec![ioctls::BUILD],
@@ -201,7 +201,7 @@ impl Role {
             Self::Migration => {
                 vec![DIRTY_LOG, CLEAR_DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING, PAGE_FAULTS]
             }
-            Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS],
+            Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS, UNACKNOWLEDGED],
             Self::Faults => vec![PAGE_FAULTS],
             Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG],
             Self::Dial | Self::Listen => vec![NON_BLOCKING, RESOLVE],

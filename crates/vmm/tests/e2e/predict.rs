@@ -10,7 +10,11 @@ fn info(vmm: &Vmm) -> PredictionInfo {
 }
 
 fn predicted(vmm: &Vmm, bandwidth: u64) -> PredictionInfo {
-    vmm.command("whimbrel-predict", json!({ "bandwidth": bandwidth, "time": 500 }));
+    predicted_by(vmm, json!({ "bandwidth": bandwidth, "time": 500 }))
+}
+
+fn predicted_by(vmm: &Vmm, arguments: Value) -> PredictionInfo {
+    vmm.command("whimbrel-predict", arguments);
     until("it is foretold", || Some(info(vmm)).filter(|info| info.status == PredictionStatus::Predicted))
 }
 
@@ -45,7 +49,7 @@ fn what_the_guest_does_and_what_is_allowed_decides_how_it_would_move() {
 }
 
 #[test]
-fn a_machine_at_rest_takes_as_long_as_was_foretold() {
+fn a_machine_at_rest_takes_as_many_bytes_as_were_foretold() {
     let Some(lab) = Lab::new() else { return };
     let spec = Spec::new("work=16M rate=0");
     let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
@@ -53,21 +57,19 @@ fn a_machine_at_rest_takes_as_long_as_was_foretold() {
     story.filled();
     source.set(json!({ "max-bandwidth": 40_000_000 }));
     // The limit is known: nothing needs to be said.
+    let told = predicted_by(&source, Value::Null);
+    // Nor is a migration disturbed that begins while the machine is looked at.
     source.command("whimbrel-predict", Value::Null);
-    // Nor is a migration disturbed that begins meanwhile.
     source.migrate(&destination.listen());
-    source.migration_is(MigrationStatus::Completed);
+    let moved = source.migration_is(MigrationStatus::Completed);
     story.goes_on_at(&destination);
     story.goes_on(1);
-    let moved = source.query_migrate();
-    let told = until("it is foretold, or the machine is gone", || {
-        Some(info(&source)).filter(|info| info.status != PredictionStatus::Measuring)
-    });
-    if told.status == PredictionStatus::Predicted {
-        let precopy = by(&told, "precopy");
-        let (foretold, took) = (precopy.transferred as f64, moved.ram.unwrap().transferred as f64);
-        assert!((0.8..1.25).contains(&(foretold / took)), "{foretold} of {took}");
-    }
+    let (foretold, took) = (by(&told, "precopy").transferred as f64, moved.ram.unwrap().transferred as f64);
+    assert!((0.8..1.25).contains(&(foretold / took)), "{foretold} of {took}");
+    until("that is over", || Some(info(&source)).filter(|info| info.status != PredictionStatus::Measuring));
+    // It was over before the machine was gone, or it came to nothing.
+    let then = info(&source).status;
+    assert!(matches!(then, PredictionStatus::Predicted | PredictionStatus::Failed), "{then:?}");
     story.assert_intact();
 }
 
@@ -94,6 +96,11 @@ const TRAVELLERS: [Traveller; 8] = [
         vmm.enable("auto-converge");
     }),
 ];
+
+/// Errors of total times that a run may have at most, half of them and nine of ten: about twice what was found on a busy host, whose errors
+/// are of the times at which it had no CPU for the machine.
+const MEDIAN: f64 = 0.5;
+const NINTH: f64 = 1.5;
 
 /// MB/s.
 const LINKS: [u64; 5] = [10, 20, 40, 60, 100];
@@ -145,5 +152,5 @@ fn what_is_foretold_of_forty_guests_and_links_is_what_comes() {
     errors.sort_by(f64::total_cmp);
     let (median, ninth) = (errors[errors.len() / 2], errors[errors.len() * 9 / 10 - 1]);
     println!("median {:.1} %, nine of ten within {:.1} %", median * 100.0, ninth * 100.0);
-    assert_eq!(errors.len(), 40);
+    assert!(median <= MEDIAN && ninth <= NINTH, "what is foretold does not come");
 }

@@ -1,23 +1,38 @@
 //! Pages that are sent without a copy, as far as that can be without a network card.
 
+use std::process::Command;
+
 use monitor::types::MigrationStatus;
+use rustix::{
+    process::geteuid,
+    thread::{CapabilitySet, capabilities},
+};
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, Spec, Story, capability, until};
+use crate::harness::{Lab, Spec, Story, capability, skipped, until};
 
 const ZERO_COPY: &str = "zero-copy-send";
 
-/// A process that may pin so much memory and no more.
-fn with_memlock(spec: &Spec, bytes: u64) -> Spec {
-    let words = [
-        "prlimit",
-        &format!("--memlock={bytes}"),
-        "setpriv",
-        "--inh-caps=-ipc_lock",
-        "--bounding-set=-ipc_lock",
-        "--",
-    ];
-    spec.clone().prefix(&words.map(str::to_owned))
+/// A process that may pin so much memory and no more; `None` and a loud word where none can be made.
+fn with_memlock(spec: &Spec, bytes: u64) -> Option<Spec> {
+    let mut words = vec!["prlimit".to_owned(), format!("--memlock={bytes}")];
+    let effective = capabilities(None).unwrap().effective;
+    if effective.contains(CapabilitySet::IPC_LOCK) || geteuid().is_root() {
+        // The limit does not hold for it otherwise, and root has it again with each program that it starts.
+        if !effective.contains(CapabilitySet::SETPCAP) {
+            skipped("only who has CAP_SETPCAP can do without CAP_IPC_LOCK");
+            return None;
+        }
+        let without = ["setpriv", "--inh-caps=-ipc_lock", "--bounding-set=-ipc_lock", "--"];
+        words.extend(without.map(str::to_owned));
+    }
+    for program in words.iter().filter(|word| !word.starts_with('-')) {
+        if let Err(error) = Command::new(program).arg("--version").output() {
+            skipped(&format!("{program} of util-linux cannot be run: {error}"));
+            return None;
+        }
+    }
+    Some(spec.clone().prefix(&words))
 }
 
 #[test]
@@ -38,11 +53,11 @@ fn a_machine_whose_pages_the_kernel_copies_all_the_same_arrives_whole_and_it_is_
         let said = own.decisions.iter().find(|decision| decision.text.contains(ZERO_COPY)).unwrap();
         if uri.starts_with("tcp") {
             assert!(said.text.contains("the kernel copies all the same"), "{said:?}");
-            assert!(ram.dirty_sync_missed_zero_copy > 0);
         } else {
             assert!(said.text.contains("no zero-copy for this kind of connection"), "{said:?}");
-            assert_eq!(ram.dirty_sync_missed_zero_copy, 0);
         }
+        // All of its 16 MiB, in batches of 1 MiB at most.
+        assert!(ram.dirty_sync_missed_zero_copy >= 16, "{}", ram.dirty_sync_missed_zero_copy);
         story.goes_on_at(&destination);
         story.goes_on(3);
         story.assert_intact();
@@ -53,7 +68,8 @@ fn a_machine_whose_pages_the_kernel_copies_all_the_same_arrives_whole_and_it_is_
 fn a_process_that_may_not_pin_enough_is_told_before_anything_moves() {
     let Some(lab) = Lab::new() else { return };
     let spec = Spec::calm();
-    let (source, destination) = (lab.boot(&with_memlock(&spec, 1 << 20)), lab.vacancy(&spec));
+    let Some(limited) = with_memlock(&spec, 1 << 20) else { return };
+    let (source, destination) = (lab.boot(&limited), lab.vacancy(&spec));
     let mut story = Story::of(&source);
     story.filled();
     source.set(json!({ "multifd-channels": 4 }));
