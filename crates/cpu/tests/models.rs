@@ -1,7 +1,5 @@
 //! A model that was released is what it is for good: `models.txt` has the features of each.
 
-#![expect(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
-
 use std::fmt::Write as _;
 
 use whimbrel_cpu::{Feature, MODELS, by_name};

@@ -83,18 +83,17 @@ impl Heartbeat {
             }
         };
         let change = processor::change(there, wanted);
-        let outcome = match change.is_empty() {
-            true => Ok(Ok(true)),
-            false => self
-                .handle
-                .block_on(timeout(PATIENCE, label(&self.client, &self.config, change)))
-                .map(|labelled| labelled.map(|there| processor::change(&there, wanted).is_empty())),
-        };
-        match outcome {
+        if change.is_empty() {
             // Whoever takes them away finds them there again with the next renewal.
-            Ok(Ok(true)) => self.labelling = Instant::now(),
-            Ok(Ok(false)) => {
-                tracing::warn!(node = name, "The node does not keep the labels of its processor")
+            self.labelling = Instant::now();
+            return;
+        }
+        // The clock of a timeout is the runtime's.
+        let labelled = async { timeout(PATIENCE, label(&self.client, &self.config, change)).await };
+        match self.handle.block_on(labelled) {
+            Ok(Ok(there)) if processor::change(&there, wanted).is_empty() => self.labelling = Instant::now(),
+            Ok(Ok(_)) => {
+                tracing::warn!(node = name, "The node does not keep the labels of its processor");
             }
             Ok(Err(error)) => tracing::warn!(node = name, %error, "Cannot label the node with its processor"),
             Err(_) => {}
