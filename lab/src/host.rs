@@ -44,6 +44,8 @@ pub struct Host {
     card: PathBuf,
     disks: Vec<PathBuf>,
     qemu: Mutex<Option<Child>>,
+    /// Features that its processor does not have.
+    lacks: Mutex<Vec<&'static str>>,
     pace: Arc<Pace>,
 }
 
@@ -80,8 +82,14 @@ impl Host {
             card: plugs.card,
             disks: plugs.disks.to_vec(),
             qemu: Mutex::new(None),
+            lacks: Mutex::default(),
             pace: plugs.pace.clone(),
         })
+    }
+
+    /// From its next boot on its processor does not have these features, by QEMU's names.
+    pub fn lack(&self, features: &[&'static str]) {
+        *self.lacks.lock() = features.to_vec();
     }
 
     /// Its name.
@@ -209,6 +217,8 @@ impl Host {
             "console=ttyS0 panic=-1 mitigations=off tsc=reliable no_timer_check {WATCHDOGS} lab.name={} lab.number={number} lab.port={} lab.token={}",
             self.name, self.port, self.token
         );
+        let lacks: String = self.lacks.lock().iter().map(|name| format!(",-{name}")).collect();
+        let processor = format!("EPYC,+svm,+npt{lacks}");
         let mut arguments: Vec<String> = [
             "-name",
             &format!("whimbrel-lab-{}", self.name),
@@ -217,7 +227,7 @@ impl Host {
             "-accel",
             "tcg,thread=multi",
             "-cpu",
-            "EPYC,+svm,+npt",
+            &processor,
             // One processor: with two, QEMU 7.2 and 10.0 now and then mix a guest's processor state up with its host's.
             "-smp",
             "1",

@@ -163,9 +163,9 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "objects",
-        may_use: &[],
+        may_use: &["cpu"],
         must_not_use: &[KVM, SYSTEM, THREADS, MEMORY, STORAGE],
-        because: "it is the kinds of the fleet, and does not know who stores or acts on them",
+        because: "it is the kinds of the fleet, names features of processors as VMMs do, and does not know who stores or acts on them",
     },
     Rule {
         name: "fleet",

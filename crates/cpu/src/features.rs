@@ -28,8 +28,8 @@ pub enum Register {
     Edx,
 }
 
-/// Other names that people know features by.
-const ALIASES: [(&str, &str); 10] = [
+/// Other names that people know features by, each with the first name of the feature.
+pub const ALIASES: [(&str, &str); 10] = [
     ("sse3", "pni"),
     ("sse4-1", "sse4.1"),
     ("sse4-2", "sse4.2"),

@@ -8,5 +8,5 @@ mod features;
 mod model;
 
 pub use baseline::{Baseline, BaselineError, HostCpu, Limit, baseline};
-pub use features::{FEATURES, Feature, Register, by_name, in_word};
+pub use features::{ALIASES, FEATURES, Feature, Register, by_name, in_word};
 pub use model::{CpuModel, CpuModelError, MODELS, Model};

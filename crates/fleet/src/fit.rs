@@ -88,6 +88,9 @@ pub struct Fit {
     pub free: u64,
     /// Whether a drain will empty it, so that it is chosen only where no other node fits.
     pub is_leaving: bool,
+    /// Whether its processor lacks something of the one that the machine runs on and no model says what the guest sees, so that it is chosen
+    /// only where no other node fits: the migration may be refused.
+    pub is_lesser: bool,
     /// How much the machine would like this one, by its affinity.
     pub preference: u32,
 }
@@ -173,7 +176,14 @@ fn fit(
     }
     misfits.extend(processor::unsuitable(instance, here, room.node).into_iter().map(Misfit::Processor));
     let preference = affinity::preference(instance, labels_of(room));
-    Fit { node: room.name.to_owned(), misfits, free, is_leaving: room.is_leaving, preference }
+    Fit {
+        node: room.name.to_owned(),
+        misfits,
+        free,
+        is_leaving: room.is_leaving,
+        is_lesser: processor::is_lesser(instance, here, room.node),
+        preference,
+    }
 }
 
 /// The labels of a node.

@@ -7,7 +7,7 @@ use crate::{
     Intent, Note, admission, affinity, fit,
     fit::Fit,
     index::{Index, Room, is_huge},
-    vmm_name,
+    processor, vmm_name,
     world::{name_of, namespace_of, uid_of},
 };
 
@@ -79,14 +79,18 @@ pub(crate) fn best<'i, 'a>(
     let fitting = index.rooms.iter().filter(fits);
     // The first of several that are equal, and rooms are in the order of names.
     let liked = |room: &Room<'_>| Reverse(affinity::preference(instance, fit::labels_of(room)));
-    fitting.min_by_key(|room| (room.is_leaving, liked(room), Reverse(room.free(huge))))
+    let is_lesser = |room: &Room<'_>| processor::is_lesser(instance, here, room.node);
+    fitting.min_by_key(|room| (is_lesser(room), room.is_leaving, liked(room), Reverse(room.free(huge))))
 }
 
 /// Of the nodes that fit the one that the machine's affinity likes best; of several the one with most free memory, then the one whose name comes first. A node that a drain will empty comes after
-/// all others: what went there would have to move again.
+/// all others: what went there would have to move again. So does one whose processor may not do, which only a migration would find out.
 pub(crate) fn roomiest(fits: &[Fit]) -> Option<&Fit> {
     let fitting = fits.iter().filter(|fit| fit.misfits.is_empty());
-    fitting.min_by_key(|fit| (fit.is_leaving, Reverse(fit.preference), Reverse(fit.free), fit.node.as_str()))
+    fitting.min_by_key(|fit| {
+        let liked = (Reverse(fit.preference), Reverse(fit.free));
+        (fit.is_lesser, fit.is_leaving, liked, fit.node.as_str())
+    })
 }
 
 fn scheduled(status: ConditionStatus, reason: &str, message: String) -> Condition {

@@ -46,7 +46,7 @@ fn a_machine_goes_where_the_processor_will_do_and_every_other_node_says_why_not(
         site.node(name, gib);
     }
     site.machine("db", "Always", 1).machine("strict", "Always", 1).machine("none", "Always", 1);
-    site.processor("old", "GenuineIntel", &["x86-64-v2"], &["aes"]);
+    site.processor("old", "GenuineIntel", &["x86-64-v2"], &["aes", "sse4.2"]);
     site.processor(
         "new",
         "GenuineIntel",
@@ -55,7 +55,7 @@ fn a_machine_goes_where_the_processor_will_do_and_every_other_node_says_why_not(
     );
     let require = |name: &str| json!({ "name": name });
     site.see("db", &json!({ "model": "x86-64-v3", "features": [require("aes"), require("spec_ctrl")] }));
-    site.see("strict", &json!({ "features": [require("aes"), { "name": "avx2", "policy": "forbid" }] }));
+    site.see("strict", &json!({ "features": [require("sse4_2"), { "name": "avx2", "policy": "forbid" }] }));
     site.see("none", &json!({ "model": "x86-64-v4", "features": [require("aes"), require("sha-ni")] }));
     site.settle(0);
     let node = |site: &Site, name: &str| site.instance(name).status.clone().unwrap().node_name;
@@ -68,6 +68,51 @@ fn a_machine_goes_where_the_processor_will_do_and_every_other_node_says_why_not(
         "silent: its processor cannot be shown as CPU model x86-64-v4, its processor lacks aes, sha-ni",
     ] {
         assert!(message.contains(part), "{part}: {message}");
+    }
+}
+
+#[test]
+fn a_feature_is_forbidden_by_all_of_its_names_and_where_nothing_is_said_of_features() {
+    for name in ["lzcnt", "abm", "sse4_1", "sse4-1", "sse4.1"] {
+        let mut site = Site::default();
+        site.node("has", 8).node("silent", 32).machine("db", "Always", 1);
+        site.processor("has", "GenuineIntel", &[], &["abm", "fpu", "sse4.1"]);
+        site.see("db", &json!({ "features": [{ "name": name, "policy": "forbid" }] }));
+        site.settle(0);
+        let status = site.instance("db").status.clone().unwrap();
+        let message = objects::condition(&status.conditions, "Scheduled").unwrap().message.clone().unwrap();
+        for part in ["has: its processor has ", "silent: its agent does not say whether its processor has "] {
+            assert!(message.contains(part), "{name}, {part}: {message}");
+        }
+        site.node("without", 4);
+        site.processor("without", "GenuineIntel", &[], &["fpu"]);
+        site.settle(1);
+        let node = site.instance("db").status.clone().unwrap().node_name;
+        assert_eq!(node.as_deref(), Some("without"), "{name}");
+    }
+}
+
+#[test]
+fn without_a_model_a_machine_goes_to_a_node_that_lacks_nothing_of_its_own_if_there_is_one() {
+    for (cpu, expected) in [
+        (json!({}), "small"),
+        (json!({ "model": "host-model" }), "small"),
+        (json!({ "features": [{ "name": "avx2", "policy": "disable" }] }), "large"),
+        (json!({ "model": "x86-64-v2" }), "large"),
+    ] {
+        let mut site = Site::default();
+        site.node("here", 64).machine("db", "Always", 1);
+        site.processor("here", "GenuineIntel", &["x86-64-v2"], &["aes", "avx2", "fpu"]);
+        site.see("db", &cpu);
+        site.settle(0);
+        site.run_instances(1);
+        site.node("large", 32).node("small", 16);
+        site.processor("large", "GenuineIntel", &["x86-64-v2"], &["aes", "fpu", "sse4.2"]);
+        site.processor("small", "GenuineIntel", &["x86-64-v2"], &["aes", "avx2", "fpu", "sse4.2"]);
+        site.migrate("move", "db", &json!({}));
+        site.settle(2);
+        let state = site.world.migrations[0].status.clone().unwrap().migration_state.unwrap();
+        assert_eq!(state.target_node.as_deref(), Some(expected), "{cpu}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use config::RawConfig;
+use cpu::CpuModel;
 use objects::{Cpu, CpuFeaturePolicy, VirtualMachineInstance};
 use serde_json::{Value, json};
 
@@ -192,8 +193,10 @@ fn processor(cpu: &Cpu) -> Option<String> {
     }
     let mut words = vec![cpu.named_model().unwrap_or("host").to_owned()];
     words.extend(cpu.features_to(CpuFeaturePolicy::Require).map(|name| format!("+{name}")));
-    // What no node may have need not be taken away.
     words.extend(cpu.features_to(CpuFeaturePolicy::Disable).map(|name| format!("-{name}")));
+    // Nor is it seen where the node has changed since it was chosen, as far as that is for anybody to choose.
+    let forbidden = cpu.features_to(CpuFeaturePolicy::Forbid).filter(|name| !CpuModel::is_fixed(name));
+    words.extend(forbidden.map(|name| format!("-{name}")));
     Some(words.join(","))
 }
 
@@ -223,7 +226,8 @@ mod tests {
             "spec": {
                 "domain": {
                     "memory": { "guest": "256Mi" }, "cpu": { "model": "x86-64-v2", "features": [
-                        { "name": "aes" }, { "name": "popcnt", "policy": "disable" }, { "name": "avx", "policy": "forbid" },
+                        { "name": "lzcnt" }, { "name": "popcnt", "policy": "disable" },
+                        { "name": "avx", "policy": "forbid" }, { "name": "svm", "policy": "forbid" },
                     ] }, "devices": { "disks": [{ "name": "root", "serial": "r" }] },
                     "firmware": { "kernelBoot": { "kernelArgs": "a: \"b\" # c", "container": { "image": "x" } } },
                 },
@@ -251,7 +255,7 @@ mod tests {
         assert_eq!(raw.incoming.unwrap().to_string(), "tcp:[::1]:0");
         assert_eq!(raw.tls_authz.as_deref(), Some("dns:b"));
         assert_eq!(raw.disks.len(), 1);
-        assert_eq!(raw.cpu.unwrap().to_string(), "x86-64-v2,+aes,-popcnt");
+        assert_eq!(raw.cpu.unwrap().to_string(), "x86-64-v2,+abm,-popcnt,-avx");
         assert_eq!(vmm_folders(folder.path()).unwrap(), ["busy"]);
     }
 }

@@ -17,16 +17,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::{Config, Registration, certificates, processor};
+use crate::{
+    Config, Registration, certificates,
+    processor::{self, Processor},
+};
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
 /// How long that may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// When it is tried again to tell of the processor.
+/// When it is tried again to tell of the processor, after it failed.
 const LABEL_AGAIN: Duration = Duration::from_secs(60);
 /// How long the lease holds, in seconds, as others are told.
 const LEASE_SECONDS: u32 = 40;
+
+/// What an object is labelled with.
+type Labels = BTreeMap<String, String>;
 
 /// Renews a node's lease, and its object with it.
 pub(crate) struct Heartbeat {
@@ -36,15 +42,16 @@ pub(crate) struct Heartbeat {
     client: Client,
     handle: Handle,
     next: Instant,
-    /// When the Node is told of the processor, which is done once: it is what it is until the host boots anew.
-    labelling: Option<Instant>,
+    processor: Processor,
+    /// When it is next looked at whether the Node says what the processor can show.
+    labelling: Instant,
 }
 
 impl Heartbeat {
     pub(crate) fn new(config: &Config, port: Option<u16>, client: &Client, handle: &Handle) -> Self {
         let now = Instant::now();
         let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
-        Self { config, port, client, handle, next: now, labelling: Some(now) }
+        Self { config, port, client, handle, next: now, processor: Processor::default(), labelling: now }
     }
 
     /// Renews, if it is time. What fails is tried again soon.
@@ -53,56 +60,48 @@ impl Heartbeat {
             return;
         }
         let outcome = self.handle.block_on(async { timeout(PATIENCE, self.renew()).await });
-        self.next = Instant::now() + if matches!(outcome, Ok(Ok(()))) { RENEW } else { RENEW / 10 };
+        self.next = Instant::now() + if matches!(outcome, Ok(Ok(_))) { RENEW } else { RENEW / 10 };
         match outcome {
-            Ok(Ok(())) => self.tell_of_processor(),
+            Ok(Ok(labels)) => self.tell_of_processor(&labels),
             Ok(Err(error)) => tracing::warn!(node = self.config.name, %error, "Cannot renew the lease"),
             Err(_) => {}
         }
     }
 
-    /// Labels the Node with what its processor can show, once it is there. A node without such labels runs machines all the same.
-    fn tell_of_processor(&mut self) {
-        if self.labelling.is_none_or(|due| Instant::now() < due) {
+    /// Labels the Node with what its processor can show, where it is not labelled so. A node without such labels runs machines all the same.
+    fn tell_of_processor(&mut self, there: &Labels) {
+        if Instant::now() < self.labelling {
             return;
         }
-        self.labelling = Some(Instant::now() + LABEL_AGAIN);
-        let labels = match processor::labels(&self.config.vmm) {
+        self.labelling = Instant::now() + LABEL_AGAIN;
+        let name = &self.config.name;
+        let wanted = match self.processor.labels(&self.config.vmm) {
             Ok(labels) => labels,
             Err(error) => {
-                tracing::warn!(node = self.config.name, %error, "The VMM does not say what the processor can show");
+                tracing::warn!(node = name, %error, "The VMM does not say what the processor can show");
                 return;
             }
         };
-        match self.handle.block_on(async { timeout(PATIENCE, self.label(labels)).await }) {
-            Ok(Ok(())) => self.labelling = None,
-            Ok(Err(error)) => {
-                tracing::warn!(node = self.config.name, %error, "Cannot label the node with its processor");
+        let change = processor::change(there, wanted);
+        if change.is_empty() {
+            // Whoever takes them away finds them there again with the next renewal.
+            self.labelling = Instant::now();
+            return;
+        }
+        // The clock of a timeout is the runtime's.
+        let labelled = async { timeout(PATIENCE, label(&self.client, &self.config, change)).await };
+        match self.handle.block_on(labelled) {
+            Ok(Ok(there)) if processor::change(&there, wanted).is_empty() => self.labelling = Instant::now(),
+            Ok(Ok(_)) => {
+                tracing::warn!(node = name, "The node does not keep the labels of its processor");
             }
+            Ok(Err(error)) => tracing::warn!(node = name, %error, "Cannot label the node with its processor"),
             Err(_) => {}
         }
     }
 
-    async fn label(&self, labels: BTreeMap<String, String>) -> kube::Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let node = nodes.get_metadata(&self.config.name).await?;
-        // The host may have had another processor, or kernel, before.
-        let before = node.metadata.labels.unwrap_or_default().into_keys();
-        let gone = before.filter(|label| processor::is_ours(label)).map(|label| (label, Value::Null));
-        let mut all: Map<_, _> = gone.collect();
-        all.extend(labels.into_iter().map(|(label, value)| (label, value.into())));
-        let (parameters, metadata) = (PatchParams::default(), json!({ "metadata": { "labels": all } }));
-        match self.config.registration {
-            Registration::Agent => nodes.patch(&self.config.name, &parameters, &Patch::Merge(metadata)).await,
-            // Of a kubelet's node an agent may write no more than the status, whose requests take metadata as well.
-            Registration::Kubelet => {
-                nodes.patch_status(&self.config.name, &parameters, &Patch::Merge(metadata)).await
-            }
-        }
-        .map(drop)
-    }
-
-    async fn renew(&self) -> kube::Result<()> {
+    /// Returns the Node's labels.
+    async fn renew(&self) -> kube::Result<Labels> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.config.leases);
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -128,7 +127,8 @@ impl Heartbeat {
             // Conditions are put beside those of the kubelet, by their names.
             Registration::Kubelet => Patch::Strategic(json!({ "status": self.share_of_status() })),
         };
-        nodes.patch_status(&self.config.name, &PatchParams::default(), &patch).await.map(drop)
+        let node = nodes.patch_status(&self.config.name, &PatchParams::default(), &patch).await?;
+        Ok(node.metadata.labels.unwrap_or_default())
     }
 
     /// What there is to say of a node that is the agent's.
@@ -181,6 +181,19 @@ impl Heartbeat {
             [("cpu", cpus.to_string()), ("memory", memory.to_string()), ("hugepages-2Mi", huge.to_string())];
         all.map(|(name, amount)| (format!("{prefix}{name}"), Value::from(amount))).into_iter().collect()
     }
+}
+
+/// Changes labels of the Node, and returns all that it has then.
+async fn label(client: &Client, config: &Config, change: Map<String, Value>) -> kube::Result<Labels> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let (parameters, metadata) =
+        (PatchParams::default(), Patch::Merge(json!({ "metadata": { "labels": change } })));
+    let node = match config.registration {
+        Registration::Agent => nodes.patch(&config.name, &parameters, &metadata).await?,
+        // Of a kubelet's node an agent may write no more than the status, whose requests take metadata as well.
+        Registration::Kubelet => nodes.patch_status(&config.name, &parameters, &metadata).await?,
+    };
+    Ok(node.metadata.labels.unwrap_or_default())
 }
 
 /// The condition that the agent lives.

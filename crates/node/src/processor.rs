@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Command, Stdio},
     sync::mpsc::sync_channel,
@@ -12,17 +14,53 @@ use std::{
 
 use cpu::HostCpu;
 use objects::{CPU_FEATURE_LABEL, CPU_MODEL_LABEL, CPU_VENDOR_LABEL};
+use serde_json::{Map, Value};
 
 /// How long a VMM may take to say it: it opens /dev/kvm and asks.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest that it may say, in bytes: a list of features has three thousand.
 const MAX_BYTES: u64 = 1 << 20;
+/// Longest name of a label, behind its kind.
+const MAX_NAME: usize = 63;
+
+/// What the VMM said, for as long as it is the same program.
+#[derive(Debug, Default)]
+pub(crate) struct Processor {
+    said: Option<(Program, BTreeMap<String, String>)>,
+}
+
+/// By what one program at a path is told from the next: device, inode, seconds and nanoseconds of its last change. `None` where it has no path.
+type Program = Option<(u64, u64, i64, i64)>;
+
+impl Processor {
+    /// The labels, for which the VMM is asked where it was not yet, or has been replaced since.
+    ///
+    /// # Errors
+    /// It cannot be started, does not end, or says something else.
+    pub(crate) fn labels(&mut self, vmm: &Path) -> io::Result<&BTreeMap<String, String>> {
+        let program =
+            fs::metadata(vmm).ok().map(|file| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec()));
+        let said = match self.said.take().filter(|(before, _)| *before == program) {
+            Some(said) => said,
+            None => (program, labels(vmm)?),
+        };
+        Ok(&self.said.insert(said).1)
+    }
+}
+
+/// What has to be written over the labels of a Node, so that of ours it has those that are `wanted` and no others.
+pub(crate) fn change(
+    there: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+) -> Map<String, Value> {
+    let gone = there.keys().filter(|label| is_ours(label) && !wanted.contains_key(*label));
+    let other = wanted.iter().filter(|(label, value)| there.get(*label) != Some(value));
+    let other = other.map(|(label, value)| (label.clone(), value.as_str().into()));
+    gone.map(|label| (label.clone(), Value::Null)).chain(other).collect()
+}
 
 /// Asks the VMM.
-///
-/// # Errors
-/// It cannot be started, does not end, or says something else.
-pub(crate) fn labels(vmm: &Path) -> io::Result<BTreeMap<String, String>> {
+fn labels(vmm: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut command = Command::new(vmm);
     // What it complains of is for whoever reads the agent's log.
     command.arg("--print-cpu").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -44,27 +82,32 @@ pub(crate) fn labels(vmm: &Path) -> io::Result<BTreeMap<String, String>> {
 }
 
 fn labels_of(host: &HostCpu) -> BTreeMap<String, String> {
-    // A name that is no part of a label would have all of them refused: some makers' names have spaces.
-    let named = |kind: &str, name: &str| {
-        let name: String =
-            name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter)).collect();
-        format!("{kind}{}", name.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()))
-    };
     let features = host.features.iter().filter_map(|name| cpu::by_name(name));
-    let features = features.map(|feature| named(CPU_FEATURE_LABEL, feature.name));
-    let models = host.models().map(|name| named(CPU_MODEL_LABEL, name));
-    let vendor = [named(CPU_VENDOR_LABEL, &host.vendor)];
+    let features = features.filter_map(|feature| label(CPU_FEATURE_LABEL, feature.name));
+    let models = host.models().filter_map(|name| label(CPU_MODEL_LABEL, name));
+    let vendor = label(CPU_VENDOR_LABEL, &host.vendor);
     features.chain(models).chain(vendor).map(|label| (label, "true".to_owned())).collect()
 }
 
+/// With as much of a name as a label may have, if that is anything: one that is no label would have all of them refused, and some makers' names
+/// have spaces.
+fn label(kind: &str, name: &str) -> Option<String> {
+    let letters = name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter));
+    let name: String = letters.take(MAX_NAME).collect();
+    let name = name.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
+    (!name.is_empty()).then(|| format!("{kind}{name}"))
+}
+
 /// Whether a label is one of those that are written here.
-pub(crate) fn is_ours(label: &str) -> bool {
+fn is_ours(label: &str) -> bool {
     [CPU_VENDOR_LABEL, CPU_MODEL_LABEL, CPU_FEATURE_LABEL].iter().any(|kind| label.starts_with(kind))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -98,6 +141,55 @@ mod tests {
         }
         assert!(!labels.contains_key("cpu-model.whimbrel.dev/x86-64-v2"));
         assert_eq!(labels.len(), features.len() + 2);
+    }
+
+    #[test]
+    fn a_name_that_is_no_label_is_cut_to_one_or_left_out() {
+        assert_eq!(label("a/", " -Zhao xin!. ").as_deref(), Some("a/Zhaoxin"));
+        assert_eq!(label("a/", "  \0-.  "), None);
+        assert_eq!(label("a/", &"x".repeat(100)).unwrap().len(), 2 + MAX_NAME);
+        let host = HostCpu {
+            host: "a".into(),
+            vendor: "\0".into(),
+            brand: "b".into(),
+            features: ["aes".into()].into(),
+        };
+        assert_eq!(labels_of(&host).into_keys().collect::<Vec<_>>(), ["cpu-feature.whimbrel.dev/aes"]);
+    }
+
+    #[test]
+    fn a_vmm_is_asked_once_and_again_when_there_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let say = |vendor: &str| {
+            let host = json!({ "host": "a", "vendor": vendor, "brand": "b", "features": [] });
+            program(folder.path(), &format!("echo x >> {}/asked; echo '{host}'", folder.path().display()))
+        };
+        let asked = || fs::read_to_string(folder.path().join("asked")).unwrap().len() / 2;
+        let mut processor = Processor::default();
+        let vmm = say("one");
+        for _ in 0..2 {
+            assert!(processor.labels(&vmm).unwrap().contains_key("cpu-vendor.whimbrel.dev/one"));
+        }
+        assert_eq!(asked(), 1);
+        fs::remove_file(&vmm).unwrap();
+        assert!(processor.labels(&vmm).is_err());
+        say("two");
+        assert!(processor.labels(&vmm).unwrap().contains_key("cpu-vendor.whimbrel.dev/two"));
+        assert_eq!(asked(), 2);
+    }
+
+    #[test]
+    fn what_is_written_is_what_differs_of_ours() {
+        let labels = |names: &[(&str, &str)]| -> BTreeMap<String, String> {
+            names.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let (aes, avx, sse) =
+            ("cpu-feature.whimbrel.dev/aes", "cpu-feature.whimbrel.dev/avx", "cpu-feature.whimbrel.dev/sse");
+        let wanted = labels(&[(aes, "true"), (sse, "true")]);
+        let there = labels(&[("zone", "a"), (aes, "false"), (avx, "true")]);
+        let changed = change(&there, &wanted);
+        assert_eq!(Value::from(changed), json!({ aes: "true", avx: null, sse: "true" }));
+        assert!(change(&labels(&[("zone", "a"), (aes, "true"), (sse, "true")]), &wanted).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
@@ -154,9 +154,18 @@ impl Cpu {
         self.model.as_deref().filter(|model| !HOST_MODELS.contains(model))
     }
 
-    /// Names of the features with that policy.
-    pub fn features_to(&self, policy: CpuFeaturePolicy) -> impl Iterator<Item = &str> {
-        self.features.iter().filter(move |feature| feature.policy == policy).map(|feature| &*feature.name)
+    /// Names of the features with that policy, as labels of nodes have them.
+    pub fn features_to(&self, policy: CpuFeaturePolicy) -> impl Iterator<Item = Cow<'_, str>> {
+        self.features.iter().filter(move |feature| feature.policy == policy).map(CpuFeature::known_as)
+    }
+}
+
+impl CpuFeature {
+    /// Its first name, where it has several: `abm` for `lzcnt`, `sse4.1` for `sse4_1`. What is not known here keeps its own.
+    #[must_use]
+    pub fn known_as(&self) -> Cow<'_, str> {
+        cpu::by_name(&self.name)
+            .map_or_else(|| self.name.replace('_', "-").into(), |feature| feature.name.into())
     }
 }
 

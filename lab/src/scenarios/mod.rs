@@ -9,6 +9,7 @@ mod failures;
 mod moves;
 mod network;
 mod postcopy;
+mod processors;
 
 use std::time::Duration;
 
@@ -65,6 +66,11 @@ pub const ALL: &[Scenario] = &[
         "postcopy-cut",
         "the network is cut for 20 s while memory follows, the guest runs on, and all of it comes",
         postcopy::cut,
+    ),
+    scenario(
+        "models",
+        "hosts of two models: a baseline moves both ways, more than the older one has is refused",
+        processors::models,
     ),
     scenario("clock", "clocks never go back, and the wall clock stays right", clock::clock),
     scenario("devices", "balloon and keyboard are as they were", devices::balloon_and_keyboard),

@@ -235,6 +235,35 @@ fn a_migration_fails_by_name_while_storage_hangs_and_the_machine_runs_on() {
     assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
 }
 
+#[test]
+fn whoever_asks_or_cancels_while_storage_hangs_does_not_wait_for_it() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(freezer) = Freezer::new(&lab) else { return };
+    let spec = spec(&freezer.image, "");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let uri = destination.listen();
+    let frozen = freezer.freeze();
+    source.migrate(&uri);
+    source.migration_is(MigrationStatus::Active);
+    for question in ["query-status", "query-migrate", "query-cpus-fast"] {
+        source.another_client().execute(question, NONE).unwrap();
+    }
+    assert_eq!(source.run_state(), RunState::Running);
+    source.command("migrate_cancel", NONE);
+    // Had it waited for the disk, the attempt would have failed.
+    source.migration_is(MigrationStatus::Cancelled);
+    assert_eq!(source.run_state(), RunState::Running);
+    story.goes_on(2);
+    drop(frozen);
+    until("the destination is ready again", || destination.query_migrate().whimbrel?.reason);
+    source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
+}
+
 /// Whatever becomes of a test, the thread that looks at this ends.
 struct Clears<'a>(&'a AtomicBool);
 

@@ -1,5 +1,7 @@
 //! What makes an object wrong beyond its schema, with the path of the field; and what deserves a warning.
 
+mod processor;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -9,9 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Cpu, DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, NodeDrain,
-    Quantity, SETTINGS_NAME, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
-    VirtualMachineInstanceMigration, VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
+    DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, NodeDrain, Quantity,
+    SETTINGS_NAME, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
+    VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
 };
 
 /// An object that wants to be stored.
@@ -199,38 +201,10 @@ fn instance_spec(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Adm
         let path = format!("{at}.domain.memory.hugepages.pageSize");
         admitted.invalid(path, hugepages.page_size.to_string(), "must be 2Mi");
     }
-    processor(&spec.domain.cpu, &format!("{at}.domain.cpu"), admitted);
+    processor::check(&spec.domain.cpu, &format!("{at}.domain.cpu"), admitted);
     affinity(spec, &format!("{at}.affinity.nodeAffinity"), admitted);
     boot(spec, &format!("{at}.domain.firmware.kernelBoot"), admitted);
     disks(spec, at, admitted);
-}
-
-/// Which names there are is a matter of the nodes, which say what they have.
-fn processor(cpu: &Cpu, at: &str, admitted: &mut Admitted) {
-    if let Some(model) = cpu.model.as_deref().filter(|model| !is_cpu_name(model)) {
-        admitted.invalid(format!("{at}.model"), model, CPU_NAME);
-    }
-    let mut named = BTreeSet::new();
-    for (index, feature) in cpu.features.iter().enumerate() {
-        let path = format!("{at}.features[{index}].name");
-        if !is_cpu_name(&feature.name) {
-            admitted.invalid(path, feature.name.as_str(), CPU_NAME);
-        } else if !named.insert(&feature.name) {
-            let kind = FieldErrorKind::Duplicate(feature.name.as_str().into());
-            admitted.error(path, kind, "it is named before");
-        }
-    }
-}
-
-const CPU_NAME: &str =
-    "must be letters, digits, '-', '_' and '.', at most 40, and begin and end with one of the first two";
-
-fn is_cpu_name(name: &str) -> bool {
-    let is_whole = |letter: char| letter.is_ascii_alphanumeric();
-    name.len() <= 40
-        && name.starts_with(is_whole)
-        && name.ends_with(is_whole)
-        && name.chars().all(|letter| is_whole(letter) || "-_.".contains(letter))
 }
 
 fn affinity(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
