@@ -1,5 +1,7 @@
 //! How fast the way from one node to another is, as far as that is known.
 
+use std::collections::HashMap;
+
 use objects::{MigrationConfiguration, MigrationPhase, MigrationState, WayBasis};
 
 use crate::{
@@ -19,29 +21,52 @@ pub struct Way {
     pub basis: WayBasis,
 }
 
-/// The way from one node to another for a migration with those values: as the last migration on it found, or else as the last from anywhere
-/// found, and no faster than the values allow.
-pub fn way(world: &World, from: &str, to: &str, values: &MigrationConfiguration) -> Way {
-    let past = world.migrations.iter().filter(|one| phase(one) == MigrationPhase::Succeeded);
-    let past = past.filter_map(|one| {
-        let state = one.status.as_ref()?.migration_state.as_ref()?;
-        Some((end_of(one), state, rate(state)?))
-    });
-    let is_it = |state: &MigrationState| {
-        state.source_node.as_deref() == Some(from) && state.target_node.as_deref() == Some(to)
-    };
-    // The way itself before others, and of each the latest.
-    let best = past.max_by_key(|(ended, state, _)| (is_it(state), *ended));
-    let known = match best {
-        Some((_, state, rate)) if is_it(state) => Way { bandwidth: rate, basis: WayBasis::Way },
-        Some((_, _, rate)) => Way { bandwidth: rate, basis: WayBasis::Fleet },
-        None => Way { bandwidth: ASSUMED_RATE, basis: WayBasis::Assumed },
-    };
-    match values.bandwidth_per_migration.bytes() {
-        Ok(limit) if limit > 0 && limit < known.bandwidth => {
-            Way { bandwidth: limit, basis: WayBasis::Policy }
+/// How fast the ways from one node were, by one look at all migrations.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// When the last migration to a node ended, and how fast it was.
+    to: HashMap<String, (i64, u64)>,
+    /// The same of the last from anywhere to anywhere.
+    fleet: Option<(i64, u64)>,
+}
+
+impl Ways {
+    /// Those that begin at a node.
+    #[must_use]
+    pub fn from(world: &World, from: &str) -> Self {
+        let mut ways = Self::default();
+        for one in world.migrations.iter().filter(|one| phase(one) == MigrationPhase::Succeeded) {
+            let state = one.status.as_ref().and_then(|status| status.migration_state.as_ref());
+            let Some((state, rate)) = state.and_then(|state| Some((state, rate(state)?))) else { continue };
+            let found = (end_of(one), rate);
+            ways.fleet = ways.fleet.max(Some(found));
+            if state.source_node.as_deref() == Some(from)
+                && let Some(to) = state.target_node.as_deref()
+            {
+                match ways.to.get_mut(to) {
+                    Some(latest) => *latest = found.max(*latest),
+                    None => drop(ways.to.insert(to.to_owned(), found)),
+                }
+            }
         }
-        _ => known,
+        ways
+    }
+
+    /// The way to a node for a migration with those values: as the last migration on it found, or else as the last from anywhere found, and no
+    /// faster than the values allow.
+    #[must_use]
+    pub fn to(&self, node: &str, values: &MigrationConfiguration) -> Way {
+        let known = match (self.to.get(node), self.fleet) {
+            (Some((_, rate)), _) => Way { bandwidth: *rate, basis: WayBasis::Way },
+            (None, Some((_, rate))) => Way { bandwidth: rate, basis: WayBasis::Fleet },
+            (None, None) => Way { bandwidth: ASSUMED_RATE, basis: WayBasis::Assumed },
+        };
+        match values.bandwidth_per_migration.bytes() {
+            Ok(limit) if limit > 0 && limit < known.bandwidth => {
+                Way { bandwidth: limit, basis: WayBasis::Policy }
+            }
+            _ => known,
+        }
     }
 }
 
