@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Role, Tokens, discovery,
+    Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Role, Tokens,
+    discovery,
     identity::{CONSOLE, Verb},
     login::Logins,
     metadata, openapi,
@@ -309,7 +310,8 @@ impl Api {
 
 /// Whether somebody may do that to objects of a kind, or to a subresource of them; nobody may to one that is not there.
 fn may(role: &Role, verb: Verb, kind: &Kind, subresource: &str) -> bool {
-    let is_kept = kind.files.contains(&subresource) || (kind.names.plural == "nodes" && subresource == "proxy");
+    let is_kept =
+        kind.files.contains(&subresource) || (kind.names.plural == "nodes" && subresource == "proxy");
     match subresource {
         "" => role.may(verb, kind, false),
         "status" => kind.has_status && role.may(verb, kind, true),

@@ -69,11 +69,7 @@ impl Tunnels {
 }
 
 /// Carries bytes until one end has ended, or says nothing that should, or the time is up.
-async fn carry(
-    client: impl AsyncRead + AsyncWrite,
-    agent: impl AsyncRead + AsyncWrite,
-    lasts: Duration,
-) {
+async fn carry(client: impl AsyncRead + AsyncWrite, agent: impl AsyncRead + AsyncWrite, lasts: Duration) {
     let (from_client, to_client) = split(client);
     let (from_agent, to_agent) = split(agent);
     let outcome = tokio::select! {

@@ -78,3 +78,42 @@ fn rate(state: &MigrationState) -> Option<u64> {
     let is_held_back = limit > 0 && rate > limit / 10 * 8;
     (rate > 0 && !is_held_back).then_some(rate)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_latest_on_the_way_counts_and_else_the_latest_anywhere() {
+        let mut world = World::default();
+        for (source, target, second, bytes) in [
+            ("a", "b", 1, 100),
+            ("a", "b", 3, 300),
+            ("b", "a", 9, 900),
+            ("a", "b", 2, 200),
+            ("a", "c", 1, 50),
+        ] {
+            let migration = json!({
+                "metadata": { "name": "m" }, "spec": { "vmiName": "db" },
+                "status": { "phase": "Succeeded", "migrationState": {
+                    "sourceNode": source, "targetNode": target, "endTimestamp": format!("2026-01-01T00:00:0{second}Z"),
+                    "migrationConfiguration": {},
+                    "result": { "transferredBytes": bytes, "totalMs": 1000 },
+                } },
+            });
+            world.migrations.push(Arc::new(serde_json::from_value(migration).unwrap()));
+        }
+        let values = MigrationConfiguration::default();
+        let ways = Ways::from(&world, "a");
+        let to = |node: &str| (ways.to(node, &values).bandwidth, ways.to(node, &values).basis);
+        assert_eq!(to("b"), (300, WayBasis::Way));
+        assert_eq!(to("c"), (50, WayBasis::Way));
+        assert_eq!(to("d"), (900, WayBasis::Fleet));
+        let none = Ways::from(&World::default(), "a").to("b", &values);
+        assert_eq!((none.bandwidth, none.basis), (ASSUMED_RATE, WayBasis::Assumed));
+    }
+}
