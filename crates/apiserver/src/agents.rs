@@ -2,6 +2,8 @@ use std::{fmt::Debug, path::Path};
 
 use serde_json::Value;
 
+use crate::Calls;
+
 /// What is to be had from the agent of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errand {
@@ -22,4 +24,7 @@ pub trait Agents: Debug + Send + Sync {
     /// The directory with what this server shows to agents (`client-cert.pem`, `client-key.pem`), and whom it trusts (`ca-cert.pem`). It is
     /// read for each call: certificates are renewed.
     fn tls(&self) -> &Path;
+
+    /// The calls that are being made, whoever makes them.
+    fn calls(&self) -> &Calls;
 }

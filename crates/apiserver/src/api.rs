@@ -1,6 +1,6 @@
 //! What is done for each request. Nothing here waits: whoever serves calls this on a thread that may do I/O.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hyper::HeaderMap;
 use jiff::Timestamp;
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use store::{Expect, Store};
 
 use crate::{
-    Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Tokens, discovery,
+    Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Role, Tokens,
+    discovery,
     identity::{CONSOLE, Verb},
     login::Logins,
     metadata, openapi,
@@ -19,6 +20,9 @@ use crate::{
     route::{Query, Route, Target},
     watch::Watch,
 };
+
+/// How long a conversation with a guest may go on before its client has to come again: as long as a watch.
+const CONVERSATION: Duration = Duration::from_secs(3600);
 
 /// The objects of a fleet, and who may do what with them.
 #[derive(Debug)]
@@ -211,10 +215,18 @@ impl Api {
         Ok(Reply::value(200, value))
     }
 
+    /// How long a conversation may go on that begins with a request: as long as its login, and an hour at most. Clients then come again,
+    /// and are asked again who they are.
+    pub(crate) fn time_left(&self, request: &Request) -> Duration {
+        let now = Timestamp::now();
+        let until = self.logins.as_ref().and_then(|logins| logins.until(token_of(request), now));
+        let left = until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
+        left.map_or(CONVERSATION, |left| left.min(CONVERSATION))
+    }
+
     /// Who sent a request.
     pub(crate) fn identify(&self, request: &Request) -> Result<Identity, ApiError> {
-        let token = request.authorization.as_deref().and_then(|header| header.strip_prefix("Bearer "));
-        let token = token.map(str::trim).unwrap_or_default();
+        let token = token_of(request);
         let found = self.tokens.read().identify(token);
         let found = found.or_else(|| self.logins.as_ref()?.identify(token, Timestamp::now()));
         found.ok_or_else(|| ApiError::new(401, "Unauthorized", "Unauthorized"))
@@ -286,14 +298,31 @@ impl Api {
             |kind: &&Arc<Kind>| kind.names.plural == text("resource") && kind.group == text("group");
         let kind = self.kinds.iter().find(is_asked);
         let is_allowed = match (text("verb"), kind) {
-            ("*", _) | (_, None) => identity.role == crate::Role::Admin,
-            (_, Some(kind)) if text("subresource") == CONSOLE => {
-                kind.files.contains(&CONSOLE) && identity.role.may_converse()
+            ("*", _) | (_, None) => identity.role == Role::Admin,
+            (verb, Some(kind)) => {
+                Verb::parse(verb).is_some_and(|verb| may(&identity.role, verb, kind, text("subresource")))
             }
-            (verb, Some(kind)) => Verb::parse(verb)
-                .is_some_and(|verb| identity.role.may(verb, kind, text("subresource") == "status")),
         };
         review["status"] = json!({ "allowed": is_allowed });
         Ok(Reply::value(201, review))
     }
+}
+
+/// Whether somebody may do that to objects of a kind, or to a subresource of them; nobody may to one that is not there.
+fn may(role: &Role, verb: Verb, kind: &Kind, subresource: &str) -> bool {
+    let is_kept =
+        kind.files.contains(&subresource) || (kind.names.plural == "nodes" && subresource == "proxy");
+    match subresource {
+        "" => role.may(verb, kind, false),
+        "status" => kind.has_status && role.may(verb, kind, true),
+        _ if !is_kept || verb != Verb::Get => false,
+        CONSOLE => role.may_converse(),
+        _ => role.may_ask_agents(),
+    }
+}
+
+/// The token of a request; empty where there is none.
+fn token_of(request: &Request) -> &str {
+    let token = request.authorization.as_deref().and_then(|header| header.strip_prefix("Bearer "));
+    token.map(str::trim).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! Calls to agents, which serve what nodes keep: bounded in time and size, and each failure is a sentence.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{
@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::{ApiError, Errand, tls::agent_tls_config};
+use crate::{Agents, ApiError, Calls, Errand, tls::agent_tls_config};
 
 /// How long it may take to reach an agent.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,11 +34,14 @@ const UNKNOWN: &str = "application/octet-stream";
 /// A call that is about to be made.
 #[derive(Clone)]
 pub struct Call {
-    errand: Errand,
+    pub(crate) errand: Errand,
     address: SocketAddr,
     tls: Arc<ClientConfig>,
     /// Headers of a client that wants to speak WebSocket with the agent.
     pub(crate) web_socket: Option<HeaderMap>,
+    /// How long the two may speak.
+    pub(crate) lasts: Duration,
+    calls: Calls,
 }
 
 impl std::fmt::Debug for Call {
@@ -63,8 +66,8 @@ impl Call {
     /// A call to the agent of a node, which has said in its Node where it listens.
     ///
     /// # Errors
-    /// The Node does not say where, or there are no certificates for calls in `tls`.
-    pub fn new(errand: Errand, node: Option<&Value>, tls: &Path) -> Result<Self, ApiError> {
+    /// The Node does not say where, or there are no certificates for calls.
+    pub fn new(errand: Errand, node: Option<&Value>, agents: &dyn Agents) -> Result<Self, ApiError> {
         let name = &errand.node;
         let node = node.ok_or_else(|| ApiError::unavailable(format!("there is no node {name} any more")))?;
         let address = address_of(node).ok_or_else(|| {
@@ -72,18 +75,20 @@ impl Call {
                 "the agent of node {name} does not say where it listens: it is of an older release, or has not begun"
             ))
         })?;
-        let tls = agent_tls_config(tls).map_err(|error| {
+        let tls = agent_tls_config(agents.tls()).map_err(|error| {
             tracing::warn!(%error, "Agents cannot be called");
             ApiError::unavailable(format!("{error}: the log of the control plane says more"))
         })?;
-        Ok(Self { errand, address, tls: Arc::new(tls), web_socket: None })
+        let calls = agents.calls().clone();
+        Ok(Self { errand, address, tls: Arc::new(tls), web_socket: None, lasts: Duration::ZERO, calls })
     }
 
     /// Fetches all of it.
     ///
     /// # Errors
-    /// The agent cannot be reached, takes too long, refuses, or sends more than it may.
+    /// Too many are being made, or the agent cannot be reached, takes too long, refuses, or sends more than it may.
     pub async fn fetch(&self) -> Result<Fetched, ApiError> {
+        let _place = self.calls.enter(&self.errand.node)?;
         let response = self.send().await?;
         let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = MEDIA_TYPES.into_iter().find(|known| media_type == Some(*known)).unwrap_or(UNKNOWN);

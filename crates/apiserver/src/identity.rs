@@ -118,12 +118,19 @@ impl Role {
         matches!(self, Self::Operate | Self::Admin)
     }
 
+    /// Whether somebody with this role may have agents asked. No node may: what others keep is no matter of it.
+    pub(crate) fn may_ask_agents(&self) -> bool {
+        matches!(self, Self::View | Self::Operate | Self::Admin)
+    }
+
     /// Whether somebody with this role may do that to objects of that kind; for a node, to those that are its own.
     pub(crate) fn may(&self, verb: Verb, kind: &Kind, is_status: bool) -> bool {
         match self {
             Self::Admin => true,
             Self::Join => false,
-            _ if verb.reads() || (kind.is_review && verb == Verb::Create) => true,
+            _ if verb.reads() => true,
+            // Some have agents look at machines.
+            _ if kind.is_review && verb == Verb::Create => self.may_ask_agents(),
             Self::View => false,
             Self::Operate => kind.is_operated && !is_status,
             Self::Node(_) => match verb {
@@ -146,13 +153,15 @@ impl Identity {
         Err(ApiError::forbidden(&self.name, &format!("cannot {} {kind}{status}", verb.name())))
     }
 
-    /// An error unless this identity may type into a guest.
-    pub(crate) fn check_console(&self, target: &Target) -> Result<(), ApiError> {
-        if self.role.may_converse() {
+    /// An error unless this identity may have what an agent keeps of an object: look at it, or type into a guest.
+    pub(crate) fn check_kept(&self, target: &Target, subresource: &str) -> Result<(), ApiError> {
+        let is_allowed =
+            if subresource == CONSOLE { self.role.may_converse() } else { self.role.may_ask_agents() };
+        if is_allowed {
             return Ok(());
         }
         let kind = crate::status::qualified(&target.kind);
-        Err(ApiError::forbidden(&self.name, &format!("cannot get {kind}/console")))
+        Err(ApiError::forbidden(&self.name, &format!("cannot get {kind}/{subresource}")))
     }
 
     /// An error if this is a node and the object is not its own. An agent that lies can lie about its own machines only.
@@ -222,6 +231,9 @@ mod tests {
         assert!(may(&node, Verb::Update, "virtualmachineinstances", true));
         assert!(!may(&node, Verb::Create, "virtualmachineinstances", false));
         assert!(!may(&node, Verb::Delete, "nodes", false));
+        assert!(may(&Role::View, Verb::Create, "migrationplans", false));
+        assert!(!may(&node, Verb::Create, "migrationplans", false));
+        assert!(![Role::Join, node.clone()].iter().any(Role::may_ask_agents));
         assert!(Role::Operate.may_converse() && Role::Admin.may_converse());
         assert!(![Role::View, Role::Join, node].iter().any(Role::may_converse));
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     Agents, Api, ApiError, Call, Errand, Identity, Reply,
     api::{Body, Request},
-    identity::{CONSOLE, Verb},
+    identity::CONSOLE,
     route::Target,
 };
 
@@ -29,11 +29,7 @@ impl Api {
             return Err(ApiError::method_not_allowed(&request.method));
         }
         let is_console = subresource == CONSOLE;
-        if is_console {
-            identity.check_console(target)?;
-        } else {
-            identity.check(Verb::Get, target)?;
-        }
+        identity.check_kept(target, subresource)?;
         let agents = self.agents.as_ref().ok_or_else(ApiError::no_page)?;
         let (_, object) = self.find(target)?;
         let errand = agents.errand(&target.kind.names.kind, subresource, &object);
@@ -44,6 +40,9 @@ impl Api {
             call.web_socket = Some(headers.ok_or_else(|| {
                 ApiError::bad_request("a console is a WebSocket (RFC 6455, version 13), over HTTP/1.1")
             })?);
+            // The agent closes it with a sentence then, and the tunnel whatever the agent does.
+            call.lasts = self.time_left(request);
+            call.errand.path.push_str(&format!("?seconds={}", call.lasts.as_secs()));
             // The audit: whoever types there does as much as who writes.
             let (name, namespace) = (target.name.as_deref(), target.namespace.as_deref());
             tracing::info!(user = identity.name, namespace, name, "console");
@@ -61,7 +60,7 @@ impl Api {
         if request.method != "GET" {
             return Err(ApiError::method_not_allowed(&request.method));
         }
-        identity.check(Verb::Get, target)?;
+        identity.check_kept(target, "proxy")?;
         let agents = self.agents.as_ref().ok_or_else(ApiError::no_page)?;
         self.find(target)?;
         let node = target.name.clone().unwrap_or_default();
@@ -72,6 +71,6 @@ impl Api {
     fn call(&self, agents: &dyn Agents, errand: Errand) -> Result<Call, ApiError> {
         let node = self.store.get(&format!("/nodes/{}", errand.node));
         let node = node.and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
-        Call::new(errand, node.as_ref(), agents.tls())
+        Call::new(errand, node.as_ref(), agents)
     }
 }

@@ -79,6 +79,15 @@ impl Logins {
 
     /// Whose a token is, if it was given out here and its time is not up.
     pub(crate) fn identify(&self, token: &str, now: Timestamp) -> Option<Identity> {
+        self.read(token, now).map(|(identity, _)| identity)
+    }
+
+    /// Until when a token of a login is one.
+    pub(crate) fn until(&self, token: &str, now: Timestamp) -> Option<Timestamp> {
+        self.read(token, now).map(|(_, until)| until)
+    }
+
+    fn read(&self, token: &str, now: Timestamp) -> Option<(Identity, Timestamp)> {
         let (claims, signature) = token.strip_prefix(PREFIX)?.split_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         hmac::verify(&self.key, claims.as_bytes(), &signature).ok()?;
@@ -90,7 +99,8 @@ impl Logins {
             _ => return None,
         };
         let name = claims["name"].as_str()?.to_owned();
-        (claims["until"].as_i64()? > now.as_second()).then_some(Identity { name, role })
+        let until = Timestamp::from_second(claims["until"].as_i64()?).ok()?;
+        (until.as_second() > now.as_second()).then_some((Identity { name, role }, until))
     }
 }
 
@@ -144,6 +154,7 @@ mod tests {
         let again = Logins::new(b"secret");
         assert_eq!(again.identify(&token, at(1)), Some(viewer()));
         assert_eq!(again.identify(&token, until), None);
+        assert_eq!((again.until(&token, at(1)), again.until(&token, until)), (Some(until), None));
         assert_eq!(Logins::new(b"another secret").identify(&token, at(1)), None);
     }
 

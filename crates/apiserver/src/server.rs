@@ -234,6 +234,9 @@ fn head_of(reply: Reply) -> Headed {
             (file.media_type, Bytes::from_static(file.bytes), None)
         }
     };
+    if reply.code == 429 {
+        more.push(("retry-after", "1"));
+    }
     // What is not a file is as of now.
     if !more.iter().any(|(name, _)| *name == "cache-control") {
         more.push(("cache-control", "no-store"));

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     sync::Semaphore,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{ApiError, Call, call::WEB_SOCKET_HEADERS};
@@ -18,6 +18,8 @@ const MAX_TUNNELS: usize = 256;
 const SILENCE: Duration = Duration::from_secs(90);
 /// How long one end may take no bytes.
 const STUCK: Duration = Duration::from_secs(60);
+/// How long after its time an agent may take to say why it closes a console.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long the client may take to begin, once it was told that it may.
 const BEGIN: Duration = Duration::from_secs(30);
 
@@ -46,6 +48,7 @@ impl Tunnels {
             return Err(call.refusal(response).await);
         }
         let agent = hyper::upgrade::on(&mut response);
+        let lasts = call.lasts + FAREWELL;
         let mut reply = Response::new(B::default());
         *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         for name in WEB_SOCKET_HEADERS {
@@ -57,7 +60,7 @@ impl Tunnels {
         tokio::spawn(async move {
             let ends = timeout(BEGIN, async { tokio::try_join!(client, agent) }).await;
             if let Ok(Ok((client, agent))) = ends {
-                carry(TokioIo::new(client), TokioIo::new(agent)).await;
+                carry(TokioIo::new(client), TokioIo::new(agent), lasts).await;
             }
             drop(place);
         });
@@ -65,11 +68,12 @@ impl Tunnels {
     }
 }
 
-/// Carries bytes until one end has ended, or says nothing that should.
-async fn carry(client: impl AsyncRead + AsyncWrite, agent: impl AsyncRead + AsyncWrite) {
+/// Carries bytes until one end has ended, or says nothing that should, or the time is up.
+async fn carry(client: impl AsyncRead + AsyncWrite, agent: impl AsyncRead + AsyncWrite, lasts: Duration) {
     let (from_client, to_client) = split(client);
     let (from_agent, to_agent) = split(agent);
     let outcome = tokio::select! {
+        () = sleep(lasts) => Ok(()),
         outcome = pump(from_agent, to_client, Some(SILENCE)) => outcome,
         outcome = pump(from_client, to_agent, None) => outcome,
     };
@@ -98,5 +102,27 @@ async fn pump(
             to.flush().await
         })
         .await??;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_console_ends_with_its_login_though_both_ends_would_go_on() {
+        let (mut client, client_end) = duplex(100);
+        let (mut agent, agent_end) = duplex(100);
+        let carried = tokio::spawn(carry(client_end, agent_end, Duration::from_millis(200)));
+        agent.write_all(b"login: ").await.unwrap();
+        let mut said = [0; 7];
+        client.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"login: ");
+        // Neither end closes, and both are closed.
+        assert_eq!(client.read(&mut said).await.unwrap(), 0);
+        assert_eq!(agent.read(&mut said).await.unwrap(), 0);
+        carried.await.unwrap();
     }
 }

@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use apiserver::{Agents, Api, Body, Errand, Identity, Request, Reviewer, Role, Tokens};
+use apiserver::{Agents, Api, Body, Calls, Errand, Identity, Request, Reviewer, Role, Tokens};
 use authority::Authority;
 use serde_json::{Value, json};
 use store::{Limits, Store};
 
 const VIEWER: &str = "viewer-token-that-is-long-enough-for-a-test";
 const ADMIN: &str = "admin-token-that-is-long-enough-for-a-test";
+const NODE: &str = "a-nodes-token-that-is-long-enough-for-a-test";
 const JOINER: &str = "joiner-token-that-is-long-enough-for-a-test";
 
 /// Says how many objects there are.
@@ -36,7 +37,7 @@ impl Reviewer for Counter {
 
 /// Knows an agent of each machine but one.
 #[derive(Debug)]
-struct Hosts(PathBuf);
+struct Hosts(PathBuf, Calls);
 
 impl Agents for Hosts {
     fn errand(&self, kind: &str, subresource: &str, object: &Value) -> Result<Errand, String> {
@@ -50,6 +51,10 @@ impl Agents for Hosts {
     fn tls(&self) -> &Path {
         &self.0
     }
+
+    fn calls(&self) -> &Calls {
+        &self.1
+    }
 }
 
 fn api() -> (Api, tempfile::TempDir) {
@@ -59,11 +64,14 @@ fn api() -> (Api, tempfile::TempDir) {
     tokens.add(VIEWER, Identity { name: "eva".to_owned(), role: Role::View });
     tokens.add(ADMIN, Identity { name: "ada".to_owned(), role: Role::Admin });
     tokens.add(JOINER, Identity { name: "join".to_owned(), role: Role::Join });
+    let node = Role::Node("of-loud".to_owned());
+    tokens.add(NODE, Identity { name: "node:of-loud".to_owned(), role: node });
     let api = Api::new(store, objects::kinds(), tokens).unwrap();
     let api = api
         .with_reviewer(Arc::new(Counter))
-        .with_agents(Arc::new(Hosts(folder.path().join("tls"))))
+        .with_agents(Arc::new(Hosts(folder.path().join("tls"), Calls::default())))
         .with_logins(b"secret")
+        .with_absent(&[("pods", "there are none")])
         .with_pages(&[("index.html", b"<!doctype html>")]);
     (api, folder)
 }
@@ -147,7 +155,9 @@ fn a_question_is_answered_for_those_who_may_see_and_not_stored() {
         let code = send(&api, method, &path, VIEWER, &json!({})).0;
         assert!(code == 405 || code == 403, "{method} {path}: {code}");
     }
-    assert_eq!(send(&api, "POST", path, JOINER, &asked).0, 403);
+    for token in [JOINER, NODE] {
+        assert_eq!(send(&api, "POST", path, token, &asked).0, 403);
+    }
     let (code, refusal) = send(&api, "POST", path, VIEWER, &json!({ "spec": { "vmiName": "gone" } }));
     assert_eq!((code, &refusal["message"]), (400, &json!("gone does not run")));
     assert_eq!(send(&api, "POST", path, VIEWER, &json!({ "spec": {} })).0, 422, "what is missing is said");
@@ -197,6 +207,7 @@ fn what_a_node_has_of_an_object_is_asked_for_by_those_who_may_see_it() {
     assert!(code == 400 && refusal["message"].as_str().unwrap().contains("WebSocket"), "{refusal}");
     let metrics = |token| send(&api, "GET", "/api/v1/nodes/of-loud/proxy/metrics", token, &json!({})).0;
     assert_eq!((metrics(VIEWER), metrics(JOINER)), (200, 403));
+    assert_eq!((log("loud", NODE).0, metrics(NODE)), (403, 403), "what others keep is no matter of a node");
     assert_eq!((log("loud", JOINER).0, log("gone", VIEWER).0, log("loud", "nobody").0), (403, 404, 401));
     assert_eq!(send(&api, "DELETE", &format!("{instances}/loud/log"), ADMIN, &json!({})).0, 405);
     assert_eq!(
@@ -204,4 +215,49 @@ fn what_a_node_has_of_an_object_is_asked_for_by_those_who_may_see_it() {
         404,
         "migrations have reports"
     );
+}
+
+#[test]
+fn who_asks_what_it_may_is_told_the_truth_about_subresources() {
+    let (api, _folder) = api();
+    let may = |token, verb: &str, resource: &str, subresource: &str| {
+        let group = if resource == "nodes" { "" } else { "whimbrel.dev" };
+        let asked = json!({ "spec": { "resourceAttributes": {
+            "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+        } } });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        send(&api, "POST", path, token, &asked).1["status"]["allowed"] == true
+    };
+    let instances = "virtualmachineinstances";
+    assert!(may(ADMIN, "get", instances, "console") && !may(ADMIN, "delete", instances, "console"));
+    assert!(may(VIEWER, "get", instances, "log") && !may(ADMIN, "update", instances, "log"));
+    assert!(!may(VIEWER, "get", instances, "console") && !may(NODE, "get", instances, "log"));
+    assert!(may(VIEWER, "get", "nodes", "proxy") && !may(NODE, "get", "nodes", "proxy"));
+    assert!(may(ADMIN, "update", instances, "status") && !may(ADMIN, "update", instances, "scale"));
+}
+
+#[test]
+fn a_node_without_pods_is_described_and_nobody_else_takes_it_for_empty() {
+    let (api, _folder) = api();
+    let list = |query: &str| {
+        let reply = api.handle(&Request {
+            method: "GET".to_owned(),
+            path: "/api/v1/pods".to_owned(),
+            query: query.to_owned(),
+            authorization: Some(format!("Bearer {VIEWER}")),
+            ..Request::default()
+        });
+        reply.code
+    };
+    let describe = "fieldSelector=spec.nodeName%3Da%2Cstatus.phase%21%3DFailed%2Cstatus.phase%21%3DSucceeded";
+    assert_eq!(list(describe), 200);
+    for other in [
+        String::new(),
+        "fieldSelector=spec.nodeName%3Da".to_owned(),
+        "fieldSelector=status.phase%21%3DFailed%2Cstatus.phase%21%3DSucceeded".to_owned(),
+        format!("{describe}%2Cmetadata.name%3Dx"),
+        format!("{describe}&watch=true"),
+    ] {
+        assert_eq!(list(&other), 404, "{other}");
+    }
 }

@@ -191,7 +191,10 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
             api.create(&PostParams::default(), instance).await.map(drop)
         }
-        Intent::DeleteInstance(instance) => delete(client, &**instance).await,
+        Intent::DeleteInstance(instance) => {
+            let api: Api<VirtualMachineInstance> = namespaced(client, &**instance);
+            api.delete(&instance.name_any(), &as_seen(&**instance)).await.map(drop)
+        }
         Intent::DeleteMachine(machine) => delete(client, &**machine).await,
         Intent::DeleteMigration(migration) => delete(client, &**migration).await,
         Intent::ReleaseNamespace(namespace) => {
@@ -271,6 +274,15 @@ fn same<K: Resource>(object: &K) -> DeleteParams {
     DeleteParams { preconditions: Some(same), ..DeleteParams::background() }
 }
 
+/// How to delete an object only if it is still as it was when that was decided: a machine may have moved away from what it was to be ended for.
+fn as_seen<K: Resource>(object: &K) -> DeleteParams {
+    let mut parameters = same(object);
+    if let Some(preconditions) = &mut parameters.preconditions {
+        preconditions.resource_version = object.resource_version();
+    }
+    parameters
+}
+
 async fn hold<K>(client: &Client, object: &K, finalizer: &str) -> kube::Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -313,4 +325,24 @@ where
         .replace_status(&object.name_any(), &PostParams::default(), object)
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::ObjectMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_ended_only_as_it_was_seen() {
+        let metadata = ObjectMeta {
+            uid: Some("u".to_owned()),
+            resource_version: Some("7".to_owned()),
+            ..ObjectMeta::default()
+        };
+        let seen = Node { metadata, ..Node::default() };
+        let wanted = as_seen(&seen).preconditions.map(|wanted| (wanted.uid, wanted.resource_version));
+        assert_eq!(wanted, Some((Some("u".to_owned()), Some("7".to_owned()))));
+        assert_eq!(same(&seen).preconditions.and_then(|wanted| wanted.resource_version), None);
+    }
 }

@@ -53,6 +53,13 @@ fn wants_run(strategy: RunStrategy) -> bool {
     strategy != RunStrategy::Halted
 }
 
+/// Whether another run follows when that of an instance is ended.
+pub(crate) fn comes_again(index: &Index<'_>, instance: &VirtualMachineInstance) -> bool {
+    let mut machines = index.world.machines.iter().filter(|machine| is_of(instance, machine));
+    machines
+        .any(|machine| machine.metadata.deletion_timestamp.is_none() && wants_run(machine.spec.run_strategy))
+}
+
 /// Whether an instance has to make room, for none or for another.
 fn is_over(machine: &VirtualMachine, instance: &VirtualMachineInstance, now: &Time) -> bool {
     let status = instance.status.clone().unwrap_or_default();

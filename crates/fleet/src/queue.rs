@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use objects::{MigrationSettings, VirtualMachineInstanceMigration};
+use objects::{MigrationPriority, MigrationSettings, VirtualMachineInstanceMigration};
 
 use crate::World;
 
@@ -80,7 +80,11 @@ impl Queue {
     }
 }
 
-/// Migrations that wait, the next one first: by priority, then who came earlier; at the same second, by name.
+/// For how many seconds what has a priority goes before what came earlier with the next lower one. None waits for ever behind what comes later.
+const HEAD_START: i64 = 600;
+
+/// Migrations that wait, the next one first: who came earlier, where each priority counts as if it had come [`HEAD_START`] before the next
+/// lower one; of the same, by priority, and then by name.
 pub(crate) fn waiting(world: &World) -> Vec<&VirtualMachineInstanceMigration> {
     let is_waiting = |migration: &&VirtualMachineInstanceMigration| {
         migration
@@ -93,7 +97,13 @@ pub(crate) fn waiting(world: &World) -> Vec<&VirtualMachineInstanceMigration> {
     let place = |migration: &VirtualMachineInstanceMigration| {
         let metadata = &migration.metadata;
         let priority = migration.spec.priority.unwrap_or_default();
-        (priority, metadata.creation_timestamp.clone(), metadata.namespace.clone(), metadata.name.clone())
+        let behind = match priority {
+            MigrationPriority::SystemCritical => 0,
+            MigrationPriority::UserTriggered => HEAD_START,
+            MigrationPriority::SystemMaintenance => 2 * HEAD_START,
+        };
+        let turn = metadata.creation_timestamp.as_ref().map(|time| time.0.as_second().saturating_add(behind));
+        (turn, priority, metadata.namespace.clone(), metadata.name.clone())
     };
     waiting.sort_by_cached_key(|migration| place(migration));
     waiting

@@ -121,6 +121,57 @@ fn a_drain_ends_what_shall_not_move_and_leaves_alone_what_is_somebody_elses() {
 }
 
 #[test]
+fn who_waits_long_has_its_turn_before_who_came_much_later() {
+    let mut site = site(2);
+    site.limits(&json!({ "parallelOutboundMigrationsPerNode": 1 }));
+    for (name, machine, priority, created) in [
+        ("patient", "m0", MigrationPriority::SystemMaintenance, 10),
+        ("late", "m1", MigrationPriority::UserTriggered, 10 + 601),
+    ] {
+        site.migrate(name, machine, &json!({}));
+        let last = site.world.migrations.last_mut().map(Arc::make_mut).unwrap();
+        last.spec.priority = Some(priority);
+        last.metadata.creation_timestamp = Some(support::at(created));
+    }
+    site.settle(620);
+    assert!(site.phase("patient").is_under_way() && !site.phase("late").is_under_way());
+}
+
+#[test]
+fn runs_are_ended_only_where_there_is_room_and_not_all_at_once() {
+    let mut site = site(4);
+    site.limits(&json!({ "parallelOutboundMigrationsPerNode": 2 }));
+    for name in ["m0", "m1", "m2", "m3"] {
+        change(&mut site, name, |spec| spec.eviction_strategy = Some(EvictionStrategy::None));
+    }
+    for node in ["b", "c"] {
+        site.cordon(node);
+    }
+    let uids = |site: &Site| ["m0", "m1", "m2", "m3"].map(|name| site.instance(name).metadata.uid.clone());
+    let is_ending = |site: &Site| {
+        let all = site.world.instances.iter();
+        all.filter(|one| one.metadata.deletion_timestamp.is_some()).count()
+    };
+    let before = uids(&site);
+    let asked = NodeDrainPlanSpec { nodes: vec!["a".to_owned()], ..NodeDrainPlanSpec::default() };
+    let plan = fleet::drain::plan(&site.world, &asked);
+    assert_eq!((plan.steps.len(), plan.blocked), (0, 4), "there is no room");
+    site.empty("d", &json!({ "nodes": ["a"], "minAvailable": 0 }));
+    site.settle(10);
+    assert_eq!((is_ending(&site), uids(&site)), (0, before.clone()));
+    assert_eq!(status(&site).blocked_machines[0].reason, BlockedReason::NoNodeFits);
+    site.uncordon("b");
+    site.settle(20);
+    assert_eq!(is_ending(&site), 2, "as many as may leave a node");
+    for seconds in [30, 40, 50] {
+        site.let_go();
+        site.move_all(seconds);
+    }
+    assert_eq!(status(&site).phase(), DrainPhase::Succeeded);
+    assert!(uids(&site).iter().zip(&before).all(|(after, before)| after != before));
+}
+
+#[test]
 fn a_machine_that_moves_if_possible_is_ended_where_it_is_not() {
     let mut site = site(2);
     for name in ["m0", "m1"] {

@@ -24,6 +24,7 @@ use crate::{
     observe::Observer,
     process,
     serve::Desk,
+    settings::{Allowed, channels},
 };
 
 /// How long a write may take. It is decided again.
@@ -274,22 +275,16 @@ fn begin(
     let state =
         migration.status.as_ref().and_then(|status| status.migration_state.clone()).unwrap_or_default();
     let values = state.migration_configuration.unwrap_or_default();
-    let capabilities =
-        [("auto-converge", values.allow_auto_converge), ("postcopy-ram", values.allow_post_copy)]
-            .map(|(name, is_on)| json!({ "capability": name, "state": is_on }));
-    command(observer, vmm, "migrate-set-capabilities", json!({ "capabilities": capabilities }))?;
-    let mut parameters = json!({
-        "max-bandwidth": values.bandwidth_per_migration.bytes().unwrap_or(0),
-        "tls-hostname": state.target_node.unwrap_or_default(),
-        // Of no account without the capability.
-        "whimbrel-postcopy": "auto",
-    });
-    if let Some(millis) = values.max_downtime_ms {
-        parameters["downtime-limit"] = millis.into();
-    }
-    if let Some(channels) = values.channels {
-        parameters["multifd-channels"] = channels.into();
-    }
+    let allowed = Allowed {
+        auto_converge: values.allow_auto_converge,
+        post_copy: values.allow_post_copy,
+        max_downtime_ms: values.max_downtime_ms,
+    };
+    command(observer, vmm, "migrate-set-capabilities", allowed.capabilities())?;
+    let mut parameters = allowed.parameters();
+    parameters["max-bandwidth"] = values.bandwidth_per_migration.bytes().unwrap_or(0).into();
+    parameters["tls-hostname"] = state.target_node.unwrap_or_default().into();
+    parameters["multifd-channels"] = channels(values.channels).into();
     command(observer, vmm, "migrate-set-parameters", parameters)?;
     command(observer, vmm, "migrate", json!({ "uri": state.target_node_address.unwrap_or_default() }))
 }

@@ -21,6 +21,7 @@ mod process;
 mod processor;
 mod progress;
 mod serve;
+mod settings;
 mod usage;
 
 use std::{

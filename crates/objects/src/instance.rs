@@ -70,9 +70,9 @@ pub enum EvictionStrategy {
     /// It is migrated; one that cannot be stays, and holds up the drain.
     #[default]
     LiveMigrate,
-    /// It is migrated; one that cannot be is ended, as with `None`.
+    /// It is migrated; one whose agent says that it cannot be (condition `LiveMigratable`) is ended, as with `None`. Where there is no room it waits.
     LiveMigrateIfPossible,
-    /// Its run is ended. Its machine begins another on another node, where its `runStrategy` says so.
+    /// Its run is ended, as soon as another node takes the next one, which its machine begins where its `runStrategy` says so.
     None,
     /// Nothing: somebody else sees to it, and the drain waits.
     External,

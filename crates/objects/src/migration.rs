@@ -64,7 +64,8 @@ pub struct VirtualMachineInstanceMigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604800))]
     pub deadline_seconds: Option<u32>,
-    /// Whose turn it is when several wait; absent: `user-triggered`. Of the same, who came first.
+    /// Whose turn it is when several wait; absent: `user-triggered`. Of the same, who came first. What comes more than 10 minutes later has its
+    /// turn later, though its priority is one higher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<MigrationPriority>,
     /// Give it up. What comes of that is in `status.migrationState.abortStatus`: it may be too late.

@@ -35,9 +35,10 @@ pub(crate) struct Arguments {
     /// The port at which the control plane reaches this agent; 0 for one that is free
     #[arg(long, value_name = "PORT", default_value_t = 16444)]
     port: u16,
-    /// Where the agent's figures are for Prometheus, to whoever comes there and without encryption [default: through the control plane alone]
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: Option<SocketAddr>,
+    /// The port of the node's address where the agent's figures are for Prometheus, to whoever comes there and without encryption [default:
+    /// through the control plane alone]
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<u16>,
     /// Join the fleet of this ticket, which `whimbrel controlplane` made
     #[arg(long, value_name = "FILE")]
     join: Option<PathBuf>,
@@ -109,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         registration: place.registration,
         cgroup: arguments.cgroup.clone(),
     };
-    let listeners = listen(arguments, &place)?;
+    let listeners = listen(arguments, &place);
     let agent = {
         let (client, handle) = (place.client.clone(), handle.clone());
         let work = move || node::run(&config, listeners, &client, &handle);
@@ -133,21 +134,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where this agent is come to. A server of Kubernetes comes to none.
-fn listen(arguments: &Arguments, place: &Place) -> Result<node::Listeners, Box<dyn Error>> {
-    let at = |address: SocketAddr, option: &str| {
-        TcpListener::bind(address).map_err(|error| {
-            format!(
-                "Cannot listen at {address} ({error}): is another agent up? Say another place with {option}"
-            )
-        })
+/// Where this agent is come to. A server of Kubernetes comes to none. A port that is taken is no reason not to look after machines.
+fn listen(arguments: &Arguments, place: &Place) -> node::Listeners {
+    let at = |port: u16, option: &str, lost: &str| {
+        let address = SocketAddr::new(place.member.address, port);
+        let listener = TcpListener::bind(address);
+        let told = listener.inspect_err(|error| {
+            tracing::error!(%error, "Cannot listen at {address}: {lost} are not to be had. Say another port with {option}");
+        });
+        told.ok()
     };
-    let own = SocketAddr::new(place.member.address, arguments.port);
     let is_ours = place.registration == Registration::Agent;
-    Ok(node::Listeners {
-        control_plane: is_ours.then(|| at(own, "--port")).transpose()?,
-        figures: arguments.metrics.map(|address| at(address, "--metrics")).transpose()?,
-    })
+    let served = "logs, consoles, reports and forecasts of this node";
+    node::Listeners {
+        control_plane: is_ours.then(|| at(arguments.port, "--port", served)).flatten(),
+        figures: arguments.metrics_port.and_then(|port| at(port, "--metrics-port", "figures of this agent")),
+    }
 }
 
 /// Keeps other agents out of a directory while this one lives: two of them would start the same machine.

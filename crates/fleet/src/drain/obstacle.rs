@@ -11,7 +11,7 @@ use objects::{
 use crate::{
     fit,
     index::{Index, end_of},
-    migration,
+    machine, migration,
     placement::best,
     world::{name_of, namespace_of},
 };
@@ -19,15 +19,19 @@ use crate::{
 /// Seconds until a machine is tried again whose migration failed; twice as many after each further failure, and 320 at most.
 const RETRY_SECONDS: i64 = 10;
 
-/// Whether the run of a machine is ended where its node is emptied, by its strategy.
-pub(super) fn is_ended_instead(index: &Index<'_>, instance: &VirtualMachineInstance, node: &str) -> bool {
-    let is_wanted = match instance.spec.eviction_strategy.unwrap_or_default() {
+/// Whether the run of a machine is ended where its node is emptied, by its strategy: it is to be, or is being.
+pub(super) fn ends(instance: &VirtualMachineInstance) -> bool {
+    match instance.spec.eviction_strategy.unwrap_or_default() {
         EvictionStrategy::None => true,
         EvictionStrategy::LiveMigrateIfPossible => migration::blocked(instance).is_some(),
         EvictionStrategy::LiveMigrate | EvictionStrategy::External => false,
-    };
+    }
+}
+
+/// Whether it is to be ended now.
+pub(super) fn is_ended_instead(index: &Index<'_>, instance: &VirtualMachineInstance, node: &str) -> bool {
     // Nobody is there to end it where the agent is not heard of.
-    is_wanted
+    ends(instance)
         && instance.metadata.deletion_timestamp.is_none()
         && index.room(node).is_some_and(|room| room.is_ready)
 }
@@ -63,6 +67,16 @@ pub(super) fn inherent(
         return blocked(BlockedReason::NotRunning, "It does not run yet; then it moves.".to_owned());
     }
     None
+}
+
+/// Where the run of a machine may be ended: the node that takes the next one, or none where none follows. `None`: not now, since the next one
+/// would find no place.
+pub(super) fn place_after<'a>(
+    index: &Index<'a>,
+    instance: &VirtualMachineInstance,
+) -> Option<Option<&'a str>> {
+    let target = best(index, instance, &BTreeMap::new(), |_| true).map(|room| room.name);
+    (target.is_some() || !machine::comes_again(index, instance)).then_some(target)
 }
 
 /// Why no node takes a machine, if none does.

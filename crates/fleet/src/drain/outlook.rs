@@ -74,6 +74,8 @@ pub(super) fn outlook<'a>(index: &Index<'a>, task: &Task<'_, 'a>) -> Outlook<'a>
         left: HashMap::new(),
         pending: Vec::new(),
         stuck: Vec::new(),
+        ending: Vec::new(),
+        unended: Vec::new(),
         emptied: Vec::new(),
         time: 0,
         has_reopened: false,
@@ -99,6 +101,10 @@ struct Play<'t, 'a> {
     pending: Vec<(&'a VirtualMachineInstance, &'a str)>,
     /// Those that no node takes as things are.
     stuck: Vec<(&'a VirtualMachineInstance, &'a str)>,
+    /// Machines whose runs are ended, and where.
+    ending: Vec<(&'a VirtualMachineInstance, &'a str)>,
+    /// Those of them whose next run would find no place as things are.
+    unended: Vec<(&'a VirtualMachineInstance, &'a str)>,
     emptied: Vec<&'a str>,
     time: u64,
     has_reopened: bool,
@@ -130,6 +136,7 @@ impl<'a> Play<'_, 'a> {
     fn run(&mut self) {
         loop {
             self.begin_nodes();
+            self.end_runs();
             self.start_moves();
             if let Some(Reverse((end, source, target))) = self.running.pop() {
                 self.end_move(end, source, target);
@@ -171,7 +178,7 @@ impl<'a> Play<'_, 'a> {
                 continue;
             }
             if obstacle::is_ended_instead(&self.index, instance, node) {
-                self.end(instance, node);
+                self.ending.push((instance, node));
                 continue;
             }
             match obstacle::inherent(&self.index, instance, node) {
@@ -182,9 +189,17 @@ impl<'a> Play<'_, 'a> {
         self.note_empty(node);
     }
 
-    /// A run is ended, and another begins where there is room; that takes no turn of a migration.
-    fn end(&mut self, instance: &'a VirtualMachineInstance, node: &'a str) {
-        let target = best(&self.index, instance, &BTreeMap::new(), |_| true).map(|room| room.name);
+    /// Runs are ended whose next ones find a place; that takes no turn of a migration.
+    fn end_runs(&mut self) {
+        for (instance, node) in std::mem::take(&mut self.ending) {
+            match obstacle::place_after(&self.index, instance) {
+                Some(target) => self.end(instance, node, target),
+                None => self.unended.push((instance, node)),
+            }
+        }
+    }
+
+    fn end(&mut self, instance: &'a VirtualMachineInstance, node: &'a str, target: Option<&'a str>) {
         if let Some(room) = self.index.room_mut(node) {
             room.give_back(instance);
         }
@@ -194,6 +209,7 @@ impl<'a> Play<'_, 'a> {
         if let Some(left) = self.left.get_mut(node) {
             *left = left.saturating_sub(1);
         }
+        self.note_empty(node);
         self.outlook.steps.push(DrainStep {
             namespace: namespace_of(&instance.metadata).to_owned(),
             name: name_of(&instance.metadata).to_owned(),
@@ -309,11 +325,13 @@ impl<'a> Play<'_, 'a> {
         self.left.remove(node);
         self.has_reopened = true;
         self.pending.append(&mut self.stuck);
+        self.ending.append(&mut self.unended);
         true
     }
 
     fn finish(mut self) -> Outlook<'a> {
-        for (instance, node) in std::mem::take(&mut self.stuck) {
+        let unended = std::mem::take(&mut self.unended);
+        for (instance, node) in std::mem::take(&mut self.stuck).into_iter().chain(unended) {
             let is_listed = self.outlook.blocked.len() < DRAIN_LISTED;
             let blocked = is_listed.then(|| obstacle::of_room(&self.index, instance, node)).flatten();
             self.block(blocked);

@@ -157,8 +157,8 @@ impl<'a> Step<'_, 'a> {
 
     /// Sends machines of a node on their way, as many as may leave it at a time.
     fn machines(&mut self, node: &str, machines: Vec<&'a VirtualMachineInstance>) {
-        let mut leaving = 0;
-        let mut free = Vec::new();
+        let (mut leaving, mut ending) = (0, 0);
+        let (mut free, mut ends) = (Vec::new(), Vec::new());
         for instance in machines {
             if let Some(migration) = self.index.migration_of(instance) {
                 match obstacle::of_waiting(instance, node, migration) {
@@ -168,9 +168,10 @@ impl<'a> Step<'_, 'a> {
                 continue;
             }
             if obstacle::is_ended_instead(self.index, instance, node) {
-                self.end(instance, node);
+                ends.push(instance);
                 continue;
             }
+            ending += u32::from(instance.metadata.deletion_timestamp.is_some() && obstacle::ends(instance));
             let failed = self.failed.get(&key(&instance.metadata)).map_or(&[][..], Vec::as_slice);
             let obstacle = obstacle::inherent(self.index, instance, node);
             match obstacle.or_else(|| obstacle::of_failures(instance, node, failed, self.now)) {
@@ -179,13 +180,12 @@ impl<'a> Step<'_, 'a> {
             }
         }
         self.moving += leaving;
+        self.end_runs(node, ends, ending);
         sort(&mut free, &self.scene.forecasts);
         for instance in free {
             let target = best(self.index, instance, &BTreeMap::new(), |_| true).map(|room| room.name);
             let Some(target) = target else {
-                let is_listed = self.blocked.len() < DRAIN_LISTED;
-                let blocked = is_listed.then(|| obstacle::of_room(self.index, instance, node)).flatten();
-                self.block(blocked);
+                self.block_for_room(instance, node);
                 continue;
             };
             let has_way = leaving < self.scene.limits.outbound && self.moving < self.scene.limits.cluster;
@@ -198,12 +198,29 @@ impl<'a> Step<'_, 'a> {
         }
     }
 
-    /// Ends the run of a machine, once nothing new is placed on its node: another run would come back there.
-    fn end(&mut self, instance: &VirtualMachineInstance, node: &str) {
+    /// Ends runs of machines, as many at a time as may leave a node, and none whose next run would find no place. Nothing is ended before the
+    /// node is cordoned: the next run would come back there. `ending` are on their way.
+    fn end_runs(&mut self, node: &str, machines: Vec<&'a VirtualMachineInstance>, mut ending: u32) {
         let is_cordoned = self.index.room(node).is_some_and(|room| is_cordoned(room.node));
-        if is_cordoned && !self.drain.spec.paused {
-            self.writes.push(Intent::DeleteInstance(Box::new(instance.clone())));
+        for instance in machines {
+            let Some(target) = obstacle::place_after(self.index, instance) else {
+                self.block_for_room(instance, node);
+                continue;
+            };
+            if is_cordoned && !self.drain.spec.paused && ending < self.scene.limits.outbound {
+                ending += 1;
+                if let Some(target) = target {
+                    self.index.take(target, instance);
+                }
+                self.writes.push(Intent::DeleteInstance(Box::new(instance.clone())));
+            }
         }
+    }
+
+    fn block_for_room(&mut self, instance: &VirtualMachineInstance, node: &str) {
+        let is_listed = self.blocked.len() < DRAIN_LISTED;
+        let blocked = is_listed.then(|| obstacle::of_room(self.index, instance, node)).flatten();
+        self.block(blocked);
     }
 
     fn block(&mut self, blocked: Option<BlockedMachine>) {

@@ -26,7 +26,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     task,
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -36,7 +36,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Desk, Refusal, Reply, desk::Seat, text};
+use super::{Desk, Refusal, Reply, desk::Seat, parameter, text};
 
 /// What RFC 6455 has a server add to a client's key.
 const MAGIC: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -48,6 +48,8 @@ const SILENCE: Duration = Duration::from_secs(70);
 const STUCK: Duration = Duration::from_secs(30);
 /// Bytes that wait for a guest that does not read. Beyond, nothing more is taken from the client.
 const BACKLOG: usize = 64 << 10;
+/// How long a console lasts at most.
+const LONGEST: Duration = Duration::from_secs(3600);
 /// The longest message of a client, in bytes.
 const MAX_MESSAGE: usize = 64 << 10;
 
@@ -56,6 +58,7 @@ pub(super) async fn open(
     request: &mut Request<Incoming>,
     desk: &Arc<Desk>,
     vmm: &str,
+    query: &str,
 ) -> Result<Reply, Refusal> {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned();
     let key = key.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "a console is a WebSocket"))?;
@@ -69,10 +72,12 @@ pub(super) async fn open(
     let serial = serial.map_err(io::Error::from).flatten().map_err(|_| {
         Refusal::not_found("its VMM has no console: it was started by an older release, or is about to end")
     })?;
+    let lasts = parameter(query, "seconds").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    let until = Instant::now() + lasts.unwrap_or(LONGEST).min(LONGEST);
     let upgrade = hyper::upgrade::on(request);
     task::spawn(async move {
         if let Ok(Ok(upgraded)) = timeout(STUCK, upgrade).await {
-            Conversation::begin(upgraded, serial, seat).await.go_on().await;
+            Conversation::begin(upgraded, serial, seat, until).await.go_on().await;
         }
     });
     let mut reply: Reply = text("text/plain; charset=utf-8", Vec::new());
@@ -103,12 +108,14 @@ struct Conversation {
     typed: Vec<u8>,
     heard: Instant,
     ping: Interval,
+    /// When its time is up: its client has to come again, and is asked again who it is.
+    until: Instant,
     /// Given up at the end.
     _seat: Seat,
 }
 
 impl Conversation {
-    async fn begin(upgraded: Upgraded, serial: UnixStream, seat: Seat) -> Self {
+    async fn begin(upgraded: Upgraded, serial: UnixStream, seat: Seat, until: Instant) -> Self {
         let config =
             WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let client =
@@ -116,7 +123,8 @@ impl Conversation {
         let (from_guest, to_guest) = serial.into_split();
         let mut ping = interval(PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { client, from_guest, to_guest, typed: Vec::new(), heard: Instant::now(), ping, _seat: seat }
+        let heard = Instant::now();
+        Self { client, from_guest, to_guest, typed: Vec::new(), heard, ping, until, _seat: seat }
     }
 
     /// Carries bytes until one of them has ended, and says so to the client.
@@ -133,6 +141,7 @@ impl Conversation {
                     Event::Taken(taken.unwrap_or(0))
                 }
                 _ = self.ping.tick() => Event::Tick,
+                () = sleep_until(self.until.into()) => break "its login has ended, or an hour is over: connect again",
             };
             let outcome = match event {
                 Event::Said(0) | Event::Taken(0) => break "the VMM has ended: the machine has ended or moved",
@@ -151,7 +160,14 @@ impl Conversation {
                     }
                     Some(())
                 }
-                Event::Tick if self.heard.elapsed() > SILENCE => return,
+                // It is not listened to, and says nothing wrong, while the guest does not read.
+                Event::Tick if self.typed.len() >= BACKLOG => {
+                    self.heard = Instant::now();
+                    self.send(Message::Ping(Vec::new().into())).await
+                }
+                Event::Tick if self.heard.elapsed() > SILENCE => {
+                    break "nothing was heard of the client, not even a pong";
+                }
                 Event::Tick => self.send(Message::Ping(Vec::new().into())).await,
             };
             if outcome.is_none() {

@@ -25,6 +25,8 @@ pub(crate) struct Desk {
     consoles: Mutex<BTreeSet<String>>,
     /// Held while settings of a VMM are made and used: those of a migration and those of a forecast are not mixed.
     settings: Mutex<()>,
+    /// Held each while a machine is looked at for a forecast.
+    looks: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
 }
 
 /// A VMM as it was last seen.
@@ -53,6 +55,7 @@ impl Desk {
             seen: Mutex::default(),
             consoles: Mutex::default(),
             settings: Mutex::default(),
+            looks: Mutex::default(),
         }
     }
 
@@ -83,6 +86,14 @@ impl Desk {
     /// Held while a VMM is given settings and told to use them.
     pub(crate) fn settings(&self) -> MutexGuard<'_, ()> {
         self.settings.lock()
+    }
+
+    /// To be held while a machine is looked at.
+    pub(super) fn look_at(&self, vmm: &str) -> Arc<Mutex<()>> {
+        let mut looks = self.looks.lock();
+        // Those that nobody holds or waits for.
+        looks.retain(|_, look| Arc::strong_count(look) > 1);
+        looks.entry(vmm.to_owned()).or_default().clone()
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {

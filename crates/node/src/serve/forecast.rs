@@ -13,6 +13,7 @@ use monitor::{
 use serde_json::{Value, json};
 
 use super::{Desk, Refusal, parameter};
+use crate::settings::Allowed;
 
 /// Ways of different speed that one request may ask about.
 const MAX_WAYS: usize = 4;
@@ -34,8 +35,11 @@ pub(super) fn forecast(desk: &Desk, vmm: &str, query: &str) -> Result<Vec<u8>, R
     })?;
     let gone = || Refusal::not_found("its VMM has gone");
     let monitor = desk.folder(vmm).ok_or_else(gone)?.monitor();
-    let mut client = Client::connect(&monitor, REPLY).map_err(|_| gone())?;
     let deadline = Instant::now() + PATIENCE;
+    // One at a time for each machine: what the engine says then is what this one asked for.
+    let look = desk.look_at(vmm);
+    let _look = look.try_lock_until(deadline).ok_or_else(busy)?;
+    let mut client = Client::connect(&monitor, REPLY).map_err(|_| gone())?;
     let all =
         wanted.bandwidths.iter().map(|bandwidth| predict(desk, &mut client, &wanted, *bandwidth, deadline));
     let all = all.collect::<Result<Vec<_>, _>>()?;
@@ -50,7 +54,6 @@ fn predict(
     bandwidth: u64,
     deadline: Instant,
 ) -> Result<PredictionInfo, Refusal> {
-    let busy = || Refusal::new(StatusCode::CONFLICT, "the machine is being looked at by others: ask again");
     while !begin(desk, client, wanted, bandwidth)? {
         if Instant::now() > deadline {
             return Err(busy());
@@ -60,7 +63,7 @@ fn predict(
     loop {
         let said: PredictionInfo = client.query("query-whimbrel-prediction", Value::Null).map_err(told)?;
         match said.status {
-            // Another's, that began after ours was over.
+            // That of an administrator at the monitor, which began after ours was over.
             PredictionStatus::Predicted if said.bandwidth != Some(bandwidth) => return Err(busy()),
             PredictionStatus::Predicted => return Ok(said),
             PredictionStatus::Failed | PredictionStatus::None => {
@@ -75,6 +78,10 @@ fn predict(
     }
 }
 
+fn busy() -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, "the machine is being looked at by others: ask again")
+}
+
 /// Has the machine looked at, unless it is already: `false`.
 fn begin(desk: &Desk, client: &mut Client, wanted: &Wanted, bandwidth: u64) -> Result<bool, Refusal> {
     let _settings = desk.settings();
@@ -87,14 +94,13 @@ fn begin(desk: &Desk, client: &mut Client, wanted: &Wanted, bandwidth: u64) -> R
         let why = "it is being migrated: its migration says how far that is";
         return Err(Refusal::new(StatusCode::CONFLICT, why));
     }
-    let capabilities = [("auto-converge", wanted.auto_converge), ("postcopy-ram", wanted.post_copy)]
-        .map(|(name, is_on)| json!({ "capability": name, "state": is_on }));
-    client.execute("migrate-set-capabilities", json!({ "capabilities": capabilities })).map_err(told)?;
-    let mut parameters = json!({ "whimbrel-postcopy": "auto" });
-    if let Some(millis) = wanted.downtime_limit {
-        parameters["downtime-limit"] = millis.into();
-    }
-    client.execute("migrate-set-parameters", parameters).map_err(told)?;
+    let allowed = Allowed {
+        auto_converge: wanted.auto_converge,
+        post_copy: wanted.post_copy,
+        max_downtime_ms: wanted.downtime_limit,
+    };
+    client.execute("migrate-set-capabilities", allowed.capabilities()).map_err(told)?;
+    client.execute("migrate-set-parameters", allowed.parameters()).map_err(told)?;
     let arguments = json!({ "bandwidth": bandwidth, "time": LOOK_MS });
     client.execute("whimbrel-predict", arguments).map(|_| true).map_err(told)
 }

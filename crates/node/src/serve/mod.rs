@@ -35,7 +35,7 @@ use tokio::{
     task,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     kept,
@@ -44,8 +44,12 @@ use crate::{
 
 pub(crate) use desk::Desk;
 
-/// Connections at a time, consoles among them.
+/// Connections of the control plane at a time. Consoles are not among them, once they are open: there is one for each VMM at most.
 const MAX_CONNECTIONS: usize = 128;
+/// Handshakes at a time, of whoever comes: they take no place of those who may.
+const MAX_HANDSHAKES: usize = 64;
+/// How long a request may take with its reply. What it takes until a console begins counts, and no more.
+const REQUEST: Duration = Duration::from_secs(60);
 /// Scrapes of figures at a time.
 const MAX_SCRAPES: usize = 16;
 /// How long one may take.
@@ -84,15 +88,22 @@ pub(crate) async fn serve(listener: std::net::TcpListener, desk: Arc<Desk>) {
             return;
         }
     };
+    let door = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let identity = Arc::new(tls::Identity::new(desk.tls()));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(handshake) = door.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let desk = desk.clone();
+                let (desk, places, identity) = (desk.clone(), places.clone(), identity.clone());
                 task::spawn(async move {
-                    connection(stream, desk).await;
-                    drop(place);
+                    let entered = enter(stream, &identity).await;
+                    drop(handshake);
+                    if let Some(stream) = entered
+                        && let Ok(_place) = places.acquire().await
+                    {
+                        connection(stream, desk).await;
+                    }
                 });
             }
             // No descriptors, for example: others may give some back.
@@ -145,40 +156,39 @@ async fn figures_for(path: &str, desk: Arc<Desk>) -> Reply {
     work.await.unwrap_or_else(|refusal| refused(&refusal))
 }
 
-async fn connection(stream: TcpStream, desk: Arc<Desk>) {
+/// The control plane, if it is that which comes. Nobody else gets a word.
+async fn enter(stream: TcpStream, identity: &Arc<tls::Identity>) -> Option<TlsStream<TcpStream>> {
     // Keys that are pressed are small and many.
     let _ = stream.set_nodelay(true);
-    // As they are now: certificates are renewed.
-    let directory = desk.tls().to_owned();
-    let config = match task::spawn_blocking(move || tls::config(&directory)).await {
-        Ok(Ok(config)) => config,
-        Ok(Err(error)) => {
+    let identity = identity.clone();
+    let config = match task::spawn_blocking(move || identity.config()).await.ok()? {
+        Ok(config) => config,
+        Err(error) => {
             tracing::warn!(%error, "The agent has no certificate to show");
-            return;
+            return None;
         }
-        Err(_) => return,
     };
-    let accepted = timeout(PATIENCE, TlsAcceptor::from(Arc::new(config)).accept(stream)).await;
-    let Ok(Ok(stream)) = accepted else { return };
-    let is_allowed = tls::is_control_plane(stream.get_ref().1.peer_certificates());
+    let stream = timeout(PATIENCE, TlsAcceptor::from(config).accept(stream)).await.ok()?.ok()?;
+    tls::is_control_plane(stream.get_ref().1.peer_certificates()).then_some(stream)
+}
+
+/// One request, and a console if it asks for one.
+async fn connection(stream: TlsStream<TcpStream>, desk: Arc<Desk>) {
     let service = service_fn(move |request| {
         let desk = desk.clone();
-        async move { Ok::<_, Infallible>(respond(request, desk, is_allowed).await) }
+        async move { Ok::<_, Infallible>(respond(request, desk).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
-        tracing::debug!(%error, "A connection ended badly");
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
+    let served = timeout(REQUEST, builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    match served.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "A connection ended badly"),
+        Err(_) => tracing::debug!("A request took longer than it may"),
     }
 }
 
-async fn respond(mut request: Request<Incoming>, desk: Arc<Desk>, is_allowed: bool) -> Reply {
-    if !is_allowed {
-        return refused(&Refusal::new(
-            StatusCode::FORBIDDEN,
-            "only the control plane of the fleet may come here",
-        ));
-    }
+async fn respond(mut request: Request<Incoming>, desk: Arc<Desk>) -> Reply {
     if request.method() != hyper::Method::GET {
         return refused(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is done here"));
     }
@@ -186,7 +196,7 @@ async fn respond(mut request: Request<Incoming>, desk: Arc<Desk>, is_allowed: bo
     let query = request.uri().query().unwrap_or_default().to_owned();
     let parts: Vec<_> = path.split('/').skip(1).collect();
     let outcome = match *parts.as_slice() {
-        ["vmms", vmm, "console"] => console::open(&mut request, &desk, vmm).await,
+        ["vmms", vmm, "console"] => console::open(&mut request, &desk, vmm, &query).await,
         ["vmms", vmm, what @ ("log" | "report" | "metrics" | "forecast")] => {
             let (vmm, what) = (vmm.to_owned(), what.to_owned());
             on_a_thread(move || read(&desk, &vmm, &what, &query)).await

@@ -1,8 +1,14 @@
 //! Who comes, and whom they find.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use objects::CONTROL_PLANE_NAME;
+use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig,
     client::verify_server_name,
@@ -11,8 +17,41 @@ use rustls::{
     server::{ParsedCertificate, WebPkiClientVerifier},
 };
 
+/// What is read of a directory.
+const FILES: [&str; 3] = ["ca-cert.pem", "server-cert.pem", "server-key.pem"];
+
+/// When each of [`FILES`] was changed, as far as it is there.
+type Changed = [Option<SystemTime>; FILES.len()];
+
+/// Who the agent is: the certificates of a directory, read again when they have changed, since they are renewed.
+pub(super) struct Identity {
+    directory: PathBuf,
+    read: Mutex<Option<(Changed, Arc<ServerConfig>)>>,
+}
+
+impl Identity {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), read: Mutex::default() }
+    }
+
+    /// As it is now. Reads files.
+    pub(super) fn config(&self) -> io::Result<Arc<ServerConfig>> {
+        let changed =
+            FILES.map(|name| self.directory.join(name).metadata().and_then(|file| file.modified()).ok());
+        let mut read = self.read.lock();
+        if let Some((then, config)) = &*read
+            && *then == changed
+        {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(config(&self.directory)?);
+        *read = Some((changed, config.clone()));
+        Ok(config)
+    }
+}
+
 /// TLS with the certificates of a directory, to which nobody comes whom the authority there has not issued a certificate for clients.
-pub(super) fn config(directory: &Path) -> io::Result<ServerConfig> {
+fn config(directory: &Path) -> io::Result<ServerConfig> {
     let chain = |name: &str| -> io::Result<Vec<CertificateDer<'static>>> {
         let chain = CertificateDer::pem_file_iter(directory.join(name)).map_err(io::Error::other)?;
         chain.collect::<Result<_, _>>().map_err(io::Error::other)

@@ -1,9 +1,12 @@
 //! What migrations would be like, by the word of the engine of the machine, which its agent asks.
 
-use std::collections::BTreeSet;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use apiserver::{Agents as _, Call};
-use fleet::{World, way::way};
+use apiserver::Call;
+use fleet::{World, way::Ways};
 use monitor::types::PredictionInfo;
 use objects::{
     ForecastMachine, InstancePhase, MigrationForecast, MigrationPlanStatus, NodeFit, VirtualMachineInstance,
@@ -31,16 +34,17 @@ pub(super) fn add(
     }
     let values = &plan.migration_configuration;
     let here = status.node_name.clone().unwrap_or_default();
+    let ways = Ways::from(world, &here);
     for node in plan.nodes.iter_mut().filter(|node| node.fits) {
-        let way = way(world, &here, &node.name, values);
+        let way = ways.to(&node.name, values);
         node.bandwidth = Some(rounded(way.bandwidth));
         node.bandwidth_basis = Some(way.basis);
     }
-    let speeds: BTreeSet<_> = plan.nodes.iter().filter_map(|node| node.bandwidth).collect();
+    let speeds = asked(&plan.nodes, plan.target_node.as_deref());
     if speeds.is_empty() {
         return Err("no node fits".to_owned());
     }
-    let listed: Vec<_> = speeds.iter().take(MAX_WAYS).map(u64::to_string).collect();
+    let listed: Vec<_> = speeds.iter().map(u64::to_string).collect();
     let limit = values.max_downtime_ms.map(|millis| format!("&downtime-limit={millis}"));
     let query = format!(
         "forecast?bandwidth={}&auto-converge={}&postcopy-ram={}{}",
@@ -57,11 +61,32 @@ pub(super) fn add(
         dirty_rate: machine.dirty_rate,
     });
     for node in &mut plan.nodes {
+        // Where its own was not asked about, the next slower one: nothing is foretold that is too good.
+        node.bandwidth = node.bandwidth.and_then(|own| speeds.range(..=own).next_back().copied());
         if let Some(said) = predicted.iter().find(|said| said.bandwidth == node.bandwidth) {
             put(node, said);
         }
     }
     Ok(())
+}
+
+/// The speeds that an agent is asked about: that of the way to the target, the slowest, and those of most nodes.
+fn asked(nodes: &[NodeFit], target: Option<&str>) -> BTreeSet<u64> {
+    let mut counts = BTreeMap::<u64, usize>::new();
+    for speed in nodes.iter().filter_map(|node| node.bandwidth) {
+        *counts.entry(speed).or_default() += 1;
+    }
+    let of_target = nodes.iter().find(|node| Some(node.name.as_str()) == target);
+    let first = of_target.and_then(|node| node.bandwidth).into_iter().chain(counts.keys().next().copied());
+    let mut others: Vec<_> = counts.iter().collect();
+    others.sort_by_key(|(_, count)| Reverse(**count));
+    let mut asked = BTreeSet::new();
+    for speed in first.chain(others.into_iter().map(|(speed, _)| *speed)) {
+        if asked.len() < MAX_WAYS {
+            asked.insert(speed);
+        }
+    }
+    asked
 }
 
 fn put(node: &mut NodeFit, said: &PredictionInfo) {
@@ -93,7 +118,7 @@ fn ask(
         node.metadata.name.as_ref() == Some(&errand.node)
     };
     let node = world.nodes.iter().find(is_it).and_then(|node| serde_json::to_value(&**node).ok());
-    let call = Call::new(errand, node.as_ref(), agents.tls()).map_err(|error| error.message)?;
+    let call = Call::new(errand, node.as_ref(), agents).map_err(|error| error.message)?;
     let runtime = Handle::try_current().map_err(|error| error.to_string())?;
     let fetched = runtime.block_on(call.fetch()).map_err(|error| error.message)?;
     serde_json::from_slice(&fetched.bytes)
@@ -109,6 +134,22 @@ fn rounded(bandwidth: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_target_and_the_slowest_way_are_asked_about_however_many_there_are() {
+        let node = |name: &str, bandwidth| NodeFit {
+            name: name.to_owned(),
+            bandwidth: Some(bandwidth),
+            ..NodeFit::default()
+        };
+        let all: Vec<_> = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("f", 9), ("g", 4), ("h", 5)]
+            .into_iter()
+            .map(|(name, speed)| node(name, speed))
+            .collect();
+        assert_eq!(Vec::from_iter(asked(&all, Some("f"))), [1, 4, 5, 9]);
+        assert_eq!(Vec::from_iter(asked(&all[..2], None)), [1, 2]);
+        assert!(asked(&[], Some("f")).is_empty());
+    }
 
     #[test]
     fn a_speed_keeps_two_digits_and_is_never_nothing() {

@@ -162,7 +162,7 @@ impl ControlPlane {
         log_to(&site.log())?;
         let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
         let figures = Arc::new(figures::Figures::open(&site.counts())?);
-        let agents = agents::Agents { tls: site.server_tls() };
+        let agents = agents::Agents { tls: site.server_tls(), calls: apiserver::Calls::default() };
         let api = Api::new(store, objects::kinds(), tokens)?
             .with_figures(figures.clone())
             .with_registrar(Arc::new(site.clone()))
