@@ -7,6 +7,7 @@ use std::{
 use objects::VirtualMachineInstance;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::foretold::Foretold;
 use crate::{
     Config,
     folder::Folder,
@@ -25,6 +26,7 @@ pub(crate) struct Desk {
     consoles: Mutex<BTreeSet<String>>,
     /// Held while settings of a VMM are made and used: those of a migration and those of a forecast are not mixed.
     settings: Mutex<()>,
+    foretold: Foretold,
 }
 
 /// A VMM as it was last seen.
@@ -53,6 +55,7 @@ impl Desk {
             seen: Mutex::default(),
             consoles: Mutex::default(),
             settings: Mutex::default(),
+            foretold: Foretold::default(),
         }
     }
 
@@ -83,6 +86,10 @@ impl Desk {
     /// Held while a VMM is given settings and told to use them.
     pub(crate) fn settings(&self) -> MutexGuard<'_, ()> {
         self.settings.lock()
+    }
+
+    pub(super) fn foretold(&self) -> &Foretold {
+        &self.foretold
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
