@@ -54,12 +54,14 @@ export class Fleet {
 
   private write<T>(method: string, path: string, body?: unknown, contentType?: string): Promise<T> {
     const options = contentType === undefined ? { token: this.login.token, body } : { token: this.login.token, body, contentType };
-    return request<T>(method, path, options).catch((error: unknown) => {
-      // A watch that goes on does not see that the login has ended; whoever clicks does.
-      if (error instanceof ApiError && error.code === 401) this.login.expired();
-      throw error;
-    });
+    return request<T>(method, path, options).catch(this.refused);
   }
+
+  /** A watch that goes on does not see that the login has ended; whoever clicks does, and whoever is refused a console. */
+  private readonly refused = (error: unknown): never => {
+    if (error instanceof ApiError && error.code === 401) this.login.expired();
+    throw error;
+  };
 
   create<T extends KubeObject>(resource: Resource<T>, object: object, namespace?: string, dryRun = false): Promise<T> {
     const query = `?fieldManager=console&fieldValidation=Strict${dryRun ? '&dryRun=All' : ''}`;
@@ -79,9 +81,9 @@ export class Fleet {
   }
 
   /** What a node keeps of an object: a log as text, or a report. */
-  async kept(resource: Resource<KubeObject>, object: KubeObject, file: string, signal: AbortSignal): Promise<Response> {
+  kept(resource: Resource<KubeObject>, object: KubeObject, file: string, signal: AbortSignal): Promise<Response> {
     const path = `${pathOf(resource, object.metadata.namespace, object.metadata.name)}/${file}`;
-    return send('GET', path, { token: this.login.token, signal });
+    return send('GET', path, { token: this.login.token, signal }).catch(this.refused);
   }
 
   remove(resource: Resource<KubeObject>, object: KubeObject): Promise<unknown> {

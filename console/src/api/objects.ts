@@ -266,6 +266,8 @@ export interface Drain extends KubeObject {
     startTimestamp?: string;
     endTimestamp?: string;
     deadlineTimestamp?: string;
+    /** Those moved and left, and those that have ended. */
+    machines?: number;
     moved?: number;
     moving?: number;
     left?: number;

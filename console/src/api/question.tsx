@@ -16,9 +16,9 @@ const REST = 1000;
 
 /**
  * Asks the fleet what would become of something: an object that is answered in its status and not stored. It is asked again when the question
- * changes, or an object of a kind that the answer depends on; never twice at a time. `depends` must be the same array each time.
+ * changes, or an object of a kind that the answer depends on, or `turn`; never twice at a time. `depends` must be the same array each time.
  */
-export const useQuestion = <S extends object>(resource: Resource<KubeObject>, spec: object | undefined, depends: readonly Resource<KubeObject>[], namespace?: string): Answer<S> => {
+export const useQuestion = <S extends object>(resource: Resource<KubeObject>, spec: object | undefined, depends: readonly Resource<KubeObject>[], namespace?: string, turn = 0): Answer<S> => {
   const fleet = useFleet();
   const [answer, setAnswer] = useState<Answer<S>>({});
   const text = JSON.stringify(spec);
@@ -52,6 +52,6 @@ export const useQuestion = <S extends object>(resource: Resource<KubeObject>, sp
       clearTimeout(timer);
       for (const end of ends) end();
     };
-  }, [fleet, resource, text, depends, namespace]);
+  }, [fleet, resource, text, depends, namespace, turn]);
   return answer;
 };

@@ -6,6 +6,7 @@ const drain = (status: Drain['status'] = {}, spec: Drain['spec'] = {}): Drain =>
 
 test('a drain is done by machines, and one of empty nodes when it says so', () => {
   expect(drainPercent(drain({ phase: 'Draining', moved: 1, left: 2 }))).toBe(33);
+  expect(drainPercent(drain({ phase: 'Draining', machines: 10, moved: 0, left: 6 }))).toBe(40);
   expect(drainPercent(drain({ phase: 'Draining' }))).toBe(0);
   expect(drainPercent(drain({ phase: 'Succeeded' }))).toBe(100);
   expect(drainPercent({ metadata: { name: 'bare' } })).toBe(0);

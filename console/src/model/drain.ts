@@ -11,8 +11,10 @@ export const drainsOf = (drains: readonly Drain[], node: string): Drain[] => dra
 /** How much of it is done, 0 to 100, by machines. One that was to empty nodes on which nothing is, is done when it says so. */
 export const drainPercent = (drain: Drain): number => {
   if (drainPhaseOf(drain) === 'Succeeded') return 100;
-  const { moved = 0, left = 0 } = drain.status ?? {};
-  return moved + left === 0 ? 0 : Math.floor((moved / (moved + left)) * 100);
+  const { moved = 0, left = 0, machines = 0 } = drain.status ?? {};
+  // Those whose run has ended are neither moved nor left. One of an older release does not count them.
+  const all = Math.max(machines, moved + left);
+  return all === 0 ? 0 : Math.floor(((all - left) / all) * 100);
 };
 
 /** Where it stands, in a sentence: its own, or what it was told last. */

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { basisOf, chosenOf, downtimeText, modeText, timeText, wrongDeadline } from './forecast';
+import { basisOf, chosenOf, downtimeText, modeText, timeText, withForecasts, wrongDeadline } from './forecast';
 
 test('what does not end has no time', () => {
   expect([timeText({ mode: 'precopy', ends: false, totalMs: 5 }), downtimeText({ mode: 'precopy', downtimeMs: 5 })]).toEqual(['It does not end', '–']);
@@ -16,4 +16,12 @@ test('words that this console does not know are shown as they are', () => {
 test('a deadline is whole seconds, and may be left open', () => {
   for (const right of ['', '0', '604800']) expect(wrongDeadline(right), right).toBeUndefined();
   for (const wrong of ['-1', '1.5', '604801', '9999999', '10s', ' ', '<b>']) expect(wrongDeadline(wrong), wrong).toBeDefined();
+});
+
+test('what was foretold once is said of the nodes as they are now', () => {
+  const forecasts = [{ mode: 'precopy', chosen: true }];
+  const foretold = { nodes: [{ name: 'a', forecasts, freeBytes: 9 }, { name: 'gone', forecasts }] };
+  const plan = { nodes: [{ name: 'a', freeBytes: 5, reasons: ['full'] }, { name: 'b' }] };
+  expect(withForecasts(plan, foretold)).toEqual({ nodes: [{ name: 'a', freeBytes: 5, reasons: ['full'], forecasts }, { name: 'b' }] });
+  expect(withForecasts(plan, undefined)).toEqual(plan);
 });

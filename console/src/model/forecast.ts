@@ -1,4 +1,4 @@
-import type { Forecast, PlannedTarget } from '../api/objects';
+import type { Forecast, Plan, PlannedTarget } from '../api/objects';
 import { rate, span } from '../lib/units';
 
 const modes: Record<string, string> = {
@@ -22,6 +22,22 @@ const bases: Record<string, string> = {
 /** What a forecast rests on, in a sentence; undefined where nothing is said of it. */
 export const basisOf = ({ bandwidth, bandwidthBasis = '' }: PlannedTarget): string | undefined =>
   bandwidth === undefined ? undefined : `With ${rate(bandwidth)} (${bases[bandwidthBasis] ?? bandwidthBasis})`;
+
+/** A plan with what was foretold for its nodes, which is asked more rarely: a machine is looked at for it. */
+export const withForecasts = (plan: Plan, foretold: Plan | undefined): Plan => {
+  const known = new Map(foretold?.nodes?.map((node) => [node.name, node]));
+  const nodes = (plan.nodes ?? []).map((node) => {
+    const { bandwidth, bandwidthBasis, forecasts, forecastReason } = known.get(node.name) ?? {};
+    return {
+      ...node,
+      ...(bandwidth === undefined ? {} : { bandwidth }),
+      ...(bandwidthBasis === undefined ? {} : { bandwidthBasis }),
+      ...(forecasts === undefined ? {} : { forecasts }),
+      ...(forecastReason === undefined ? {} : { forecastReason }),
+    };
+  });
+  return { ...plan, nodes };
+};
 
 /** The forecast that would come true: of the means that would be taken. */
 export const chosenOf = (target: PlannedTarget | undefined): Forecast | undefined => target?.forecasts?.find(({ chosen }) => chosen);

@@ -5,7 +5,7 @@ import { bulk, matches, type Row, rowsOf, whyNot, wrongName } from './machine';
 import { machineOf, emptyMachine, wrongMachine } from './machine-form';
 import { Meter } from './meter';
 import { cancelOutcome, count, duration, HighWater, outcomeOf, use, within } from './migration';
-import { loads } from './node';
+import { loads, usesOf } from './node';
 
 const vm = (name: string, strategy: 'Always' | 'Halted' = 'Always'): VirtualMachine => ({
   metadata: { name, namespace: 'default' },
@@ -137,7 +137,7 @@ describe('the rate on the wire', () => {
 test('a node has the memory of what runs on it, and of nothing that has ended', () => {
   const node = { metadata: { name: 'node-a' }, status: { allocatable: { memory: '1024', cpu: '2' } } };
   const sized = (name: string, phase: string): Instance => ({ ...run(name, phase), spec: { domain: { memory: { guest: '128Mi' } } } });
-  const [load] = loads([node], [sized('a', 'Running'), sized('b', 'Failed')], [], () => 0);
+  const [load] = loads([node], usesOf([sized('a', 'Running'), sized('b', 'Failed')]), [], () => 0);
   expect([load?.machines, load?.used, load?.cpus]).toEqual([1, 128 * 2 ** 20, 2]);
 });
 

@@ -20,9 +20,29 @@ export interface Load {
 export const readiness = (node: Node): 'Ready' | 'Not ready' =>
   node.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ? 'Ready' : 'Not ready';
 
+/** What runs on a node. */
+export interface Use {
+  machines: number;
+  /** Bytes that its machines have. */
+  used: number;
+}
+
+/** What runs on each node: there may be ten thousand machines, which change more rarely than their migrations. */
+export const usesOf = (instances: readonly Instance[]): ReadonlyMap<string, Use> => {
+  const uses = new Map<string, Use>();
+  for (const { spec, status } of instances) {
+    if (!status?.nodeName || status.phase === 'Succeeded' || status.phase === 'Failed') continue;
+    const use = uses.get(status.nodeName) ?? { machines: 0, used: 0 };
+    use.machines += 1;
+    use.used += spec?.domain?.memory?.hugepages ? 0 : (quantity(spec?.domain?.memory?.guest) ?? 0);
+    uses.set(status.nodeName, use);
+  }
+  return uses;
+};
+
 export const loads = (
   nodes: readonly Node[],
-  instances: readonly Instance[],
+  uses: ReadonlyMap<string, Use>,
   migrations: readonly Migration[],
   rateOf: (migration: Migration) => number,
 ): Load[] => {
@@ -31,9 +51,9 @@ export const loads = (
       node.metadata.name,
       {
         node,
-        machines: 0,
+        machines: uses.get(node.metadata.name)?.machines ?? 0,
         cpus: quantity(node.status?.allocatable?.['cpu']) ?? 0,
-        used: 0,
+        used: uses.get(node.metadata.name)?.used ?? 0,
         allocatable: quantity(node.status?.allocatable?.['memory']) ?? 0,
         out: 0,
         in: 0,
@@ -42,12 +62,6 @@ export const loads = (
       },
     ]),
   );
-  for (const { spec, status } of instances) {
-    const load = byName.get(status?.nodeName ?? '');
-    if (!load || status?.phase === 'Succeeded' || status?.phase === 'Failed') continue;
-    load.machines += 1;
-    load.used += spec?.domain?.memory?.hugepages ? 0 : (quantity(spec?.domain?.memory?.guest) ?? 0);
-  }
   for (const migration of migrations) {
     const phase = phaseOf(migration);
     if (isFinal(phase) || phase === 'Pending') continue;

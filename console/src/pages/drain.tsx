@@ -18,7 +18,7 @@ import { Missing } from '../parts/states';
 import { Time, Until } from '../parts/time';
 
 const Now = ({ drain }: { drain: Drain }) => {
-  const { moved = 0, moving = 0, left = 0, blocked = 0, concurrency = 0, etaSeconds, startTimestamp, endTimestamp, deadlineTimestamp } = drain.status ?? {};
+  const { machines = 0, moved = 0, moving = 0, left = 0, blocked = 0, concurrency = 0, etaSeconds, startTimestamp, endTimestamp, deadlineTimestamp } = drain.status ?? {};
   const isOver = isDrainOver(drain);
   return (
     <Card>
@@ -30,6 +30,8 @@ const Now = ({ drain }: { drain: Drain }) => {
           facts={[
             ['Moved', String(moved)],
             ['Left', String(left)],
+            // What its owner wants ended instead, and what somebody ended meanwhile.
+            ['Ended', String(Math.max(0, machines - moved - left))],
             ['Cannot move', String(blocked)],
             ...(isOver
               ? ([['Over', <Time key="end" at={endTimestamp} />]] as [string, ReactNode][])

@@ -5,7 +5,7 @@ import type { Drain } from '../api/objects';
 import { drains, instances, migrations, nodes } from '../api/resources';
 import { memory, rate } from '../lib/units';
 import { drainPercent, drainPhaseOf, drainsOf, drainStory, isDrainOver, secondsText } from '../model/drain';
-import { type Load, loads, readiness } from '../model/node';
+import { type Load, loads, readiness, usesOf } from '../model/node';
 import { Cordon } from '../parts/cordon';
 import { DrainDialog } from '../parts/drain-dialog';
 import { Status } from '../parts/labels';
@@ -84,7 +84,8 @@ export const NodesPage = () => {
   const going = useAll(drains);
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [draining, setDraining] = useState<string[]>();
-  const rows = useMemo(() => loads([...copy.objects.values()], runs, moves, rateOf), [copy.objects, runs, moves, rateOf]);
+  const uses = useMemo(() => usesOf(runs), [runs]);
+  const rows = useMemo(() => loads([...copy.objects.values()], uses, moves, rateOf), [copy.objects, uses, moves, rateOf]);
   const toggle = ({ node: { metadata } }: Load, isOn: boolean) =>
     setChosen((old) => new Set(isOn ? [...old, metadata.name] : [...old].filter((name) => name !== metadata.name)));
   // In the order of their names; those that have gone meanwhile are left out.

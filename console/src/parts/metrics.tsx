@@ -26,7 +26,7 @@ const useLooks = (instance: Instance): { looks: readonly Look[]; problem: string
     const object = { metadata: { name, ...(namespace === undefined ? {} : { namespace }) } };
     const look = async () => {
       try {
-        const reply = await fleet.kept(instances, object, 'metrics', abort.signal);
+        const reply = await fleet.kept(instances, object, 'metrics?dirty=true', abort.signal);
         const usage = (await reply.json()) as Usage;
         setLooks((old) => addLook(old, { at: fleet.now(), usage }));
         setProblem(undefined);

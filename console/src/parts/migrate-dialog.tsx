@@ -7,7 +7,7 @@ import type { Plan, PlannedTarget } from '../api/objects';
 import { useQuestion } from '../api/question';
 import { migrations, nodes, plans, policies } from '../api/resources';
 import { bytes, memory, plural } from '../lib/units';
-import { basisOf, chosenOf, downtimeText, modeText, timeText, wrongDeadline } from '../model/forecast';
+import { basisOf, chosenOf, downtimeText, modeText, timeText, withForecasts, wrongDeadline } from '../model/forecast';
 import type { Row } from '../model/machine';
 import { Field } from './field';
 import { useTell } from './tell';
@@ -17,6 +17,8 @@ const HOSTNAME = 'kubernetes.io/hostname';
 
 /** What decides where a machine can go. */
 const depends = [nodes, migrations, policies];
+/** What is foretold is not asked again by itself. */
+const nothing: [] = [];
 
 const NodeTable = ({ plan, target, onChoose }: { plan: Plan; target: string | undefined; onChoose: (node: string) => void }) => (
   <Table aria-label="Nodes" variant="compact" gridBreakPoint="grid-md">
@@ -111,12 +113,16 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
   const [isNamed, setNamed] = useState(false);
   const [named, setNode] = useState<string>();
   const [deadline, setDeadline] = useState('');
+  const [turn, setTurn] = useState(0);
   const { name, namespace = '' } = row.machine.metadata;
   const chosen = isNamed ? named : undefined;
   const addedNodeSelector = chosen === undefined ? {} : { [HOSTNAME]: chosen };
   const wrong = wrongDeadline(deadline);
   const own = deadline === '' || wrong ? {} : { deadlineSeconds: Number(deadline) };
-  const { status: plan, problem } = useQuestion<Plan>(plans, { vmiName: name, addedNodeSelector, ...own }, depends, namespace);
+  const { status: fits, problem } = useQuestion<Plan>(plans, { vmiName: name, addedNodeSelector, ...own }, depends, namespace);
+  const { status: foretold, problem: unforetold } = useQuestion<Plan>(plans, { vmiName: name, forecast: true }, nothing, namespace, turn);
+  const plan = fits && withForecasts(fits, foretold);
+  const noForecast = unforetold ?? foretold?.noForecast;
   const target = plan?.nodes?.find((node) => node.name === (chosen ?? plan.targetNode));
   const migrate = () =>
     attempt(`The migration of ${name} was asked for`, `${name} is not migrated`, async () => {
@@ -145,7 +151,12 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
             </FormGroup>
             {isNamed && <NodeTable plan={plan} target={named} onChoose={setNode} />}
             {target?.forecasts && target.forecasts.length > 0 && <Forecasts target={target} />}
-            {plan.noForecast && !plan.whyNot && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${plan.noForecast}`} />}
+            {noForecast && !plan.whyNot && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${noForecast}`} />}
+            <FormGroup>
+              <Button variant="link" isInline isDisabled={!foretold && !unforetold} onClick={() => setTurn(turn + 1)}>
+                Foretell again
+              </Button>
+            </FormGroup>
             {plan.whyNot && (
               <Alert component="h2" isInline variant="info" title="It would not begin now">
                 <span className="words">{plan.whyNot}. </span>

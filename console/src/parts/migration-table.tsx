@@ -64,10 +64,11 @@ export const MigrationTable = ({ migrations, isOfOne = false, toolbar }: Props) 
   const { rights } = useFleet();
   const [typed, setTyped] = useState('');
   const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
-  const shown = migrations.filter((migration) => {
+  const matches = (migration: Migration) => {
     const all = texts(migration).map((text) => text.toLowerCase());
     return words.every((word) => all.some((text) => text.includes(word)));
-  });
+  };
+  const shown = words.length === 0 ? migrations : migrations.filter(matches);
   return (
     <Card>
       <ListTable

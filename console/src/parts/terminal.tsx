@@ -79,6 +79,8 @@ const TerminalView = ({ namespace, name }: { namespace: string; name: string }) 
     if (!current) return;
     const { terminal, fit } = open(current, name);
     let shown: string | undefined;
+    // Pieces of old output that the terminal has not gone through yet.
+    let replaying = 0;
     const connection = new ConsoleLink({ namespace, name, token }, {
       before: async () => {
         const vmm = fleet.mirror(instances).snapshot().objects.get(`${namespace}/${name}`)?.status?.vmm;
@@ -87,7 +89,14 @@ const TerminalView = ({ namespace, name }: { namespace: string; name: string }) 
         shown = vmm;
         return log(fleet, namespace, name);
       },
-      take: (bytes) => terminal.write(bytes),
+      take: (bytes, isOld) => {
+        if (!isOld) {
+          terminal.write(bytes);
+          return;
+        }
+        replaying++;
+        terminal.write(bytes, () => replaying--);
+      },
       tell: (state) => {
         setLink(state);
         if (state.state === 'open') setLost(false);
@@ -96,9 +105,12 @@ const TerminalView = ({ namespace, name }: { namespace: string; name: string }) 
     });
     const encoder = new TextEncoder();
     const typed = terminal.onData((text) => {
+      // The terminal replies to what the guest asked long ago (ESC[6n and the like), and nothing tells that from keys.
+      if (replaying > 0) return;
       if (!connection.send(encoder.encode(text))) setLost(true);
     });
     const bytes = terminal.onBinary((text) => {
+      if (replaying > 0) return;
       connection.send(Uint8Array.from(text, (letter) => letter.charCodeAt(0)));
     });
     const watcher = new ResizeObserver(() => fit.fit());

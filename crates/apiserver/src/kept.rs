@@ -8,8 +8,11 @@ use crate::{
     Agents, Api, ApiError, Call, Errand, Identity, Reply,
     api::{Body, Request},
     identity::CONSOLE,
-    route::Target,
+    route::{Query, Target},
 };
+
+/// What a machine uses.
+const METRICS: &str = "metrics";
 
 impl Api {
     /// This API, which has agents serve what belongs to objects.
@@ -33,7 +36,11 @@ impl Api {
         let agents = self.agents.as_ref().ok_or_else(ApiError::no_page)?;
         let (_, object) = self.find(target)?;
         let errand = agents.errand(&target.kind.names.kind, subresource, &object);
-        let errand = errand.map_err(|why| ApiError::new(404, "NotFound", why))?;
+        let mut errand = errand.map_err(|why| ApiError::new(404, "NotFound", why))?;
+        // What costs the guest's host something is not done by the way.
+        if subresource == METRICS && Query::parse(&request.query)?.is_true("dirty") {
+            errand.path.push_str("?dirty=true");
+        }
         let mut call = self.call(&**agents, errand)?;
         if is_console {
             let headers = request.web_socket.clone();

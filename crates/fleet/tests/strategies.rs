@@ -114,6 +114,7 @@ fn a_drain_ends_what_shall_not_move_and_leaves_alone_what_is_somebody_elses() {
     site.move_all(20);
     let seen = status(&site);
     assert_eq!((seen.phase(), seen.moved, seen.blocked), (DrainPhase::Draining, 1, 1));
+    assert_eq!((seen.machines, seen.left), (3, 1), "one was moved, one ended");
     assert_eq!(seen.blocked_machines[0].reason, BlockedReason::External);
     assert_ne!(site.instance("m0").metadata.uid, before, "another run");
     assert_ne!(node_of(&site, "m0").as_deref(), Some("a"));

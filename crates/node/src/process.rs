@@ -1,4 +1,5 @@
-//! Processes of VMMs: started so that they outlive whoever started them, and found again by what they were started with.
+//! Processes of VMMs: started so that they outlive whoever started them, found again by what they were started with, and what the kernel
+//! says that they use.
 
 use std::{
     collections::BTreeMap,
@@ -71,6 +72,54 @@ pub(crate) fn description_of(id: u32) -> Option<PathBuf> {
     Some(PathBuf::from(std::str::from_utf8(words.next()?).ok()?))
 }
 
+/// Where the kernel says what a process does.
+pub(crate) fn folder_of(id: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{id}"))
+}
+
+/// CPU time of all threads of a process, also those that have ended, in seconds. `None` if it has ended.
+pub(crate) fn cpu_seconds(process: &Path) -> Option<f64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name of the program is in parentheses and may have anything in it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user.saturating_add(system) as f64 / rustix::param::clock_ticks_per_second().max(1) as f64)
+}
+
+/// Memory of the host that a process has, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Resident {
+    /// What may be shared, huge pages included: a guest's memory.
+    pub(crate) shared: u64,
+    /// All else: what the program needs, and files that are mapped.
+    pub(crate) own: u64,
+}
+
+impl Resident {
+    /// Of a process; `None` if it has ended.
+    pub(crate) fn of(process: &Path) -> Option<Self> {
+        let status = fs::read_to_string(process.join("status")).ok()?;
+        let bytes = |name| field(&status, name).map(|kib| kib.saturating_mul(1 << 10));
+        Some(Self {
+            shared: bytes("RssShmem:")?.saturating_add(bytes("HugetlbPages:").unwrap_or(0)),
+            own: bytes("RssAnon:")?.saturating_add(bytes("RssFile:")?),
+        })
+    }
+
+    /// All of it.
+    pub(crate) fn all(self) -> u64 {
+        self.shared.saturating_add(self.own)
+    }
+}
+
+/// The number after a name at the beginning of a line.
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Has a process end that does not listen.
 pub(crate) fn end(id: u32) {
     if let Some(id) = i32::try_from(id).ok().and_then(Pid::from_raw) {
@@ -82,6 +131,25 @@ pub(crate) fn end(id: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_called_anything_does_not_move_the_fields() {
+        let directory = tempfile::tempdir().unwrap();
+        let process = directory.path();
+        assert_eq!((cpu_seconds(process), Resident::of(process)), (None, None));
+        let stat = |text: &str| fs::write(process.join("stat"), text).unwrap();
+        stat("7 (a) b 9 9) S 1 1 1 0 -1 0 0 0 0 0 300 200 0 0");
+        assert_eq!(cpu_seconds(process), Some(500.0 / rustix::param::clock_ticks_per_second() as f64));
+        for wrong in ["", "7 (a) S 1", "7 (a) S 1 1 1 0 -1 0 0 0 0 0 x 200"] {
+            stat(wrong);
+            assert_eq!(cpu_seconds(process), None, "{wrong}");
+        }
+        let status =
+            "Name:\ta\nRssAnon:\t 4 kB\nRssFile:\t 2 kB\nRssShmem:\t 8 kB\nHugetlbPages:\t 2048 kB\n";
+        fs::write(process.join("status"), status).unwrap();
+        let resident = Resident::of(process).unwrap();
+        assert_eq!((resident.shared, resident.own, resident.all()), (2056 << 10, 6 << 10, 2062 << 10));
+    }
 
     #[test]
     fn a_machine_is_put_into_the_control_group_that_is_named() {

@@ -6,23 +6,28 @@ use std::{
     time::Duration,
 };
 
-use config::RawConfig;
+use config::{MemorySize, RawConfig};
 use monitor::{
     Client, ClientError,
-    types::{BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateStatus},
+    types::{BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus},
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::folder::Folder;
+use crate::{
+    folder::Folder,
+    process::{self, Resident, field},
+};
 
 /// How long a monitor may take for each command.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long the guest's writes are looked at, in milliseconds: shorter than people look again.
 const DIRTY_MS: u64 = 800;
-/// Pages of each GiB that are looked at: the most that there may be.
-const DIRTY_PAGES: u64 = 4096;
+/// Pages that are looked at, of all memory together: more show no more.
+const DIRTY_PAGES: u64 = 8192;
+/// Seconds from the beginning of a measurement to that of the next, whoever asked for it.
+const DIRTY_AGAIN: u64 = 10;
 
 /// Counters of a machine. They begin anew with each VMM.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,7 +47,7 @@ pub(crate) struct Usage {
     /// Its network cards that are on a tap interface.
     pub(crate) networks: Vec<Network>,
     /// Bytes that the guest writes each second, each page counting once in a measurement of 0.8 s: of a sample, so that little is not seen.
-    /// Absent while it is not known. It is measured because somebody looks.
+    /// Absent while it is not known, and where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dirty_bytes_per_second: Option<u64>,
 }
@@ -110,11 +115,12 @@ pub(crate) enum UsageError {
     Silent(#[from] ClientError),
 }
 
-/// What the machine in a VMM uses. Takes a few milliseconds; two seconds at most where its monitor hangs.
+/// What the machine in a VMM uses. Takes a few milliseconds; two seconds at most where its monitor hangs. How fast the guest writes is
+/// measured where it is wanted: that reads and hashes pages.
 ///
 /// # Errors
 /// There is no such VMM, or its monitor does not reply.
-pub(crate) fn usage(directory: &Path, vmm: &str) -> Result<Usage, UsageError> {
+pub(crate) fn usage(directory: &Path, vmm: &str, wants_dirty: bool) -> Result<Usage, UsageError> {
     let gone = || UsageError::Gone(vmm.to_owned());
     let folder = Folder::new(directory, vmm).filter(|folder| folder.monitor().exists()).ok_or_else(gone)?;
     let mut client = Client::connect(&folder.monitor(), PATIENCE)?;
@@ -124,21 +130,25 @@ pub(crate) fn usage(directory: &Path, vmm: &str) -> Result<Usage, UsageError> {
     // Without a balloon this is an error, and nothing is wrong.
     let balloon: Option<BalloonInfo> = client.query("query-balloon", Value::Null).ok();
     let now = clock_gettime(ClockId::Monotonic);
+    let machine = description(&folder);
+    let size = machine.as_ref().and_then(|machine| machine.memory).unwrap_or(MemorySize::DEFAULT).bytes();
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let dirty = wants_dirty.then(|| dirty_rate(&mut client, size, seconds)).flatten();
     Ok(Usage {
         vmm: vmm.to_owned(),
         at_seconds: now.tv_sec as f64 + now.tv_nsec as f64 / 1e9,
         cpu: cpu(&process, &threads).ok_or_else(gone)?,
         memory: memory(&process, balloon).ok_or_else(gone)?,
         storage: storage(&process),
-        networks: networks(&folder),
-        dirty_bytes_per_second: dirty_rate(&mut client),
+        networks: machine.map(|machine| networks(&machine)).unwrap_or_default(),
+        dirty_bytes_per_second: dirty,
     })
 }
 
 /// The folder in `/proc` of the process that a thread is of.
 fn process_of(thread: u32) -> Option<PathBuf> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    Some(PathBuf::from(format!("/proc/{}", field(&status, "Tgid:")?)))
+    field(&status, "Tgid:")?.try_into().ok().map(process::folder_of)
 }
 
 fn cpu(process: &Path, threads: &[u32]) -> Option<Cpu> {
@@ -147,26 +157,19 @@ fn cpu(process: &Path, threads: &[u32]) -> Option<Cpu> {
         text.split_ascii_whitespace().next()?.parse::<u64>().ok()
     };
     let vcpus: Option<u64> = threads.iter().map(ran).sum();
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The name of the program is in parentheses and may have anything in it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut ticks = rest.split_ascii_whitespace().skip(11).map_while(|text| text.parse::<u64>().ok());
-    let all = ticks.next()? + ticks.next()?;
     Some(Cpu {
         vcpus: threads.len(),
         vcpu_seconds: vcpus.map(|nanos| nanos as f64 / 1e9),
-        vmm_seconds: all as f64 / rustix::param::clock_ticks_per_second() as f64,
+        vmm_seconds: process::cpu_seconds(process)?,
     })
 }
 
 fn memory(process: &Path, balloon: Option<BalloonInfo>) -> Option<Memory> {
-    let status = fs::read_to_string(process.join("status")).ok()?;
-    let bytes = |name| field(&status, name).map(|kib| kib << 10);
-    let shared = bytes("RssShmem:")? + bytes("HugetlbPages:").unwrap_or(0);
+    let resident = Resident::of(process)?;
     Some(Memory {
         guest_bytes: balloon.map(|balloon| balloon.actual),
-        touched_bytes: shared,
-        vmm_bytes: bytes("RssAnon:")? + bytes("RssFile:")?,
+        touched_bytes: resident.shared,
+        vmm_bytes: resident.own,
     })
 }
 
@@ -175,9 +178,12 @@ fn storage(process: &Path) -> Option<Storage> {
     Some(Storage { read_bytes: field(&io, "read_bytes:")?, written_bytes: field(&io, "write_bytes:")? })
 }
 
-fn networks(folder: &Folder) -> Vec<Network> {
-    let text = fs::read_to_string(folder.description()).unwrap_or_default();
-    let Ok(machine) = RawConfig::from_yaml(&text, "the machine's description") else { return Vec::new() };
+fn description(folder: &Folder) -> Option<RawConfig> {
+    let text = fs::read_to_string(folder.description()).ok()?;
+    RawConfig::from_yaml(&text, "the machine's description").ok()
+}
+
+fn networks(machine: &RawConfig) -> Vec<Network> {
     let taps = machine.nets.iter().filter_map(|net| net.tap.as_ref());
     taps.filter_map(|tap| network(tap.as_str())).collect()
 }
@@ -195,21 +201,30 @@ fn network(tap: &str) -> Option<Network> {
     })
 }
 
-/// The last measurement, if there was one; the next is begun. One that is under way, and a machine that cannot be measured now, are no errors.
-fn dirty_rate(client: &mut Client) -> Option<u64> {
+/// The last measurement, if there was one; another is begun where that one is old. One that is under way, and a machine that cannot be
+/// measured now, are no errors.
+fn dirty_rate(client: &mut Client, memory: u64, now: u64) -> Option<u64> {
     let last: DirtyRateInfo = client.query("query-dirty-rate", Value::Null).ok()?;
-    if last.status != DirtyRateStatus::Measuring {
-        let request =
-            json!({ "calc-time": DIRTY_MS, "calc-time-unit": "millisecond", "sample-pages": DIRTY_PAGES });
+    if is_old(&last, now) {
+        let request = json!({ "calc-time": DIRTY_MS, "calc-time-unit": "millisecond", "sample-pages": pages_of_gib(memory) });
         let _ = client.execute("calc-dirty-rate", request);
     }
     last.dirty_rate.map(|mebibytes| mebibytes << 20)
 }
 
-/// The number after a name at the beginning of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.split_ascii_whitespace().next()?.parse().ok()
+/// Whether a measurement, by whomever, is followed by another.
+fn is_old(last: &DirtyRateInfo, now: u64) -> bool {
+    match last.status {
+        DirtyRateStatus::Unstarted => true,
+        DirtyRateStatus::Measuring => false,
+        DirtyRateStatus::Measured => now.saturating_sub(last.start_time) >= DIRTY_AGAIN,
+    }
+}
+
+/// Pages of each GiB that are looked at, of a machine with so many bytes of memory.
+fn pages_of_gib(memory: u64) -> u64 {
+    let (least, most) = (*DirtyRateRequest::SAMPLE_PAGES.start(), *DirtyRateRequest::SAMPLE_PAGES.end());
+    (DIRTY_PAGES / memory.div_ceil(1 << 30).max(1)).clamp(least, most)
 }
 
 #[cfg(test)]
@@ -233,17 +248,18 @@ mod tests {
     fn a_machine_that_is_not_there_has_none() {
         let folder = tempfile::tempdir().unwrap();
         for vmm in ["busy-1", "..", "", "a/b"] {
-            let error = usage(folder.path(), vmm).unwrap_err().to_string();
+            let error = usage(folder.path(), vmm, true).unwrap_err().to_string();
             assert!(error.contains("there is no VMM"), "{error}");
         }
     }
 
     #[test]
-    fn a_program_called_anything_does_not_move_the_fields() {
-        let folder = tempfile::tempdir().unwrap();
-        let after = "S 1 1 1 0 -1 0 0 0 0 0 300 200 0 0";
-        fs::write(folder.path().join("stat"), format!("7 (a) b 9 9) {after}")).unwrap();
-        let seconds = cpu(folder.path(), &[]).unwrap().vmm_seconds;
-        assert_eq!(seconds, 500.0 / rustix::param::clock_ticks_per_second() as f64);
+    fn a_guest_is_measured_again_after_a_while_and_by_fewer_pages_the_larger_it_is() {
+        let at = |status| DirtyRateInfo { status, start_time: 100, ..DirtyRateInfo::default() };
+        let measured = [100, 109, 110].map(|now| is_old(&at(DirtyRateStatus::Measured), now));
+        assert_eq!(measured, [false, false, true]);
+        assert!(is_old(&at(DirtyRateStatus::Unstarted), 0) && !is_old(&at(DirtyRateStatus::Measuring), 900));
+        let pages = [0, 1, 2, 16, 1024].map(|gib| pages_of_gib(gib << 30));
+        assert_eq!(pages, [4096, 4096, 4096, 512, 128]);
     }
 }

@@ -82,6 +82,10 @@ pub struct NodeDrainStatus {
     /// When it is given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_timestamp: Option<Time>,
+    /// Machines that it has or had to do with: the most that were moved and are left together. Where none of them is left, the others
+    /// have ended, by it or otherwise.
+    #[serde(default)]
+    pub machines: u32,
     /// Machines that were moved for it.
     #[serde(default)]
     pub moved: u32,

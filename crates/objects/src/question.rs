@@ -34,6 +34,10 @@ pub struct MigrationPlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604800))]
     pub deadline_seconds: Option<u32>,
+    /// Whether the engine is asked what the migration would be like: its VMM looks at the machine for half a second for each speed of a way,
+    /// four at most.
+    #[serde(default)]
+    pub forecast: bool,
 }
 
 /// The answer. It holds as long as nothing changes.

@@ -50,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
                 .map(|node| (HOSTNAME_LABEL.to_owned(), node.clone()))
                 .collect(),
             deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
+            forecast: true,
         };
         let plan = fleet::plan::plan(&world, instance, &asked);
         let status = instance.status.clone().unwrap_or_default();

@@ -81,6 +81,7 @@ fn recount(scene: &Scene<'_>, drain: &NodeDrain, status: &mut NodeDrainStatus, n
     }
     let sum = |of: fn(&NodeDrainProgress) -> u32| status.nodes.iter().map(of).fold(0, u32::saturating_add);
     (status.moved, status.left) = (sum(|node| node.moved), sum(|node| node.left));
+    status.machines = status.machines.max(status.moved.saturating_add(status.left));
     status.moving = count(scene.made_for(drain).iter().filter(|one| !phase(one).is_final()).count());
     (status.blocked, status.concurrency, status.eta_seconds) = (0, 0, None);
     status.blocked_machines.clear();

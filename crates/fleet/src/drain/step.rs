@@ -272,6 +272,7 @@ impl<'a> Step<'_, 'a> {
             waiting.and_then(|node| Some(format!("Node {} waits: {}", node.name, node.message.as_ref()?)));
         let is_done = draining == 0 && waiting.is_none();
         (status.moved, status.left) = (sum(|node| node.moved), sum(|node| node.left));
+        status.machines = status.machines.max(status.moved.saturating_add(status.left));
         (status.moving, status.blocked) = (self.moving, self.blocked_count);
         let limits = self.scene.limits;
         status.concurrency = limits.cluster.min(limits.outbound.saturating_mul(count(draining)));

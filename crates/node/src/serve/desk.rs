@@ -7,6 +7,7 @@ use std::{
 use objects::VirtualMachineInstance;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::foretold::Foretold;
 use crate::{
     Config,
     folder::Folder,
@@ -25,8 +26,7 @@ pub(crate) struct Desk {
     consoles: Mutex<BTreeSet<String>>,
     /// Held while settings of a VMM are made and used: those of a migration and those of a forecast are not mixed.
     settings: Mutex<()>,
-    /// Held each while a machine is looked at for a forecast.
-    looks: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    foretold: Foretold,
 }
 
 /// A VMM as it was last seen.
@@ -55,7 +55,7 @@ impl Desk {
             seen: Mutex::default(),
             consoles: Mutex::default(),
             settings: Mutex::default(),
-            looks: Mutex::default(),
+            foretold: Foretold::default(),
         }
     }
 
@@ -88,12 +88,8 @@ impl Desk {
         self.settings.lock()
     }
 
-    /// To be held while a machine is looked at.
-    pub(super) fn look_at(&self, vmm: &str) -> Arc<Mutex<()>> {
-        let mut looks = self.looks.lock();
-        // Those that nobody holds or waits for.
-        looks.retain(|_, look| Arc::strong_count(look) > 1);
-        looks.entry(vmm.to_owned()).or_default().clone()
+    pub(super) fn foretold(&self) -> &Foretold {
+        &self.foretold
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {

@@ -36,9 +36,6 @@ pub(super) fn forecast(desk: &Desk, vmm: &str, query: &str) -> Result<Vec<u8>, R
     let gone = || Refusal::not_found("its VMM has gone");
     let monitor = desk.folder(vmm).ok_or_else(gone)?.monitor();
     let deadline = Instant::now() + PATIENCE;
-    // One at a time for each machine: what the engine says then is what this one asked for.
-    let look = desk.look_at(vmm);
-    let _look = look.try_lock_until(deadline).ok_or_else(busy)?;
     let mut client = Client::connect(&monitor, REPLY).map_err(|_| gone())?;
     let all =
         wanted.bandwidths.iter().map(|bandwidth| predict(desk, &mut client, &wanted, *bandwidth, deadline));

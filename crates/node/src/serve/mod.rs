@@ -8,7 +8,7 @@
 //! | `/vmms/VMM/log` | the end of the serial log |
 //! | `/vmms/VMM/report?session=ID` | the engine's report of a migration |
 //! | `/vmms/VMM/forecast?bandwidth=N,…` | what migrations would be like ([`forecast`]) |
-//! | `/vmms/VMM/metrics` | counters of what the machine uses ([`usage`]) |
+//! | `/vmms/VMM/metrics?dirty=true` | counters of what the machine uses; how fast it writes, where that is asked for ([`usage`]) |
 //! | `/vmms/VMM/console` | a WebSocket to the serial port ([`console`]) |
 //! | `/metrics` | the agent's figures ([`figures`]) |
 
@@ -16,6 +16,7 @@ mod console;
 mod desk;
 mod figures;
 mod forecast;
+mod foretold;
 mod tls;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -232,13 +233,17 @@ fn read(desk: &Desk, vmm: &str, what: &str, query: &str) -> Result<Reply, Refusa
             let report = report.ok_or_else(|| Refusal::not_found("there is no report of it"))?;
             Ok(text("application/json", report))
         }
-        "metrics" => Ok(text("application/json", metrics(desk, vmm)?)),
-        _ => Ok(text("application/json", forecast::forecast(desk, vmm, query)?)),
+        "metrics" => Ok(text("application/json", metrics(desk, vmm, query)?)),
+        _ => {
+            let said = desk.foretold().get(vmm, query, || forecast::forecast(desk, vmm, query))?;
+            Ok(text("application/json", said))
+        }
     }
 }
 
-fn metrics(desk: &Desk, vmm: &str) -> Result<Vec<u8>, Refusal> {
-    let usage = usage(desk.directory(), vmm).map_err(|error| match error {
+fn metrics(desk: &Desk, vmm: &str, query: &str) -> Result<Vec<u8>, Refusal> {
+    let wants_dirty = parameter(query, "dirty") == Some("true");
+    let usage = usage(desk.directory(), vmm, wants_dirty).map_err(|error| match error {
         UsageError::Gone(_) => Refusal::not_found(error.to_string()),
         UsageError::Silent(_) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     })?;

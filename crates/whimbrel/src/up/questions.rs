@@ -54,9 +54,12 @@ impl Questions {
             format!("{name} does not run: there is no such instance in namespace {namespace}")
         })?;
         let mut status = fleet::plan::plan(world, instance, &asked.spec).status();
-        if let Err(why) = forecasts::add(&mut status, world, instance, &self.agents) {
-            status.no_forecast = Some(why);
-        }
+        let foretold = if asked.spec.forecast {
+            forecasts::add(&mut status, world, instance, &self.agents)
+        } else {
+            Err("it was not asked for (spec.forecast)".to_owned())
+        };
+        status.no_forecast = foretold.err();
         serde_json::to_value(status).map_err(|error| error.to_string())
     }
 }
