@@ -17,6 +17,7 @@ const bases: Record<string, string> = {
   Fleet: 'what other migrations had',
   Policy: 'what the policy allows',
   Assumed: 'assumed, for want of anything better',
+  '': 'the next slower speed that was asked about',
 };
 
 /** What a forecast rests on, in a sentence; undefined where nothing is said of it. */

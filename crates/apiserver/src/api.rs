@@ -221,6 +221,9 @@ impl Api {
         let now = Timestamp::now();
         let until = self.logins.as_ref().and_then(|logins| logins.until(token_of(request), now));
         let left = until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
+        // A login that has ended since it was looked at is nobody's any more.
+        let is_kept = self.tokens.read().identify(token_of(request)).is_some();
+        let left = left.or((!is_kept).then_some(Duration::ZERO));
         left.map_or(CONVERSATION, |left| left.min(CONVERSATION))
     }
 

@@ -74,7 +74,7 @@ impl Ways {
 fn rate(state: &MigrationState) -> Option<u64> {
     let result = state.result.as_ref()?;
     let rate = result.transferred_bytes.checked_mul(1000)?.checked_div(result.total_ms?)?;
-    let limit = state.migration_configuration.as_ref()?.bandwidth_per_migration.bytes().ok()?;
+    let limit = state.migration_configuration.as_ref()?.bandwidth_per_migration.bytes().unwrap_or(0);
     let is_held_back = limit > 0 && rate > limit / 10 * 8;
     (rate > 0 && !is_held_back).then_some(rate)
 }

@@ -154,7 +154,11 @@ fn runs_are_ended_only_where_there_is_room_and_not_all_at_once() {
         all.filter(|one| one.metadata.deletion_timestamp.is_some()).count()
     };
     let before = uids(&site);
-    let asked = NodeDrainPlanSpec { nodes: vec!["a".to_owned()], ..NodeDrainPlanSpec::default() };
+    let asked = NodeDrainPlanSpec {
+        nodes: vec!["a".to_owned()],
+        min_available: Some(0),
+        ..NodeDrainPlanSpec::default()
+    };
     let plan = fleet::drain::plan(&site.world, &asked);
     assert_eq!((plan.steps.len(), plan.blocked), (0, 4), "there is no room");
     site.empty("d", &json!({ "nodes": ["a"], "minAvailable": 0 }));
@@ -170,6 +174,59 @@ fn runs_are_ended_only_where_there_is_room_and_not_all_at_once() {
     }
     assert_eq!(status(&site).phase(), DrainPhase::Succeeded);
     assert!(uids(&site).iter().zip(&before).all(|(after, before)| after != before));
+}
+
+#[test]
+fn of_many_runs_no_more_are_ended_than_the_next_ones_have_room_for() {
+    let mut site = Site::default();
+    site.node("a", 8);
+    for index in 0..4 {
+        site.machine(&format!("m{index}"), "Always", 1);
+    }
+    site.settle(0);
+    site.run_instances(1);
+    site.settle(2);
+    site.node("b", 1);
+    site.limits(&json!({ "parallelOutboundMigrationsPerNode": 2 }));
+    let all = ["m0", "m1", "m2", "m3"];
+    let uids = |site: &Site| all.map(|name| site.instance(name).metadata.uid.clone());
+    for name in all {
+        change(&mut site, name, |spec| spec.eviction_strategy = Some(EvictionStrategy::None));
+    }
+    let before = uids(&site);
+    site.empty("d", &json!({ "nodes": ["a"], "minAvailable": 0 }));
+    // While the run ends, when the next one is to be made, when that waits for its node, and when it runs.
+    site.settle(10);
+    site.settle(11);
+    for seconds in [20, 30, 40] {
+        site.let_go();
+        site.settle(seconds);
+        site.move_all(seconds + 1);
+    }
+    let other = uids(&site).iter().zip(&before).filter(|(after, before)| after != before).count();
+    assert_eq!(other, 1, "there was room for one");
+    let seen = status(&site);
+    assert_eq!((seen.phase(), seen.left, seen.blocked), (DrainPhase::Draining, 3, 3));
+}
+
+#[test]
+fn a_run_may_be_ended_where_a_migration_could_not_go() {
+    let mut site = site(1);
+    change(&mut site, "m0", |spec| spec.eviction_strategy = Some(EvictionStrategy::None));
+    for (node, maker) in [("a", "Intel"), ("b", "AMD"), ("c", "AMD")] {
+        let mut nodes = site.world.nodes.iter_mut().map(Arc::make_mut);
+        let found = nodes.find(|one| one.metadata.name.as_deref() == Some(node)).unwrap();
+        let label = format!("{}{maker}", objects::CPU_VENDOR_LABEL);
+        found.metadata.labels.get_or_insert_default().insert(label, "true".to_owned());
+    }
+    site.empty("d", &json!({ "nodes": ["a"] }));
+    for seconds in [10, 20] {
+        site.settle(seconds);
+        site.let_go();
+        site.move_all(seconds + 1);
+    }
+    assert_eq!(status(&site).phase(), DrainPhase::Succeeded, "{:?}", status(&site).blocked_machines);
+    assert_ne!(node_of(&site, "m0").as_deref(), Some("a"));
 }
 
 #[test]

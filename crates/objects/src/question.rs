@@ -93,7 +93,7 @@ pub struct NodeFit {
     /// Bytes each second of the way there that the forecasts rest on; where it fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<u64>,
-    /// From what that is known.
+    /// From what that is known; not where it is the next slower one of those that were asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_basis: Option<WayBasis>,
     /// What a migration there would be like by each mode, in the order of the harm that they do.

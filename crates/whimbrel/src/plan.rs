@@ -101,7 +101,8 @@ fn show_forecasts(answer: &Option<MigrationPlanStatus>) {
             Some(WayBasis::Way) => "as the last migration there found",
             Some(WayBasis::Fleet) => "as the last migration elsewhere found",
             Some(WayBasis::Policy) => "as the policy allows",
-            Some(WayBasis::Assumed) | None => "which is a guess",
+            Some(WayBasis::Assumed) => "which is a guess",
+            None => "the next slower speed that was asked about",
         };
         output::say!("To {} at {bandwidth}/s, {basis}:", node.name);
         output::say!("  {:10} {:>9} {:>9} {:>10} {:>6}", "MODE", "TIME", "DOWNTIME", "SENT", "LOSS");

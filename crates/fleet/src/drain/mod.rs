@@ -10,6 +10,7 @@
 
 mod end;
 mod forecast;
+mod next_runs;
 mod obstacle;
 mod outlook;
 mod plan;
@@ -47,6 +48,7 @@ pub(crate) fn decide(index: &mut Index<'_>, now: &Time, intents: &mut Vec<Intent
         return;
     }
     let active = admitted(world, active, now, intents);
+    next_runs::take_room(index, intents);
     let mut scene = Scene::new(index, &active, now);
     for drain in active {
         match reason::reason(drain, now) {

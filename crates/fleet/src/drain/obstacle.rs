@@ -8,6 +8,7 @@ use objects::{
     VirtualMachineInstanceMigration, condition,
 };
 
+use super::next_runs::next_run;
 use crate::{
     fit,
     index::{Index, end_of},
@@ -75,7 +76,10 @@ pub(super) fn place_after<'a>(
     index: &Index<'a>,
     instance: &VirtualMachineInstance,
 ) -> Option<Option<&'a str>> {
-    let target = best(index, instance, &BTreeMap::new(), |_| true).map(|room| room.name);
+    // Its node may not be cordoned yet.
+    let here = instance.status.as_ref().and_then(|status| status.node_name.as_deref());
+    let is_elsewhere = |node: &str| Some(node) != here;
+    let target = best(index, &next_run(instance), &BTreeMap::new(), is_elsewhere).map(|room| room.name);
     (target.is_some() || !machine::comes_again(index, instance)).then_some(target)
 }
 

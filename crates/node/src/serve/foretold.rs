@@ -13,8 +13,8 @@ use super::Refusal;
 
 /// How long a forecast holds.
 const HOLDS: Duration = Duration::from_secs(10);
-/// How long it is waited for another forecast of the same machine.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long it is waited for another forecast of the same machine: with the time that one takes, less than the control plane waits for a reply.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The last forecast of each VMM.
 #[derive(Debug, Default)]

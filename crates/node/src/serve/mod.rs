@@ -19,7 +19,7 @@ mod forecast;
 mod foretold;
 mod tls;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -33,7 +33,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task,
+    task::{self, AbortHandle},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -47,7 +47,7 @@ pub(crate) use desk::Desk;
 
 /// Connections of the control plane at a time. Consoles are not among them, once they are open: there is one for each VMM at most.
 const MAX_CONNECTIONS: usize = 128;
-/// Handshakes at a time, of whoever comes: they take no place of those who may.
+/// Handshakes at a time, of whoever comes. One more ends the oldest of them.
 const MAX_HANDSHAKES: usize = 64;
 /// How long a request may take with its reply. What it takes until a console begins counts, and no more.
 const REQUEST: Duration = Duration::from_secs(60);
@@ -89,23 +89,30 @@ pub(crate) async fn serve(listener: std::net::TcpListener, desk: Arc<Desk>) {
             return;
         }
     };
-    let door = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let mut entering = VecDeque::<AbortHandle>::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let identity = Arc::new(tls::Identity::new(desk.tls()));
     loop {
-        let Ok(handshake) = door.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                entering.retain(|one| !one.is_finished());
+                // Who may come is in within moments: whoever has been at it for longest makes room.
+                if entering.len() >= MAX_HANDSHAKES
+                    && let Some(oldest) = entering.pop_front()
+                {
+                    oldest.abort();
+                }
                 let (desk, places, identity) = (desk.clone(), places.clone(), identity.clone());
-                task::spawn(async move {
-                    let entered = enter(stream, &identity).await;
-                    drop(handshake);
-                    if let Some(stream) = entered
-                        && let Ok(_place) = places.acquire().await
-                    {
-                        connection(stream, desk).await;
+                let enters = task::spawn(async move {
+                    if let Some(stream) = enter(stream, &identity).await {
+                        task::spawn(async move {
+                            if let Ok(_place) = places.acquire().await {
+                                connection(stream, desk).await;
+                            }
+                        });
                     }
                 });
+                entering.push_back(enters.abort_handle());
             }
             // No descriptors, for example: others may give some back.
             Err(error) => {

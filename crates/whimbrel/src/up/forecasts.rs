@@ -7,6 +7,7 @@ use std::{
 
 use apiserver::Call;
 use fleet::{World, way::Ways};
+use kube::ResourceExt as _;
 use monitor::types::PredictionInfo;
 use objects::{
     ForecastMachine, InstancePhase, MigrationForecast, MigrationPlanStatus, NodeFit, VirtualMachineInstance,
@@ -31,6 +32,10 @@ pub(super) fn add(
     let status = instance.status.clone().unwrap_or_default();
     if status.phase() != InstancePhase::Running {
         return Err("the machine does not run yet".to_owned());
+    }
+    // Its agent may still have a forecast of before.
+    if is_moving(world, instance) {
+        return Err("it is being migrated: its migration says how far that is".to_owned());
     }
     let values = &plan.migration_configuration;
     let here = status.node_name.clone().unwrap_or_default();
@@ -61,13 +66,25 @@ pub(super) fn add(
         dirty_rate: machine.dirty_rate,
     });
     for node in &mut plan.nodes {
-        // Where its own was not asked about, the next slower one: nothing is foretold that is too good.
-        node.bandwidth = node.bandwidth.and_then(|own| speeds.range(..=own).next_back().copied());
+        // Where its own was not asked about, the next slower one: nothing is foretold that is too good. The forecast is of that speed.
+        let asked = node.bandwidth.and_then(|own| speeds.range(..=own).next_back().copied());
+        if asked != node.bandwidth {
+            (node.bandwidth, node.bandwidth_basis) = (asked, None);
+        }
         if let Some(said) = predicted.iter().find(|said| said.bandwidth == node.bandwidth) {
             put(node, said);
         }
     }
     Ok(())
+}
+
+/// Whether a migration of the machine is under way.
+fn is_moving(world: &World, instance: &VirtualMachineInstance) -> bool {
+    world.migrations.iter().any(|migration| {
+        let is_its = (migration.namespace(), &*migration.spec.vmi_name)
+            == (instance.namespace(), &*instance.name_any());
+        is_its && migration.status.as_ref().is_some_and(|status| status.phase().is_under_way())
+    })
 }
 
 /// The speeds that an agent is asked about: that of the way to the target, the slowest, and those of most nodes.
