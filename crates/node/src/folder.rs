@@ -195,7 +195,9 @@ fn processor(cpu: &Cpu) -> Option<String> {
     words.extend(cpu.features_to(CpuFeaturePolicy::Require).map(|name| format!("+{name}")));
     words.extend(cpu.features_to(CpuFeaturePolicy::Disable).map(|name| format!("-{name}")));
     // Nor is it seen where the node has changed since it was chosen, as far as that is for anybody to choose.
-    let forbidden = cpu.features_to(CpuFeaturePolicy::Forbid).filter(|name| !CpuModel::is_fixed(name));
+    // A name that nobody knows is of a release that did not look, and nothing is shown by it.
+    let forbidden = cpu.features_to(CpuFeaturePolicy::Forbid);
+    let forbidden = forbidden.filter(|name| ::cpu::by_name(name).is_some() && !CpuModel::is_fixed(name));
     words.extend(forbidden.map(|name| format!("-{name}")));
     Some(words.join(","))
 }
@@ -228,6 +230,7 @@ mod tests {
                     "memory": { "guest": "256Mi" }, "cpu": { "model": "x86-64-v2", "features": [
                         { "name": "lzcnt" }, { "name": "popcnt", "policy": "disable" },
                         { "name": "avx", "policy": "forbid" }, { "name": "svm", "policy": "forbid" },
+                        { "name": "no-such-thing", "policy": "forbid" },
                     ] }, "devices": { "disks": [{ "name": "root", "serial": "r" }] },
                     "firmware": { "kernelBoot": { "kernelArgs": "a: \"b\" # c", "container": { "image": "x" } } },
                 },

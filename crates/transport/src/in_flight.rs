@@ -85,7 +85,11 @@ impl InFlight {
         while let Some(done) = self.sends.pop_front_if(|send| send.is_done) {
             self.oldest = self.oldest.wrapping_add(1);
             if done.copied {
-                self.count_copied(done.batch);
+                match self.sends.front_mut().filter(|next| next.batch == done.batch) {
+                    // With its last send.
+                    Some(next) => next.copied = true,
+                    None => self.count_copied(done.batch),
+                }
             }
             if let Some(buffer) = done.buffer {
                 self.buffers -= 1;
@@ -95,11 +99,11 @@ impl InFlight {
         Ok(())
     }
 
-    /// Batches end in their order, so that each counts once.
+    /// A batch counts once, when its last send ends, or at once when it has none under way: that is the one that is being sent, and may be
+    /// counted again.
     fn count_copied(&mut self, batch: u64) {
-        if batch != self.last_copied {
-            (self.copied, self.last_copied) = (self.copied + 1, batch);
-        }
+        self.copied += u64::from(batch != self.last_copied);
+        self.last_copied = self.last_copied.max(batch);
     }
 
     /// Bytes that the kernel may still read.
@@ -193,6 +197,19 @@ mod tests {
         sends.end(completion(5, 5, true), &mut free).unwrap();
         sends.copy();
         assert_eq!(sends.copied(), 4);
+    }
+
+    #[test]
+    fn a_batch_that_is_copied_while_an_earlier_one_is_under_way_makes_neither_count_twice() {
+        let (mut sends, mut free) = (InFlight::default(), Vec::new());
+        sends.begin_batch();
+        (0..2).for_each(|_| sends.begin(1));
+        sends.end(completion(0, 0, true), &mut free).unwrap();
+        sends.begin_batch();
+        sends.copy();
+        sends.end(completion(1, 1, true), &mut free).unwrap();
+        sends.copy();
+        assert_eq!(sends.copied(), 2);
     }
 
     #[test]
