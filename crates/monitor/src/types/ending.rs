@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 /// Parameters of how a migration comes to its end that does not by rounds alone: part of
-/// [`MigrationParameters`](super::MigrationParameters). Those of QEMU's have its names, units, ranges and defaults.
+/// [`MigrationParameters`](super::MigrationParameters). Those of QEMU's have its names, units, ranges and defaults. All of them may change
+/// while a migration runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct EndParameters {
