@@ -188,13 +188,7 @@ impl Handler for Commands {
         let params = settings.params();
         drop(settings);
         if let Some(departure) = &*departure {
-            departure.handle.set_live(
-                params.max_bandwidth,
-                params.downtime_limit,
-                params.switchover_bandwidth,
-            );
-            departure.handle.set_postcopy_bandwidth(params.max_postcopy_bandwidth);
-            departure.handle.set_ending(params.throttling, params.by_when);
+            departure.follow(params);
         }
         Ok(())
     }

@@ -77,9 +77,7 @@ impl Control {
     /// From here on the migration is the one that commands are about. What they have changed since it began holds for it too.
     fn register(&self, departing: Departure) {
         let mut departure = self.departure.lock();
-        let params = self.settings.lock().params();
-        departing.handle.set_live(params.max_bandwidth, params.downtime_limit, params.switchover_bandwidth);
-        departing.handle.set_ending(params.throttling, params.by_when);
+        departing.follow(self.settings.lock().params());
         if self.ending.load(Ordering::SeqCst) {
             departing.handle.cancel();
         }
