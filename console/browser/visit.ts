@@ -16,6 +16,8 @@ export class Visit {
     const { page, sins } = await open(this.browser, this.fleet.login());
     this.page = page;
     this.sins = sins;
+    // Whoever goes on before the login is kept has to log in again.
+    await page.getByText('What needs attention').waitFor();
   }
 
   async end(): Promise<void> {

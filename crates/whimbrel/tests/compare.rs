@@ -149,7 +149,11 @@ fn is_alive(&(id, began): &Process) -> bool {
 /// A process's parent, and when it began (proc_pid_stat(5)).
 fn look(id: u32) -> Option<(u32, u64)> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    let mut fields = text.rsplit_once(") ")?.1.split(' ').peekable();
+    // Over, and not yet reaped by whoever has it now.
+    if fields.peek() == Some(&"Z") {
+        return None;
+    }
     Some((fields.nth(1)?.parse().ok()?, fields.nth(17)?.parse().ok()?))
 }
 

@@ -19,7 +19,10 @@ impl HugePages {
     pub(crate) fn reserve(pages: u64) -> Option<Self> {
         // It stays: who removes it would let in others beside somebody who waits for it.
         let path = std::env::temp_dir().join("whimbrel-huge-pages.lock");
-        let turn = File::options().create(true).truncate(false).write(true).open(path).unwrap();
+        let Ok(turn) = File::options().create(true).truncate(false).write(true).open(&path) else {
+            skipped(&format!("{} is another user's: remove it", path.display()));
+            return None;
+        };
         flock(&turn, FlockOperation::LockExclusive).unwrap();
         let missing = pages.saturating_sub(free());
         let reserved = Self { added: missing, _turn: turn };

@@ -49,7 +49,7 @@ impl Case {
         self.0[index]
     }
 
-    /// Whether time may be taken from vCPUs, or something else needs a machine that is busier than the wire.
+    /// A machine that is busier than a limited wire, so that what ends a migration is needed.
     fn spec(&self) -> Spec {
         let guest = "work=12M rate=100M order=random touch=word fill=text";
         let spec = Spec::new(guest).memory_mib(64).cpus(self.of("vcpus").parse().unwrap());
@@ -142,8 +142,10 @@ fn sees_through(source: &Vmm, case: &Case) {
 /// Moves a machine in this way, and has it find its memory as it was.
 fn moves(lab: &Lab, case: &Case) {
     // For both sides, and no longer than they are needed: other tests need some too.
-    let pages = if case.is("memory", "hugetlb") { 2 * 32 } else { 0 };
-    let Some(_pages) = HugePages::reserve(pages) else { return };
+    let pages = case.is("memory", "hugetlb").then(|| HugePages::reserve(2 * 32));
+    if matches!(pages, Some(None)) {
+        return;
+    }
     let (here, there) = certificates(lab, case);
     let with = |flags: &[String]| case.spec().with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     let (source, destination) = (lab.boot(&with(&here)), lab.vacancy(&with(&there)));
