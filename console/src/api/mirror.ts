@@ -36,6 +36,8 @@ export class Mirror<T extends KubeObject> {
   private readonly listeners = new Set<() => void>();
   private readonly abort = new AbortController();
   private pending: Change<T>[] = [];
+  /** In a row. */
+  private failures = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
@@ -58,11 +60,9 @@ export class Mirror<T extends KubeObject> {
   }
 
   private async run(): Promise<void> {
-    let failures = 0;
     while (!this.abort.signal.aborted) {
       try {
         await this.follow(await this.list());
-        failures = 0;
       } catch (error) {
         if (this.abort.signal.aborted) return;
         if (error instanceof ApiError && error.code === 401) {
@@ -73,7 +73,7 @@ export class Mirror<T extends KubeObject> {
         if (!(error instanceof ApiError && error.code === 410)) {
           const problem = error instanceof Error ? error.message : String(error);
           this.set({ ...this.copy, state: this.copy.state === 'loading' ? 'loading' : 'lost', problem });
-          await this.sleep(backoff(failures++));
+          await this.sleep(backoff(this.failures++));
         }
       }
     }
@@ -97,6 +97,7 @@ export class Mirror<T extends KubeObject> {
       const began = Date.now();
       const query = `?watch=true&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}`;
       const reply = await send('GET', pathOf(this.resource) + query, { token: this.login.token, signal: this.abort.signal });
+      this.failures = 0;
       if (this.copy.state !== 'live') this.set({ objects: this.copy.objects, state: 'live' });
       const reader = reply.body?.pipeThrough(new TextDecoderStream()).getReader();
       if (!reader) return;

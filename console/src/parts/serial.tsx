@@ -20,7 +20,7 @@ const useLog = (instance: Instance): { text?: string; problem?: string } => {
       try {
         const reply = await fleet.kept(instances, object, 'log', abort.signal);
         const text = await reply.text();
-        setAnswer((old) => (old.text === text ? old : { text }));
+        setAnswer((old) => (old.text === text && old.problem === undefined ? old : { text }));
       } catch (error) {
         if (abort.signal.aborted) return;
         setAnswer((old) => ({ ...old, problem: error instanceof Error ? error.message : String(error) }));

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
-    Config, Registration, certificates,
+    Config, Registration, certificates, process,
     processor::{self, Processor},
 };
 
@@ -215,6 +215,5 @@ fn kernel() -> String {
 /// The number after a name in `/proc/meminfo`; 0 where there is none.
 fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let rest = text.lines().find_map(|line| line.strip_prefix(name));
-    rest.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+    process::field(&text, name).unwrap_or(0)
 }

@@ -78,18 +78,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// What the server says of the same, which may call the machine's agent. One of Kubernetes does not know the question.
-async fn ask(client: &Client, reach: &Reach, asked: MigrationPlanSpec) -> Option<MigrationPlanStatus> {
+async fn ask(
+    client: &Client,
+    reach: &Reach,
+    asked: MigrationPlanSpec,
+) -> Result<MigrationPlanStatus, String> {
     let api: Api<MigrationPlan> = reach.api(client);
     let name = Some(asked.vmi_name.clone());
     let metadata = ObjectMeta { name, ..ObjectMeta::default() };
     let question = MigrationPlan { metadata, spec: asked, status: None };
-    done(api.create(&PostParams::default(), &question)).await.ok()?.status
+    let answer = done(api.create(&PostParams::default(), &question)).await;
+    let answer = answer.map_err(|error| error.to_string().trim_end_matches('.').to_owned())?;
+    answer.status.ok_or_else(|| "this server does not ask agents".to_owned())
 }
 
-fn show_forecasts(answer: &Option<MigrationPlanStatus>) {
-    let Some(answer) = answer else {
-        output::say!("There is no forecast: this server does not ask agents.");
-        return;
+fn show_forecasts(answer: &Result<MigrationPlanStatus, String>) {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(why) => return output::say!("There is no forecast: {why}."),
     };
     if let Some(why) = &answer.no_forecast {
         output::say!("There is no forecast: {why}.");
