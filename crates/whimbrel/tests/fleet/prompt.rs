@@ -20,7 +20,9 @@ struct Terminal {
 impl Terminal {
     fn up(fleet: &Fleet) -> Option<Self> {
         let whimbrel = assert_cmd::cargo::cargo_bin("whimbrel");
-        let line = format!("{} up --listen 127.0.0.1:0 --dir {}", whimbrel.display(), fleet.dir().display());
+        // Without `exec`, some shells stay around it, are interrupted as well and say so at the end.
+        let line =
+            format!("exec {} up --listen 127.0.0.1:0 --dir {}", whimbrel.display(), fleet.dir().display());
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
