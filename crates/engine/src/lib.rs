@@ -43,7 +43,7 @@ pub use transport::{
     Accept, Address, Authz, Connection, Dial, Dialler, Listener, Security, Stopper, Tls, TlsError,
     TransportError, Trust,
 };
-pub use wire::{BlockInfo, DeviceInfo, Digest, FrameKind, Hello, Offer, PageCounts, SessionId};
+pub use wire::{BlockInfo, DeviceInfo, Digest, Forward, FrameKind, Hello, Offer, PageCounts, SessionId};
 
 pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
 pub use threads::{NewThread, PlainThreads, ThreadRole, Threads, catch_panic};

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use migration::{Outcome, Status};
 use ram::{Block, DirtyLog, Incomplete, Ram, Userfaultfd};
 use state::DeviceState;
-use wire::{BlockInfo, DeviceInfo, Hello};
+use wire::{BlockInfo, DeviceInfo, Forward, Hello};
 
 use crate::Throttle;
 
@@ -46,6 +46,13 @@ pub trait SourceMachine: Send + Sync {
     /// Guest-physical addresses that the stopped machine touches first when it goes on, the surest first: where pages follow the machine,
     /// those around them come first. Nobody relies on it, and by default nothing is known. Called between [`Self::stop`] and [`Self::save`].
     fn touched_next(&self) -> Vec<u64> {
+        Vec::new()
+    }
+    /// Packets that have come for the machine since [`Self::stop`] and that it has not seen, at most so many bytes of them; they are
+    /// not had a second time. Called once, when the machine runs at the destination, which hands them to it there
+    /// ([`DestinationMachine::deliver`]). By default there are none.
+    fn undelivered(&self, most: usize) -> Vec<Forward> {
+        let _ = most;
         Vec::new()
     }
     /// Gives up the disk locks, so that the destination can take them.
@@ -118,6 +125,11 @@ pub trait DestinationMachine: Send {
     /// # Errors
     /// Not one instruction of the machine has run.
     fn run(&mut self, run: bool) -> Result<(), MachineError>;
+    /// Packets that came for the machine at the source while it was on its way. It runs here, or is paused. What is in them came from
+    /// a network, and from the peer. By default they are lost, as packets may be.
+    fn deliver(&mut self, packets: Forward) {
+        let _ = packets;
+    }
     /// The machine that was checked last does not come, and nothing of it was written to memory: all is as it was before
     /// [`Self::check`], and the next attempt finds it so.
     fn dismiss(&mut self) -> Result<(), MachineError>;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use migration::{Outcome, Params, Status};
 use transport::Address;
+use wire::{Features, Forward, Offer};
 
 use machine::{
     Machine, PAGES, ram,
-    travel::{assert_arrived_whole, destination, loopback, migrate},
+    travel::{assert_arrived_whole, destination, destination_as, loopback, migrate},
 };
 
 #[test]
@@ -125,4 +126,29 @@ fn nobody_listening_is_a_failure_that_says_where() {
     assert!(reason.contains("unix:/nonexistent/socket"), "{reason}");
     assert!(machine.running.load(std::sync::atomic::Ordering::SeqCst));
     machine.halt();
+}
+
+#[test]
+fn what_came_for_a_machine_on_its_way_follows_it_to_a_peer_that_takes_it() {
+    let packets = || {
+        let first = Forward::new("net0", [vec![1; 60], vec![2; 1514]]);
+        [first, Forward::default(), Forward::new("net1", [vec![3; 60]])]
+    };
+    let none = Features::default();
+    for (features, runs) in [(Features::OURS, true), (Features::OURS, false), (none, true)] {
+        let machine = Machine::new(ram(), 0);
+        machine.fill();
+        machine.undelivered.lock().unwrap().extend(packets());
+        if runs {
+            machine.run(PAGES / 4);
+        }
+        let offer = Offer { features, ..Offer::of("test") };
+        let destination = destination_as(&offer, &loopback(), &machine);
+        let (_handle, notes) = migrate(machine.clone(), destination.address(), Params::default());
+        assert_arrived_whole(&machine, &destination, &notes);
+        // What is empty is not sent; what came for a machine that is paused is of the past when it goes on.
+        let [first, _, second] = packets();
+        let follows = if runs && features == Features::OURS { vec![first, second] } else { Vec::new() };
+        assert_eq!(*destination.arrival.delivered.lock().unwrap(), follows);
+    }
 }

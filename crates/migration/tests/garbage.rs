@@ -9,8 +9,8 @@ use whimbrel_migration::{
     source::{self, Action, State},
 };
 use wire::{
-    Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageBits,
-    PageCounts, Refuse, SessionId, StateVersions,
+    Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Forward, Greeted, Hello, Message,
+    PageBits, PageCounts, Refuse, SessionId, StateVersions,
 };
 
 /// Random numbers that are the same for the same seed (splitmix64).
@@ -68,7 +68,7 @@ fn complete() -> Complete {
 
 fn message(rng: &mut Rng) -> Message {
     let session = 1 + rng.below(2) as u8;
-    match rng.below(23) {
+    match rng.below(24) {
         0 => Message::Hello(Hello { channels: rng.below(70) as u16, ..hello(session) }),
         1 => Message::Accept(Accept { channels: rng.below(70) as u16, reads: reads() }),
         2 => Message::Refuse(Refuse { reasons: Vec::new() }),
@@ -94,6 +94,7 @@ fn message(rng: &mut Rng) -> Message {
         19 => Message::Whole,
         20 => Message::Recover,
         21 => Message::Recovering { pages: rng.below(3) },
+        22 => Message::Forward(Forward::new("net0", [vec![0; rng.below(100) as usize]])),
         _ => Message::Abort { reason: "no".into() },
     }
 }
@@ -139,6 +140,7 @@ fn good_answers(action: &Action) -> Vec<source::Event> {
         | Action::CutRound
         | Action::Throttle { .. }
         | Action::Needed(_)
+        | Action::Forward
         | Action::Disconnect
         | Action::End(_) => {
             return Vec::new();
@@ -352,6 +354,9 @@ impl DestinationLife {
                     assert!(!self.given_up.contains(&session), "it runs what it gave up");
                     self.running = true;
                 }
+                Done::Deliver(_) => {
+                    assert!(self.running, "what came for a machine that is not here is given to it")
+                }
                 Done::Send(Message::Ready(_)) => self.ready = true,
                 Done::Discard { .. } => {
                     assert!(!self.running, "a machine that runs was thrown away");
@@ -379,7 +384,9 @@ fn good_deed(action: &Done, to_come: Option<u64>) -> Vec<destination::Event> {
         Done::Send(wire::Message::Ready(_)) => vec![Message(wire::Message::Go)],
         Done::Run { .. } => vec![Started, Message(wire::Message::Recover)],
         Done::List => vec![Listed { missing: 2 }, ChannelsOpen, Whole],
-        Done::Send(_) | Done::Note(_) | Done::Part | Done::Discard { .. } | Done::End => Vec::new(),
+        Done::Send(_) | Done::Note(_) | Done::Deliver(_) | Done::Part | Done::Discard { .. } | Done::End => {
+            Vec::new()
+        }
     }
 }
 

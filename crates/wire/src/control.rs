@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use state::{DeviceState, MAX_BODY_BYTES};
 
 use crate::{
-    Accept, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Refuse, SessionId, WireError,
+    Accept, Forward, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Refuse, SessionId, WireError,
     missing::PageBits,
 };
 
@@ -53,6 +53,9 @@ pub enum Message {
         /// The session.
         session: SessionId,
     },
+    /// Source, once after [`Message::Running`]: what the world had still sent to the machine here. Only with
+    /// [`Features::FORWARD`](crate::Features::FORWARD).
+    Forward(Forward),
     /// Some of the pages that the destination does not have, or has as they were before. The source says so before
     /// [`Message::Complete`] of those that will follow when the machine runs; the destination, in a recovery, of those that have
     /// not come. Only with [`Features::POSTCOPY`](crate::Features::POSTCOPY), as all of the following.
@@ -161,6 +164,7 @@ impl Message {
             Self::NotRunning { .. } => "NotRunning",
             Self::UnknownSession => "UnknownSession",
             Self::Ask { .. } => "Ask",
+            Self::Forward(_) => "Forward",
             Self::Missing(_) => "Missing",
             Self::Whole => "Whole",
             Self::Recover => "Recover",

@@ -192,6 +192,9 @@ impl Features {
     /// Where a digest was asked for, each batch of pages that follow the machine has its [sum](crate::Batch::sum).
     pub const SUMS: Self = Self(1 << 2);
 
+    /// What came for the machine while it was on its way is [forwarded](crate::Message::Forward).
+    pub const FORWARD: Self = Self(1 << 4);
+
     /// What follows the table of a batch may be [packed](crate::Packing).
     pub const PACKING: Self = Self(1 << 6);
 
@@ -199,8 +202,9 @@ impl Features {
     pub const DELTAS: Self = Self(1 << 7);
 
     /// What this release can do beyond the protocol version.
-    pub const OURS: Self =
-        Self(Self::POSTCOPY.0 | Self::PULSE.0 | Self::SUMS.0 | Self::PACKING.0 | Self::DELTAS.0);
+    pub const OURS: Self = Self(
+        Self::POSTCOPY.0 | Self::PULSE.0 | Self::SUMS.0 | Self::FORWARD.0 | Self::PACKING.0 | Self::DELTAS.0,
+    );
 
     /// Features by their bits.
     #[must_use]

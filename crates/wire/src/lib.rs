@@ -11,6 +11,7 @@
 //! * [`greeting`]: who speaks which versions, and what a connection is for.
 //! * [`header`]: the fixed header; nothing behind it is read before it was found sound.
 //! * [`control`]: what the two sides say to each other, one [`Message`] a frame, CBOR (so a recorded stream can be printed).
+//! * [`forward`]: what came for the machine at the host that it has left.
 //! * [`missing`]: which pages the destination lacks, and asking for some of them.
 //! * [`pages`]: page batches on the channels: a table of runs, then the raw pages, ready to be placed without a copy.
 //!
@@ -18,6 +19,7 @@
 //! that a peer sends can panic. This crate knows no sockets and no clock: it turns bytes into values and back.
 
 pub mod control;
+pub mod forward;
 pub mod greeting;
 pub mod header;
 pub mod hello;
@@ -25,6 +27,7 @@ pub mod missing;
 pub mod pages;
 
 pub use control::{Ack, Complete, MAX_CONTROL_BYTES, Message};
+pub use forward::{Forward, MAX_FORWARD_BYTES};
 pub use greeting::{Agreed, Features, GREETING_BYTES, Greeted, Greeting, Incompatible, Offer, Role};
 pub use header::{FrameHeader, FrameKind, HEADER_BYTES};
 pub use hello::{Accept, BlockInfo, DeviceInfo, Digest, Hello, Refuse, SessionId, StateVersions, reads};

@@ -1,11 +1,12 @@
 //! virtio-net: a network interface (spec, 5.1) on a tap of the host.
 //!
-//! Packets go straight between the tap and guest memory. What the tap of a machine that moved has not delivered stays
-//! on the source host and is lost, as on any network; [`VirtioMmio::announce`](crate::virtio::VirtioMmio::announce)
-//! tells switches where the guest is now.
+//! Packets go straight between the tap and guest memory. What the tap of a machine that moved has not delivered
+//! [`take_waiting`](crate::virtio::VirtioMmio::take_waiting) takes, for the machine to get it where it is now;
+//! [`VirtioMmio::announce`](crate::virtio::VirtioMmio::announce) tells switches where that is.
 
 mod announce;
 mod control;
+mod forwarded;
 mod model;
 mod receive;
 mod state;

@@ -9,6 +9,7 @@ use super::{
     CONTROL, Mac, NetV2, RECEIVE, TRANSMIT, Tap,
     announce::rarp,
     control::{self, Command},
+    forwarded::{Forwarded, waiting},
     receive::receive,
     tap::Offloads,
     transmit::transmit,
@@ -41,6 +42,8 @@ pub struct Net {
     offloads: Offloads,
     /// Sending waits for room in the tap.
     tap_full: bool,
+    /// What came where the machine was before.
+    forwarded: Forwarded,
 }
 
 impl Net {
@@ -50,7 +53,15 @@ impl Net {
     /// `mac` is a group address.
     pub fn new(tap: Tap, mac: Mac) -> Result<Self, Invalid> {
         check(mac)?;
-        Ok(Self { tap, permanent_mac: mac, mac, announce: false, offloads: Offloads::NONE, tap_full: false })
+        Ok(Self {
+            tap,
+            permanent_mac: mac,
+            mac,
+            announce: false,
+            offloads: Offloads::NONE,
+            tap_full: false,
+            forwarded: Forwarded::default(),
+        })
     }
 
     /// The network interface as it was saved, with both of its addresses.
@@ -135,6 +146,28 @@ impl VirtioMmio<Net> {
         self.with(|net| net.tap.send(&rarp(net.mac)))
     }
 
+    /// Takes the packets that wait for the driver, each with its virtio header, about `most` bytes at most. For a device whose machine
+    /// has left: the driver does not get them here.
+    #[must_use]
+    pub fn take_waiting(&self, most: usize) -> Vec<Vec<u8>> {
+        self.with(|net| {
+            let forwarded: Vec<_> = std::iter::from_fn(|| net.forwarded.take()).collect();
+            let bytes = forwarded.iter().map(Vec::len).sum();
+            let of_the_tap = waiting(&net.tap, most.saturating_sub(bytes));
+            forwarded.into_iter().chain(of_the_tap).collect()
+        })
+    }
+
+    /// Gives the driver packets that [`Self::take_waiting`] took where the machine was before, as soon as it has buffers. Returns how many
+    /// were taken: of those that are no packets, and of too many, none are.
+    pub fn forward(&self, packets: impl IntoIterator<Item = Vec<u8>>) -> usize {
+        let add =
+            |net: &mut Net| packets.into_iter().map(|packet| usize::from(net.forwarded.add(packet))).sum();
+        let taken = self.with(add);
+        self.again(RECEIVE);
+        taken
+    }
+
     /// The hardware address that a reset brings back.
     #[must_use]
     pub fn permanent_mac(&self) -> Mac {
@@ -170,7 +203,7 @@ impl VirtioDevice for Net {
     fn process(&mut self, queue: usize, driver: &mut Driver<'_>) -> Result<(), GuestError> {
         self.settle_offloads(driver.features());
         match queue {
-            RECEIVE => receive(&self.tap, driver),
+            RECEIVE => receive(&self.tap, &mut self.forwarded, driver),
             TRANSMIT => self.transmit(driver),
             CONTROL => self.control(driver),
             _ => Ok(()),
@@ -186,7 +219,7 @@ impl VirtioDevice for Net {
         if self.tap_full {
             self.transmit(driver)?;
         }
-        receive(&self.tap, driver)
+        receive(&self.tap, &mut self.forwarded, driver)
     }
 
     fn runs_on(&mut self) {}
@@ -195,6 +228,7 @@ impl VirtioDevice for Net {
         self.mac = self.permanent_mac;
         self.announce = false;
         self.tap_full = false;
+        self.forwarded.clear();
         self.set_offloads(Offloads::NONE);
     }
 

@@ -1,12 +1,15 @@
-use std::{collections::VecDeque, io::ErrorKind};
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
+};
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_MRG_RXBUF};
 
-use super::{BUDGET, HEADER_BYTES, RECEIVE, Tap};
+use super::{BUDGET, HEADER_BYTES, RECEIVE, Tap, forwarded::Forwarded};
 use crate::virtio::{Buffers, Chain, Driver, GuestError};
 
 /// Room for the largest packet that a tap hands over when the guest does segmentation (spec, 5.1.6.3.1).
-const LARGE_PACKET: usize = 65550 + HEADER_BYTES;
+pub(super) const LARGE_PACKET: usize = 65550 + HEADER_BYTES;
 /// Room for a frame without segmentation (spec, 5.1.6.3.1).
 const SMALL_PACKET: usize = 1514 + HEADER_BYTES;
 
@@ -23,16 +26,25 @@ struct Window<'m> {
     bytes: usize,
 }
 
-/// Takes packets from the tap, until it has none, the driver has no buffers, or other devices should have their turn.
-pub(super) fn receive(tap: &Tap, driver: &mut Driver<'_>) -> Result<(), GuestError> {
+/// Takes packets that were forwarded, then those of the tap, until there are none, the driver has no buffers, or other devices should have their turn.
+pub(super) fn receive(
+    tap: &Tap,
+    forwarded: &mut Forwarded,
+    driver: &mut Driver<'_>,
+) -> Result<(), GuestError> {
     let mut window = Window::default();
-    let result = fill(tap, driver, &mut window);
+    let result = fill(tap, forwarded, driver, &mut window);
     driver.unpop(RECEIVE, window.chains.len() as u16);
     result?;
     driver.interrupt(RECEIVE)
 }
 
-fn fill<'m>(tap: &Tap, driver: &mut Driver<'m>, window: &mut Window<'m>) -> Result<(), GuestError> {
+fn fill<'m>(
+    tap: &Tap,
+    forwarded: &mut Forwarded,
+    driver: &mut Driver<'m>,
+    window: &mut Window<'m>,
+) -> Result<(), GuestError> {
     let mergeable = driver.has(VIRTIO_NET_F_MRG_RXBUF);
     // The tap says when it has packets; the driver need not say that it has buffers, unless we wait for them.
     driver.silence(RECEIVE)?;
@@ -45,7 +57,7 @@ fn fill<'m>(tap: &Tap, driver: &mut Driver<'m>, window: &mut Window<'m>) -> Resu
             continue;
         }
         let room = window.room(mergeable);
-        match room.read_from(tap) {
+        match next(tap, forwarded, &room) {
             Ok(bytes) => window.deliver(driver, &room, bytes)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // No packet, or no interface any more.
@@ -54,6 +66,11 @@ fn fill<'m>(tap: &Tap, driver: &mut Driver<'m>, window: &mut Window<'m>) -> Resu
     }
     driver.again(RECEIVE);
     Ok(())
+}
+
+/// Puts the next packet into `room`. Returns its length.
+fn next(tap: &Tap, forwarded: &mut Forwarded, room: &Buffers<'_>) -> io::Result<usize> {
+    forwarded.take().map_or_else(|| room.read_from(tap), |packet| Ok(room.write(&packet)))
 }
 
 impl<'m> Window<'m> {

@@ -7,7 +7,7 @@ use super::{
     wire_testing::{RARP, Wire, frame, tun, wire},
 };
 use crate::{
-    IoDevice, fixtures,
+    IoDevice, Lifecycle, fixtures,
     virtio::{
         VirtioV1, feature,
         hostile::{endure, hostilities},
@@ -367,4 +367,62 @@ proptest! {
         };
         endure(Net::new(tap, MAC).unwrap(), hostilities, restore);
     }
+}
+
+#[test]
+fn what_waits_where_a_machine_was_reaches_its_driver_where_it_is() {
+    let (Some((mut here, wire)), Some((mut there, other_wire))) = (started(MRG), started(MRG)) else {
+        return;
+    };
+    wire.send(&payload(1400));
+    wire.send(&payload(100));
+    let waiting = until_they_wait(&here, 2);
+    // They are not had twice.
+    here.offer_buffers(16, 600);
+    here.tap_ready();
+    assert_eq!(here.packet(), None);
+    assert_eq!(there.device.forward(waiting), 2);
+    // They come before what has come here, and wait for buffers.
+    other_wire.send(&payload(60));
+    there.run();
+    assert_eq!(there.packet(), None);
+    there.offer_buffers(16, 600);
+    assert_eq!(there.wait_for_packet(), (payload(1400), 3));
+    assert_eq!(there.wait_for_packet(), (payload(100), 1));
+    assert_eq!(there.wait_for_packet(), (payload(60), 1));
+}
+
+#[test]
+fn what_no_driver_took_is_forwarded_again() {
+    let (Some((here, _wire)), Some((there, _other))) = (started(MRG), started(MRG)) else { return };
+    let packet = [vec![0; HEADER], frame(&payload(200))].concat();
+    assert_eq!(here.device.forward([packet.clone()]), 1);
+    let waiting = here.device.take_waiting(1 << 20);
+    assert_eq!(waiting.first(), Some(&packet));
+    assert_eq!(there.device.forward(waiting), 1);
+    there.device.clone().reset();
+    assert!(
+        there.device.take_waiting(1 << 20).is_empty(),
+        "a machine that was reset gets what was not for it"
+    );
+}
+
+#[test]
+fn what_is_no_packet_and_what_is_too_much_is_not_taken() {
+    let Some((guest, _wire)) = started(0) else { return };
+    assert_eq!(guest.device.forward([Vec::new(), vec![0; HEADER + 13], vec![0; 70_000]]), 0);
+    assert_eq!(guest.device.forward(std::iter::repeat_n(vec![0; 100], 5000)), 1000);
+    let Some((guest, _wire)) = started(0) else { return };
+    assert_eq!(guest.device.forward(std::iter::repeat_n(vec![0; 65_000], 1000)), (4 << 20) / 65_000);
+}
+
+/// Takes what waits in the tap, when that are so many packets of a test.
+fn until_they_wait(guest: &Guest<Net>, count: usize) -> Vec<Vec<u8>> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut waiting = Vec::new();
+    while waiting.len() < count {
+        assert!(std::time::Instant::now() < deadline, "no packet came");
+        waiting.extend(guest.device.take_waiting(1 << 20));
+    }
+    waiting
 }

@@ -61,6 +61,10 @@ impl Server {
                 self.start_channels().err().map(Event::LinkLost)
             }
             Action::Note(bits) => self.note(&bits).err().map(Event::LinkLost),
+            Action::Deliver(packets) => {
+                self.machine.deliver(packets);
+                None
+            }
             Action::Part => {
                 self.part();
                 self.tell(Status::PostcopyPaused);

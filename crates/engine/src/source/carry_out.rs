@@ -10,7 +10,7 @@ use migration::{
     source::{Action, Event, State},
 };
 use ram::{DirtySet, PageSums};
-use wire::{Digest, Message, Role};
+use wire::{Digest, MAX_FORWARD_BYTES, Message, Role};
 
 use super::{
     DIAL_TIMEOUT, Input,
@@ -51,6 +51,7 @@ impl Attempt {
             Action::Divide { round } => Some(self.divide(round)),
             Action::Needed(bits) => self.list(&bits).err().map(Event::LinkLost),
             Action::Reopen { channels } => Some(self.reopen(channels).unwrap_or_else(Event::LinkLost)),
+            Action::Forward => self.forward(),
             Action::Push => self.push().err().map(Event::LinkLost),
             Action::Throttle { share } => {
                 self.slowing.take(share);
@@ -112,6 +113,19 @@ impl Attempt {
         }
         sent.err()
             .map(|error| Event::LinkLost(format!("{} could not be sent: {}", message.name(), chain(&error))))
+    }
+
+    /// Sends what has come for the machine here since it was stopped.
+    fn forward(&mut self) -> Option<Event> {
+        let undelivered = self.machine.undelivered(MAX_FORWARD_BYTES);
+        for forward in undelivered.into_iter().filter(|forward| !forward.packets.is_empty()) {
+            let (packets, bytes) = (forward.packets.len(), forward.bytes());
+            tracing::info!(device = forward.device, packets, bytes, "Packets follow the machine");
+            if let Some(lost) = self.send(&Message::Forward(forward)) {
+                return Some(lost);
+            }
+        }
+        None
     }
 
     fn prepare(&mut self, count: u16) -> Result<Event, String> {

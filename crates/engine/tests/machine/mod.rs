@@ -19,7 +19,7 @@ use ram::{Backing, BlockLayout, DirtyLog, Incomplete, PAGE_SIZE, Ram, Userfaultf
 use state::{DeviceState, Schema, Value, not_read};
 use vm_memory::{Bytes, GuestAddress};
 use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
-use wire::{DeviceInfo, Hello};
+use wire::{DeviceInfo, Forward, Hello};
 
 /// Pages of the machine.
 pub(crate) const PAGES: u64 = 8192;
@@ -89,6 +89,8 @@ pub(crate) struct Machine {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Microseconds that the "vCPU" rests after every few writes; many machines share few processors.
     pub(crate) rest: AtomicU64,
+    /// Packets that have come for it and that it has not seen.
+    pub(crate) undelivered: Mutex<Vec<Forward>>,
 }
 
 #[derive(Default)]
@@ -128,6 +130,7 @@ impl Machine {
             running: Arc::default(),
             writer: Mutex::default(),
             rest: AtomicU64::new(0),
+            undelivered: Mutex::default(),
         })
     }
 
@@ -252,6 +255,12 @@ impl SourceMachine for Machine {
         let writes = self.writes.load(Ordering::SeqCst);
         Ok(vec![DeviceState::encode("counter0", &CounterV1 { writes })?])
     }
+    fn undelivered(&self, most: usize) -> Vec<Forward> {
+        assert_eq!(self.disk.running.load(Ordering::SeqCst), 0, "it may still run here");
+        let undelivered = std::mem::take(&mut *self.undelivered.lock().unwrap());
+        assert!(undelivered.iter().map(Forward::bytes).sum::<usize>() <= most);
+        undelivered
+    }
     fn release_disks(&self) -> Result<(), MachineError> {
         self.disk.give(self.id);
         Ok(())
@@ -274,6 +283,8 @@ pub(crate) struct Arrival {
     pub(crate) must_wait: Mutex<bool>,
     /// How often what had arrived was thrown away.
     pub(crate) discards: AtomicU64,
+    /// Packets that followed the machine.
+    pub(crate) delivered: Mutex<Vec<Forward>>,
     /// Whether pages cannot follow the machine here.
     pub(crate) no_userfault: AtomicBool,
     changed: Condvar,
@@ -347,6 +358,10 @@ impl DestinationMachine for Vacancy {
         *self.arrival.machine.lock().unwrap() = Some(machine);
         *self.arrival.ran.lock().unwrap() = Some(run);
         Ok(())
+    }
+    fn deliver(&mut self, packets: Forward) {
+        assert!(self.arrival.ran.lock().unwrap().is_some(), "there is no machine yet");
+        self.arrival.delivered.lock().unwrap().push(packets);
     }
     fn dismiss(&mut self) -> Result<(), MachineError> {
         Ok(())

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use state::DeviceState;
 use wire::{
-    Accept, Ack, Complete, Digest, Hello, Message, PageBits, PageCounts, Refuse, SessionId, StateVersions,
+    Accept, Ack, Complete, Digest, Forward, Hello, Message, PageBits, PageCounts, Refuse, SessionId,
+    StateVersions,
 };
 
 use self::pages::Way;
@@ -91,6 +92,8 @@ pub enum Action {
         /// Whether it ran at the source.
         run: bool,
     },
+    /// Give this to the machine, which runs here, as if it had come here.
+    Deliver(Forward),
     /// The link to the source is lost while pages are missing: close its connections. What has come stays, and the machine runs on.
     Part,
     /// Tell the source which pages are missing; answer with `Listed`.
@@ -284,6 +287,7 @@ impl Destination {
             (State::Receiving(hello), Message::Missing(bits)) if hello.postcopy => vec![Action::Note(bits)],
             (State::AwaitGo, Message::Go) => self.go(now),
             (State::Running, Message::Recover) => self.recover(),
+            (State::Running, Message::Forward(forward)) => vec![Action::Deliver(forward)],
             (State::Running, Message::Bye) if self.pages == DestinationPages::All => {
                 self.state = State::Ended;
                 vec![Action::End]

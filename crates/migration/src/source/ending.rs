@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::Message;
+use wire::{Features, Message};
 
 use super::{ASK_INTERVAL, Action, RESUME_INTERVAL, RESUME_PATIENCE, Source, State, Stop, Verdict};
 use crate::{
@@ -26,7 +26,17 @@ impl Source {
     /// The destination said that it runs the machine.
     pub(super) fn released(&mut self, now: Time, stop: Stop) -> Vec<Action> {
         self.statistics.downtime.total = Some(now.saturating_sub(stop.began));
-        if self.runs_there(stop) { self.push(now, stop) } else { self.let_go(now) }
+        let mut actions = if self.forwards(stop) { vec![Action::Forward] } else { Vec::new() };
+        actions.extend(if self.runs_there(stop) { self.push(now, stop) } else { self.let_go(now) });
+        actions
+    }
+
+    /// Whether what came for the machine while it was on its way is worth something: what a machine that is paused does not take
+    /// is of the past when it goes on.
+    fn forwards(&self, stop: Stop) -> bool {
+        let destination = self.statistics.destination.as_ref();
+        stop.was_running
+            && destination.is_some_and(|destination| destination.agreed.features.has(Features::FORWARD))
     }
 
     /// The same, on a new connection: the channels are gone.

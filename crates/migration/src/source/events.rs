@@ -123,6 +123,8 @@ pub enum Action {
         /// Page channels.
         channels: u16,
     },
+    /// The machine runs at the destination: send what has come for it here since it was stopped, and no more than that.
+    Forward,
     /// Send all pages that the destination lacks, those first that its machine waits for.
     Push,
     /// Read the dirty log; answer with `DirtyFetched`.

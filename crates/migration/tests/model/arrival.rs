@@ -66,6 +66,7 @@ pub(crate) enum Chore {
     Note(Pages),
     Load { to_come: u8 },
     Run { run: bool },
+    Deliver,
     Part,
     List,
     Discard,
@@ -127,6 +128,7 @@ impl Chore {
             Action::Note(bits) => Self::Note(pages(bits)),
             Action::Load { to_come, .. } => Self::Load { to_come: few(*to_come) },
             Action::Run { run } => Self::Run { run: *run },
+            Action::Deliver(_) => Self::Deliver,
             Action::Part => Self::Part,
             Action::List => Self::List,
             Action::Discard { .. } => Self::Discard,
@@ -136,7 +138,10 @@ impl Chore {
 
     /// Whether it touches nothing that others see, so that nothing can come between it and what was before.
     fn is_quiet(self) -> bool {
-        matches!(self, Self::Say(_) | Self::OpenChannels | Self::Note(_) | Self::Part | Self::List)
+        matches!(
+            self,
+            Self::Say(_) | Self::OpenChannels | Self::Note(_) | Self::Deliver | Self::Part | Self::List
+        )
     }
 }
 
@@ -164,6 +169,12 @@ impl World {
                 // Those of a machine that comes are taken in from the check on.
                 (Chore::OpenChannels, _) if arrival.has_the_machine() => arrival.expected = arrival.knows,
                 (Chore::Note(pages), _) => arrival.noted |= pages,
+                (Chore::Deliver, _) => {
+                    assert!(
+                        arrival.has_the_machine(),
+                        "what came for the machine is given to one that is not here"
+                    );
+                }
                 (Chore::Part, _) => self.part(),
                 (Chore::List, Some(link)) => {
                     let forgets = model.broken == Some(Broken::ForgetsWhatArrived);
@@ -203,7 +214,12 @@ impl World {
             Chore::Check(_) | Chore::Load { .. } | Chore::Run { .. } => &[How::Well, How::Fails],
             Chore::Discard | Chore::End => &[How::Well],
             // They are done at once.
-            Chore::Say(_) | Chore::OpenChannels | Chore::Note(_) | Chore::Part | Chore::List => &[],
+            Chore::Say(_)
+            | Chore::OpenChannels
+            | Chore::Note(_)
+            | Chore::Deliver
+            | Chore::Part
+            | Chore::List => &[],
         }
     }
 
@@ -243,7 +259,12 @@ impl World {
                 // Whoever has connected finds the connection closed.
                 self.network.close_all(Side::Destination);
             }
-            Chore::Say(_) | Chore::OpenChannels | Chore::Note(_) | Chore::Part | Chore::List => {}
+            Chore::Say(_)
+            | Chore::OpenChannels
+            | Chore::Note(_)
+            | Chore::Deliver
+            | Chore::Part
+            | Chore::List => {}
         }
         self.do_chores_that_are_quiet(model);
     }

@@ -268,6 +268,7 @@ impl Duty {
             Action::Divide { .. } => Self::Divide,
             Action::Needed(bits) => Self::Needed(pages(bits)),
             Action::Reopen { .. } => Self::Reopen,
+            Action::Forward => Self::Say(Word::Forward),
             Action::Push => Self::Push,
             Action::End(outcome) => Self::End(Ending::of(outcome)),
         }

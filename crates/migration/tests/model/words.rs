@@ -2,8 +2,8 @@
 
 use state::DeviceState;
 use wire::{
-    Accept, Ack, Agreed, Complete, DeviceInfo, Features, Greeted, Hello, Message, PageBits, PageCounts,
-    Refuse, SessionId, StateVersions,
+    Accept, Ack, Agreed, Complete, DeviceInfo, Features, Forward, Greeted, Hello, Message, PageBits,
+    PageCounts, Refuse, SessionId, StateVersions,
 };
 
 /// A message without what does not decide anything: texts, figures, contents.
@@ -26,6 +26,7 @@ pub(crate) enum Word {
     Ask(u8),
     Bye,
     Abort,
+    Forward,
     Missing(Pages),
     Whole,
     Recover,
@@ -69,6 +70,7 @@ impl Word {
             Message::Ask { session } => Self::Ask(number(*session)),
             Message::Bye => Self::Bye,
             Message::Abort { .. } => Self::Abort,
+            Message::Forward(_) => Self::Forward,
             Message::Missing(bits) => Self::Missing(pages(bits)),
             Message::Whole => Self::Whole,
             Message::Recover => Self::Recover,
@@ -103,6 +105,7 @@ impl Word {
             Self::Ask(number) => Message::Ask { session: session(number) },
             Self::Bye => Message::Bye,
             Self::Abort => Message::Abort { reason: String::new() },
+            Self::Forward => Message::Forward(Forward::default()),
             Self::Missing(pages) => Message::Missing(PageBits { block: 0, first_page: 0, bits: vec![pages] }),
             Self::Whole => Message::Whole,
             Self::Recover => Message::Recover,

@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use whimbrel_migration::{
     Destination,
     destination::{Action, Event},
+    handover::DestinationSide,
 };
 use wire::{Hello, Message, PageCounts, Refuse, SessionId};
 
@@ -377,6 +378,9 @@ impl World {
                 self.occupy(short, Effect::Discarded);
             }
             Action::End => self.destination_disconnects(),
+            Action::Deliver(_) => {
+                assert_eq!(self.arrival.state.side(), DestinationSide::Owner);
+            }
             Action::Note(_) | Action::Part | Action::List => {
                 unreachable!("all memory comes before the machine runs")
             }
@@ -479,6 +483,7 @@ fn name_of(action: &Action) -> &'static str {
         Action::Run { .. } => "Run",
         Action::Discard { .. } => "Discard",
         Action::Note(_) => "Note",
+        Action::Deliver(_) => "Deliver",
         Action::Part => "Part",
         Action::List => "List",
         Action::End => "End",

@@ -8,7 +8,9 @@ use whimbrel_migration::{
     FixedCosts, Outcome, Params, Source, Status,
     source::{Action, Event},
 };
-use wire::{Agreed, BlockInfo, DeviceInfo, Features, Greeted, Hello, Message, PageCounts, SessionId};
+use wire::{
+    Agreed, BlockInfo, DeviceInfo, Features, Forward, Greeted, Hello, Message, PageCounts, SessionId,
+};
 
 use crate::{
     network::{Frame, Packet},
@@ -303,6 +305,7 @@ impl World {
                     Err(reason) => Carried::Event(Event::LinkLost(reason)),
                 }
             }
+            Action::Forward => self.carry_out_at_source(Action::Send(Message::Forward(Forward::default()))),
             Action::Prepare { channels } => self.prepare(channels),
             Action::SendRound { round, last } => {
                 attempt.work =
@@ -501,6 +504,7 @@ fn name_of(action: &Action) -> &'static str {
         Action::Divide { .. } => "Divide",
         Action::Needed(_) => "Needed",
         Action::Reopen { .. } => "Reopen",
+        Action::Forward => "Forward",
         Action::Push => "Push",
         Action::End(_) => "End",
     }

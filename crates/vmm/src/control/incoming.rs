@@ -13,7 +13,7 @@ use monitor::{
 use ram::{Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::DeviceState;
 use transport::{Address, Listener, Trust};
-use wire::{DeviceInfo, Hello};
+use wire::{DeviceInfo, Forward, Hello};
 
 use super::{
     Control, announce,
@@ -262,6 +262,14 @@ impl DestinationMachine for Vacancy {
         let control = self.control.upgrade().ok_or(ENDING)?;
         let machine = self.machine.take().ok_or("there is no machine")?;
         control.take_over(machine, run)
+    }
+
+    fn deliver(&mut self, packets: Forward) {
+        // It is the monitor's by now. Where that is ending, so is the machine.
+        let machine = self.control.upgrade().and_then(|control| control.machine.lock().clone());
+        if let Some(machine) = machine {
+            machine.deliver(packets);
+        }
     }
 
     fn dismiss(&mut self) -> Result<(), MachineError> {

@@ -9,7 +9,7 @@ use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
 use transport::{Address, Dialler, Trust};
-use wire::{DeviceInfo, SessionId};
+use wire::{DeviceInfo, Forward, SessionId};
 
 use super::{
     Control,
@@ -225,6 +225,10 @@ impl SourceMachine for Leaving {
 
     fn touched_next(&self) -> Vec<u64> {
         self.machine.touched_next()
+    }
+
+    fn undelivered(&self, most: usize) -> Vec<Forward> {
+        self.machine.undelivered(most)
     }
 
     fn release_disks(&self) -> Result<(), MachineError> {

@@ -16,7 +16,9 @@ use devices::{
     virtio::{Presence, VirtioDevice, VirtioMmio},
 };
 use parking_lot::Mutex;
+use serde_bytes::ByteBuf;
 use state::{DeviceState, StateError};
+use wire::Forward;
 
 use super::ids;
 use crate::{events::Events, io_loop::IoThread, seccomp::Role};
@@ -51,6 +53,23 @@ impl Devices {
         self.rng.iter().for_each(|rng| rng.lacks_memory(presence.clone()));
         self.balloon.iter().for_each(|balloon| balloon.lacks_memory(presence.clone()));
         self.keyboard.iter().for_each(|keyboard| keyboard.lacks_memory(presence.clone()));
+    }
+
+    /// What has come for network cards and was not delivered, at most so many bytes of all together.
+    pub(super) fn undelivered(&self, most: usize) -> Vec<Forward> {
+        let mut left = most;
+        let mut take = |(index, net): (usize, &VirtioMmio<Net>)| {
+            let forward = Forward::new(ids::net(index), net.take_waiting(left));
+            left = left.saturating_sub(forward.bytes());
+            forward
+        };
+        self.nets.iter().enumerate().map(&mut take).collect()
+    }
+
+    /// Gives that to the network card of this id. Returns how many packets it has taken.
+    pub(super) fn deliver(&self, forward: Forward) -> usize {
+        let found = self.nets.iter().enumerate().find(|(index, _)| ids::net(*index) == forward.device);
+        found.map_or(0, |(_, net)| net.forward(forward.packets.into_iter().map(ByteBuf::into_vec)))
     }
 
     /// Puts all devices into their condition after power-on.

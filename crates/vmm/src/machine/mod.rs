@@ -34,6 +34,7 @@ use std::{
 use ::devices::{balloon::Stats, input::UnknownKey, virtio::VirtioMmio};
 use parking_lot::Mutex;
 use ram::{DirtyLog, Incomplete, Ram};
+use wire::Forward;
 
 pub use board::{BoardError, VcpuError};
 pub use boot_image::{BootDescription, FileDescription};
@@ -148,6 +149,20 @@ impl Machine {
     pub fn announce(&self) -> io::Result<()> {
         let results: Vec<_> = self.devices.nets.iter().map(VirtioMmio::announce).collect();
         results.into_iter().collect()
+    }
+
+    /// Packets that wait for a driver which is not to have them here: the machine has left. At most so many bytes, of all network cards
+    /// together.
+    #[must_use]
+    pub fn undelivered(&self, most: usize) -> Vec<Forward> {
+        self.devices.undelivered(most)
+    }
+
+    /// Gives packets to the network card that they came for where the machine was before. They may be lost, as in any network.
+    pub fn deliver(&self, forward: Forward) {
+        let (device, came) = (forward.device.clone(), forward.packets.len());
+        let taken = self.devices.deliver(forward);
+        tracing::info!(device, came, taken, "Packets have followed the machine");
     }
 
     /// Whether there is a balloon.

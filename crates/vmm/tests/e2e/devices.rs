@@ -3,13 +3,14 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
+    thread,
     time::Duration,
 };
 
-use monitor::types::{BalloonInfo, RunState};
+use monitor::types::{BalloonInfo, MigrationStatus, RunState};
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, Network, PATIENCE, Spec, Story, Vmm, holds, until};
+use crate::harness::{Lab, Network, PATIENCE, PAUSE_BEFORE_SWITCHOVER, Spec, Story, Vmm, holds, until};
 
 const NONE: Value = Value::Null;
 
@@ -200,6 +201,42 @@ fn the_network_finds_a_machine_that_has_moved() {
     let report = story.goes_on(2);
     assert_eq!(report.count("net_dropped"), Some(0), "{report:?}");
     story.assert_intact();
+}
+
+#[test]
+fn what_comes_for_a_machine_that_is_on_its_way_reaches_it_where_it_goes() {
+    for immediate in [false, true] {
+        let Some(lab) = Lab::new() else { return };
+        let Some(network) = Network::new(&["one", "two"]) else { return };
+        let (address, mac) = ("10.77.0.2", "02:00:00:00:77:02");
+        let on = |tap: &str| {
+            let spec = Spec::new(&format!("work=4M rate=4M ip={address}")).prefix(&network.prefix());
+            spec.flag("--net", &format!("tap={tap},mac={mac}"))
+        };
+        let (source, destination) = (lab.boot(&on("one")), lab.vacancy(&on("two")));
+        let mut story = Story::of(&source);
+        story.filled();
+        holds("it answers", || network.pings(address));
+        source.enable(PAUSE_BEFORE_SWITCHOVER);
+        if immediate {
+            source.enable("postcopy-ram");
+            source.set(json!({ "whimbrel-postcopy": "immediate" }));
+        }
+        source.migrate(&destination.listen());
+        source.migration_is(MigrationStatus::PreSwitchover);
+        // It stands still. Three pings come for it, and wait in the tap that it is about to leave.
+        let before = network.pings_sent();
+        let answered = thread::scope(|scope| {
+            let pings = scope.spawn(|| network.all_are_answered(address, 3));
+            holds("they were sent", || network.pings_sent() == before + 3);
+            source.command("migrate-continue", json!({ "state": "pre-switchover" }));
+            pings.join().unwrap()
+        });
+        assert!(answered, "a ping was lost (postcopy: {immediate})");
+        story.goes_on_at(&destination);
+        story.goes_on(2);
+        story.assert_intact();
+    }
 }
 
 #[test]

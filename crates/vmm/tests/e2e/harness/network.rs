@@ -44,6 +44,23 @@ impl Network {
         self.run(&["ping", "-n", "-c", "1", "-W", "1", address]).status.success()
     }
 
+    /// Sends so many pings to `address`, five a second. Whether all are answered, within half a minute.
+    pub(crate) fn all_are_answered(&self, address: &str, count: u32) -> bool {
+        let count = count.to_string();
+        let output = self.run(&["ping", "-n", "-i", "0.2", "-W", "30", "-c", &count, address]);
+        String::from_utf8_lossy(&output.stdout).contains(&format!(" {count} received"))
+    }
+
+    /// Pings that were sent from the host's address until now.
+    pub(crate) fn pings_sent(&self) -> u64 {
+        let shown = self.run(&["cat", "/proc/net/snmp"]);
+        let table = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let mut lines = table.lines().filter(|line| line.starts_with("Icmp:"));
+        let (names, counts) = (lines.next().unwrap().split(' '), lines.next().unwrap().split(' '));
+        let (_, count) = names.zip(counts).find(|(name, _)| *name == "OutEchos").unwrap();
+        count.parse().unwrap()
+    }
+
     /// The tap behind which the bridge last saw frames from that hardware address.
     pub(crate) fn port_of(&self, mac: &str) -> Option<&'static str> {
         let shown = self.run(&["bridge", "fdb", "show", "br", "br0"]);
