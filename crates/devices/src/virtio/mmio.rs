@@ -26,6 +26,10 @@ const VENDOR: u32 = 0x4d49_4857;
 /// Tokens below this one are queue notifications, those from it on are the device's own.
 const DEVICE_TOKENS: u32 = 1 << 16;
 
+/// Requests of a queue that are worth having first where memory is still to come: they lie near each other as a rule, and what surrounds
+/// them comes with them.
+const NEXT_REQUESTS: u16 = 8;
+
 /// How many broken rules are logged per device: a guest must not fill the host's log.
 const MAX_WARNINGS: u32 = 10;
 
@@ -147,6 +151,17 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     pub fn lacks_memory(&self, presence: Arc<dyn Presence>) {
         // It arrives once.
         let _ = self.shared.presence.set(presence);
+    }
+
+    /// Guest-physical addresses that the device touches first when its stopped machine goes on: its rings, and the next buffers.
+    #[must_use]
+    pub fn touched_next(&self) -> Vec<u64> {
+        let mut inner = self.shared.inner.lock();
+        if !inner.registers.is_live() {
+            return Vec::new();
+        }
+        let mut of_queue = |queue: &mut VirtQueue| queue.touched_next(&self.shared.memory, NEXT_REQUESTS);
+        inner.queues.iter_mut().flat_map(&mut of_queue).map(|address| address.0).collect()
     }
 
     /// Has the I/O thread process queue `queue` soon.

@@ -98,6 +98,22 @@ impl VirtQueue {
         parts.into_iter().flatten().map(|(_, address, bytes)| (GuestAddress(address), bytes))
     }
 
+    /// Where the rings are, and the buffers of the next requests, at most `most` of them: what the device touches when it goes on. Whoever
+    /// breaks the rules is found out then.
+    pub(super) fn touched_next(&mut self, memory: &GuestMemory, most: u16) -> Vec<GuestAddress> {
+        let mut touched: Vec<_> = self.rings().map(|(address, _)| address).collect();
+        let mut popped = 0;
+        while popped < most
+            && let Ok(Some(chain)) = self.pop(memory)
+        {
+            popped += 1;
+            touched
+                .extend(chain.readable.ranges().chain(chain.writable.ranges()).map(|(address, _)| address));
+        }
+        self.unpop(popped);
+        touched
+    }
+
     /// The three parts: name, address, length in bytes (spec, 2.7).
     fn parts(&self) -> [(&'static str, u64, usize); 3] {
         let entries = usize::from(self.size);

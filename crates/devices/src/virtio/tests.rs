@@ -50,6 +50,25 @@ fn a_request_is_served_and_announced() {
 }
 
 #[test]
+fn what_a_device_touches_next_is_its_rings_and_the_buffers_of_requests_that_it_still_serves() {
+    assert_eq!(Guest::new(Rng::new()).device.touched_next(), [0; 0]);
+    let mut guest = started();
+    let first = guest.submit(0, &[writable(DATA, 8)]);
+    let heads: Vec<_> = (1..20).map(|number| guest.offer(0, &[writable(DATA + number * 0x100, 8)])).collect();
+    let next = guest.device.touched_next();
+    let buffers: Vec<_> = next.iter().copied().filter(|address| *address >= DATA).collect();
+    assert_eq!(buffers, (1..=8).map(|number| DATA + number * 0x100).collect::<Vec<_>>());
+    assert_eq!(next.len(), 3 + buffers.len());
+    guest.notify(0);
+    for head in [first].into_iter().chain(heads) {
+        assert_eq!(guest.used(0), Some((head, 8)));
+    }
+    // A driver that breaks the rules is not asked.
+    guest.make_available(0, 9999);
+    assert_eq!(guest.device.touched_next().len(), 3);
+}
+
+#[test]
 fn a_notification_through_the_event_is_as_good_as_through_the_register() {
     let mut guest = started();
     guest.offer(0, &[writable(DATA, 8)]);

@@ -17,6 +17,7 @@ mod packed_share;
 mod postcopy;
 mod pulse;
 mod pusher;
+mod readers;
 mod sender;
 mod slowing;
 mod stalls;

@@ -2,12 +2,14 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
 use ram::PageSet;
+
+use super::readers::Readers;
 
 /// Page data in a batch: little enough that a page that the machine waits for does not wait long behind it.
 pub(super) const BATCH_PAGES: u64 = 64;
@@ -25,8 +27,8 @@ pub(super) struct Needed {
     blocks: Vec<PageSet>,
     /// Pages in them.
     left: AtomicU64,
-    /// The next stretch in the order of memory.
-    next: AtomicUsize,
+    /// Who goes through memory in order.
+    readers: Mutex<Readers>,
     /// Stretches around pages that the machine waited for, newest last.
     hot: Mutex<VecDeque<(usize, u64)>>,
     /// Requests being served.
@@ -55,7 +57,7 @@ impl Needed {
         Self {
             blocks,
             left: AtomicU64::new(left),
-            next: AtomicUsize::new(0),
+            readers: Mutex::default(),
             hot: Mutex::default(),
             urgent: AtomicU32::new(0),
             asked: AtomicU64::new(0),
@@ -105,28 +107,52 @@ impl Needed {
         None
     }
 
-    /// The next stretch to push: around what the machine waited for last, or the next in memory.
+    /// The next stretch to push: around what the machine waited for last, what it is likely to come to, or the next in memory. None if
+    /// all pages were taken. Another channel may be at it.
     pub(super) fn next_stretch(&self) -> Option<Stretch> {
         if let Some((block, first_page)) = self.hot.lock().pop_back() {
             return Some(self.stretch(block, first_page));
         }
-        loop {
-            let mut number = self.next.fetch_add(1, Ordering::Relaxed) as u64;
-            let (block, first_page) = self.blocks.iter().enumerate().find_map(|(block, set)| {
-                let stretches = set.capacity().div_ceil(STRETCH_PAGES);
-                if number < stretches {
-                    return Some((block, number * STRETCH_PAGES));
-                }
-                number -= stretches;
-                None
-            })?;
-            let stretch = self.stretch(block, first_page);
-            // Most of memory is not needed: a channel is told only of what may be.
-            let end = stretch.first_page + stretch.pages;
-            if self.blocks[block].next(first_page).is_some_and(|page| page < end) {
-                return Some(stretch);
+        let mut readers = self.readers.lock();
+        let number = readers.next(|from| self.needed_from(from)).or_else(|| {
+            // From the begin, and on from there.
+            let first = self.needed_from(0)?;
+            readers.begin_at(first);
+            Some(first)
+        });
+        drop(readers);
+        let (block, first_page) = self.place(number?)?;
+        Some(self.stretch(block, first_page))
+    }
+
+    /// The first stretch from number `from` on of which something is still needed. Stretches are numbered block after block.
+    fn needed_from(&self, from: u64) -> Option<u64> {
+        let mut before = 0;
+        self.blocks.iter().find_map(|set| {
+            let first = from.saturating_sub(before) * STRETCH_PAGES;
+            let found = set.next(first).map(|page| before + page / STRETCH_PAGES);
+            before += set.capacity().div_ceil(STRETCH_PAGES);
+            found
+        })
+    }
+
+    /// The number of a stretch, by its block and its first page.
+    fn number(&self, block: usize, first_page: u64) -> u64 {
+        let before = self.blocks.iter().take(block).map(|set| set.capacity().div_ceil(STRETCH_PAGES));
+        before.sum::<u64>() + first_page / STRETCH_PAGES
+    }
+
+    /// Block and first page of a stretch.
+    fn place(&self, number: u64) -> Option<(usize, u64)> {
+        let mut left = number;
+        self.blocks.iter().enumerate().find_map(|(block, set)| {
+            let stretches = set.capacity().div_ceil(STRETCH_PAGES);
+            if left < stretches {
+                return Some((block, left * STRETCH_PAGES));
             }
-        }
+            left -= stretches;
+            None
+        })
     }
 
     fn stretch(&self, block: usize, first_page: u64) -> Stretch {
@@ -139,6 +165,7 @@ impl Needed {
         self.asked.store(pages, Ordering::Relaxed);
         self.urgent.fetch_add(1, Ordering::SeqCst);
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.readers.lock().waits_in(self.number(block, page));
         Urgency(self, (block, page / STRETCH_PAGES * STRETCH_PAGES))
     }
 
@@ -207,7 +234,28 @@ mod tests {
         let next = || needed.next_stretch().map(|stretch| stretch.first_page);
         assert_eq!(next(), Some(1536));
         drop(needed.urgent(1, 3, 1));
-        assert_eq!([next(), next(), next()], [Some(0), Some(512), Some(0)]);
+        assert_eq!([next(), next()], [Some(0), Some(512)]);
+    }
+
+    #[test]
+    fn a_reader_that_goes_in_order_is_run_ahead_of_across_the_end_of_a_block() {
+        let set = |pages: u64| {
+            let set = PageSet::new(pages);
+            set.insert_range(0, pages);
+            set
+        };
+        let needed = Needed::new(vec![set(1000), set(1024), set(512)]);
+        drop(needed.urgent(0, 3, 1));
+        let next = || {
+            let mut stretch = needed.next_stretch()?;
+            let at = (stretch.block, stretch.first_page);
+            while needed.take(&mut stretch, 512).is_some() {}
+            Some(at)
+        };
+        assert_eq!([next(), next(), next()], [Some((0, 0)), Some((0, 512)), Some((1, 0))]);
+        drop(needed.urgent(2, 0, 1));
+        assert_eq!([next(), next(), next()], [Some((2, 0)), Some((1, 512)), None]);
+        assert_eq!(needed.left(), 0);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Machine {
         let found = found.unwrap_or_default();
         let most = found.iter().map(Vec::len).max().unwrap_or_default();
         let nth = |index: usize| found.iter().filter_map(move |vcpu| vcpu.get(index).copied());
-        (0..most).flat_map(nth).collect()
+        (0..most).flat_map(nth).chain(self.devices.touched_next()).collect()
     }
 }
 

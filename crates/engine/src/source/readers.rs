@@ -1,0 +1,143 @@
+//! Who goes through memory in order, and is run ahead of.
+
+use std::collections::VecDeque;
+
+/// Readers that are known at most. Who has not waited for the longest time is forgotten.
+const MOST: usize = 16;
+
+/// Stretches that may be on their way for a reader that waits for the first of them: channels send several at a time.
+const ON_THEIR_WAY: u64 = 8;
+
+/// Where a machine waited for memory lately, by the number of the stretch, and what is best sent next for it.
+///
+/// Whoever waits close to where what was sent for it ends goes through memory in order: such readers are run ahead of by turns. As long as there is none,
+/// what follows the last place comes next, as the machine may go on there.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    /// Who has waited last is last.
+    known: VecDeque<Reader>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    /// The first stretch that was not sent for it.
+    next: u64,
+    is_in_order: bool,
+}
+
+impl Readers {
+    /// Somebody waits in this stretch, which is being sent.
+    pub(super) fn waits_in(&mut self, stretch: u64) {
+        let is_at = |reader: &Reader| {
+            (reader.next.saturating_sub(ON_THEIR_WAY)..=reader.next.saturating_add(1)).contains(&stretch)
+        };
+        let found = self.known.iter().position(is_at).and_then(|index| self.known.remove(index));
+        let reader = match found {
+            // What it waits for is on its way, or it has not gone on yet.
+            Some(reader) if stretch < reader.next => reader,
+            Some(_) => Reader { next: stretch + 1, is_in_order: true },
+            None => Reader { next: stretch + 1, is_in_order: false },
+        };
+        self.add(reader);
+    }
+
+    /// What nobody waits for is sent in the order of memory, from this stretch on.
+    pub(super) fn begin_at(&mut self, stretch: u64) {
+        self.add(Reader { next: stretch + 1, is_in_order: false });
+    }
+
+    fn add(&mut self, reader: Reader) {
+        if self.known.len() >= MOST {
+            let out = self.known.iter().position(|reader| !reader.is_in_order).unwrap_or_default();
+            self.known.remove(out);
+        }
+        self.known.push_back(reader);
+    }
+
+    /// The next stretch to send. `needed` finds the first at or after a number that is still needed.
+    pub(super) fn next(&mut self, needed: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+        loop {
+            let in_order = self.known.iter().position(|reader| reader.is_in_order);
+            let index = in_order.or(self.known.len().checked_sub(1))?;
+            let mut reader = self.known.remove(index)?;
+            // Behind the last that is needed there is nothing to run ahead to.
+            let Some(stretch) = needed(reader.next) else { continue };
+            reader.next = stretch + 1;
+            // Behind all others that go in order: it is their turn.
+            self.known.push_back(reader);
+            return Some(stretch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn always(from: u64) -> Option<u64> {
+        Some(from)
+    }
+
+    #[test]
+    fn what_follows_the_last_place_comes_next() {
+        let mut readers = Readers::default();
+        assert_eq!(readers.next(always), None);
+        readers.waits_in(10);
+        readers.waits_in(700);
+        assert_eq!([readers.next(always), readers.next(always)], [Some(701), Some(702)]);
+        readers.waits_in(30);
+        assert_eq!(readers.next(always), Some(31));
+    }
+
+    #[test]
+    fn who_goes_in_order_comes_before_who_does_not() {
+        let mut readers = Readers::default();
+        readers.waits_in(10);
+        readers.waits_in(11);
+        readers.waits_in(700);
+        assert_eq!([readers.next(always), readers.next(always)], [Some(12), Some(13)]);
+    }
+
+    #[test]
+    fn two_that_go_in_order_are_run_ahead_of_by_turns() {
+        let mut readers = Readers::default();
+        for stretch in [10, 500, 11, 501, 90] {
+            readers.waits_in(stretch);
+        }
+        let next: Vec<_> = (0..4).filter_map(|_| readers.next(always)).collect();
+        assert_eq!(next, [12, 502, 13, 503]);
+        // What was sent for it is on its way: it is the same reader.
+        readers.waits_in(12);
+        let mut next: Vec<_> = (0..2).filter_map(|_| readers.next(always)).collect();
+        next.sort_unstable();
+        assert_eq!(next, [14, 504]);
+    }
+
+    #[test]
+    fn who_waits_twice_in_one_place_does_not_go_in_order() {
+        let mut readers = Readers::default();
+        readers.waits_in(10);
+        readers.waits_in(10);
+        readers.waits_in(700);
+        assert_eq!(readers.next(always), Some(701));
+    }
+
+    #[test]
+    fn what_is_not_needed_is_passed_over_and_an_end_is_the_end() {
+        let mut readers = Readers::default();
+        readers.waits_in(3);
+        let needed = |from| (from <= 20).then_some(20);
+        assert_eq!([readers.next(needed), readers.next(needed)], [Some(20), None]);
+        readers.waits_in(5);
+        assert_eq!(readers.next(needed), Some(20));
+    }
+
+    #[test]
+    fn who_has_not_waited_for_long_is_forgotten() {
+        let mut readers = Readers::default();
+        (0..1000).for_each(|number| readers.waits_in(number * 100));
+        assert_eq!(readers.known.len(), MOST);
+        readers.waits_in(101);
+        assert!(!readers.known.back().unwrap().is_in_order, "it is another one");
+    }
+}
