@@ -226,7 +226,7 @@ impl Userfaultfd {
         // How pages are put there: COPY and ZEROPAGE, or CONTINUE.
         let (mode, needed) = match trap {
             Trap::Missing => (MODE_MISSING, 1 << 3 | 1 << 4),
-            Trap::MissingOrUnmapped => (MODE_MISSING | MODE_MINOR, 1 << 7),
+            Trap::MissingOrUnmapped => (MODE_MISSING | MODE_MINOR, 1 << 3 | 1 << 7),
         };
         let mut register = Register { range: range(memory), mode, ioctls: 0 };
         self.call(opcode::read_write::<Register>(GROUP, 0), &mut register)?;

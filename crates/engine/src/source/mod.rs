@@ -21,6 +21,7 @@ mod readers;
 mod sender;
 mod slowing;
 mod stalls;
+mod stride;
 mod work;
 
 use std::{

@@ -12,6 +12,7 @@ use super::{
     outlet::{Outlet, ZeroCopy},
     pulse::pulse,
     pusher::Pusher,
+    stride::Stride,
     work::{Chunk, RoundProgress, RoundWork},
 };
 use crate::lane::Lane;
@@ -79,6 +80,7 @@ pub(crate) struct Sender {
     pieces: Vec<Piece>,
     words: Vec<u64>,
     touched_words: Vec<u64>,
+    stride: Stride,
     round: ChannelRound,
 }
 
@@ -98,6 +100,7 @@ impl Sender {
             pieces: Vec::with_capacity(MAX_RUNS),
             words: Vec::with_capacity(128),
             touched_words: Vec::with_capacity(128),
+            stride: Stride::default(),
             round: ChannelRound::default(),
         }
     }
@@ -168,9 +171,24 @@ impl Sender {
     fn send_chunk(&mut self, work: &RoundWork, chunk: Chunk) -> Result<(), SendError> {
         let mut words = std::mem::take(&mut self.words);
         work.set.block(chunk.block).copy_words(chunk.first_page, chunk.pages, &mut words);
-        let sent = self.send_words(work, chunk, &words);
+        let sent = self.send_parts(work, chunk, &words);
         self.words = words;
         sent
+    }
+
+    /// Sends a chunk in parts, each as much as is cleared at once. In the last round nothing is.
+    fn send_parts(&mut self, work: &RoundWork, mut rest: Chunk, mut words: &[u64]) -> Result<(), SendError> {
+        while !words.is_empty() {
+            let count = if work.last { words.len() } else { self.stride.words(words) };
+            let (these, others) = words.split_at(count);
+            let part = Chunk { pages: rest.pages.min(64 * count as u64), ..rest };
+            let began = Instant::now();
+            self.send_words(work, part, these)?;
+            self.stride.took(these.iter().map(|word| u64::from(word.count_ones())).sum(), began.elapsed());
+            (rest.first_page, rest.pages) = (rest.first_page + part.pages, rest.pages - part.pages);
+            words = others;
+        }
+        Ok(())
     }
 
     fn send_words(&mut self, work: &RoundWork, chunk: Chunk, words: &[u64]) -> Result<(), SendError> {

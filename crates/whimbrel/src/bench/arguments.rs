@@ -81,6 +81,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RATE,…", value_delimiter = ',', conflicts_with_all = ["profile", "downtime", "postcopy"])]
     pub(super) link: Vec<BitRate>,
 
+    /// Guest memory in pages of 4 KiB (memfd) instead of huge pages of 2 MiB
+    #[arg(long, conflicts_with_all = ["postcopy", "fleet"])]
+    pub(super) small_pages: bool,
+
     /// The VMM's program [default: whimbrel-vmm beside this program]
     #[arg(long, value_name = "FILE")]
     pub(super) vmm: Option<PathBuf>,

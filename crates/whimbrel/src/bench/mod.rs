@@ -138,7 +138,7 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         kernel,
         certificates,
         interrupt,
-        backing: Backing::Hugetlb,
+        backing: if arguments.small_pages { Backing::Memfd } else { Backing::Hugetlb },
         follows: None,
         link,
     };
@@ -239,14 +239,15 @@ impl Bench {
             return;
         }
         output::say!(
-            "{contenders}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; 2 MiB huge \
-             pages, no bandwidth limit, downtime limit {} ms",
+            "{contenders}, in turns, {} times each: a guest with {} ({} vCPU), {} of work, {}, filled with {}; \
+             {}, no bandwidth limit, downtime limit {} ms",
             arguments.repetitions,
             Memory(arguments.memory.bytes()),
             arguments.cpus,
             Memory(arguments.work.bytes()),
             arguments.rate,
             arguments.fill,
+            self.backing,
             arguments.downtime_limit_ms()
         );
         output::say!("{}", self.host);
