@@ -100,6 +100,12 @@ pub trait DestinationMachine: Send {
     /// # Errors
     /// This process may not use it, or the kernel lacks something.
     fn userfault(&self) -> Result<Userfaultfd, MachineError>;
+    /// By what pages of its memory are made that arrive before it runs, if it is a memfd and this process may have one: where several channels
+    /// bring them at once that is faster than to write them. The memory is not touched by others until [`Self::load`] is called, or
+    /// [`Self::discard`]. By default they are written.
+    fn page_maker(&self) -> Option<Userfaultfd> {
+        None
+    }
     /// Whether the host has memory for so many pages that are missing. Afterwards the machine runs here before it has them, and cannot
     /// go back.
     ///

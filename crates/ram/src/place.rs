@@ -1,8 +1,13 @@
-use std::{io, ptr::NonNull};
+use std::{
+    io,
+    ops::Range,
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::{Backing, PAGE_SIZE, PageSet, Ram, written};
+use crate::{Backing, PAGE_SIZE, PageSet, Ram, Userfaultfd, userfault::Trap, written};
 
 /// A piece of this process's memory that bytes are sent from or received into.
 #[derive(Clone, Copy, Debug)]
@@ -21,20 +26,49 @@ pub struct Segment {
 pub struct Placer {
     ram: Ram,
     placed: Vec<PageSet>,
-    /// Of each block, where a page that the block does not have yet is better written to its file.
+    /// Of each block, where a page that the block does not have yet is better put into its file.
     files: Vec<Option<FileOffset>>,
+    /// By what such pages are made, where there is one; else they are written.
+    maker: Option<Userfaultfd>,
+    is_released: AtomicBool,
 }
 
 impl Placer {
-    /// For memory that nothing was written to since it was allocated.
+    /// For memory that nothing was written to since it was allocated. With `maker` pages of a memfd are made and mapped by one call; without,
+    /// they are written, and mapped when they are touched.
+    ///
+    /// With it, nobody may touch a page that was not placed before [`Self::release`], or has to wait until then.
     #[must_use]
-    pub fn new(ram: Ram) -> Self {
+    pub fn new(ram: Ram, maker: Option<Userfaultfd>) -> Self {
         let placed = ram.blocks().iter().map(|block| PageSet::new(block.pages())).collect();
         // Of huge pages there is no writing, and anonymous memory has no file.
         let is_written = ram.backing() == Some(Backing::Memfd);
         let file = |file: Option<&FileOffset>| file.filter(|_| is_written).cloned();
-        let files = ram.memory().iter().map(|region| file(region.file_offset())).collect();
-        Self { ram, placed, files }
+        let files: Vec<_> = ram.memory().iter().map(|region| file(region.file_offset())).collect();
+        let mut placer = Self { ram, placed, files, maker: None, is_released: AtomicBool::new(false) };
+        let registers = |maker: &Userfaultfd| {
+            placer.segments_of_files().all(|segment| maker.register(segment, Trap::Missing).is_ok())
+        };
+        placer.maker = maker.filter(registers);
+        placer
+    }
+
+    /// Everything was placed: whoever touches a page from here on does not wait, and a page that did not come is zero.
+    pub fn release(&self) {
+        let Some(maker) = &self.maker else { return };
+        if self.is_released.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for segment in self.segments_of_files() {
+            // It was registered by us, and nobody waits who keeps to the rule.
+            let _ = maker.unregister(segment).and_then(|()| maker.wake(segment));
+        }
+    }
+
+    /// The memory of all blocks whose pages are put into their file.
+    fn segments_of_files(&self) -> impl Iterator<Item = Segment> {
+        let blocks = self.ram.blocks().iter().zip(&self.files).filter(|(_, file)| file.is_some());
+        blocks.filter_map(|(block, _)| block.segment(0, block.pages()))
     }
 
     /// Of the `pages` pages from `first_page` on, at least one, how many are to be placed in one way: by [`Self::put`] if they are fresh pages of a file
@@ -97,12 +131,25 @@ impl Placer {
                 return Ok(None);
             }
             match &self.files[usize::from(block)] {
-                Some(file) if fresh => written::write(file, &(page..page + u64::from(pages)), own).1?,
+                Some(file) if fresh => self.make(file, block, page, own)?,
                 _ => self.copy(block, page, own),
             }
             (page, rest) = (page + u64::from(pages), others);
         }
         Ok(Some(()))
+    }
+
+    /// Puts whole pages, which the block does not have, into its file.
+    fn make(&self, file: &FileOffset, block: u16, page: u64, bytes: &[u8]) -> io::Result<()> {
+        let pages = page..page + (bytes.len() / PAGE_SIZE) as u64;
+        let write = |pages: &Range<u64>, bytes: &[u8]| written::write(file, pages, bytes);
+        let memory = |pages: Range<u64>| {
+            self.ram.blocks()[usize::from(block)].segment(pages.start, pages.end - pages.start)
+        };
+        match &self.maker {
+            Some(maker) => written::make(maker, memory, &pages, bytes, write).1,
+            None => write(&pages, bytes).1,
+        }
     }
 
     /// Copies whole pages to where they are mapped, as far as they are in the block.
@@ -142,6 +189,12 @@ impl Placer {
 
     fn segment(&self, block: u16, first_page: u64, pages: u32) -> Option<Segment> {
         self.ram.blocks().get(usize::from(block))?.segment(first_page, u64::from(pages))
+    }
+}
+
+impl Drop for Placer {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
@@ -189,7 +242,7 @@ mod tests {
 
     fn placer_of(backing: Backing) -> Placer {
         let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: 8 * PAGE_SIZE as u64 };
-        Placer::new(Ram::allocate(&[layout], backing).unwrap())
+        Placer::new(Ram::allocate(&[layout], backing).unwrap(), None)
     }
 
     #[test]

@@ -254,6 +254,15 @@ impl Userfaultfd {
         progress(memory, result, copy.copied)
     }
 
+    /// The same with bytes that are borrowed; of more than the memory has, those from the first on.
+    pub(crate) fn copy_from(&self, memory: Segment, bytes: &[u8]) -> Progress {
+        if bytes.len() < memory.bytes {
+            return (0, Some(Errno::INVAL));
+        }
+        // SAFETY: the bytes are as many, and borrowed meanwhile.
+        unsafe { self.copy(memory, NonNull::from(bytes).cast()) }
+    }
+
     /// Makes new pages that are zero, where there are none. Wakes nobody.
     pub(crate) fn zero(&self, memory: Segment) -> Progress {
         self.fill(memory, opcode::read_write::<Fill>(GROUP, 4))

@@ -130,7 +130,8 @@ impl Server {
         let has_pulse = features.has(Features::PULSE);
         let lacking = hello.postcopy.then(|| Lacking::new(&ram, has_pulse, hello.digest.is_on(), whole));
         let postcopy = lacking.as_ref().map(|lacking| lacking.postcopy.clone());
-        let channels = Channels::new(hello.channels, features, hello.digest, ram, arrived, postcopy);
+        let memory = (ram, self.machine.page_maker());
+        let channels = Channels::new(hello.channels, features, hello.digest, memory, arrived, postcopy);
         Arriving { description: hello.machine, channels, lacking }
     }
 

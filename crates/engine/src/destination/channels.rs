@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, thread::JoinHandle};
 
 use crossbeam_channel::{Sender as Queue, bounded};
-use ram::{Intake, PageSums, Placer, Ram};
+use ram::{Intake, PageSums, Placer, Ram, Userfaultfd};
 use transport::Connection;
 use wire::{Digest, Features, PageCounts, Role};
 
@@ -55,7 +55,7 @@ impl Channels {
         expected: u16,
         features: Features,
         digest: Digest,
-        ram: Ram,
+        (ram, maker): (Ram, Option<Userfaultfd>),
         arrived: Arc<Arrived>,
         postcopy: Option<Postcopy>,
     ) -> Self {
@@ -65,7 +65,7 @@ impl Channels {
             connections: Vec::new(),
             places: Vec::new(),
             done: 0,
-            placer: Arc::new(Placer::new(ram.clone())),
+            placer: Arc::new(Placer::new(ram.clone(), maker)),
             scan: (digest == Digest::Full).then(|| Arc::new(Scan::new(ram.clone()))),
             sums: digest.is_on().then(|| Arc::new(PageSums::new(ram))),
             barrier: Arc::new(Barrier::new(usize::from(expected))),
@@ -85,7 +85,7 @@ impl Channels {
         arrived: Arc<Arrived>,
         postcopy: Postcopy,
     ) -> Self {
-        let channels = Self::new(expected, features, Digest::Off, ram, arrived, Some(postcopy));
+        let channels = Self::new(expected, features, Digest::Off, (ram, None), arrived, Some(postcopy));
         Self { is_pushed: true, ..channels }
     }
 

@@ -119,7 +119,8 @@ impl Server {
         let features = self.features();
         if let Some(arriving) = &mut self.arriving {
             let arrived = self.shared.view.lock().arrived.clone();
-            let none = Channels::new(0, features, wire::Digest::Off, self.machine.ram(), arrived, None);
+            let none =
+                Channels::new(0, features, wire::Digest::Off, (self.machine.ram(), None), arrived, None);
             mem::replace(&mut arriving.channels, none).close();
         }
     }

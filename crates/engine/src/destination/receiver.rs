@@ -90,6 +90,7 @@ impl Receiver {
                     }
                     if end.last {
                         // All channels are here: nothing is placed any more.
+                        self.intake.placer().release();
                         return self.verify();
                     }
                     round = Round { number: round.number.wrapping_add(1), ..Round::default() };

@@ -29,8 +29,6 @@ const WINDOW: u64 = (2 << 20) / PAGE_SIZE as u64;
 /// Pages of anonymous memory that become zero together when one of them, which has no contents, is touched:
 /// 64 KiB.
 const ZERO_WINDOW: u64 = 16;
-/// Most pages that are written together where the file has them: 256 KiB.
-const WRITTEN_AT_ONCE: u64 = 64;
 /// How often a call is tried again that the kernel could not do just then.
 const TRIES: u32 = 10_000;
 
@@ -279,11 +277,6 @@ impl Part {
     }
 
     /// Puts pages into the file, and maps them. Returns how many, from the first on, even if the rest failed.
-    ///
-    /// A page that the file does not have is made with its contents and mapped by one call, which takes no lock
-    /// of the file: that costs 1.35 µs a page (in batches of 256 KiB, Linux 6.18), and two threads at once take
-    /// 0.87. Written and mapped afterwards it costs 1.65, and writers wait for each other, whoever waits for
-    /// the page. What the file has, as it was before, is written.
     fn put_into_file(
         &self,
         userfault: &Userfaultfd,
@@ -291,33 +284,8 @@ impl Part {
         pages: &Range<u64>,
         bytes: &[u8],
     ) -> (u64, io::Result<()>) {
-        let (mut page, mut most, mut tries) = (pages.start, 1, 0);
-        while page < pages.end {
-            let rest = &bytes[(page - pages.start) as usize * PAGE_SIZE..];
-            // SAFETY: the bytes are borrowed, and as many as the pages from `page` on have.
-            let copied = unsafe {
-                userfault.copy(self.memory.segment(&(page..pages.end)), NonNull::from(rest).cast())
-            };
-            match copied {
-                (bytes, None) if bytes > 0 => (page, most) = (page + (bytes / PAGE_SIZE) as u64, 1),
-                (0, None) | (_, Some(Errno::AGAIN | Errno::INTR)) if tries < TRIES => {
-                    tries += 1;
-                    thread::yield_now();
-                }
-                // It is there, and more of its kind as a rule; or it was let go meanwhile, and needs no mapping.
-                (_, Some(Errno::EXIST | Errno::NOENT)) => {
-                    let there = page..pages.end.min(page + most);
-                    most = (most * 2).min(WRITTEN_AT_ONCE);
-                    let (written, result) = self.write_and_map(userfault, file, &there, rest);
-                    page += written;
-                    if result.is_err() {
-                        return (page - pages.start, result);
-                    }
-                }
-                (_, errno) => return (page - pages.start, Err(errno.unwrap_or(Errno::AGAIN).into())),
-            }
-        }
-        (page - pages.start, Ok(()))
+        let write = |pages: &Range<u64>, bytes: &[u8]| self.write_and_map(userfault, file, pages, bytes);
+        written::make(userfault, |pages| Some(self.memory.segment(&pages)), pages, bytes, write)
     }
 
     /// Writes pages, whose contents `bytes` begin with, and maps them. Returns how many were written.
@@ -328,7 +296,7 @@ impl Part {
         pages: &Range<u64>,
         bytes: &[u8],
     ) -> (u64, io::Result<()>) {
-        let (written, result) = written::write(file, pages, &bytes[..self.memory.segment(pages).bytes]);
+        let (written, result) = written::write(file, pages, bytes);
         let here = pages.start..pages.start + written;
         let mapped = self.walk(userfault, &here, &Call::Map).map_err(|(_, error)| error);
         (written, result.and(mapped))

@@ -225,6 +225,10 @@ impl DestinationMachine for Vacancy {
         Ok(self.keep.page_faults().userfault()?)
     }
 
+    fn page_maker(&self) -> Option<Userfaultfd> {
+        self.keep.page_faults().userfault().ok()
+    }
+
     fn has_room(&self, pages: u64) -> Result<(), MachineError> {
         self.keep.has_room(pages.saturating_mul(PAGE_SIZE as u64), self.ram().bytes()).map_err(Into::into)
     }
