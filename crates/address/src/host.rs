@@ -10,6 +10,9 @@ pub(crate) fn check(host: &str) -> Result<(), &'static str> {
     if host.is_empty() {
         return Err("has no host (0.0.0.0 and [::] mean all of this one's addresses)");
     }
+    if host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unicast_link_local()) {
+        return Err("has a link-local IPv6 address without its interface (fe80::1%eth0)");
+    }
     if is_ipv6(host) || host.parse::<Ipv4Addr>().is_ok() {
         return Ok(());
     }
