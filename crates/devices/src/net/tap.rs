@@ -119,7 +119,9 @@ impl Tap {
                 let advice = match source.raw_os_error() {
                     Some(libc::EBUSY) => "another process uses it: give each machine a tap of its own",
                     Some(libc::EPERM) => "make it beforehand for this user, or run as root",
-                    Some(libc::EINVAL) => "an interface of another kind has this name: make a tap",
+                    Some(libc::EINVAL) => {
+                        "an interface of another kind has this name, or a tap of many queues (multi_queue): make a tap of one queue"
+                    }
                     _ => "make it beforehand",
                 };
                 TapError::Attach { name: name.into(), advice, source }
