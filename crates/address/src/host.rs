@@ -22,7 +22,7 @@ pub(crate) fn check(host: &str) -> Result<(), &'static str> {
         return Err("has a host that is neither an address nor a name");
     }
     // Resolvers take `0` or `127.1` for addresses; a name never ends in a number (RFC 3696, section 2).
-    if host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+    if host.rsplit('.').next().is_some_and(is_number) {
         return Err("has an IPv4 address that is not complete");
     }
     Ok(())
@@ -48,6 +48,15 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 fn is_zone(zone: &str) -> bool {
     (1..=15).contains(&zone.len())
         && zone.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:[]%".contains(&byte))
+}
+
+/// Resolvers take numbers of base 16 too.
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    hex.map_or_else(
+        || label.bytes().all(|byte| byte.is_ascii_digit()),
+        |digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+    )
 }
 
 /// One part of a name (RFC 1123, section 2.1; `_` stands in many names all the same).

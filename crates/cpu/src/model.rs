@@ -324,9 +324,13 @@ fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
 }
 
+/// What QEMU, libvirt and KubeVirt call all that a host has.
+const HOST_ELSEWHERE: [&str; 3] = ["max", "host-passthrough", "host-model"];
+
 fn no_model(typed: &str) -> CpuModelError {
     let names = MODELS.iter().map(|model| model.name).chain(["host"]);
-    CpuModelError::Model { typed: shown(typed), near: nearest(typed, names) }
+    let near = if HOST_ELSEWHERE.contains(&typed) { Some("host") } else { nearest(typed, names) };
+    CpuModelError::Model { typed: shown(typed), near }
 }
 
 fn no_feature(typed: &str) -> CpuModelError {
@@ -396,6 +400,7 @@ mod tests {
             ("", "no CPU model '':"),
             ("epyc", "no CPU model 'epyc' (did you mean 'EPYC'?)"),
             ("Host", "no CPU model 'Host' (did you mean 'host'?)"),
+            ("host-passthrough", "no CPU model 'host-passthrough' (did you mean 'host'?)"),
             ("host,", "no CPU feature '':"),
             ("host,avx2", "no CPU feature 'avx2' (did you mean 'avx2'?): write +NAME or -NAME"),
             ("host,-sse42", "no CPU feature 'sse42' (did you mean 'sse4.2'?)"),

@@ -49,7 +49,10 @@ fn fill<'m>(tap: &Tap, driver: &mut Driver<'m>, window: &mut Window<'m>) -> Resu
             Ok(bytes) => window.deliver(driver, &room, bytes)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // No packet, or no interface any more.
-            Err(_) => return Ok(()),
+            Err(error) => {
+                tap.note(&error);
+                return Ok(());
+            }
         }
     }
     driver.again(RECEIVE);
