@@ -52,7 +52,9 @@ pub enum AddressError {
         typed: String,
     },
     /// Nobody listens at port 0.
-    #[error("Address '{typed}' is none to connect to: port 0 has a listener choose one. Give the port that it listens at")]
+    #[error(
+        "Address '{typed}' is none to connect to: port 0 has a listener choose one. Give the port that it listens at"
+    )]
     Chosen {
         /// The address.
         typed: String,

@@ -1,7 +1,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -74,6 +74,14 @@ pub enum DiskError {
         /// The image.
         path: PathBuf,
     },
+    /// It is to be written, and the kernel lets nobody.
+    #[error(
+        "Block device '{path}' is read-only: say readonly=on, or make it one that can be written (blockdev --setrw '{path}')"
+    )]
+    ReadOnlyDevice {
+        /// The device.
+        path: PathBuf,
+    },
     /// It begins like an image of another format.
     #[error(
         "Disk image '{path}' begins like a {format} image, and only raw images can be used: convert it (qemu-img convert -O raw \
@@ -141,6 +149,11 @@ impl Disk {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Size in bytes that the image has now, where that can be found out.
+    pub(super) fn bytes_now(&self) -> Option<u64> {
+        rustix::fs::seek(&self.file, SeekFrom::End(0)).ok()
     }
 
     /// The image is never written.
@@ -289,8 +302,12 @@ impl Disk {
 
     fn inspect(file: File, path: &Path, options: DiskOptions) -> Result<Self, DiskError> {
         let failed = |source: io::Error| DiskError::Inspect { path: path.into(), source };
-        if !is_disk(file.metadata().map_err(failed)?.file_type()) {
+        let metadata = file.metadata().map_err(failed)?;
+        if !is_disk(metadata.file_type()) {
             return Err(DiskError::NotADisk { path: path.into() });
+        }
+        if !options.read_only && is_read_only_device(&metadata) {
+            return Err(DiskError::ReadOnlyDevice { path: path.into() });
         }
         // The length in the metadata of a block device is zero; its end tells the size.
         let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|errno| failed(errno.into()))?;
@@ -316,6 +333,13 @@ impl Disk {
 
 fn is_disk(kind: std::fs::FileType) -> bool {
     kind.is_file() || kind.is_block_device()
+}
+
+/// Such a device can be opened for writing all the same, and only the guest's first write would be refused.
+fn is_read_only_device(metadata: &std::fs::Metadata) -> bool {
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    let said = || std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"));
+    metadata.file_type().is_block_device() && said().is_ok_and(|said| said.trim() == "1")
 }
 
 /// The format that an image of this many bytes seems to have, if it is not raw.

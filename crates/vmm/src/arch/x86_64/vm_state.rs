@@ -185,8 +185,11 @@ impl ClockV1 {
     /// best, way included, as long as they are set alike; else they do less how far they are apart. What they tell is at least the
     /// time here, and little more.
     fn away(&self, now_ns: u64, here: Duration, ahead_ns: Option<i128>) -> Duration {
-        let apart = ahead_ns.filter(|ahead| ahead.unsigned_abs() > SET_ALIKE.as_nanos()).unwrap_or(0);
         let by_wall = i128::from(now_ns) - i128::from(self.realtime_ns);
+        let here_ns = i128::try_from(here.as_nanos()).unwrap_or(i128::MAX);
+        // Both are too much by some time on the way, of the source's word or of its machine: the lesser one is less so.
+        let ahead = ahead_ns.map(|ahead| ahead.min(by_wall.saturating_sub(here_ns)));
+        let apart = ahead.filter(|ahead| ahead.unsigned_abs() > SET_ALIKE.as_nanos()).unwrap_or(0);
         let away = u64::try_from(by_wall.saturating_sub(apart)).ok().map(Duration::from_nanos);
         away.filter(|away| (here..=here + LONGEST_WAY).contains(away)).unwrap_or(here)
     }
@@ -271,6 +274,9 @@ mod tests {
             // Small differences cannot be told from the way.
             assert!(is_told.abs() <= 1.max(apart_ms.abs().min(200)), "{apart_ms}: {away:?}");
         }
+        // It took long to be told, on a busy host: what the machine's own way says is nearer.
+        let now_ns = (1 << 60) + 70_000_000;
+        assert_eq!(clock.away(now_ns, ms(30), Some(900 * MS_NS)), ms(70));
         // Somebody has set one of them meanwhile: what passed here is sure.
         let later = (1 << 60) + 3_600_000_000_000;
         assert_eq!(clock.away(later, ms(30), Some(0)), ms(30));
