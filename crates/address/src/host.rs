@@ -10,6 +10,9 @@ pub(crate) fn check(host: &str) -> Result<(), &'static str> {
     if host.is_empty() {
         return Err("has no host (0.0.0.0 and [::] mean all of this one's addresses)");
     }
+    if host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unicast_link_local()) {
+        return Err("has a link-local IPv6 address without its interface (fe80::1%eth0)");
+    }
     if is_ipv6(host) || host.parse::<Ipv4Addr>().is_ok() {
         return Ok(());
     }
@@ -19,7 +22,7 @@ pub(crate) fn check(host: &str) -> Result<(), &'static str> {
         return Err("has a host that is neither an address nor a name");
     }
     // Resolvers take `0` or `127.1` for addresses; a name never ends in a number (RFC 3696, section 2).
-    if host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+    if host.rsplit('.').next().is_some_and(is_number) {
         return Err("has an IPv4 address that is not complete");
     }
     Ok(())
@@ -45,6 +48,15 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 fn is_zone(zone: &str) -> bool {
     (1..=15).contains(&zone.len())
         && zone.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:[]%".contains(&byte))
+}
+
+/// Resolvers take numbers of base 16 too.
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    hex.map_or_else(
+        || label.bytes().all(|byte| byte.is_ascii_digit()),
+        |digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+    )
 }
 
 /// One part of a name (RFC 1123, section 2.1; `_` stands in many names all the same).

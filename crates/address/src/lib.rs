@@ -51,6 +51,14 @@ pub enum AddressError {
         /// As typed.
         typed: String,
     },
+    /// Nobody listens at port 0.
+    #[error(
+        "Address '{typed}' is none to connect to: port 0 has a listener choose one. Give the port that it listens at"
+    )]
+    Chosen {
+        /// The address.
+        typed: String,
+    },
     /// The path is empty, or too long for a socket's address.
     #[error(
         "Path '{typed}' cannot be a unix socket: it must have 1 to {MAX_UNIX_PATH} bytes, none of them zero"
@@ -87,6 +95,17 @@ impl Address {
             return Err(AddressError::Path { typed: shown(path) });
         }
         Ok(Self::Unix(path.into()))
+    }
+
+    /// Checks that somebody may listen here: port 0 is for listeners, who choose another.
+    ///
+    /// # Errors
+    /// It is port 0.
+    pub fn check_to_dial(&self) -> Result<(), AddressError> {
+        match self {
+            Self::Tcp { port: 0, .. } => Err(AddressError::Chosen { typed: self.to_string() }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether only this host can reach it: a loopback address, the name `localhost` (RFC 6761, section 6.3), or a unix
@@ -182,6 +201,7 @@ mod tests {
             "tcp:[::1:4444",
             "tcp:[]:1",
             "tcp:[127.0.0.1]:1",
+            "tcp:[fe80::1]:1",
             "tcp:[fe80::1%]:1",
             "tcp:[fe80::1%eth0%1]:1",
             "tcp:[fe80::1%a b]:1",
@@ -193,6 +213,8 @@ mod tests {
             "tcp:127.1.:1",
             "tcp:0:4444",
             "tcp:127.1:4444",
+            "tcp:0x7f000001:4444",
+            "tcp:127.0x1:4444",
             "tcp:256.0.0.1:1",
             "tcp:a..b:1",
             "tcp:-a:1",
@@ -208,6 +230,14 @@ mod tests {
         ] {
             assert!(typed.parse::<Address>().is_err(), "{typed:?}");
         }
+    }
+
+    #[test]
+    fn nobody_is_dialled_at_a_port_that_a_listener_chooses() {
+        let refused = address("tcp:[::1]:0").check_to_dial().unwrap_err();
+        assert!(refused.to_string().contains("'tcp:[::1]:0' is none to connect to"), "{refused}");
+        address("tcp:[::1]:1").check_to_dial().unwrap();
+        address("unix:a").check_to_dial().unwrap();
     }
 
     #[test]

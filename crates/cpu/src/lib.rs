@@ -6,6 +6,7 @@
 mod baseline;
 mod features;
 mod model;
+mod near;
 
 pub use baseline::{Baseline, BaselineError, HostCpu, Limit, baseline};
 pub use features::{ALIASES, FEATURES, Feature, Register, by_name, in_word};

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use crate::{Feature, by_name};
+use crate::{FEATURES, Feature, by_name, near::nearest};
 
 /// What a machine sees of its processor: everything that its host can show and move (`host`), or a model, which is the same on every
 /// host that has its features; and single features more or less.
@@ -30,11 +30,23 @@ pub struct Model {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuModelError {
     /// There is none of this name.
-    #[error("There is no CPU model '{0}': `whimbrel-vmm --cpu help` lists them")]
-    Model(String),
+    #[error("There is no CPU model '{typed}'{}: `whimbrel-vmm --cpu help` lists them", meant(*near))]
+    Model {
+        /// As typed.
+        typed: String,
+        /// What it may have been meant to be.
+        near: Option<&'static str>,
+    },
     /// There is none of this name.
-    #[error("There is no CPU feature '{0}': write +NAME or -NAME, `whimbrel-vmm --cpu help` lists them")]
-    Feature(String),
+    #[error(
+        "There is no CPU feature '{typed}'{}: write +NAME or -NAME, `whimbrel-vmm --cpu help` lists them", meant(*near)
+    )]
+    Feature {
+        /// As typed.
+        typed: String,
+        /// What it may have been meant to be.
+        near: Option<&'static str>,
+    },
     /// It is what the machine's hypervisor decides on.
     #[error(
         "CPU feature '{0}' cannot be chosen: it follows from the number of vCPUs, from KVM, or cannot be moved"
@@ -271,12 +283,12 @@ impl FromStr for CpuModel {
         let name = parts.next().unwrap_or_default();
         let model = match name {
             "host" => None,
-            _ => Some(find(name).ok_or_else(|| CpuModelError::Model(shown(name)))?),
+            _ => Some(find(name).ok_or_else(|| no_model(name))?),
         };
         let mut cpu = Self { model, ..Self::HOST };
         for part in parts {
-            let (name, on) = switched(part).ok_or_else(|| CpuModelError::Feature(shown(part)))?;
-            let feature = by_name(name).ok_or_else(|| CpuModelError::Feature(shown(name)))?;
+            let (name, on) = switched(part).ok_or_else(|| no_feature(part))?;
+            let feature = by_name(name).ok_or_else(|| no_feature(name))?;
             if FIXED.contains(&feature.name) {
                 return Err(CpuModelError::Fixed(feature.name.into()));
             }
@@ -310,6 +322,24 @@ impl fmt::Display for CpuModel {
 
 fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
+}
+
+/// What QEMU, libvirt and KubeVirt call all that a host has.
+const HOST_ELSEWHERE: [&str; 3] = ["max", "host-passthrough", "host-model"];
+
+fn no_model(typed: &str) -> CpuModelError {
+    let names = MODELS.iter().map(|model| model.name).chain(["host"]);
+    let near = if HOST_ELSEWHERE.contains(&typed) { Some("host") } else { nearest(typed, names) };
+    CpuModelError::Model { typed: shown(typed), near }
+}
+
+fn no_feature(typed: &str) -> CpuModelError {
+    let names = FEATURES.iter().map(|feature| feature.name).filter(|name| !CpuModel::is_fixed(name));
+    CpuModelError::Feature { typed: shown(typed), near: nearest(typed, names) }
+}
+
+fn meant(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |name| format!(" (did you mean '{name}'?)"))
 }
 
 fn shown(typed: &str) -> String {
@@ -367,11 +397,14 @@ mod tests {
     #[test]
     fn what_is_no_model_or_no_feature_is_refused_by_name() {
         for (typed, said) in [
-            ("", "no CPU model ''"),
-            ("epyc", "no CPU model 'epyc'"),
-            ("host,", "no CPU feature ''"),
-            ("host,avx2", "no CPU feature 'avx2'"),
-            ("host,-avx3", "no CPU feature 'avx3'"),
+            ("", "no CPU model '':"),
+            ("epyc", "no CPU model 'epyc' (did you mean 'EPYC'?)"),
+            ("Host", "no CPU model 'Host' (did you mean 'host'?)"),
+            ("host-passthrough", "no CPU model 'host-passthrough' (did you mean 'host'?)"),
+            ("host,", "no CPU feature '':"),
+            ("host,avx2", "no CPU feature 'avx2' (did you mean 'avx2'?): write +NAME or -NAME"),
+            ("host,-sse42", "no CPU feature 'sse42' (did you mean 'sse4.2'?)"),
+            ("host,-nonsense", "no CPU feature 'nonsense':"),
             ("host,+svm", "'svm' cannot be chosen"),
             ("host,-aes,+aes", "'aes' is there twice"),
         ] {

@@ -4,7 +4,7 @@ use std::{
     io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -25,9 +25,20 @@ const CACHE: usize = 4 << 20;
 /// The file, in which everything but history is.
 #[derive(Debug)]
 pub(crate) struct File {
-    database: Database,
+    path: PathBuf,
+    /// None after a change that could not be written: the database takes no more then, and is opened anew.
+    database: Option<Database>,
+    /// The change that could not be written. It may be in the file all the same.
+    doubtful: Option<Doubtful>,
     /// Changes that count for [`crate::AbortAfter`].
     pub(crate) count: u64,
+}
+
+#[derive(Debug)]
+struct Doubtful {
+    revision: u64,
+    key: String,
+    before: Option<Entry>,
 }
 
 type Opened = (File, BTreeMap<String, Entry>, u64);
@@ -58,7 +69,7 @@ impl File {
                 made.map_err(|error| failed(error.into()))?;
             }
         }
-        let database = Builder::new().set_cache_size(CACHE).create(path).map_err(|error| match error {
+        let database = database(path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => failed(error.into()),
             DatabaseError::Storage(redb::StorageError::Io(source))
                 if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) =>
@@ -67,7 +78,7 @@ impl File {
             }
             error => damaged(error.into()),
         })?;
-        let file = Self { database, count: 0 };
+        let file = Self { path: path.to_owned(), database: Some(database), doubtful: None, count: 0 };
         let found = file.number(FORMAT).map_err(damaged)?.unwrap_or(KNOWN_FORMAT);
         if found > KNOWN_FORMAT {
             return Err(StoreError::Format { path: path.to_owned(), found, known: KNOWN_FORMAT });
@@ -80,22 +91,52 @@ impl File {
         Ok((file, entries, revision))
     }
 
-    /// Writes a change. It is on disk when this returns.
+    /// Writes a change of what was there `before`. It is on disk when this returns; after an error nothing has changed, and the next change may
+    /// be possible.
     pub(crate) fn commit(
         &mut self,
         revision: u64,
         key: &str,
         value: Option<&[u8]>,
+        before: Option<Entry>,
     ) -> Result<(), StoreError> {
-        self.write(revision, key, value).map_err(StoreError::Write)
+        self.settle().map_err(StoreError::Write)?;
+        let entry = value.map(|value| (revision, value));
+        self.write(revision, key, entry).map_err(|error| {
+            self.database = None;
+            self.doubtful = Some(Doubtful { revision, key: key.to_owned(), before });
+            StoreError::Write(error)
+        })
     }
 
-    fn write(&self, revision: u64, key: &str, value: Option<&[u8]>) -> Result<(), Cause> {
-        let transaction = self.database.begin_write()?;
+    /// Opens the file anew where a change could not be written, and takes that change back if it is there all the same.
+    fn settle(&mut self) -> Result<(), Cause> {
+        if self.database.is_none() {
+            // It asserts what it reads.
+            let opened = catch_unwind(AssertUnwindSafe(|| database(&self.path)));
+            self.database = Some(opened.map_err(|_| "it contradicts itself")??);
+        }
+        let Some(doubtful) = &self.doubtful else { return Ok(()) };
+        if self.number(REVISION)? == Some(doubtful.revision) {
+            let before = doubtful.before.as_ref().map(|entry| (entry.revision, &*entry.value));
+            let taken_back = self.write(doubtful.revision - 1, &doubtful.key, before);
+            taken_back.inspect_err(|_| self.database = None)?;
+        }
+        self.doubtful = None;
+        Ok(())
+    }
+
+    fn opened(&self) -> Result<&Database, Cause> {
+        self.database.as_ref().ok_or_else(|| "it is closed".into())
+    }
+
+    /// Writes what a key has, with its revision, and which revision is the latest.
+    fn write(&self, latest: u64, key: &str, entry: Option<(u64, &[u8])>) -> Result<(), Cause> {
+        let transaction = self.opened()?.begin_write()?;
         {
             let mut objects = transaction.open_table(OBJECTS)?;
-            match value {
-                Some(value) => {
+            match entry {
+                Some((revision, value)) => {
                     let bytes = [&revision.to_le_bytes(), value].concat();
                     objects.insert(key, bytes.as_slice())?;
                 }
@@ -104,7 +145,7 @@ impl File {
                 }
             }
             let mut numbers = transaction.open_table(NUMBERS)?;
-            numbers.insert(REVISION, revision)?;
+            numbers.insert(REVISION, latest)?;
             numbers.insert(FORMAT, KNOWN_FORMAT)?;
         }
         transaction.commit()?;
@@ -112,7 +153,7 @@ impl File {
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, Cause> {
-        match self.database.begin_read()?.open_table(NUMBERS) {
+        match self.opened()?.begin_read()?.open_table(NUMBERS) {
             Ok(table) => Ok(table.get(name)?.map(|number| number.value())),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -120,7 +161,7 @@ impl File {
     }
 
     fn entries(&self) -> Result<BTreeMap<String, Entry>, Cause> {
-        let table = match self.database.begin_read()?.open_table(OBJECTS) {
+        let table = match self.opened()?.begin_read()?.open_table(OBJECTS) {
             Ok(table) => table,
             Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
             Err(error) => return Err(error.into()),
@@ -134,4 +175,8 @@ impl File {
         }
         Ok(entries)
     }
+}
+
+fn database(path: &Path) -> Result<Database, DatabaseError> {
+    Builder::new().set_cache_size(CACHE).create(path)
 }

@@ -176,7 +176,7 @@ impl Store {
         if found != expected {
             return Err(StoreError::Conflict { key: key.to_owned(), found });
         }
-        file.commit(revision, key, value.as_deref())?;
+        file.commit(revision, key, value.as_deref(), previous.clone())?;
         if let Some(after) = self.abort_after.filter(|after| key.starts_with(after.prefix)) {
             file.count += 1;
             if file.count >= after.changes {

@@ -69,6 +69,57 @@ fn a_store_opened_again_is_the_same_without_its_history() {
     assert_eq!(store.changes("", 3, 10).unwrap().0.len(), 1);
 }
 
+/// A file system of few MiB. None where this process may not mount one.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=32M", "small"])
+            .arg(folder.path())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: a file system cannot be mounted");
+            return None;
+        }
+        Some(Self(folder))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_store_whose_file_system_was_full_goes_on_when_there_is_space() {
+    let Some(small) = Small::new() else { return };
+    let store = open(&small.0);
+    let first = store.put("kept", Expect::Absent, b"1").unwrap();
+    let filler = small.0.path().join("filler");
+    for turn in 0..3 {
+        // As much as there is room for.
+        fs::write(&filler, vec![1; 64 << 20]).unwrap_err();
+        let (key, value) = (format!("large-{turn}"), vec![turn; 2 << 20]);
+        for _ in 0..2 {
+            let refused = store.put(&key, Expect::Absent, &value).unwrap_err();
+            assert!(matches!(refused, StoreError::Write(_)), "{refused}");
+        }
+        // What is there can be read all the while.
+        assert_eq!((store.get(&key), store.get("kept").unwrap().revision), (None, first));
+        fs::remove_file(&filler).unwrap();
+        store.put(&key, Expect::Absent, &value).unwrap();
+    }
+    drop(store);
+    let store = open(&small.0);
+    assert_eq!(store.revision(), first + 3);
+    for turn in 0..3 {
+        assert_eq!(*store.get(&format!("large-{turn}")).unwrap().value, vec![turn; 2 << 20]);
+    }
+}
+
 #[test]
 fn history_is_bounded_and_says_where_it_begins() {
     let folder = tempfile::tempdir().unwrap();

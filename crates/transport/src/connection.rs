@@ -98,8 +98,14 @@ impl Connection {
                 .map_err(|error| error.at(failed)),
             Address::Tcp { host, port } => {
                 let mut last = DialError::Io(io::ErrorKind::AddrNotAvailable.into());
-                for candidate in resolve(address, host, *port, trust)? {
-                    match (Remote { place: Place::Tcp(candidate), tls: tls.clone() }).dial(deadline) {
+                let candidates = resolve(address, host, *port, trust)?;
+                let mut left = candidates.len() as u32;
+                for candidate in candidates {
+                    // One that nobody answers at leaves time for the others.
+                    let now = Instant::now();
+                    let until = now + deadline.saturating_duration_since(now) / left.max(1);
+                    left = left.saturating_sub(1);
+                    match (Remote { place: Place::Tcp(candidate), tls: tls.clone() }).dial(until) {
                         Ok(connection) => return Ok(connection),
                         Err(error) => last = error,
                     }

@@ -3,9 +3,12 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::{FileTypeExt as _, MetadataExt as _},
+            net::UnixListener,
+        },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -33,8 +36,8 @@ pub struct Listener {
 enum Socket {
     /// One for each address of the host.
     Tcp(Vec<TcpListener>),
-    /// The path is removed when the listener goes.
-    Unix(UnixListener, PathBuf),
+    /// The path is removed when the listener goes, unless somebody has put another file there.
+    Unix { listener: UnixListener, path: PathBuf, identity: (u64, u64) },
 }
 
 impl Listener {
@@ -55,15 +58,11 @@ impl Listener {
                 Socket::Tcp(listen_on_all(&resolve(address, host, *port, trust)?).map_err(failed)?)
             }
             Address::Unix(path) => {
-                if path.exists()
-                    && UnixStream::connect(path)
-                        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-                {
-                    std::fs::remove_file(path).map_err(failed)?;
-                }
+                remove_abandoned(path).map_err(failed)?;
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
-                Socket::Unix(listener, path.clone())
+                let identity = identity(path).map_err(failed)?;
+                Socket::Unix { listener, path: path.clone(), identity }
             }
         };
         // Again, with more room: that is allowed (listen(2)).
@@ -129,9 +128,10 @@ fn try_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
 }
 
+/// The last is said of a link-local address of which nobody knows the interface: names have such.
 fn is_not_here(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT | Errno::INVAL))
 }
 
 impl Accept for Listener {
@@ -193,7 +193,7 @@ impl Socket {
                 stream.set_nonblocking(false)?;
                 Connection::tcp(stream)
             }
-            Self::Unix(listener, _) => {
+            Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(false)?;
                 Connection::unix(stream)
@@ -208,24 +208,46 @@ impl Socket {
         };
         match self {
             Self::Tcp(listeners) => listeners.iter().map(address).collect(),
-            Self::Unix(_, path) => Ok(vec![Address::Unix(path.clone())]),
+            Self::Unix { path, .. } => Ok(vec![Address::Unix(path.clone())]),
         }
     }
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Tcp(listeners) => listeners.iter().map(AsFd::as_fd).collect(),
-            Self::Unix(listener, _) => vec![listener.as_fd()],
+            Self::Unix { listener, .. } => vec![listener.as_fd()],
         }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix { path, identity: ours, .. } = self
+            && identity(path).is_ok_and(|there| there == *ours)
+        {
             // Another process may have removed it.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// Device and inode of the file at `path`.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Removes the file at `path` if it is a socket that nobody listens on. Never another file: connecting to that is refused too.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    use rustix::{io::Errno, net};
+    if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        return Ok(());
+    }
+    // Without waiting: whoever listens there may have a queue that is full.
+    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
+    let probe = net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, flags, None)?;
+    match net::connect(&probe, &net::SocketAddrUnix::new(path)?) {
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+        _ => Ok(()),
     }
 }
 
@@ -257,9 +279,40 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_a_dead_process_left_is_replaced_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = Address::Unix(path.clone());
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind(&address, &Trust::ThisHost).unwrap();
+        let taken = Listener::bind(&address, &Trust::ThisHost).unwrap_err();
+        assert!(matches!(taken, TransportError::Listen { .. }), "{taken}");
+
+        // Whoever has put something else there keeps it.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        drop(listener);
+        Listener::bind(&address, &Trust::ThisHost).unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_in_use_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let holder = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&holder, 0).unwrap();
+        let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        Listener::bind(&Address::Unix(path.clone()), &Trust::ThisHost).unwrap_err();
+        assert!(path.exists());
+    }
+
+    #[test]
     fn an_address_that_this_host_does_not_have_is_left_out_if_there_is_another() {
         let (elsewhere, here) = ("192.0.2.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
         assert_eq!(listen_on_all(&[elsewhere, here, here]).unwrap().len(), 1);
+        let nowhere = "[fe80::1]:0".parse().unwrap();
+        assert_eq!(listen_on_all(&[nowhere, here]).unwrap().len(), 1);
         assert_eq!(listen_on_all(&[elsewhere]).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
         let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let holder = TcpListener::bind(taken).unwrap();

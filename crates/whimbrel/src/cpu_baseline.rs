@@ -36,13 +36,24 @@ enum FileError {
 const MAX_BYTES: u64 = 1 << 20;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    let hosts = arguments.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut hosts = arguments.files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    tell_apart(&mut hosts, &arguments.files);
     let found = baseline(&hosts)?;
     output::say!("--cpu {}", found.cpu);
     for limit in found.limits {
         output::say!("Host '{}' lacks: {}", limit.host, limit.lacks.join(" "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of hosts that are all called `localhost` it is said which file is theirs.
+fn tell_apart(hosts: &mut [HostCpu], files: &[PathBuf]) {
+    let names: Vec<_> = hosts.iter().map(|host| host.host.clone()).collect();
+    for (host, path) in hosts.iter_mut().zip(files) {
+        if names.iter().filter(|name| **name == host.host).count() > 1 {
+            host.host = format!("{} ({})", host.host, path.display());
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<HostCpu, FileError> {

@@ -28,6 +28,18 @@ fn hosts_that_are_unlike_get_a_model_and_the_one_that_limits_it_is_named() {
 
     let (well, said) = run(&[&new, &file("other", "AuthenticAMD", v3)]);
     assert!(!well && said.contains("machines do not move between these"), "{said}");
+    // Hosts are called alike where nobody has named them.
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+    for (path, of) in [(&first, &old), (&second, &new)] {
+        std::fs::write(
+            path,
+            std::fs::read_to_string(of).unwrap().replace("old", "localhost").replace("new", "localhost"),
+        )
+        .unwrap();
+    }
+    let (well, said) = run(&[&first, &second]);
+    assert!(well && said.contains(&format!("Host 'localhost ({})' lacks: abm ", first.display())), "{said}");
+
     let nothing = directory.path().join("nothing");
     std::fs::write(&nothing, "{}").unwrap();
     let (well, said) = run(&[&nothing]);

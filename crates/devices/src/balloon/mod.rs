@@ -12,8 +12,8 @@
 //!   nothing, because it wants to find that value again.
 //! * MUST_TELL_HOST is not offered: a page that the guest takes out of the balloon is there at once.
 //!
-//! Memory of 2 MiB huge pages is given back only in whole huge pages, so a balloon, which is filled by 4 KiB pages,
-//! frees nothing there; reported ranges are larger and do.
+//! Memory of 2 MiB huge pages is never given back, as their reservation would go with it: of what is whole huge pages, the contents are
+//! emptied. [`Discard`] says why.
 
 mod discard;
 mod model;

@@ -1,14 +1,14 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::{
     fs::{FallocateFlags, OFlags, SeekFrom},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::{
@@ -74,6 +74,14 @@ pub enum DiskError {
         /// The image.
         path: PathBuf,
     },
+    /// It is to be written, and the kernel lets nobody.
+    #[error(
+        "Block device '{path}' is read-only: say readonly=on, or make it one that can be written (blockdev --setrw '{path}')"
+    )]
+    ReadOnlyDevice {
+        /// The device.
+        path: PathBuf,
+    },
     /// It begins like an image of another format.
     #[error(
         "Disk image '{path}' begins like a {format} image, and only raw images can be used: convert it (qemu-img convert -O raw \
@@ -114,6 +122,10 @@ impl Disk {
         use std::os::unix::fs::OpenOptionsExt;
         let access = if options.read_only { "reading" } else { "reading and writing" };
         let flags = if options.direct { OFlags::DIRECT } else { OFlags::empty() };
+        // Before it is opened: that would wait for the other end of a pipe.
+        if std::fs::metadata(path).is_ok_and(|it| !is_disk(it.file_type())) {
+            return Err(DiskError::NotADisk { path: path.into() });
+        }
         let file = File::options()
             .read(true)
             .write(!options.read_only)
@@ -137,6 +149,11 @@ impl Disk {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Size in bytes that the image has now, where that can be found out.
+    pub(super) fn bytes_now(&self) -> Option<u64> {
+        rustix::fs::seek(&self.file, SeekFrom::End(0)).ok()
     }
 
     /// The image is never written.
@@ -232,19 +249,22 @@ impl Disk {
 
     /// The guest no longer needs this range. An image without holes keeps it, which is allowed.
     pub(super) fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, flags, offset, bytes) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            result => Ok(result?),
-        }
+        self.allocate(FallocateFlags::PUNCH_HOLE, offset, bytes).map(|_| ())
     }
 
     /// Makes this range read as zeroes; frees it if `free`.
     pub(super) fn write_zeroes(&self, offset: u64, bytes: u64, free: bool) -> io::Result<()> {
         let how = if free { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        match rustix::fs::fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, bytes) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zero_bytes(offset, bytes),
-            result => Ok(result?),
+        if self.allocate(how, offset, bytes)? { Ok(()) } else { self.write_zero_bytes(offset, bytes) }
+    }
+
+    /// Has the storage do something with a range. Returns whether it can, in general and in this place: devices with large blocks want
+    /// whole ones.
+    fn allocate(&self, how: FallocateFlags, offset: u64, bytes: u64) -> io::Result<bool> {
+        let flags = how | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, offset, bytes)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            result => Ok(result.map(|()| true)?),
         }
     }
 
@@ -253,7 +273,8 @@ impl Disk {
         let end = offset + bytes;
         while offset < end {
             let bytes = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BOUNCE_BYTES);
-            match rustix::io::pwrite(&self.file, memory.get(bytes), offset)? {
+            let zeroes = memory.get(bytes);
+            match retry_on_intr(|| rustix::io::pwrite(&self.file, &*zeroes, offset))? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 written => offset += written as u64,
             }
@@ -281,9 +302,12 @@ impl Disk {
 
     fn inspect(file: File, path: &Path, options: DiskOptions) -> Result<Self, DiskError> {
         let failed = |source: io::Error| DiskError::Inspect { path: path.into(), source };
-        let kind = file.metadata().map_err(failed)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
+        let metadata = file.metadata().map_err(failed)?;
+        if !is_disk(metadata.file_type()) {
             return Err(DiskError::NotADisk { path: path.into() });
+        }
+        if !options.read_only && is_read_only_device(&metadata) {
+            return Err(DiskError::ReadOnlyDevice { path: path.into() });
         }
         // The length in the metadata of a block device is zero; its end tells the size.
         let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|errno| failed(errno.into()))?;
@@ -305,6 +329,17 @@ impl Disk {
         let flusher = Arc::new(Flusher::new(file.clone(), options.read_only));
         Ok(Self { file, bytes, options, direct, reader, flusher })
     }
+}
+
+fn is_disk(kind: std::fs::FileType) -> bool {
+    kind.is_file() || kind.is_block_device()
+}
+
+/// Such a device can be opened for writing all the same, and only the guest's first write would be refused.
+fn is_read_only_device(metadata: &std::fs::Metadata) -> bool {
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    let said = || std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"));
+    metadata.file_type().is_block_device() && said().is_ok_and(|said| said.trim() == "1")
 }
 
 /// The format that an image of this many bytes seems to have, if it is not raw.

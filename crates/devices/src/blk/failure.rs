@@ -35,7 +35,7 @@ pub struct DiskFailure {
     pub write: bool,
     /// There is no space left for what it writes.
     pub no_space: bool,
-    /// What the system said.
+    /// What the system said, and whether the image has become too short.
     pub reason: String,
     /// The request that waits for the machine to be stopped and to run on; `None` if the guest was told of an error.
     pub waiting: Option<Waiting>,

@@ -49,6 +49,11 @@ fn a_request_that_stops_the_machine_is_done_when_it_runs_on_and_not_before() {
     let failure = told.0.lock().pop().unwrap();
     let waiting = failure.waiting.unwrap();
     assert!(waiting.is_pending() && !failure.write && !failure.no_space);
+    assert!(
+        failure.reason.contains("the image has 4096 bytes now, the guest's disk has 1048576"),
+        "{}",
+        failure.reason
+    );
     assert_eq!((guest.used(0), guest.get::<1>(STATUS)), (None, [0xff]), "the guest has no answer");
 
     // It is not tried again for whatever else the guest wants.

@@ -7,6 +7,8 @@ use std::{
     },
 };
 
+use rustix::io::retry_on_intr;
+
 /// Flushes an image beside the disk that it belongs to, which goes on meanwhile.
 #[derive(Debug)]
 pub struct Flusher {
@@ -43,7 +45,7 @@ impl Flusher {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.read_only { Ok(()) } else { Ok(rustix::fs::fdatasync(&self.file)?) }
+        if self.read_only { Ok(()) } else { Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.file))?) }
     }
 }
 

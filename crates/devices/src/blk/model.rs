@@ -137,12 +137,19 @@ impl Blk {
 
     fn tell(&self, trouble: &Trouble, waiting: Option<Waiting>) {
         if let Some(watch) = &self.watch {
-            watch.failed(DiskFailure {
-                write: trouble.write,
-                no_space: failure::is_no_space(&trouble.error),
-                reason: trouble.error.to_string(),
-                waiting,
-            });
+            // Behind the end of a device there is no space either, and nothing that makes some.
+            let cut = self.disk.bytes_now().filter(|now| *now < self.bytes);
+            let reason = match cut {
+                Some(now) => {
+                    format!(
+                        "{}: the image has {now} bytes now, the guest's disk has {}",
+                        trouble.error, self.bytes
+                    )
+                }
+                None => trouble.error.to_string(),
+            };
+            let no_space = cut.is_none() && failure::is_no_space(&trouble.error);
+            watch.failed(DiskFailure { write: trouble.write, no_space, reason, waiting });
         }
     }
 

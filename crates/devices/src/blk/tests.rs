@@ -329,6 +329,10 @@ fn what_is_no_disk_is_refused_with_advice() {
     assert!(open(&odd).to_string().contains("truncate -s %512"));
     assert!(matches!(open(directory.path()), DiskError::NotADisk { .. }));
     assert!(matches!(open("/dev/null".as_ref()), DiskError::NotADisk { .. }));
+    // Opening it would wait for its writer.
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(matches!(open(&pipe), DiskError::NotADisk { .. }));
     assert!(open("/nowhere/image".as_ref()).to_string().contains("'/nowhere/image'"));
     let image = image();
     for serial in ["twenty-one characters", "umlaut \u{e4}", "line\n"] {

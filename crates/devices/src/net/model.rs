@@ -33,7 +33,7 @@ const GUEST_OFFLOADS: [(u32, u32); 4] = [
 /// A virtio network interface.
 #[derive(Debug)]
 pub struct Net {
-    tap: Tap,
+    pub(super) tap: Tap,
     /// The address that the machine was given when it was started first, and which a reset brings back.
     permanent_mac: Mac,
     mac: Mac,

@@ -61,7 +61,10 @@ fn fill<'m>(
             Ok(bytes) => window.deliver(driver, &room, bytes)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // No packet, or no interface any more.
-            Err(_) => return Ok(()),
+            Err(error) => {
+                tap.note(&error);
+                return Ok(());
+            }
         }
     }
     driver.again(RECEIVE);

@@ -4,6 +4,7 @@ use std::{
     ffi::{c_uint, c_ulong},
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::{
@@ -31,6 +32,8 @@ pub struct Tap {
     fd: OwnedFd,
     name: String,
     can_offload: bool,
+    /// It was said that the interface is gone.
+    gone: AtomicBool,
 }
 
 /// Why a tap cannot be used.
@@ -119,7 +122,9 @@ impl Tap {
                 let advice = match source.raw_os_error() {
                     Some(libc::EBUSY) => "another process uses it: give each machine a tap of its own",
                     Some(libc::EPERM) => "make it beforehand for this user, or run as root",
-                    Some(libc::EINVAL) => "an interface of another kind has this name: make a tap",
+                    Some(libc::EINVAL) => {
+                        "an interface of another kind has this name, or a tap of many queues (multi_queue): make a tap of one queue"
+                    }
                     _ => "make it beforehand",
                 };
                 TapError::Attach { name: name.into(), advice, source }
@@ -176,6 +181,22 @@ impl Tap {
         Ok(())
     }
 
+    /// Says so, once, where this error means that the interface was taken away: the guest sees nothing of that.
+    pub(super) fn note(&self, error: &io::Error) {
+        if error.raw_os_error() == Some(libc::EBADFD) && !self.gone.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "Tap '{}' is gone: the guest sends and hears nothing any more. Make it anew, and move the machine or start it again",
+                self.name
+            );
+        }
+    }
+
+    /// Whether it was found that the interface was taken away.
+    #[cfg(test)]
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
     /// The tap leaves checksums and segmentation to a guest that can do them.
     pub(super) fn can_offload(&self) -> bool {
         self.can_offload
@@ -191,7 +212,7 @@ impl Tap {
         // SAFETY: TUNSETVNETHDRSZ reads one int.
         check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const bytes) })
             .map_err(|source| TapError::Setup { name: name.clone(), source })?;
-        let mut tap = Self { fd, name, can_offload: false };
+        let mut tap = Self { fd, name, can_offload: false, gone: AtomicBool::new(false) };
         // Asked once: what the kernel takes now it takes when the guest wants it. No guest means no offloads.
         tap.can_offload = tap.set_offloads(Offloads::ALL).is_ok();
         tap.set_offloads(Offloads::NONE)

@@ -101,6 +101,29 @@ fn payload(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_tap_that_is_taken_away_is_told_of_and_the_device_goes_on() {
+    for sends in [false, true] {
+        let Some((mut guest, wire)) = started(MRG) else { return };
+        guest.offer_buffers(4, 0x1000);
+        guest.tap_ready();
+        assert!(!guest.device.with(|net| net.tap.is_gone()));
+        let taken = std::process::Command::new("ip").args(["link", "del", &wire.name]).status();
+        if !taken.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: an interface cannot be taken away");
+            return;
+        }
+        if sends {
+            let head = guest.offer_packet(b"lost");
+            guest.notify(TRANSMIT);
+            assert_eq!(guest.used(TRANSMIT), Some((head, 0)), "as on a wire");
+        } else {
+            guest.tap_ready();
+        }
+        assert!(guest.device.with(|net| net.tap.is_gone()));
+    }
+}
+
+#[test]
 fn a_packet_of_the_guest_goes_out() {
     let Some((mut guest, wire)) = started(0) else { return };
     let head = guest.offer_packet(&payload(1000));

@@ -18,7 +18,10 @@ pub(super) fn transmit(tap: &Tap, driver: &mut Driver<'_>) -> Result<bool, Guest
                     break;
                 }
                 // A packet that the tap refuses (malformed, interface down) is lost, as on a wire.
-                _ => driver.complete(TRANSMIT, &[(chain.head, 0)])?,
+                sent => {
+                    let _ = sent.inspect_err(|error| tap.note(error));
+                    driver.complete(TRANSMIT, &[(chain.head, 0)])?;
+                }
             }
         } else if driver.listen(TRANSMIT)? {
             driver.silence(TRANSMIT)?;

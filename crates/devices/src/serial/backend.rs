@@ -36,6 +36,14 @@ pub enum BackendError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nobody reads the pipe.
+    #[error(
+        "Nobody reads the pipe '{path}', where the output of the serial port is to go: start its reader first"
+    )]
+    Unread {
+        /// The pipe.
+        path: PathBuf,
+    },
     /// The socket cannot be made.
     #[error("Cannot listen on '{path}' for the serial port: check the directory and its permissions")]
     Listen {

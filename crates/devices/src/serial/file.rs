@@ -1,4 +1,11 @@
-use std::{fs::File, io::Write, path::Path};
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use rustix::fs::OFlags;
 
 use super::{Backend, BackendError};
 use crate::Watch;
@@ -11,13 +18,19 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Opens `path` for appending; makes it if it is not there.
+    /// Opens `path` for appending; makes it if it is not there. Of a pipe or a terminal neither the opening nor the output waits for the
+    /// other end: what that does not take is lost.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// The file cannot be opened, or is a pipe that nobody reads.
     pub fn open(path: &Path) -> Result<Self, BackendError> {
-        let file = File::options().append(true).create(true).open(path);
-        let file = file.map_err(|source| BackendError::File { path: path.into(), source })?;
+        let failed = |source| BackendError::File { path: path.into(), source };
+        let never_waits = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+        let file = File::options().append(true).create(true).custom_flags(never_waits).open(path);
+        let file = file.map_err(|source| match source.raw_os_error() {
+            Some(libc::ENXIO) if is_pipe(path) => BackendError::Unread { path: path.into() },
+            _ => failed(source),
+        })?;
         Ok(Self { file, failed: false })
     }
 }
@@ -40,4 +53,8 @@ impl Backend for OutputFile {
     fn read(&mut self, _room: &mut [u8]) -> usize {
         0
     }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo())
 }

@@ -13,6 +13,7 @@ use std::{
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
+    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
 use super::{Backend, BackendError, backend::Backlog};
@@ -147,8 +148,13 @@ impl Drop for Socket {
 /// A socket that nobody listens on refuses. So does any other file, which is not ours to remove.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    let refuses = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refuses)
+    // Without waiting: whoever listens there may have a queue that is full.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let connected = || {
+        let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        net::connect(&probe, &SocketAddrUnix::new(path)?)
+    };
+    is_socket && connected() == Err(Errno::CONNREFUSED)
 }
 
 fn watch(epoll: &OwnedFd, fd: &impl std::os::fd::AsFd, interest: epoll::EventFlags) -> Result<(), Errno> {

@@ -290,6 +290,34 @@ fn a_socket_file_that_was_left_behind_is_replaced_and_removed_in_the_end() {
 }
 
 #[test]
+fn a_pipe_for_output_is_never_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pipe");
+    make_pipe(&path);
+    let unread = OutputFile::open(&path).unwrap_err();
+    assert!(matches!(unread, BackendError::Unread { .. }), "{unread}");
+    let _reader = File::options().read(true).write(true).open(&path).unwrap();
+    let mut output = OutputFile::open(&path).unwrap();
+    // More than the pipe holds, and nobody takes it.
+    output.write(&pattern(1_000_000));
+}
+
+fn make_pipe(path: &std::path::Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
+#[test]
+fn a_socket_whose_queue_is_full_is_in_use_and_not_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("serial");
+    let holder = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&holder, 0).unwrap();
+    let _waits = UnixStream::connect(&path).unwrap();
+    assert!(matches!(Socket::listen(&path), Err(BackendError::InUse { .. })));
+}
+
+#[test]
 fn a_path_in_use_is_refused_and_left_alone() {
     let directory = TempDir::new().unwrap();
     let socket = directory.path().join("serial");

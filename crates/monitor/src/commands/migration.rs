@@ -12,6 +12,7 @@ use crate::{
 
 pub(super) fn migrate(context: Context<'_>, mut arguments: Arguments) -> Outcome {
     let destination = address(&mut arguments)?;
+    destination.check_to_dial()?;
     // Old clients send these with `false`; what they ask for with `true` does not exist.
     let resume = arguments.optional_bool("resume")?.unwrap_or(false);
     for name in ["detach", "blk", "inc"] {

@@ -8,6 +8,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -39,6 +40,18 @@ pub enum BindError {
         /// The file.
         path: PathBuf,
     },
+    /// Another process keeps others from making files in the folder.
+    #[error(
+        "Monitor socket {} could not be made: another process has locked the folder {} for long (flock), end it or choose another folder",
+        path.display(),
+        folder.display()
+    )]
+    Locked {
+        /// The socket's file.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// The system refused.
     #[error("Monitor socket {} could not be made", path.display())]
     Io {
@@ -55,6 +68,10 @@ pub enum BindError {
     },
 }
 
+/// How long the lock of a folder is waited for: making a socket takes a moment, of many on a busy host.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the lock.
+const AGAIN: Duration = Duration::from_millis(5);
 /// Clients that may wait to be taken.
 const BACKLOG: i32 = 64;
 
@@ -68,7 +85,10 @@ impl Socket {
         let lock =
             rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| failed(error.into()))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        have_alone(&lock).map_err(|error| match error {
+            Errno::WOULDBLOCK => BindError::Locked { path: path.to_owned(), folder: folder.to_owned() },
+            error => failed(error.into()),
+        })?;
         remove_stale(path, &address)?;
         let listener = listen(&address).map_err(failed)?;
         let file = std::fs::symlink_metadata(path).map_err(failed)?;
@@ -82,6 +102,18 @@ impl Drop for Socket {
             std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "Monitor socket could not be removed");
+        }
+    }
+}
+
+/// Locks the folder, for which those who make their sockets there now are waited for, and nobody else.
+fn have_alone(folder: &OwnedFd) -> Result<(), Errno> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(AGAIN),
+            Err(Errno::INTR) => {}
+            locked => return locked,
         }
     }
 }

@@ -3,9 +3,10 @@
 mod x86_64;
 
 pub(crate) use x86_64::{
-    BootFile, BootFiles, ClockV1, CoreNote, CoreRegisters, Entry, IrqchipV1, PitV1, Time, VcpuV1,
-    boot_registers, brand, cpu_reasons, features, for_guest, for_vcpu, layout, migratable, narrow,
-    restore_vcpu, save_vcpu, supported, takes_arch_capabilities, tell_that_it_stood_still, to_kvm,
-    touched_next, trapped_arguments, tsc, vendor, without_arch_capabilities, write_acpi_tables, xsave_bytes,
+    BootFile, BootFiles, ClockV1, CoreNote, CoreRegisters, Entry, IrqchipV1, PitV1, Time, VcpuV1, accepted,
+    boot_registers, brand, cpu_reasons, features, for_guest, for_vcpu, is_reachable, layout, migratable,
+    narrow, realtime_ns, restore_vcpu, save_vcpu, supported, takes_arch_capabilities,
+    tell_that_it_stood_still, to_kvm, touched_next, trapped_arguments, tsc, vendor,
+    without_arch_capabilities, write_acpi_tables, xsave_bytes,
 };
-pub use x86_64::{CpuidEntry, KernelError, MsrError};
+pub use x86_64::{CpuidEntry, KernelError, MsrError, Transit};

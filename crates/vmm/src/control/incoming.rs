@@ -10,6 +10,7 @@ use monitor::{
     CommandError,
     types::{RunState, SocketAddress},
 };
+use parking_lot::Mutex;
 use ram::{Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::DeviceState;
 use transport::{Address, Listener, Trust};
@@ -23,7 +24,7 @@ use super::{
     one_line, query, security, story,
 };
 use crate::{
-    BuildError, Events, Incoming, Keep, Machine, PageFaults, launcher::Launcher, machine::Sight,
+    BuildError, Events, Incoming, Keep, Machine, PageFaults, Transit, launcher::Launcher, machine::Sight,
     seccomp::Role,
 };
 
@@ -126,6 +127,7 @@ impl Control {
             incoming: Some(incoming),
             machine: None,
             states_came: None,
+            ahead_ns: Mutex::default(),
             lacking: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self), filling });
@@ -191,6 +193,8 @@ struct Vacancy {
     machine: Option<Machine>,
     /// When the first state of the machine came that is about to be loaded.
     states_came: Option<Instant>,
+    /// By how much the wall clock of this host is ahead of that of the source that came last.
+    ahead_ns: Mutex<Option<i128>>,
     /// Of the machine that is about to be loaded, if pages of it will follow.
     lacking: Option<Weak<Incomplete>>,
 }
@@ -215,7 +219,10 @@ impl DestinationMachine for Vacancy {
             ];
         };
         match hello.machine.decode::<Offer>() {
-            Ok(offer) => offer::refusals(incoming, &offer, &self.may_differ, &self.launcher),
+            Ok(offer) => {
+                *self.ahead_ns.lock() = offer.ahead_ns();
+                offer::refusals(incoming, &offer, &self.may_differ, &self.launcher)
+            }
             Err(error) => vec![one_line(&error)],
         }
     }
@@ -250,7 +257,8 @@ impl DestinationMachine for Vacancy {
         let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
         let states = states.to_vec();
         let came = self.states_came.take().unwrap_or_else(Instant::now);
-        let restored = self.launcher.run(move || incoming.restore(&description, &states, came))?;
+        let transit = Transit { came, ahead_ns: self.ahead_ns.lock().take() };
+        let restored = self.launcher.run(move || incoming.restore(&description, &states, transit))?;
         let machine = self.machine.insert(restored?);
         if let Some(memory) = self.lacking.take() {
             machine.lacks_memory(memory, &self.launcher)?;

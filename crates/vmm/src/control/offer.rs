@@ -4,8 +4,8 @@ use state::{Schema, Value, not_read};
 use wire::DeviceInfo;
 
 use crate::{
-    DeviceDescription, Events, Incoming, MachineDescription, events::RequestsV2, launcher::Launcher,
-    machine::ImageClues,
+    DeviceDescription, Events, Incoming, MachineDescription, arch::realtime_ns, events::RequestsV2,
+    launcher::Launcher, machine::ImageClues,
 };
 
 /// What a source says of its machine in the handshake.
@@ -13,6 +13,16 @@ use crate::{
 pub(super) struct Offer {
     pub(super) machine: MachineDescription,
     pub(super) images: ImageClues,
+    /// The wall clock of the source when it said this, in nanoseconds since 1970; none from a release that did not.
+    #[serde(default)]
+    pub(super) realtime_ns: Option<u64>,
+}
+
+impl Offer {
+    /// By how much the wall clock here is ahead of the source's, in nanoseconds, and the time that it took to come here.
+    pub(super) fn ahead_ns(&self) -> Option<i128> {
+        Some(i128::from(realtime_ns()) - i128::from(self.realtime_ns?))
+    }
 }
 
 impl Schema for Offer {

@@ -18,7 +18,7 @@ use super::{
     one_line, query, security, story,
     throttle::Throttler,
 };
-use crate::{Machine, vcpu::Spent};
+use crate::{Machine, arch::realtime_ns, vcpu::Spent};
 
 impl Control {
     /// What a switchover of this machine may cost, before there was one.
@@ -182,7 +182,8 @@ impl SourceMachine for Leaving {
     fn description(&self) -> Result<DeviceState, MachineError> {
         // As late as this: the guest may rewrite its disks before the other side looks at them.
         let images = self.machine.image_clues(&self.control.launcher);
-        let offer = Offer { machine: self.machine.description().clone(), images };
+        let machine = self.machine.description().clone();
+        let offer = Offer { machine, images, realtime_ns: Some(realtime_ns()) };
         Ok(DeviceState::encode("machine", &offer)?)
     }
 

@@ -1,12 +1,13 @@
 //! A machine without devices: the VM, its memory and its parked vCPUs. Booted and incoming machines both start here.
 
-use std::{io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use cpu::CpuModel;
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use parking_lot::RwLock;
 use ram::{Backing, Ram, RamError};
 
+use super::huge_page_limit;
 use crate::{
     arch::{self, CpuidEntry, IrqchipV1, MsrError, PitV1, VcpuV1, layout},
     bus::Buses,
@@ -34,8 +35,10 @@ pub(crate) struct Board {
 pub(crate) struct Processor {
     /// CPUID of vCPU 0.
     pub(crate) cpuid: Vec<CpuidEntry>,
-    /// The model-specific registers that are saved.
+    /// The model-specific registers that are saved: those that the guest can reach.
     pub(crate) msrs: Vec<u32>,
+    /// The registers that KVM takes here, whatever the guest sees.
+    pub(crate) accepted_msrs: Vec<u32>,
     /// Frequency of the time-stamp counter.
     pub(crate) tsc_khz: u32,
 }
@@ -67,6 +70,19 @@ pub enum BoardError {
         mib: u64,
         /// Memory of the host.
         host_mib: u64,
+    },
+    /// More huge pages than a control group lets it have.
+    #[error(
+        "The machine is to have {mib} MiB of huge pages, and its control group '{}' leaves it {left_mib} MiB of them, so that the kernel would          end it: raise hugetlb.2MB.max of the group (in Kubernetes: the limit hugepages-2Mi), or give the machine less",
+        group.display()
+    )]
+    MoreThanTheGroup {
+        /// Memory asked for.
+        mib: u64,
+        /// What the group has left.
+        left_mib: u64,
+        /// The control group.
+        group: PathBuf,
     },
     /// The host's processor is less than the machine's.
     #[error(
@@ -127,6 +143,9 @@ impl Board {
         threads: &VcpuThreads,
     ) -> Result<Self, BoardError> {
         check_host_memory(bytes)?;
+        if backing == Backing::Hugetlb2M {
+            check_group(bytes)?;
+        }
         let hypervisor = Hypervisor::open(layout::IDENTITY_MAP, layout::KVM_TSS)?;
         let limit = hypervisor.kvm.get_max_vcpus();
         if usize::from(cpus) > limit {
@@ -184,6 +203,8 @@ impl Processor {
         let cpus = u8::try_from(vcpus.len()).unwrap_or(layout::MAX_CPUS);
         let tsc_deadline = hypervisor.kvm.check_extension(Cap::TscDeadlineTimer);
         let mut cpuid = arch::for_guest(&arch::supported(&hypervisor.kvm)?, cpus, tsc_deadline);
+        set_cpuid(&vcpus[0], &cpuid, 0)?;
+        let accepted_msrs = arch::accepted(&hypervisor.kvm, &vcpus[0])?;
         arch::narrow(&mut cpuid, cpu, bytes)
             .map_err(|lacking| BoardError::Cpu { cpu: cpu.clone(), lacking: lacking.join(", ") })?;
         set_cpuid(&vcpus[0], &cpuid, 0)?;
@@ -191,9 +212,9 @@ impl Processor {
             arch::without_arch_capabilities(&mut cpuid);
         }
         (0u8..).zip(&*vcpus).try_for_each(|(vcpu, fd)| set_cpuid(fd, &cpuid, vcpu))?;
-        let msrs = arch::migratable(&hypervisor.kvm, &vcpus[0])?;
+        let msrs = arch::migratable(&hypervisor.kvm, &vcpus[0], &cpuid)?;
         let tsc_khz = vcpus[0].get_tsc_khz().trying("read the frequency of the time-stamp counter")?;
-        Ok(Self { cpuid, msrs, tsc_khz })
+        Ok(Self { cpuid, msrs, accepted_msrs, tsc_khz })
     }
 }
 
@@ -234,6 +255,18 @@ fn check_host_memory(bytes: u64) -> Result<(), BoardError> {
         return Err(BoardError::MoreThanTheHost { mib: bytes >> 20, host_mib: host >> 20 });
     }
     Ok(())
+}
+
+/// The same of huge pages and what control groups allow.
+fn check_group(bytes: u64) -> Result<(), BoardError> {
+    match huge_page_limit::left() {
+        Some(left) if left.bytes < bytes => Err(BoardError::MoreThanTheGroup {
+            mib: bytes >> 20,
+            left_mib: left.bytes >> 20,
+            group: left.group,
+        }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::{
     workshop::Extras,
 };
 use crate::{
-    arch::{ClockV1, CpuidEntry, IrqchipV1, PitV1, VcpuV1, cpu_reasons, xsave_bytes},
+    arch::{ClockV1, CpuidEntry, IrqchipV1, PitV1, VcpuV1, cpu_reasons, is_reachable, xsave_bytes},
     events::RequestsV2,
 };
 
@@ -190,7 +190,8 @@ impl MachineDescription {
     }
 
     fn msr_reason(&self, offered: &Self) -> Option<String> {
-        let missing: Vec<_> = offered.msrs.iter().filter(|index| !self.msrs.contains(index)).collect();
+        let is_missed = |index: &&u32| !self.msrs.contains(index) && is_reachable(**index, &offered.cpuid);
+        let missing: Vec<_> = offered.msrs.iter().filter(is_missed).collect();
         let shown: Vec<_> = missing.iter().take(SHOWN).map(|index| format!("{index:#x}")).collect();
         (!missing.is_empty()).then(|| {
             let (count, shown) = (missing.len(), shown.join(", "));

@@ -10,6 +10,7 @@ mod build;
 mod core_file;
 mod description;
 mod devices;
+mod huge_page_limit;
 mod ids;
 mod image;
 mod look;

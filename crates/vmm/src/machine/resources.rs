@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, RawFd},
+    os::{
+        fd::{BorrowedFd, RawFd},
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::PathBuf,
     sync::Arc,
 };
@@ -59,6 +62,18 @@ pub enum ResourceError {
         /// What the system said.
         source: io::Error,
     },
+    /// Two disks have one image, under different paths.
+    #[error(
+        "Disk images '{}' and '{}' are one and the same: two disks on one image destroy it. Give each disk its own",
+        first.display(),
+        second.display()
+    )]
+    SameImage {
+        /// The image.
+        first: PathBuf,
+        /// The image again.
+        second: PathBuf,
+    },
     /// The process is out of descriptors.
     #[error("Cannot open another descriptor for '{}': raise the limit of open files (ulimit -n)", path.display())]
     Descriptors {
@@ -72,12 +87,36 @@ pub enum ResourceError {
 impl HostResources {
     /// Opens everything that `config` names, and locks nothing.
     pub(crate) fn open(config: &Config) -> Result<Self, ResourceError> {
+        let disks: Vec<_> = config.disks().iter().map(open_disk).collect::<Result<_, _>>()?;
+        check_images(&disks)?;
         Ok(Self {
             serial: open_serial(config.serial())?,
-            disks: config.disks().iter().map(open_disk).collect::<Result<_, _>>()?,
+            disks,
             nets: config.nets().iter().map(open_net).collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// That no two disks have one image. Links give it many paths, and locks tell of another machine only.
+fn check_images(disks: &[OpenDisk]) -> Result<(), ResourceError> {
+    let identity = |open: &OpenDisk| {
+        let file = open.disk.file().metadata().ok()?;
+        Some(if file.file_type().is_block_device() {
+            (None, file.rdev())
+        } else {
+            (Some(file.dev()), file.ino())
+        })
+    };
+    let identities: Vec<_> = disks.iter().map(identity).collect();
+    for (second, identity) in identities.iter().enumerate() {
+        if let Some(first) =
+            identities[..second].iter().position(|other| identity.is_some() && other == identity)
+        {
+            let path = |index: usize| disks[index].lock.path().to_owned();
+            return Err(ResourceError::SameImage { first: path(first), second: path(second) });
+        }
+    }
+    Ok(())
 }
 
 fn open_serial(port: &SerialPort) -> Result<Box<dyn Backend>, BackendError> {

@@ -23,7 +23,7 @@ use super::{
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
 use crate::{
-    arch::{ClockV1, IrqchipV1, PitV1, Time, VcpuV1, restore_vcpu},
+    arch::{ClockV1, IrqchipV1, PitV1, Time, Transit, VcpuV1, is_reachable, restore_vcpu},
     events::{Events, RequestsV2},
     kvm::{KvmError, Trying as _},
     launcher::Launcher,
@@ -120,7 +120,10 @@ impl Incoming {
         let resources = HostResources::open(config)?;
         let board = build::board(config, &events, &keep.threads)?;
         let extras = build::extras(config);
-        let description = MachineDescription::of(config, &board, &resources, extras, keep.boot.as_deref());
+        let mut description =
+            MachineDescription::of(config, &board, &resources, extras, keep.boot.as_deref());
+        // What comes may be of a release that saved more, and what its guest cannot reach.
+        description.msrs.clone_from(&board.processor.accepted_msrs);
         let images = Images::of(&resources, &keep.sights);
         Ok(Self { board, resources, extras, keep: keep.clone(), description, images, events })
     }
@@ -177,9 +180,9 @@ impl Incoming {
     /// Makes the machine that `source` described and that was saved as `states`. Its memory must be in place. It is
     /// paused, and its disks are not locked.
     ///
-    /// Time goes on from where it was saved, by the wall clocks of both hosts where these are set alike, else by what has passed since
-    /// the states `came` here: restoring is best done just before the machine resumes. Restoring vCPUs makes KVM write a little guest memory (the clock pages of guests that use
-    /// kvmclock): digests are to be compared before.
+    /// Time goes on from where it was saved, by the wall clocks of both hosts where these are set alike or have been compared, else by what has
+    /// passed since the states came here, in `transit`: restoring is best done just before the machine resumes. Restoring vCPUs makes KVM
+    /// write a little guest memory (the clock pages of guests that use kvmclock): digests are to be compared before.
     ///
     /// # Errors
     /// The machine does not fit, or its states are not those of its devices.
@@ -187,7 +190,7 @@ impl Incoming {
         mut self,
         source: &MachineDescription,
         states: &[DeviceState],
-        came: Instant,
+        transit: Transit,
     ) -> Result<Machine, RestoreError> {
         self.check(source)?;
         let boot = self.keep.boot.clone();
@@ -195,9 +198,9 @@ impl Incoming {
             boot.ok_or_else(|| RestoreError::Mismatch(boot_image::reasons(source.boot.as_ref(), None)))?;
         let mut states = States::new(states)?;
         self.become_like(source)?;
-        let tsc = self.restore_chips(&mut states, came)?;
+        let tsc = self.restore_chips(&mut states, transit)?;
         let requests: RequestsV2 = states.decode(ids::REQUESTS)?;
-        let vcpus = decode_vcpus(&mut states, source)?;
+        let vcpus = decode_vcpus(&mut states, source, &self.board.processor.msrs)?;
         let Self { board, resources, extras, description, images, events, .. } = self;
         let workshop = Workshop {
             vm: &board.hypervisor.vm,
@@ -215,6 +218,7 @@ impl Incoming {
             name: description.name,
             // It is saved here from now on.
             xsave_bytes: description.xsave_bytes,
+            msrs: board.processor.msrs.clone(),
             devices: description.devices,
             macs: devices.nets.iter().map(VirtioMmio::permanent_mac).collect(),
             ..source.clone()
@@ -247,17 +251,22 @@ impl Incoming {
             }
         })?;
         self.board.processor.cpuid.clone_from(&source.cpuid);
-        self.board.processor.msrs.clone_from(&source.msrs);
-        self.board.processor.tsc_khz = source.tsc_khz;
+        let processor = &mut self.board.processor;
+        processor.msrs.clone_from(&source.msrs);
+        // What KVM does not take here the guest cannot reach: that was compared before.
+        processor
+            .msrs
+            .retain(|index| processor.accepted_msrs.contains(index) && is_reachable(*index, &source.cpuid));
+        processor.tsc_khz = source.tsc_khz;
         self.board.power_on.keep_only_msrs(&source.msrs);
         Ok(())
     }
 
     /// Restores what the vCPUs share, the clock first; returns the time-stamp counter for the vCPUs.
-    fn restore_chips(&self, states: &mut States, came: Instant) -> Result<u64, RestoreError> {
+    fn restore_chips(&self, states: &mut States, transit: Transit) -> Result<u64, RestoreError> {
         let vm = &self.board.hypervisor.vm;
         let clock = states.decode::<ClockV1>(ids::CLOCK)?;
-        let tsc = clock.restore(vm, self.board.processor.tsc_khz, came.elapsed())?;
+        let tsc = clock.restore(vm, self.board.processor.tsc_khz, transit)?;
         states.decode::<IrqchipV1>(ids::IRQCHIP)?.restore(vm)?;
         states.decode::<PitV1>(ids::PIT)?.restore(vm)?;
         Ok(tsc)
@@ -268,12 +277,17 @@ impl Incoming {
     }
 }
 
-/// The states of all vCPUs, each with the model-specific registers that the source said it saves.
-fn decode_vcpus(states: &mut States, source: &MachineDescription) -> Result<Vec<VcpuV1>, StatesError> {
+/// The states of all vCPUs, each with the model-specific registers that the source said it saves, as far as they are `wanted`.
+fn decode_vcpus(
+    states: &mut States,
+    source: &MachineDescription,
+    wanted: &[u32],
+) -> Result<Vec<VcpuV1>, StatesError> {
     let decode = |index| {
         let id = ids::vcpu(index);
-        let vcpu: VcpuV1 = states.decode(&id)?;
+        let mut vcpu: VcpuV1 = states.decode(&id)?;
         if vcpu.has_msrs(&source.msrs) {
+            vcpu.keep_only_msrs(wanted);
             return Ok(vcpu);
         }
         let detail = "it has other model-specific registers than the source said".into();

@@ -1,12 +1,13 @@
 //! Whole machines on KVM, with guests of a few instructions.
 
-use std::{path::Path, sync::mpsc::Receiver, time::Instant};
+use std::{path::Path, sync::mpsc::Receiver};
 
 use config::{Config, RawConfig};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
 use crate::{
+    arch::Transit,
     events::MachineEvent,
     testing::{self, guest},
 };
@@ -70,7 +71,7 @@ impl Bench {
         let (incoming, received) = self.incoming();
         assert_eq!(incoming.differences(from.description()), Differences::default());
         copy(from.ram(), incoming.ram());
-        (incoming.restore(from.description(), &states, Instant::now()).unwrap(), received)
+        (incoming.restore(from.description(), &states, Transit::now()).unwrap(), received)
     }
 }
 
@@ -190,7 +191,7 @@ fn states_must_be_complete_and_nothing_more() {
     let (machine, _events) = bench.boot();
     let states = machine.save().unwrap();
     let restore = |states: &[state::DeviceState]| {
-        bench.incoming().0.restore(machine.description(), states, Instant::now()).unwrap_err()
+        bench.incoming().0.restore(machine.description(), states, Transit::now()).unwrap_err()
     };
     for left_out in 0..states.len() {
         let mut fewer = states.clone();
@@ -204,7 +205,7 @@ fn states_must_be_complete_and_nothing_more() {
     let mut described_otherwise = machine.description().clone();
     described_otherwise.msrs.pop();
     let error =
-        bench.incoming().0.restore(&described_otherwise, &states, Instant::now()).unwrap_err().to_string();
+        bench.incoming().0.restore(&described_otherwise, &states, Transit::now()).unwrap_err().to_string();
     assert!(error.contains("vcpu0") && error.contains("registers"), "{error}");
     let mut more = states;
     more.push(state::DeviceState { id: "tape0".into(), kind: "tape".into(), version: 1, body: vec![] });
@@ -248,11 +249,39 @@ fn a_machine_that_does_not_fit_is_refused_with_every_reason() {
     }
     assert_eq!((found.unfit.len(), found.identity.len()), (parts.len(), 0), "{found:#?}");
     let refused = |offered: &MachineDescription| {
-        bench.incoming().0.restore(offered, &states, Instant::now()).unwrap_err()
+        bench.incoming().0.restore(offered, &states, Transit::now()).unwrap_err()
     };
     assert!(matches!(refused(&offered), RestoreError::Mismatch(_)));
     let one_more = MachineDescription { cpus: 2, ..machine.description().clone() };
     assert!(matches!(refused(&one_more), RestoreError::Mismatch(_)), "whatever the handshake was told");
+}
+
+#[test]
+fn registers_that_a_guest_cannot_reach_do_not_travel_and_are_no_obstacle() {
+    if !testing::kvm_is_usable("registers_that_a_guest_cannot_reach_do_not_travel_and_are_no_obstacle") {
+        return;
+    }
+    let bench = Bench::new(&COUNTER, "cpu: x86-64");
+    let (mut machine, _events) = bench.boot();
+    // Hyper-V's, and what virtual machines in the guest may use.
+    const UNREACHABLE: [u32; 2] = [0x4000_0000, 0x480];
+    let saved = machine.description().msrs.clone();
+    assert!(saved.contains(&0x174) && !UNREACHABLE.iter().any(|index| saved.contains(index)), "{saved:#x?}");
+
+    // A release before saved all that KVM takes, on a host that takes more than this one.
+    let mut offered = machine.description().clone();
+    offered.msrs.extend(UNREACHABLE);
+    assert_eq!(bench.incoming().0.differences(&offered), Differences::default());
+    offered.msrs.push(0x1b_0000);
+    assert_eq!(bench.incoming().0.differences(&offered).unfit.len(), 1);
+
+    let all = machine.board.processor.accepted_msrs.clone();
+    machine.board.processor.msrs.clone_from(&all);
+    machine.description.msrs = all;
+    let states = machine.save().unwrap();
+    let moved = bench.incoming().0.restore(machine.description(), &states, Transit::now()).unwrap();
+    assert_eq!(moved.description().msrs, saved);
+    moved.save().unwrap();
 }
 
 #[test]
@@ -271,7 +300,7 @@ fn another_machine_is_told_by_each_of_its_names_and_keeps_its_uuid() {
     assert_eq!(name, "The machine is called 'db-1\u{fffd}', this side was started for 'db-2'");
     assert!(uuid.contains("UUID is none") && uuid.contains("6c1a4b5e"), "{uuid}");
     // An operator may insist, and so it is not asked again when it is here.
-    let moved = bench.incoming().0.restore(&offered, &machine.save().unwrap(), Instant::now()).unwrap();
+    let moved = bench.incoming().0.restore(&offered, &machine.save().unwrap(), Transit::now()).unwrap();
     assert_eq!((moved.description().name.as_str(), moved.description().uuid), ("db-2", None));
 }
 

@@ -127,7 +127,7 @@ pub(super) const PUNCH: &[c_long] = &[libc::SYS_fallocate];
 /// Putting pages that have come into guest memory that is a file.
 pub(super) const LAND: &[c_long] = &[libc::SYS_pwrite64];
 
-/// Asking which pages of a file are there.
+/// Asking which pages of a file are there, and how long it is.
 pub(super) const HOLES: &[c_long] = &[libc::SYS_lseek, libc::SYS_pread64];
 
 /// Building a machine: opening what it needs, making its memory and threads.

@@ -137,7 +137,7 @@ impl Role {
             // Whatever the guest sends goes out at once, and a serial port may take its next client.
             Self::Vcpu => vec![TALK, WAIT, ACCEPT, PUNCH],
             Self::Io => vec![TALK, WAIT, ACCEPT, TRANSFER, PUNCH, &[libc::SYS_epoll_create1]],
-            Self::Disk => vec![WAIT, TRANSFER, PUNCH, FLUSH],
+            Self::Disk => vec![WAIT, TRANSFER, PUNCH, FLUSH, HOLES],
             // Locks of disks are fcntl. It may hold one last.
             Self::Storage => vec![FLUSH, DROP],
             // The threads of the process are listed from its directory in /proc.

@@ -6,7 +6,7 @@ use monitor::types::BalloonInfo;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use serde_json::{Value, json};
 
-use crate::harness::{HugePages, Lab, Spec, Story, Vmm, holds};
+use crate::harness::{ControlGroup, HugePages, Lab, Spec, Story, Vmm, holds, run_to_end_with};
 
 const HUGE: u64 = 2 << 20;
 
@@ -52,6 +52,29 @@ fn memory_of_every_make_moves_to_every_make_with_a_balloon_that_had_some_of_it()
         give_back(&destination, mib, &story);
         story.assert_intact();
     }
+}
+
+#[test]
+fn a_machine_whose_control_group_lets_it_have_too_few_huge_pages_does_not_start() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(_pages) = HugePages::reserve(2 * 33) else { return };
+    let Some(group) = ControlGroup::of_huge_pages("pages", 66 << 20) else { return };
+    let flags = |mib| {
+        let mut flags = lab.flags(&spec(mib, "hugetlb"));
+        flags.extend(["--serial", "none", "--paused"].map(str::to_owned));
+        flags
+    };
+    for more in [&[][..], &["--incoming", "defer"]] {
+        let flags = flags(68);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let output = run_to_end_with(&group.prefix(), &flags);
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Not by a signal, later.
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("leaves it 66 MiB of them") && said.contains("hugetlb.2MB.max"), "{said}");
+    }
+    let vmm = lab.boot(&spec(66, "hugetlb").prefix(&group.prefix()));
+    Story::of(&vmm).filled();
 }
 
 #[test]

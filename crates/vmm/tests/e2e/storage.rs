@@ -207,6 +207,76 @@ fn an_image_of_another_format_is_refused_with_what_to_do() {
     until("it runs", || (vmm.run_state() == RunState::Running).then_some(()));
 }
 
+/// A block device that is a file.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// None where this process may not make one.
+    fn new(image: &Path, flags: &[&str]) -> Option<Self> {
+        let made = Command::new("losetup").args(flags).args(["-f", "--show"]).arg(image).output();
+        let made = made.ok().filter(|made| made.status.success());
+        if made.is_none() {
+            skipped("a file cannot be made a block device");
+        }
+        Some(Self(String::from_utf8_lossy(&made?.stdout).trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_device_that_becomes_too_short_stops_the_machine_and_it_is_said_why() {
+    let Some(lab) = Lab::new() else { return };
+    let image = lab.disk("device.img", 32);
+    let Some(device) = Loop::new(&image, &[]) else { return };
+    let vmm = lab.boot(&spec(&device.0, ",rerror=stop"));
+    Story::of(&vmm).filled();
+    let resize = |mib: u64| {
+        std::fs::File::options().write(true).open(&image).unwrap().set_len(mib << 20).unwrap();
+        assert!(Command::new("losetup").arg("-c").arg(&device.0).status().unwrap().success());
+    };
+    let events = vmm.events();
+    // Between the two steps of it the machine would find the file shorter than the device.
+    vmm.command("stop", NONE);
+    resize(1);
+    vmm.command("cont", NONE);
+    stops_for_storage(&vmm);
+    let told = events.wait_for("BLOCK_IO_ERROR", PATIENCE).expect("an event tells of the disk").data.unwrap();
+    assert_eq!(told["nospace"], json!(false), "{told}");
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("the image has 1048576 bytes now"), "{reason}");
+    resize(32);
+    vmm.command("cont", NONE);
+    let story = Story::of(&vmm);
+    story.goes_on(3);
+    assert_eq!(vmm.run_state(), RunState::Running);
+}
+
+#[test]
+fn a_device_that_nobody_may_write_is_told_of_before_a_guest_tries() {
+    let Some(lab) = Lab::new() else { return };
+    let image = lab.disk("device.img", 32);
+    let Some(device) = Loop::new(&image, &["-r"]) else { return };
+    let flags = lab.flags(&Spec::calm().disk(&device.0));
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--serial", "none"]);
+    let output = crate::harness::run_to_end(&flags);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is read-only: say readonly=on"), "{said}");
+    let spec = Spec::calm().flag("--disk", &format!("path={},readonly=on", device.0.display()));
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.moves_to(&destination, &destination.listen());
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+}
+
 #[test]
 fn a_migration_fails_by_name_while_storage_hangs_and_the_machine_runs_on() {
     let Some(lab) = Lab::new() else { return };

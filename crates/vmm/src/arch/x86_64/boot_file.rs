@@ -154,11 +154,16 @@ const PIECE: usize = 1 << 20;
 impl BootFile {
     pub(super) fn open(what: &'static str, path: &Path) -> Result<Self, KernelError> {
         let unreadable = |source| KernelError::Unreadable { what, path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if metadata.is_dir() {
+        // Before it is opened: that would wait for the other end of a pipe.
+        let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+        if kind.is_dir() {
             return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
         }
+        if !kind.is_file() {
+            return Err(unreadable(io::Error::other("it is not a regular file")));
+        }
+        let file = File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
         let bytes = metadata.len();
         if bytes > MAX_FILE_BYTES {
             return Err(unreadable(io::Error::from(io::ErrorKind::FileTooLarge)));

@@ -74,7 +74,8 @@ pub(crate) fn narrow(
         if model.is_model() && entry.leaf == 0x8000_0008 && bytes <= ADDRESSED {
             entry.eax = entry.eax & !0xff | (entry.eax & 0xff).min(ADDRESS_BITS);
         }
-        if model.is_model() && matches!(entry.leaf, 0x14 | 0x19) {
+        // Traces, locked keys, and performance counters, of which each host has others.
+        if model.is_model() && matches!(entry.leaf, 0xa | 0x14 | 0x19 | 0x8000_0022) {
             (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
         }
     }

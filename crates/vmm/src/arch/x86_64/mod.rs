@@ -12,6 +12,7 @@ pub(crate) mod layout;
 mod mirror;
 mod msr;
 mod pvh;
+mod reach;
 mod reset_vector;
 mod touched_next;
 mod trap;
@@ -30,10 +31,12 @@ pub use cpuid::CpuidEntry;
 pub(crate) use cpuid::{for_guest, for_vcpu, supported, to_kvm, without_arch_capabilities};
 pub(crate) use kernel::{BootFiles, Entry};
 pub use msr::MsrError;
-pub(crate) use msr::{migratable, takes_arch_capabilities};
+pub(crate) use msr::{accepted, migratable, takes_arch_capabilities};
+pub(crate) use reach::is_reachable;
 pub(crate) use touched_next::touched_next;
 pub(crate) use trap::trapped_arguments;
 pub(crate) use vcpu_state::{
     Time, VcpuV1, restore as restore_vcpu, save as save_vcpu, tell_that_it_stood_still, tsc,
 };
-pub(crate) use vm_state::{ClockV1, IrqchipV1, PitV1};
+pub use vm_state::Transit;
+pub(crate) use vm_state::{ClockV1, IrqchipV1, PitV1, realtime_ns};

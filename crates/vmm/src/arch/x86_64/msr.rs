@@ -5,6 +5,7 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::errno;
 
+use super::{cpuid::CpuidEntry, reach::only_reachable};
 use crate::kvm::{KvmError, Trying as _};
 
 /// Time-stamp counter. Not part of a vCPU's registers: the machine has one, see [`super::vm_state`].
@@ -49,9 +50,16 @@ pub enum MsrError {
     },
 }
 
-/// The registers that can be both read and written back on this host: KVM lists some that it does not accept. To be
-/// asked of a vCPU that has its CPUID and has not run.
-pub(crate) fn migratable(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, KvmError> {
+/// The registers of a guest that sees `cpuid` which can be both read and written back on this host: KVM lists some that it does not accept,
+/// and some that the guest has no way to. To be asked of a vCPU that has this CPUID and has not run.
+pub(crate) fn migratable(kvm: &Kvm, vcpu: &VcpuFd, cpuid: &[CpuidEntry]) -> Result<Vec<u32>, KvmError> {
+    let mut candidates = accepted(kvm, vcpu)?;
+    only_reachable(&mut candidates, cpuid);
+    Ok(candidates)
+}
+
+/// All registers that can be both read and written back here. To be asked of a vCPU that has all features of the host, and has not run.
+pub(crate) fn accepted(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>, KvmError> {
     let listed = kvm.get_msr_index_list().trying("list its model-specific registers")?;
     let mut candidates: Vec<u32> = listed.as_slice().iter().copied().chain(NOT_LISTED).collect();
     candidates.sort_unstable();

@@ -1,6 +1,6 @@
 //! The state of what all vCPUs share and KVM emulates: interrupt controllers, interval timer, clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvm_bindings::{
     KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data,
@@ -51,6 +51,24 @@ pub(crate) struct ClockV1 {
     realtime_ns: u64,
     /// Time-stamp counter of the machine: that of any vCPU, less what the guest added to it there.
     tsc: u64,
+}
+
+/// What a host knows of how a machine's state came to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Transit {
+    /// When the state came, by a clock that nobody sets.
+    pub came: Instant,
+    /// Nanoseconds by which this host's wall clock is ahead of that of the machine's last one, and what it took to be told of that one more.
+    /// `None`: that host has not said.
+    pub ahead_ns: Option<i128>,
+}
+
+impl Transit {
+    /// Of a state that comes now, from a host of which nothing is known.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { came: Instant::now(), ahead_ns: None }
+    }
 }
 
 impl Schema for IrqchipV1 {
@@ -142,10 +160,10 @@ impl ClockV1 {
 
     /// Sets the clock of `vm` to what it would be now had the machine not stopped, and returns the time-stamp counter
     /// for its vCPUs, which run at `tsc_khz`. Both go on by the same span, which `KVM_CLOCK_REALTIME` could not promise:
-    /// it reads the wall clock a second time. `here` is how long ago this came to this host, by a clock that nobody sets.
-    pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32, here: Duration) -> Result<u64, KvmError> {
+    /// it reads the wall clock a second time.
+    pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32, transit: Transit) -> Result<u64, KvmError> {
         let now_ns = realtime_ns();
-        let away = self.away(now_ns, here);
+        let away = self.away(now_ns, transit.came.elapsed(), transit.ahead_ns);
         let by_wall = i128::from(now_ns) - i128::from(self.realtime_ns);
         let apart_ms = (by_wall - i128::try_from(away.as_nanos()).unwrap_or_default()) / 1_000_000;
         if apart_ms != 0 {
@@ -164,10 +182,16 @@ impl ClockV1 {
     }
 
     /// How long the machine has been stopped at `now_ns`, having been on this host for `here`. The wall clocks of both hosts tell it
-    /// best, way included, as long as they are set alike: what they tell is at least the time here, and little more.
-    fn away(&self, now_ns: u64, here: Duration) -> Duration {
-        let by_wall = now_ns.checked_sub(self.realtime_ns).map(Duration::from_nanos);
-        by_wall.filter(|away| (here..=here + LONGEST_WAY).contains(away)).unwrap_or(here)
+    /// best, way included, as long as they are set alike; else they do less how far they are apart. What they tell is at least the
+    /// time here, and little more.
+    fn away(&self, now_ns: u64, here: Duration, ahead_ns: Option<i128>) -> Duration {
+        let by_wall = i128::from(now_ns) - i128::from(self.realtime_ns);
+        let here_ns = i128::try_from(here.as_nanos()).unwrap_or(i128::MAX);
+        // Both are too much by some time on the way, of the source's word or of its machine: the lesser one is less so.
+        let ahead = ahead_ns.map(|ahead| ahead.min(by_wall.saturating_sub(here_ns)));
+        let apart = ahead.filter(|ahead| ahead.unsigned_abs() > SET_ALIKE.as_nanos()).unwrap_or(0);
+        let away = u64::try_from(by_wall.saturating_sub(apart)).ok().map(Duration::from_nanos);
+        away.filter(|away| (here..=here + LONGEST_WAY).contains(away)).unwrap_or(here)
     }
 }
 
@@ -176,6 +200,8 @@ fn ticks(time: Duration, tsc_khz: u32) -> u64 {
     u64::try_from(time.as_nanos().saturating_mul(tsc_khz.into()) / 1_000_000).unwrap_or(u64::MAX)
 }
 
+/// Wall clocks that seem to be no further apart are taken for set alike: it takes a while to tell another host what time it is here.
+const SET_ALIKE: Duration = Duration::from_millis(200);
 /// A state that takes longer from host to host is believed not to: it is the wall clocks that differ.
 const LONGEST_WAY: Duration = Duration::from_millis(500);
 
@@ -206,8 +232,8 @@ impl From<Ioapic> for kvm_ioapic_state {
     }
 }
 
-/// The host's wall clock.
-fn realtime_ns() -> u64 {
+/// The host's wall clock, in nanoseconds since 1970.
+pub(crate) fn realtime_ns() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -219,8 +245,8 @@ mod tests {
     #[test]
     fn time_spent_on_the_way_counts_and_never_backwards() {
         let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 1_000, tsc: 0 };
-        assert_eq!(clock.away(1_500, Duration::ZERO), Duration::from_nanos(500));
-        assert_eq!(clock.away(900, Duration::ZERO), Duration::ZERO);
+        assert_eq!(clock.away(1_500, Duration::ZERO, None), Duration::from_nanos(500));
+        assert_eq!(clock.away(900, Duration::ZERO, None), Duration::ZERO);
     }
 
     #[test]
@@ -229,9 +255,32 @@ mod tests {
         let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 2 * HOUR_NS, tsc: 0 };
         let here = Duration::from_millis(30);
         for now_ns in [HOUR_NS, 2 * HOUR_NS, 2 * HOUR_NS + 29_999_999, 3 * HOUR_NS, u64::MAX, 0] {
-            assert_eq!(clock.away(now_ns, here), here, "{now_ns}");
+            assert_eq!(clock.away(now_ns, here, None), here, "{now_ns}");
         }
         // Where they are set alike they tell of the way too.
-        assert_eq!(clock.away(2 * HOUR_NS + 70_000_000, here), Duration::from_millis(70));
+        assert_eq!(clock.away(2 * HOUR_NS + 70_000_000, here, None), Duration::from_millis(70));
+    }
+
+    #[test]
+    fn hosts_that_have_compared_their_wall_clocks_count_the_way_however_far_these_are_apart() {
+        const MS_NS: i128 = 1_000_000;
+        let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 1 << 60, tsc: 0 };
+        let ms = Duration::from_millis;
+        // 30 ms here, after 40 on the way; 1 ms to be told of the source's clock.
+        for apart_ms in [0, 5, -5, 199, 300, -300, 3_600_000, -3_600_000] {
+            let now_ns = u64::try_from((1_i128 << 60) + (apart_ms + 70) * MS_NS).unwrap();
+            let away = clock.away(now_ns, ms(30), Some((apart_ms + 1) * MS_NS));
+            let is_told = i128::try_from(away.as_millis()).unwrap() - 70;
+            // Small differences cannot be told from the way.
+            assert!(is_told.abs() <= 1.max(apart_ms.abs().min(200)), "{apart_ms}: {away:?}");
+        }
+        // It took long to be told, on a busy host: what the machine's own way says is nearer.
+        let now_ns = (1 << 60) + 70_000_000;
+        assert_eq!(clock.away(now_ns, ms(30), Some(900 * MS_NS)), ms(70));
+        // Somebody has set one of them meanwhile: what passed here is sure.
+        let later = (1 << 60) + 3_600_000_000_000;
+        assert_eq!(clock.away(later, ms(30), Some(0)), ms(30));
+        assert_eq!(clock.away(1 << 60, ms(30), Some(i128::MIN)), ms(30));
+        assert_eq!(clock.away(1 << 60, ms(30), Some(i128::MAX)), ms(30));
     }
 }

@@ -32,6 +32,29 @@ impl ControlGroup {
         made
     }
 
+    /// Makes one whose processes get no more huge pages than this; `None`, said, where that is not possible.
+    pub(crate) fn of_huge_pages(name: &str, bytes: u64) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let made = mounts.lines().find_map(|mount| {
+            let mut words = mount.split(' ').skip(1);
+            let (root, kind) = (Path::new(words.next()?), words.next()?);
+            if kind != "cgroup2" {
+                return None;
+            }
+            // It may be on already.
+            let _ = fs::write(root.join("cgroup.subtree_control"), "+hugetlb");
+            let group = root.join(format!("whimbrel-{name}-{}", std::process::id()));
+            fs::create_dir(&group).ok()?;
+            let group = Self(group);
+            fs::write(group.0.join("hugetlb.2MB.max"), bytes.to_string()).ok()?;
+            Some(group)
+        });
+        if made.is_none() {
+            skipped("no control group with a limit of huge pages can be made here");
+        }
+        made
+    }
+
     /// What a process is started with in front of the program, to be in it.
     pub(crate) fn prefix(&self) -> Vec<String> {
         let enter = format!("echo $$ > '{}' && exec \"$0\" \"$@\"", self.0.join("cgroup.procs").display());

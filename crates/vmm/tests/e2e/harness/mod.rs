@@ -19,7 +19,7 @@ pub(crate) use huge_pages::HugePages;
 pub(crate) use lab::{Kernel, Lab, Spec, Stderr};
 pub(crate) use migration::{MIGRATION_EVENTS, PAUSE_BEFORE_SWITCHOVER, capability};
 pub(crate) use network::Network;
-pub(crate) use process::{Vmm, chain, run_to_end};
+pub(crate) use process::{Vmm, chain, run_to_end, run_to_end_with};
 pub(crate) use story::Story;
 pub(crate) use wait::{PATIENCE, holds, until};
 

@@ -207,7 +207,12 @@ fn stderr(kind: Stderr, log: &Path) -> (Stdio, Option<PipeReader>) {
 
 /// Runs the program with these flags until it ends by itself. It must not take long.
 pub(crate) fn run_to_end(flags: &[&str]) -> Output {
-    let mut child = command(&[])
+    run_to_end_with(&[], flags)
+}
+
+/// The same with these words in front of the program.
+pub(crate) fn run_to_end_with(prefix: &[String], flags: &[&str]) -> Output {
+    let mut child = command(prefix)
         .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -170,6 +170,38 @@ fn a_disk_that_cannot_be_opened_is_named() {
 }
 
 #[test]
+fn one_image_under_two_paths_is_no_two_disks() {
+    let Some(lab) = Lab::new() else { return };
+    let image = lab.disk("first.img", 1);
+    let (hard, soft) = (lab.path("second.img"), lab.path("third.img"));
+    std::fs::hard_link(&image, &hard).unwrap();
+    std::os::unix::fs::symlink(&image, &soft).unwrap();
+    for other in [hard, soft] {
+        for options in ["", ",lock=off"] {
+            let disk = |path: &Path| format!("path={}{options}", path.display());
+            let output = refused_with(&lab, &["--disk", &disk(&image), "--disk", &disk(&other)]);
+            says(&output, &["first.img", &other.display().to_string(), "one and the same"]);
+        }
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let Some(lab) = Lab::new() else { return };
+    let pipe = lab.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let path = pipe.display().to_string();
+    says(&with_kernel(&pipe), &[&path, "not a regular file"]);
+    says(&refused_with(&lab, &["--initrd", &path]), &[&path, "not a regular file"]);
+    let disk = refused_with(&lab, &["--disk", &format!("path={path},readonly=on")]);
+    says(&disk, &[&path, "neither a file nor a block device"]);
+    let flags = lab.flags(&Spec::calm());
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let serial = refused(&[&flags[..], &["--serial", &format!("file:{path}")]].concat());
+    says(&serial, &[&path, "start its reader first"]);
+}
+
+#[test]
 fn an_interface_that_is_no_tap_is_named() {
     let Some(lab) = Lab::new() else { return };
     says(&refused_with(&lab, &["--net", "tap=lo"]), &["'lo'", "ip tuntap add"]);
