@@ -88,6 +88,7 @@ export const NodesPage = () => {
   const rows = useMemo(() => loads([...copy.objects.values()], uses, moves, rateOf), [copy.objects, uses, moves, rateOf]);
   const toggle = ({ node: { metadata } }: Load, isOn: boolean) =>
     setChosen((old) => new Set(isOn ? [...old, metadata.name] : [...old].filter((name) => name !== metadata.name)));
+  const toggleAll = (all: readonly Load[], isOn: boolean) => setChosen(new Set(isOn ? all.map(({ node }) => node.metadata.name) : []));
   // In the order of their names; those that have gone meanwhile are left out.
   const picked = rows.map(({ node }) => node.metadata.name).filter((name) => chosen.has(name));
   const actions = ({ node }: Load) => {
@@ -121,7 +122,7 @@ export const NodesPage = () => {
               {...(rights.administer
                 ? {
                     actions,
-                    selection: { has: ({ node }: Load) => chosen.has(node.metadata.name), toggle },
+                    selection: { has: ({ node }: Load) => chosen.has(node.metadata.name), toggle, toggleAll },
                     toolbar: (
                       <ToolbarItem>
                         <Button variant="secondary" isDisabled={picked.length === 0} onClick={() => setDraining(picked)}>

@@ -51,7 +51,9 @@ const DeletePolicy = ({ policy, onClose }: { policy: Policy; onClose: () => void
       verb="Delete"
       onClose={onClose}
       onConfirm={async () => {
-        if (await attempt(`${name} was deleted`, `${name} was not deleted`, () => fleet.remove(policies, policy))) void navigate('/policies');
+        const isDone = await attempt(`${name} was deleted`, `${name} was not deleted`, () => fleet.remove(policies, policy));
+        if (isDone) void navigate('/policies');
+        return isDone;
       }}
     >
       Migrations that are under way keep their values. <Preview {...preview} isDeletion />
