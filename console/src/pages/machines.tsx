@@ -4,6 +4,7 @@ import { useNavigate } from 'react-router';
 import { useCopy, useFleet } from '../api/fleet';
 import { isPassing, wordsOf } from '../api/request';
 import { instances, machines, migrations } from '../api/resources';
+import { useAddressText } from '../lib/address';
 import { useRemembered } from '../lib/remember';
 import { memoryText, plural, quantity } from '../lib/units';
 import { type Action, actionNames, bulk, matches, type Row, rowsOf, specOf, statusOf } from '../model/machine';
@@ -109,7 +110,7 @@ export const MachinesPage = () => {
   const copy = useCopy(machines);
   const runs = useCopy(instances);
   const moves = useCopy(migrations);
-  const [typed, setTyped] = useState('');
+  const [typed, setTyped] = useAddressText('filter');
   const [hidden, setHidden] = useRemembered<string[]>('machines.hidden', ['Created'], isNames);
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [action, setAction] = useState<Action>();

@@ -11,7 +11,7 @@ import { statusOf } from '../model/machine';
 import { count, use, within } from '../model/migration';
 import { readiness } from '../model/node';
 import { Facts } from '../parts/facts';
-import { DrainLink, MachineLink, migrationPath } from '../parts/links';
+import { DrainLink, MachineLink, migrationPath, NodeLink } from '../parts/links';
 import { View } from '../parts/page';
 import { States, worstOf } from '../parts/states';
 import { useNow } from '../parts/time';
@@ -37,7 +37,7 @@ const Where = ({ concern: { kind, namespace, name } }: { concern: Concern }) => 
   if (kind === 'machine') return <MachineLink namespace={namespace} name={name} />;
   if (kind === 'drain') return <DrainLink name={name} />;
   if (kind === 'plane') return <strong>{name}</strong>;
-  if (kind === 'node') return <Link to="/nodes">{name}</Link>;
+  if (kind === 'node') return <NodeLink name={name} />;
   return <Link to={migrationPath({ metadata: { namespace, name } })}>{name}</Link>;
 };
 
