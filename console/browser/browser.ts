@@ -69,3 +69,34 @@ export const overflow = (page: Page): Promise<string[]> =>
     const wide = [...document.querySelectorAll('body *')].filter((element) => element.getBoundingClientRect().right > window.innerWidth);
     return wide.slice(0, 5).map((element) => element.outerHTML.slice(0, 150));
   });
+
+interface Shift {
+  value: number;
+  hadRecentInput: boolean;
+  sources: { node: Node | null; previousRect: DOMRect; currentRect: DOMRect }[];
+}
+
+/** By how much what is on a page was moved by anything but its user, as browsers count it, and what it was. 0.1 is what people begin to notice. */
+export interface Jumps {
+  sum: number;
+  what: string[];
+}
+
+/** Begins to watch whether anything jumps. */
+export const watchJumps = (page: Page): Promise<void> =>
+  page.evaluate(() => {
+    const jumps: { sum: number; what: string[] } = { sum: 0, what: [] };
+    const observer = new PerformanceObserver((list) => {
+      for (const { value, hadRecentInput, sources } of list.getEntries() as unknown as Shift[]) {
+        if (hadRecentInput) continue;
+        jumps.sum += value;
+        const place = ({ x, y, width, height }: DOMRect) => [x, y, width, height].map(Math.round).join(' ');
+        const name = (node: Node | null) => (node instanceof Element ? `${node.outerHTML.slice(0, 60)} “${(node.textContent ?? '').slice(0, 30)}”` : (node?.textContent ?? '').slice(0, 30));
+        jumps.what.push(`${value.toFixed(4)}: ${sources.map(({ node, previousRect, currentRect }) => `${name(node)} ${place(previousRect)} → ${place(currentRect)}`).join(' | ')}`);
+      }
+    });
+    observer.observe({ type: 'layout-shift' });
+    Object.assign(window, { jumps });
+  });
+
+export const jumpsOf = (page: Page): Promise<Jumps> => page.evaluate(() => (window as unknown as { jumps: Jumps }).jumps);

@@ -1,9 +1,10 @@
 import { useCallback, useEffect, useRef, useState } from 'react';
 import { BrowserRouter } from 'react-router';
 import { Fleet, FleetContext, rightsOf } from './api/fleet';
-import { ApiError } from './api/request';
+import { ApiError, untilAnswered, wordsOf } from './api/request';
 import { machines, policies } from './api/resources';
 import { redeem, type Session, storedSession, storeSession, takeCode, whoAmI } from './api/session';
+import { leaveOtherTabs, sessionOfAnotherTab, tellOtherTabs } from './api/tabs';
 import { LoginPage } from './pages/login';
 import { Shell } from './shell';
 
@@ -33,15 +34,16 @@ export const App = () => {
       setBusy(true);
       setProblem(undefined);
       try {
-        const session = await find();
+        const session = await untilAnswered(find, setProblem);
         if (session) {
-          const next = await begin(session, () => leave('Your login has expired. Log in again.'));
+          // Kept at once: whoever reloads meanwhile has no second code.
           storeSession(session);
-          setFleet(next);
+          setFleet(await untilAnswered(() => begin(session, () => leave('Your login has expired. Log in again.')), setProblem));
+          setProblem(undefined);
         }
       } catch (error) {
         if (error instanceof ApiError && error.code === 401) storeSession(undefined);
-        setProblem(error instanceof Error ? error.message : String(error));
+        setProblem(wordsOf(error));
       }
       setBusy(false);
     },
@@ -53,8 +55,11 @@ export const App = () => {
     if (begun.current) return;
     begun.current = true;
     const code = takeCode();
-    void enter(async () => (code ? await redeem(code) : storedSession()));
+    void enter(async () => (code ? redeem(code) : (storedSession() ?? sessionOfAnotherTab())));
   }, [enter]);
+
+  const token = fleet?.login.token;
+  useEffect(() => (token === undefined ? undefined : tellOtherTabs({ token }, () => leave('You logged out in another tab.'))), [token, leave]);
 
   if (!fleet) {
     return <LoginPage isBusy={isBusy} problem={problem} onToken={(token) => enter(() => Promise.resolve({ token }))} onRetry={() => enter(() => Promise.resolve(storedSession()))} />;
@@ -62,7 +67,12 @@ export const App = () => {
   return (
     <FleetContext value={fleet}>
       <BrowserRouter basename="/console">
-        <Shell onLeave={() => leave()} />
+        <Shell
+          onLeave={() => {
+            leaveOtherTabs();
+            leave();
+          }}
+        />
       </BrowserRouter>
     </FleetContext>
   );

@@ -33,6 +33,7 @@ import { MachineCreatePage } from './pages/machine-create';
 import { MachinesPage } from './pages/machines';
 import { MigrationPage } from './pages/migration';
 import { MigrationsPage } from './pages/migrations';
+import { NodePage } from './pages/node';
 import { NodesPage } from './pages/nodes';
 import { OverviewPage } from './pages/overview';
 import { PoliciesPage } from './pages/policies';
@@ -132,6 +133,7 @@ export const Shell = ({ onLeave }: { onLeave: () => void }) => (
         <Route path="/policies/:name" element={<PolicyPage />} />
         <Route path="/policies/:name/edit" element={<PolicyFormPage />} />
         <Route path="/nodes" element={<NodesPage />} />
+        <Route path="/nodes/:name" element={<NodePage />} />
         <Route path="/drains/:name" element={<DrainPage />} />
         <Route path="*" element={<Navigate to="/overview" replace />} />
       </Routes>

@@ -1,6 +1,7 @@
 import { apply, backoff, type Change, fromList, Lines, type Objects } from './changes';
 import type { KubeObject } from './objects';
-import { ApiError, send } from './request';
+import { Patience, piecesOf } from './patience';
+import { ApiError, parsed, send, wordsOf } from './request';
 import { pathOf, type Resource } from './resources';
 
 /** A copy of all objects of a kind, and how good it is. */
@@ -29,6 +30,11 @@ const MANY = 1000;
 
 /** A watch that was shorter was none, in milliseconds. */
 const SHORT = 1000;
+
+/** How long it is waited for a list or the head of a watch to begin, and for each next piece of a list, in milliseconds. */
+const PATIENCE = 30_000;
+/** A watch in which nothing came for so long has died without a word. Bookmarks come every 30 s; from Kubernetes every minute. */
+const SILENCE = 90_000;
 
 /** Lists, then watches, then lists again when that cannot go on: as every client of Kubernetes does. */
 export class Mirror<T extends KubeObject> {
@@ -71,8 +77,7 @@ export class Mirror<T extends KubeObject> {
         }
         // What fell out of the history is listed anew at once; nobody has to be told.
         if (!(error instanceof ApiError && error.code === 410)) {
-          const problem = error instanceof Error ? error.message : String(error);
-          this.set({ ...this.copy, state: this.copy.state === 'loading' ? 'loading' : 'lost', problem });
+          this.set({ ...this.copy, state: this.copy.state === 'loading' ? 'loading' : 'lost', problem: wordsOf(error) });
           await this.sleep(backoff(this.failures++));
         }
       }
@@ -80,14 +85,21 @@ export class Mirror<T extends KubeObject> {
   }
 
   private async list(): Promise<string> {
-    const { token } = this.login;
-    const reply = await send('GET', pathOf(this.resource), { token, signal: this.abort.signal });
-    const date = Date.parse(reply.headers.get('date') ?? '');
-    if (!Number.isNaN(date)) this.login.clock(date);
-    const list = (await reply.json()) as { metadata: { resourceVersion: string }; items: T[] };
-    this.pending = [];
-    this.set({ objects: fromList(list.items), state: 'live' });
-    return list.metadata.resourceVersion;
+    const patience = new Patience(this.abort.signal, PATIENCE);
+    try {
+      const reply = await this.ask('', patience);
+      const date = Date.parse(reply.headers.get('date') ?? '');
+      if (!Number.isNaN(date)) this.login.clock(date);
+      // Piece by piece: ten thousand machines take their time on a slow line, and that is no silence.
+      let text = '';
+      for await (const piece of piecesOf(reply, patience)) text += piece;
+      const list = parsed<{ metadata: { resourceVersion: string }; items: T[] }>(text);
+      this.pending = [];
+      this.set({ objects: fromList(list.items), state: 'live' });
+      return list.metadata.resourceVersion;
+    } finally {
+      patience.end();
+    }
   }
 
   /** Applies changes until the server ends the watch, which it does from time to time. */
@@ -95,23 +107,33 @@ export class Mirror<T extends KubeObject> {
     let from = version;
     while (!this.abort.signal.aborted) {
       const began = Date.now();
-      const query = `?watch=true&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}`;
-      const reply = await send('GET', pathOf(this.resource) + query, { token: this.login.token, signal: this.abort.signal });
-      this.failures = 0;
-      if (this.copy.state !== 'live') this.set({ objects: this.copy.objects, state: 'live' });
-      const reader = reply.body?.pipeThrough(new TextDecoderStream()).getReader();
-      if (!reader) return;
-      const lines = new Lines();
-      for (;;) {
-        const { done, value } = await reader.read().catch(() => {
-          throw new ApiError(0, 'Unreachable', 'The connection to the control plane was lost. Machines go on meanwhile.');
-        });
-        if (done) break;
-        for (const line of lines.push(value)) from = this.take(JSON.parse(line) as Change<T>) ?? from;
-      }
+      from = await this.watch(from);
       // A watch lasts for minutes: whoever ends it at once, a proxy perhaps, is not asked again at once.
       if (Date.now() - began < SHORT) await this.sleep(SHORT);
     }
+  }
+
+  /** One watch to its end. Returns the version that it has led to. */
+  private async watch(version: string): Promise<string> {
+    const patience = new Patience(this.abort.signal, PATIENCE);
+    let from = version;
+    try {
+      const reply = await this.ask(`?watch=true&allowWatchBookmarks=true&resourceVersion=${encodeURIComponent(from)}`, patience);
+      patience.more(SILENCE);
+      this.failures = 0;
+      if (this.copy.state !== 'live') this.set({ objects: this.copy.objects, state: 'live' });
+      const lines = new Lines();
+      for await (const piece of piecesOf(reply, patience)) {
+        for (const line of lines.push(piece)) from = this.take(parsed<Change<T>>(line)) ?? from;
+      }
+    } finally {
+      patience.end();
+    }
+    return from;
+  }
+
+  private ask(query: string, { signal }: Patience): Promise<Response> {
+    return send('GET', pathOf(this.resource) + query, { token: this.login.token, signal });
   }
 
   /** Takes a change, and returns the version it leads to. */

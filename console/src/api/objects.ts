@@ -30,6 +30,7 @@ export interface InstanceSpec {
   domain?: {
     cpu?: { cores?: number };
     memory?: { guest?: string; hugepages?: { pageSize?: string } };
+    devices?: { disks?: { name: string }[] };
     firmware?: { kernelBoot?: { kernelArgs?: string; container?: { image: string } } };
   };
   paused?: boolean;
@@ -290,4 +291,10 @@ export interface DrainPlan {
   steps?: DrainStep[];
   blocked?: number;
   blockedMachines?: BlockedMachine[];
+}
+
+/** How the control plane itself stands. */
+export interface ControlPlane {
+  version?: string;
+  conditions?: Condition[];
 }

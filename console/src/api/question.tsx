@@ -1,12 +1,16 @@
 import { useEffect, useState } from 'react';
+import { backoff } from './changes';
 import { useFleet } from './fleet';
 import type { KubeObject } from './objects';
+import { ApiError, isPassing, wordsOf } from './request';
 import type { Resource } from './resources';
 
-/** What the fleet says to a question, or why it says nothing. */
+/** What the fleet says to a question, or why it says nothing. Both where it said something before and cannot be reached now. */
 export interface Answer<S> {
   status?: S;
   problem?: string;
+  /** The server does not answer such questions at all: Kubernetes' own. */
+  isAbsent?: boolean;
 }
 
 /** How long a question waits for the last key, in milliseconds. */
@@ -28,6 +32,7 @@ export const useQuestion = <S extends object>(resource: Resource<KubeObject>, sp
     let isAsking = false;
     let isOld = false;
     let isOver = false;
+    let failures = 0;
     const later = (pause: number) => {
       if (isAsking) isOld = true;
       else timer ??= setTimeout(() => void ask(), pause);
@@ -36,14 +41,22 @@ export const useQuestion = <S extends object>(resource: Resource<KubeObject>, sp
       timer = undefined;
       isAsking = true;
       isOld = false;
-      const next = await fleet.create<KubeObject & { status?: S }>(resource, { spec: JSON.parse(text) as object }, namespace).then(
-        ({ status }) => ({ status: status ?? ({} as S) }),
-        (error: unknown) => ({ problem: error instanceof Error ? error.message : String(error) }),
-      );
+      let wait: number | undefined;
+      try {
+        const { status } = await fleet.create<KubeObject & { status?: S }>(resource, { spec: JSON.parse(text) as object }, namespace);
+        failures = 0;
+        if (!isOver) setAnswer({ status: status ?? ({} as S) });
+      } catch (error) {
+        const problem = wordsOf(error);
+        const mayPass = isPassing(error);
+        if (mayPass) wait = Math.max(REST, backoff(failures++));
+        // What was refused has no answer any more.
+        if (!isOver) setAnswer((old) => (mayPass && old.status ? { status: old.status, problem } : { problem, isAbsent: error instanceof ApiError && error.code === 404 }));
+      }
       isAsking = false;
       if (isOver) return;
-      setAnswer(next);
-      if (isOld) later(REST);
+      if (wait !== undefined) later(wait);
+      else if (isOld) later(REST);
     };
     later(PAUSE);
     const ends = depends.map((one) => fleet.mirror(one).subscribe(() => later(REST)));

@@ -26,6 +26,7 @@ export const policies = ours<Policy>('migrationpolicies', 'MigrationPolicy', fal
 export const fleets = ours<FleetSettings>('fleets', 'Fleet', false);
 export const plans = ours<KubeObject>('migrationplans', 'MigrationPlan', true);
 export const previews = ours<KubeObject>('migrationpolicypreviews', 'MigrationPolicyPreview', false);
+export const controlPlanes = ours<KubeObject>('controlplanereviews', 'ControlPlaneReview', false);
 export const drains = ours<Drain>('nodedrains', 'NodeDrain', false);
 export const drainPlans = ours<KubeObject>('nodedrainplans', 'NodeDrainPlan', false);
 export const nodes: Resource<Node> = { group: '', version: 'v1', plural: 'nodes', kind: 'Node', namespaced: false };

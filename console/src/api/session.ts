@@ -1,13 +1,11 @@
-import { request } from './request';
+import { ApiError, request } from './request';
 
 /**
- * Who is logged in. The token stays in this tab: it survives a reload and ends with the tab. There is no cookie, which would go to every other
- * server of this host too, and which other pages could use.
+ * Who is logged in. The token stays in the tabs of this console: it survives a reload and ends with the last of them. There is no cookie, which
+ * would go to every other server of this host too, and which other pages could use.
  */
 export interface Session {
   token: string;
-  /** Milliseconds since the epoch by this browser's clock; undefined where only the server knows. */
-  until?: number | undefined;
 }
 
 const KEY = 'whimbrel.session';
@@ -43,10 +41,15 @@ export const redeem = async (code: string): Promise<Session> => {
   return { token: reply.token };
 };
 
-/** Who a token belongs to, by the word of the server. */
+/** Who a token belongs to, by the word of the server. One that cannot say it (Kubernetes before 1.28) is no obstacle. */
 export const whoAmI = async (token: string): Promise<string> => {
   const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
   const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
-  const review = await request<{ status?: { userInfo?: { username?: string } } }>('POST', path, { body, token });
-  return review.status?.userInfo?.username ?? 'unknown';
+  try {
+    const review = await request<{ status?: { userInfo?: { username?: string } } }>('POST', path, { body, token });
+    return review.status?.userInfo?.username ?? 'unknown';
+  } catch (error) {
+    if (error instanceof ApiError && error.code === 404) return 'unknown';
+    throw error;
+  }
 };

@@ -1,4 +1,4 @@
-import type { Drain, Instance, Migration, Node, VirtualMachine } from '../api/objects';
+import type { Condition, ControlPlane, Drain, Instance, Migration, Node, VirtualMachine } from '../api/objects';
 import { plural } from '../lib/units';
 import { drainPhaseOf, drainStory, isDrainOver } from './drain';
 import { notMigratable, statusOf } from './machine';
@@ -8,7 +8,7 @@ import { readiness } from './node';
 /** Something that somebody should look at. */
 export interface Concern {
   key: string;
-  kind: 'machine' | 'migration' | 'node' | 'drain';
+  kind: 'machine' | 'migration' | 'node' | 'drain' | 'plane';
   namespace: string;
   name: string;
   why: string;
@@ -18,6 +18,18 @@ export interface Concern {
 const LONG = 30 * 60_000;
 /** Failures are of interest for a day. */
 const DAY = 24 * 3600_000;
+
+/** What is said where certificates end soon, or have; undefined where all is well. */
+const expiring = (conditions: readonly Condition[] | undefined): string | undefined => {
+  const found = conditions?.find(({ type, status }) => type === 'CertificatesExpiring' && status === 'True');
+  return found && (found.message ?? 'Its certificates expire.');
+};
+
+/** The same of the control plane itself, which is no object. */
+export const concernsOfPlane = (plane: ControlPlane | undefined): Concern[] => {
+  const why = expiring(plane?.conditions);
+  return why === undefined ? [] : [{ key: 'plane', kind: 'plane', namespace: '', name: 'Control plane', why }];
+};
 
 /** What needs attention: the worst first. */
 export const concerns = (
@@ -33,8 +45,8 @@ export const concerns = (
   const add = (...what: Parameters<typeof concern>) => found.push(concern(...what));
   for (const node of nodes) {
     if (readiness(node) === 'Not ready') add('node', node.metadata, 'Its agent is not heard of. Its machines may run; nothing of them is started elsewhere.');
-    const certificates = node.status?.conditions?.find(({ type, status }) => type === 'CertificatesExpiring' && status === 'True');
-    if (certificates) found.push({ ...concern('node', node.metadata, certificates.message ?? 'Its certificates expire.'), key: `certificates/${node.metadata.name}` });
+    const why = expiring(node.status?.conditions);
+    if (why) found.push({ ...concern('node', node.metadata, why), key: `certificates/${node.metadata.name}` });
   }
   for (const drain of drains) {
     const { blocked = 0, endTimestamp } = drain.status ?? {};

@@ -110,8 +110,8 @@ export const matches = (row: Row, typed: string): boolean => {
 /** A name that Kubernetes takes: what is wrong with it, or undefined. */
 export const wrongName = (name: string): string | undefined => {
   if (name === '') return 'A name is needed.';
-  if (name.length > 63) return 'At most 63 characters.';
-  return /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(name)
+  if (name.length > 253) return 'At most 253 characters.';
+  return name.split('.').every((part) => /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(part))
     ? undefined
-    : "Lower-case letters, digits and '-', with a letter or digit at both ends.";
+    : "Lower-case letters, digits, '-' and '.', with a letter or digit at both ends of each part.";
 };

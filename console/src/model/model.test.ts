@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import type { Drain, Instance, Migration, MigrationState, Node, Phase, VirtualMachine } from '../api/objects';
-import { concerns } from './attention';
+import { concerns, concernsOfPlane } from './attention';
 import { bulk, matches, type Row, rowsOf, whyNot, wrongName } from './machine';
 import { machineOf, emptyMachine, wrongMachine } from './machine-form';
 import { Meter } from './meter';
 import { cancelOutcome, count, duration, HighWater, outcomeOf, use, within } from './migration';
-import { loads, usesOf } from './node';
+import { loads, readiness, usesOf } from './node';
 
 const vm = (name: string, strategy: 'Always' | 'Halted' = 'Always'): VirtualMachine => ({
   metadata: { name, namespace: 'default' },
@@ -55,8 +55,8 @@ describe('actions of a machine', () => {
   });
 
   test('names are those that Kubernetes takes', () => {
-    for (const name of ['a', 'a-1', '0']) expect(wrongName(name), name).toBeUndefined();
-    for (const name of ['', '-a', 'a-', 'A', 'a_b', 'ä', 'a'.repeat(64)]) expect(wrongName(name), name).toBeDefined();
+    for (const name of ['a', 'a-1', '0', 'a.b-1.c', 'a'.repeat(253)]) expect(wrongName(name), name).toBeUndefined();
+    for (const name of ['', '-a', 'a-', 'A', 'a_b', 'ä', 'a..b', '.a', 'a.', 'a/b', 'a'.repeat(254)]) expect(wrongName(name), name).toBeDefined();
   });
 });
 
@@ -163,4 +163,22 @@ test('a machine from the form is one that the server takes', () => {
   expect(wrongMachine({ ...emptyMachine, name: 'a' })).toEqual({});
   expect(Object.keys(wrongMachine({ ...emptyMachine, cores: '65', memory: '3Mi' }))).toEqual(['name', 'cores', 'memory']);
   expect(machineOf({ ...emptyMachine, name: 'a', cores: '2' }).spec?.template?.spec?.domain?.cpu?.cores).toBe(2);
+});
+
+test('certificates of the control plane are of concern too, where it says so', () => {
+  const said = (status: 'True' | 'False') => concernsOfPlane({ conditions: [{ type: 'CertificatesExpiring', status, message: 'ends' }] });
+  expect(said('True')).toMatchObject([{ kind: 'plane', why: 'ends' }]);
+  expect([...said('False'), ...concernsOfPlane(undefined), ...concernsOfPlane({})]).toEqual([]);
+});
+
+test('on Kubernetes a node is as ready as its agent, and has what is for machines', () => {
+  const of = (...types: [string, 'True' | 'False'][]): Node => ({
+    metadata: { name: 'n' },
+    status: { conditions: types.map(([type, status]) => ({ type, status })), allocatable: { cpu: '3920m', memory: '1Gi', 'whimbrel.dev/cpu': '4', 'whimbrel.dev/memory': '512Mi' } },
+  });
+  expect(readiness(of(['Ready', 'True'], ['MemoryPressure', 'False'], ['WhimbrelReady', 'False']))).toBe('Not ready');
+  expect(readiness(of(['Ready', 'False'], ['MemoryPressure', 'False'], ['WhimbrelReady', 'True']))).toBe('Ready');
+  expect(readiness(of(['Ready', 'True'], ['MemoryPressure', 'False']))).toBe('No agent');
+  expect(readiness(of(['Ready', 'True']))).toBe('Ready');
+  expect(loads([of()], new Map(), [], () => 0)[0]).toMatchObject({ cpus: 4, allocatable: 512 * 2 ** 20 });
 });

@@ -17,8 +17,20 @@ export interface Load {
   rateIn: number;
 }
 
-export const readiness = (node: Node): 'Ready' | 'Not ready' =>
-  node.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ? 'Ready' : 'Not ready';
+export type Readiness = 'Ready' | 'Not ready' | 'No agent';
+
+/** On Kubernetes `Ready` is said by the kubelet, which knows nothing of machines: there an agent has a condition of its own. */
+export const readiness = ({ status }: Node): Readiness => {
+  const is = (name: string) => status?.conditions?.find(({ type }) => type === name)?.status;
+  const agent = is('WhimbrelReady');
+  if (agent !== undefined) return agent === 'True' ? 'Ready' : 'Not ready';
+  // A kubelet says of its node more than that it is ready.
+  if (is('MemoryPressure') !== undefined) return 'No agent';
+  return is('Ready') === 'True' ? 'Ready' : 'Not ready';
+};
+
+/** What machines may have of a node, whose other resources are those of pods. */
+const allocatable = ({ status }: Node, name: string): number => quantity(status?.allocatable?.[`whimbrel.dev/${name}`] ?? status?.allocatable?.[name]) ?? 0;
 
 /** What runs on a node. */
 export interface Use {
@@ -52,9 +64,9 @@ export const loads = (
       {
         node,
         machines: uses.get(node.metadata.name)?.machines ?? 0,
-        cpus: quantity(node.status?.allocatable?.['cpu']) ?? 0,
+        cpus: allocatable(node, 'cpu'),
         used: uses.get(node.metadata.name)?.used ?? 0,
-        allocatable: quantity(node.status?.allocatable?.['memory']) ?? 0,
+        allocatable: allocatable(node, 'memory'),
         out: 0,
         in: 0,
         rateOut: 0,

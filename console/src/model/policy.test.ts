@@ -15,9 +15,10 @@ test('a form that is read back is the same policy', () => {
 });
 
 test('what the form does not know of an older policy stays', () => {
-  const old = { metadata: { name: 'slow', uid: 'u', resourceVersion: '7', labels: { a: 'b' }, annotations: { other: 'x', description: 'old' } }, spec: {} };
-  const next = policyOf({ ...formOf(old), description: '' }, old);
+  const old = { metadata: { name: 'slow', uid: 'u', resourceVersion: '7', labels: { a: 'b' }, annotations: { other: 'x', description: 'old' } }, spec: { later: 1, channels: 4 } };
+  const next = policyOf({ ...formOf(old), description: '', channels: '' }, old);
   expect(next.metadata).toEqual({ ...old.metadata, annotations: { other: 'x' } });
+  expect(next.spec).toEqual({ later: 1, selectors: { namespaceSelector: {}, virtualMachineInstanceSelector: {} } });
 });
 
 test('what is left empty is left to the settings, and 0 is said', () => {

@@ -131,6 +131,9 @@ export const specOfForm = (form: Form): PolicySpec => {
   return spec;
 };
 
+/** Fields that are in the form: of these an older value does not stay. */
+const OWN = new Set<string>([...Object.keys(valueNames), 'selectors']);
+
 /** The policy that a form describes. What an older one has and the form does not know stays. */
 export const policyOf = (form: Form, old?: Policy): Policy => {
   const annotations = { ...old?.metadata.annotations };
@@ -140,7 +143,7 @@ export const policyOf = (form: Form, old?: Policy): Policy => {
     apiVersion: 'whimbrel.dev/v1',
     kind: 'MigrationPolicy',
     metadata: { ...old?.metadata, name: form.name, annotations },
-    spec: specOfForm(form),
+    spec: { ...Object.fromEntries(Object.entries(old?.spec ?? {}).filter(([name]) => !OWN.has(name))), ...specOfForm(form) },
   };
 };
 

@@ -1,4 +1,5 @@
-import type { Usage } from '../api/usage';
+import type { Instance } from '../api/objects';
+import type { DiskUsage, Usage } from '../api/usage';
 
 /** Counters as they were seen, with the time here. */
 export interface Look {
@@ -54,6 +55,59 @@ export const ratesOf = (looks: readonly Look[]): Rates[] => {
     });
   }
   return rates;
+};
+
+/** What one disk does now, each second. */
+export interface DiskRates {
+  name: string;
+  path: string | undefined;
+  reads: number;
+  writes: number;
+  flushes: number;
+  read: number;
+  written: number;
+  /** Milliseconds that a request takes; undefined where there was none. */
+  readMs: number | undefined;
+  writeMs: number | undefined;
+  flushMs: number | undefined;
+  /** Since the VMM began. */
+  errors: number;
+}
+
+/** Over how many looks a disk is looked at: requests come in bursts. */
+const SPAN = 5;
+
+/** What each disk did over the last looks; undefined where nobody counts it, or nothing is known yet. */
+export const diskRates = (looks: readonly Look[]): DiskRates[] | undefined => {
+  const last = looks.at(-1)?.usage;
+  const first = looks.slice(-SPAN - 1).find(({ usage }) => usage.vmm === last?.vmm && usage.disks)?.usage;
+  if (!last?.disks || !first || first.atSeconds >= last.atSeconds) return undefined;
+  const seconds = last.atSeconds - first.atSeconds;
+  return last.disks.map((now) => {
+    const then = first.disks?.find(({ name }) => name === now.name);
+    const more = (of: (disk: DiskUsage) => number) => Math.max(0, of(now) - (then ? of(then) : 0));
+    const each = (of: (disk: DiskUsage) => number) => more(of) / seconds;
+    const took = (time: (disk: DiskUsage) => number, of: (disk: DiskUsage) => number) => (more(of) > 0 ? (more(time) / more(of)) * 1000 : undefined);
+    return {
+      name: now.name,
+      path: now.path,
+      reads: each(({ reads }) => reads),
+      writes: each(({ writes }) => writes),
+      flushes: each(({ flushes }) => flushes),
+      read: each(({ readBytes }) => readBytes),
+      written: each(({ writtenBytes }) => writtenBytes),
+      readMs: took(({ readSeconds }) => readSeconds, ({ reads }) => reads),
+      writeMs: took(({ writeSeconds }) => writeSeconds, ({ writes }) => writes),
+      flushMs: took(({ flushSeconds }) => flushSeconds, ({ flushes }) => flushes),
+      errors: now.errors,
+    };
+  });
+};
+
+/** What the description of a machine calls its disks, by what the VMM calls them: both have them in the same order. */
+export const diskNames = (instance: Instance, disks: readonly { name: string }[]): ReadonlyMap<string, string> => {
+  const named = instance.spec?.domain?.devices?.disks ?? [];
+  return new Map(disks.map(({ name }, index) => [name, named.length === disks.length ? (named[index]?.name ?? name) : name]));
 };
 
 /** CPUs that were busy, as people say it: 100 % is one. */

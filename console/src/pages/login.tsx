@@ -18,7 +18,14 @@ export const LoginPage = ({ isBusy, problem, onToken, onRetry }: Props) => {
           <CardTitle component="h1">Whimbrel</CardTitle>
           <CardBody>
             {isBusy ? (
-              <Spinner aria-label="Logging in" />
+              <>
+                {problem && (
+                  <Alert component="h2" isInline variant="warning" title="You are not logged in yet. It is tried again.">
+                    {problem}
+                  </Alert>
+                )}
+                <Spinner aria-label="Logging in" />
+              </>
             ) : (
               <>
                 {problem && (
@@ -26,7 +33,7 @@ export const LoginPage = ({ isBusy, problem, onToken, onRetry }: Props) => {
                 )}
                 <Content component="p">
                   Open the address that <code>whimbrel up</code> has printed. It is good for one login; <code>whimbrel console</code> prints
-                  another.
+                  another. On Kubernetes log in with a token of yours: <code>kubectl create token NAME</code> makes one.
                 </Content>
                 <Form
                   onSubmit={(event) => {

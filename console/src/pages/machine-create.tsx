@@ -1,11 +1,11 @@
 import { ActionGroup, Alert, Button, Card, CardBody, CardTitle, Form, FormGroup, FormSelect, FormSelectOption, Grid, GridItem, PageSection, TextArea, TextInput } from '@patternfly/react-core';
 import { useState } from 'react';
 import { Navigate, useNavigate } from 'react-router';
-import { parse, stringify } from 'yaml';
+import { stringify } from 'yaml';
 import { useAll, useFleet } from '../api/fleet';
-import type { VirtualMachine } from '../api/objects';
 import { machines, namespaces } from '../api/resources';
 import { emptyMachine, machineOf, type MachineForm, wrongMachine } from '../model/machine-form';
+import { objectOf } from '../model/yaml';
 import { Field } from '../parts/field';
 import { LabelInput } from '../parts/label-input';
 import { machinePath } from '../parts/links';
@@ -13,7 +13,7 @@ import { View } from '../parts/page';
 import { useTell } from '../parts/tell';
 
 const texts: [keyof MachineForm & ('name' | 'cores' | 'memory' | 'arguments'), string, string][] = [
-  ['name', 'Name', 'Lower-case letters, digits and ‘-’.'],
+  ['name', 'Name', 'Lower-case letters, digits, ‘-’ and ‘.’.'],
   ['cores', 'CPU', '1 to 64 processors.'],
   ['memory', 'Memory', 'With a unit, in multiples of 2Mi: 512Mi, 4Gi.'],
   ['arguments', 'Arguments of the kernel', 'Of the workload guest: how much it works on, and how fast it writes.'],
@@ -35,7 +35,7 @@ const Editor = () => {
   };
   const create = () =>
     attempt('The machine was created', 'The machine was not created', async () => {
-      const object = parse(text) as VirtualMachine;
+      const object = objectOf(text);
       const made = await fleet.create(machines, object, object.metadata.namespace ?? 'default');
       void navigate(machinePath(made.metadata.namespace ?? '', made.metadata.name));
     });

@@ -1,5 +1,5 @@
 import { Alert, Button, Card, CardBody, CardTitle, EmptyState, PageSection, Spinner, Tab, TabContentBody, Tabs, TabTitleText } from '@patternfly/react-core';
-import { lazy, Suspense, useState } from 'react';
+import { lazy, type ReactNode, Suspense, useState } from 'react';
 import { useNavigate, useParams } from 'react-router';
 import { useAll, useCopy, useFleet, useOne } from '../api/fleet';
 import type { Instance, Migration } from '../api/objects';
@@ -11,7 +11,7 @@ import { Bar } from '../parts/bar';
 import { EventList } from '../parts/event-list';
 import { Facts } from '../parts/facts';
 import { Labels, Status } from '../parts/labels';
-import { machinePath, MigrationLink } from '../parts/links';
+import { machinePath, MigrationLink, NodeLink } from '../parts/links';
 import { MachineActions } from '../parts/machine-actions';
 import { Metrics } from '../parts/metrics';
 import { MigrationDrawer } from '../parts/migration-drawer';
@@ -23,8 +23,8 @@ import { Time } from '../parts/time';
 import { YamlEditor } from '../parts/yaml';
 
 /** What the last migration changed is marked: the node and the VMM, and nothing else. */
-const Changed = ({ text, before }: { text: string | undefined; before: string | undefined }) => {
-  if (!text || !before || before === text) return <>{text ?? '–'}</>;
+const Changed = ({ text, before, link = text }: { text: string | undefined; before: string | undefined; link?: ReactNode }) => {
+  if (!text || !before || before === text) return <>{link ?? '–'}</>;
   return (
     <>
       <mark className="changed">{text}</mark> (before the last migration: {before})
@@ -48,7 +48,7 @@ const General = ({ row, last }: { row: Row; last: Migration | undefined }) => {
             ['Namespace', machine.metadata.namespace],
             ['Status', <Status key="status" text={statusOf(machine)} />],
             ['Created', <Time key="created" at={machine.metadata.creationTimestamp} />],
-            ['Node', <Changed key="node" text={nodeName} before={isOfThis ? state.sourceNode : undefined} />],
+            ['Node', <Changed key="node" text={nodeName} before={isOfThis ? state.sourceNode : undefined} link={<NodeLink name={nodeName} />} />],
             ['VirtualMachineInstance', instance?.metadata.name],
             ['VMM', <Changed key="vmm" text={vmm} before={isOfThis ? state.sourceVmm : undefined} />],
             ['Owner', 'No owner'],

@@ -1,16 +1,19 @@
-import { Alert, Button, Card, List, ListItem, Modal, ModalBody, ModalFooter, ModalHeader, PageSection, SearchInput, ToolbarItem } from '@patternfly/react-core';
+import { Alert, Button, Card, List, ListItem, PageSection, SearchInput, ToolbarItem } from '@patternfly/react-core';
 import { useMemo, useState } from 'react';
 import { useNavigate } from 'react-router';
 import { useCopy, useFleet } from '../api/fleet';
+import { isPassing, wordsOf } from '../api/request';
 import { instances, machines, migrations } from '../api/resources';
+import { useAddressText } from '../lib/address';
 import { useRemembered } from '../lib/remember';
 import { memoryText, plural, quantity } from '../lib/units';
 import { type Action, actionNames, bulk, matches, type Row, rowsOf, specOf, statusOf } from '../model/machine';
 import { Bar } from '../parts/bar';
+import { Dialog } from '../parts/dialog';
 import { Labels, Status } from '../parts/labels';
 import { MachineLink } from '../parts/links';
 import { type Column, ListTable } from '../parts/list-table';
-import { carryOut, MachineActions } from '../parts/machine-actions';
+import { bulkConsequences, carryOut, MachineActions } from '../parts/machine-actions';
 import { Menu } from '../parts/menu';
 import { View } from '../parts/page';
 import { States } from '../parts/states';
@@ -40,7 +43,29 @@ const columns: Column<Row>[] = [
 const optional = ['Namespace', 'CPU', 'Memory', 'Labels', 'Created'];
 const isNames = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
 
+/** Machines that a dialog names. */
+const SHOWN = 20;
+
 const bulkActions: Action[] = ['start', 'stop', 'restart', 'pause', 'unpause', 'migrate', 'delete'];
+
+/** Does it to one after the other: a fleet that refuses one says so once, and is not asked for all at once. Says in one sentence what was not done. */
+const doAll = async (rows: readonly Row[], one: (row: Row) => Promise<unknown>): Promise<void> => {
+  const refused: string[] = [];
+  let asked = 0;
+  for (const row of rows) {
+    asked += 1;
+    try {
+      await one(row);
+    } catch (error) {
+      refused.push(`${row.key}: ${wordsOf(error)}`);
+      // Whoever cannot be reached now is not asked for each of the others too.
+      if (isPassing(error)) break;
+    }
+  }
+  if (refused.length === 0) return;
+  const lines = [`${asked - refused.length} of ${rows.length} done, ${refused.length} refused${asked < rows.length ? `, ${rows.length - asked} not asked for` : ''}.`, ...refused.slice(0, 5)];
+  throw new Error([...lines, ...(refused.length > 5 ? [`and ${refused.length - 5} more`] : [])].join('\n'));
+};
 
 /** Says before a bulk action what it does, and what it leaves out and why. */
 const BulkDialog = ({ action, rows, onClose }: { action: Action; rows: Row[]; onClose: () => void }) => {
@@ -51,45 +76,31 @@ const BulkDialog = ({ action, rows, onClose }: { action: Action; rows: Row[]; on
     action === 'migrate'
       ? fleet.create(migrations, { metadata: { generateName: `${row.machine.metadata.name}-` }, spec: { vmiName: row.machine.metadata.name } }, row.machine.metadata.namespace)
       : carryOut(fleet, action, row);
-  const act = async () => {
-    onClose();
-    // One after the other: a fleet that refuses one says so once, and is not asked for all at once.
-    for (const row of does) {
-      const { name } = row.machine.metadata;
-      await attempt(`${actionNames[action]}: ${name}`, `${actionNames[action]} of ${name} was refused`, () => one(row));
-    }
-  };
+  const act = () => attempt(`${actionNames[action]}: ${plural(does.length, 'VirtualMachine')}`, `${actionNames[action]}: not all of it was done`, () => doAll(does, one));
   return (
-    <Modal isOpen variant="small" onClose={onClose} aria-labelledby="bulk-title">
-      <ModalHeader title={`${actionNames[action]} ${plural(does.length, 'VirtualMachine')}?`} labelId="bulk-title" />
-      <ModalBody>
-        <List isPlain>
-          {does.slice(0, 20).map(({ key }) => (
-            <ListItem key={key}>{key}</ListItem>
-          ))}
-          {does.length > 20 && <ListItem>and {does.length - 20} more</ListItem>}
-        </List>
-        {skips.length > 0 && (
-          <Alert component="h2" isInline variant="info" title={`${plural(skips.length, 'VirtualMachine is', 'VirtualMachines are')} left out`}>
-            <List>
-              {skips.slice(0, 20).map(({ row, why }) => (
-                <ListItem key={row.key} className="words">
-                  {row.key}: {why}
-                </ListItem>
-              ))}
-            </List>
-          </Alert>
-        )}
-      </ModalBody>
-      <ModalFooter>
-        <Button variant={action === 'delete' ? 'danger' : 'primary'} isDisabled={does.length === 0} onClick={() => void act()}>
-          {actionNames[action]}
-        </Button>
-        <Button variant="link" onClick={onClose}>
-          Cancel
-        </Button>
-      </ModalFooter>
-    </Modal>
+    <Dialog title={`${actionNames[action]} ${plural(does.length, 'VirtualMachine')}?`} verb={actionNames[action]} isDanger={action === 'delete'} isDisabled={does.length === 0} onConfirm={act} onClose={onClose}>
+      <p>{bulkConsequences[action]}</p>
+      <List isPlain>
+        {does.slice(0, SHOWN).map(({ key }) => (
+          <ListItem key={key} className="words">
+            {key}
+          </ListItem>
+        ))}
+        {does.length > SHOWN && <ListItem>and {does.length - SHOWN} more</ListItem>}
+      </List>
+      {skips.length > 0 && (
+        <Alert component="h2" isInline variant="info" title={`${plural(skips.length, 'VirtualMachine is', 'VirtualMachines are')} left out`}>
+          <List>
+            {skips.slice(0, SHOWN).map(({ row, why }) => (
+              <ListItem key={row.key} className="words">
+                {row.key}: {why}
+              </ListItem>
+            ))}
+            {skips.length > SHOWN && <ListItem>and {skips.length - SHOWN} more</ListItem>}
+          </List>
+        </Alert>
+      )}
+    </Dialog>
   );
 };
 
@@ -99,7 +110,7 @@ export const MachinesPage = () => {
   const copy = useCopy(machines);
   const runs = useCopy(instances);
   const moves = useCopy(migrations);
-  const [typed, setTyped] = useState('');
+  const [typed, setTyped] = useAddressText('filter');
   const [hidden, setHidden] = useRemembered<string[]>('machines.hidden', ['Created'], isNames);
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [action, setAction] = useState<Action>();
@@ -111,6 +122,15 @@ export const MachinesPage = () => {
       const next = new Set(old);
       if (isOn) next.add(key);
       else next.delete(key);
+      return next;
+    });
+  const toggleAll = (all: readonly Row[], isOn: boolean) =>
+    setChosen((old) => {
+      const next = new Set(old);
+      for (const { key } of all) {
+        if (isOn) next.add(key);
+        else next.delete(key);
+      }
       return next;
     });
   const create = (
@@ -129,7 +149,7 @@ export const MachinesPage = () => {
               sort={['Name', 'asc']}
               empty="No VirtualMachine matches."
               {...(rights.operate
-                ? { selection: { has: ({ key }: Row) => chosen.has(key), toggle }, actions: (row: Row) => <MachineActions row={row} isKebab /> }
+                ? { selection: { has: ({ key }: Row) => chosen.has(key), toggle, toggleAll }, actions: (row: Row) => <MachineActions row={row} isKebab /> }
                 : {})}
               toolbar={
                 <>

@@ -1,4 +1,4 @@
-import { Button, Card, CardTitle, Flex, PageSection, Progress, ToolbarItem } from '@patternfly/react-core';
+import { Button, Card, CardTitle, PageSection, Progress, ToolbarItem } from '@patternfly/react-core';
 import { useMemo, useState } from 'react';
 import { useAll, useCopy, useFleet } from '../api/fleet';
 import type { Drain } from '../api/objects';
@@ -6,17 +6,17 @@ import { drains, instances, migrations, nodes } from '../api/resources';
 import { memory, rate } from '../lib/units';
 import { drainPercent, drainPhaseOf, drainsOf, drainStory, isDrainOver, secondsText } from '../model/drain';
 import { type Load, loads, readiness, usesOf } from '../model/node';
-import { Cordon } from '../parts/cordon';
 import { DrainDialog } from '../parts/drain-dialog';
 import { Status } from '../parts/labels';
-import { DrainLink } from '../parts/links';
+import { DrainLink, NodeLink } from '../parts/links';
 import { type Column, ListTable } from '../parts/list-table';
+import { NodeActions } from '../parts/node-actions';
 import { View } from '../parts/page';
 import { States, worstOf } from '../parts/states';
 import { Time } from '../parts/time';
 
 const columns: Column<Load>[] = [
-  { name: 'Name', value: ({ node }) => node.metadata.name, cell: ({ node }) => node.metadata.name },
+  { name: 'Name', value: ({ node }) => node.metadata.name, cell: ({ node }) => <NodeLink name={node.metadata.name} /> },
   {
     name: 'Status',
     value: ({ node }) => readiness(node),
@@ -88,24 +88,10 @@ export const NodesPage = () => {
   const rows = useMemo(() => loads([...copy.objects.values()], uses, moves, rateOf), [copy.objects, uses, moves, rateOf]);
   const toggle = ({ node: { metadata } }: Load, isOn: boolean) =>
     setChosen((old) => new Set(isOn ? [...old, metadata.name] : [...old].filter((name) => name !== metadata.name)));
+  const toggleAll = (all: readonly Load[], isOn: boolean) => setChosen(new Set(isOn ? all.map(({ node }) => node.metadata.name) : []));
   // In the order of their names; those that have gone meanwhile are left out.
   const picked = rows.map(({ node }) => node.metadata.name).filter((name) => chosen.has(name));
-  const actions = ({ node }: Load) => {
-    const { name } = node.metadata;
-    const drain = drainsOf(going, name)[0];
-    return (
-      <Flex flexWrap={{ default: 'nowrap' }}>
-        <Cordon node={node} drainedBy={drain?.metadata.name} />
-        {drain ? (
-          <DrainLink name={drain.metadata.name} />
-        ) : (
-          <Button variant="secondary" size="sm" aria-label={`Drain ${name}`} onClick={() => setDraining([name])}>
-            Drain
-          </Button>
-        )}
-      </Flex>
-    );
-  };
+  const actions = ({ node }: Load) => <NodeActions node={node} drain={drainsOf(going, node.metadata.name)[0]} />;
   return (
     <View title="Nodes">
       <PageSection aria-label="List of nodes">
@@ -121,7 +107,7 @@ export const NodesPage = () => {
               {...(rights.administer
                 ? {
                     actions,
-                    selection: { has: ({ node }: Load) => chosen.has(node.metadata.name), toggle },
+                    selection: { has: ({ node }: Load) => chosen.has(node.metadata.name), toggle, toggleAll },
                     toolbar: (
                       <ToolbarItem>
                         <Button variant="secondary" isDisabled={picked.length === 0} onClick={() => setDraining(picked)}>

@@ -2,14 +2,16 @@ import { Card, CardBody, CardTitle, Grid, GridItem, List, ListItem, PageSection 
 import type { ReactNode } from 'react';
 import { Link } from 'react-router';
 import { useAll, useCopy, useFleet } from '../api/fleet';
-import { drains, instances, machines, migrations, nodes } from '../api/resources';
+import type { ControlPlane } from '../api/objects';
+import { useQuestion } from '../api/question';
+import { controlPlanes, drains, instances, machines, migrations, nodes } from '../api/resources';
 import { rate } from '../lib/units';
-import { type Concern, concerns } from '../model/attention';
+import { type Concern, concerns, concernsOfPlane } from '../model/attention';
 import { statusOf } from '../model/machine';
 import { count, use, within } from '../model/migration';
 import { readiness } from '../model/node';
 import { Facts } from '../parts/facts';
-import { DrainLink, MachineLink, migrationPath } from '../parts/links';
+import { DrainLink, MachineLink, migrationPath, NodeLink } from '../parts/links';
 import { View } from '../parts/page';
 import { States, worstOf } from '../parts/states';
 import { useNow } from '../parts/time';
@@ -34,9 +36,14 @@ const Tile = ({ title, to, children }: { title: string; to: string; children: Re
 const Where = ({ concern: { kind, namespace, name } }: { concern: Concern }) => {
   if (kind === 'machine') return <MachineLink namespace={namespace} name={name} />;
   if (kind === 'drain') return <DrainLink name={name} />;
-  if (kind === 'node') return <Link to="/nodes">{name}</Link>;
+  if (kind === 'plane') return <strong>{name}</strong>;
+  if (kind === 'node') return <NodeLink name={name} />;
   return <Link to={migrationPath({ metadata: { namespace, name } })}>{name}</Link>;
 };
+
+/** How often the control plane is asked how it stands itself, in milliseconds. */
+const AGAIN = 600_000;
+const nothing: [] = [];
 
 export const OverviewPage = () => {
   const { rateOf } = useFleet();
@@ -46,7 +53,8 @@ export const OverviewPage = () => {
   const runs = useAll(instances);
   const moves = useAll(migrations);
   const hosts = useAll(nodes);
-  const list = concerns(all, runs, moves, hosts, useAll(drains), now);
+  const { status: plane } = useQuestion<ControlPlane>(controlPlanes, {}, nothing, undefined, Math.floor(now / AGAIN));
+  const list = [...concernsOfPlane(plane), ...concerns(all, runs, moves, hosts, useAll(drains), now)];
   return (
     <View title="Overview">
       <PageSection aria-label="Counts">

@@ -49,9 +49,13 @@ const units: [string, string][] = [
   ['Ki', 'KiB/s'],
   ['Mi', 'MiB/s'],
   ['Gi', 'GiB/s'],
+  ['Ti', 'TiB/s'],
+  ['Pi', 'PiB/s'],
   ['k', 'kB/s'],
   ['M', 'MB/s'],
   ['G', 'GB/s'],
+  ['T', 'TB/s'],
+  ['P', 'PB/s'],
   ['', 'B/s'],
 ];
 
@@ -59,7 +63,7 @@ const Fields = ({ form, set, isNew }: { form: Form; set: (change: Partial<Form>)
   const errors = wrong(form);
   return (
     <>
-      <Field id="name" label="Name" hint="It cannot be changed later." error={form.name === '' ? undefined : wrongName(form.name)}>
+      <Field id="name" label="Name" hint="It cannot be changed later." error={form.name === '' || !isNew ? undefined : wrongName(form.name)}>
         <TextInput id="name" isRequired isDisabled={!isNew} value={form.name} onChange={(_, name) => set({ name })} />
       </Field>
       <Field id="description" label="Description" hint="For people.">
@@ -99,16 +103,24 @@ const Fields = ({ form, set, isNew }: { form: Form; set: (change: Partial<Form>)
   );
 };
 
-const Editor = ({ old }: { old: Policy | undefined }) => {
+/** `live` is the policy as it is now; what is typed is about the one that there was when the form was opened. */
+const Editor = ({ live }: { live: Policy | undefined }) => {
   const fleet = useFleet();
   const navigate = useNavigate();
   const { attempt } = useTell();
+  const [old, setOld] = useState(live);
   const [form, setForm] = useState<Form>(old ? formOf(old) : emptyForm);
+  const isOld = old?.metadata.resourceVersion !== live?.metadata.resourceVersion;
+  const reload = () => {
+    setOld(live);
+    if (live) setForm(formOf(live));
+  };
   const [isSure, setSure] = useState(false);
   const spec = specOfForm(form);
   const preview = usePreview(form.name, spec);
   const isForAll = matchesAll(spec);
-  const isReady = !wrongName(form.name) && Object.keys(wrong(form)).length === 0 && (!isForAll || isSure);
+  // One that is there has a name that is right.
+  const isReady = (old !== undefined || !wrongName(form.name)) && Object.keys(wrong(form)).length === 0 && (!isForAll || isSure);
   const policy = policyOf(form, old);
   const save = async () => {
     const work = () => (old ? fleet.replace(policies, policy) : fleet.create(policies, policy));
@@ -125,6 +137,11 @@ const Editor = ({ old }: { old: Policy | undefined }) => {
                 if (isReady) void save();
               }}
             >
+              {isOld && (
+                <Alert component="h2" isInline variant="info" title="It has changed meanwhile" actionLinks={<Button variant="link" onClick={reload}>Reload</Button>}>
+                  What you typed is still here, and about the older version: saving it is refused.
+                </Alert>
+              )}
               <Fields form={form} set={(change) => setForm({ ...form, ...change })} isNew={!old} />
               {isForAll && (
                 <Alert component="h2" isInline variant="warning" title="Without labels it applies to every machine that no other policy applies to">
@@ -169,7 +186,7 @@ export const PolicyFormPage = () => {
   if (!rights.administer) return <Navigate to="/policies" replace />;
   return (
     <View title={name ? `Edit ${name}` : 'Create MigrationPolicy'} parent={['/policies', 'MigrationPolicies']}>
-      <PageSection aria-label="MigrationPolicy">{!name || old ? <Editor key={name ?? ''} old={name ? old : undefined} /> : <Missing copy={copy} what={`MigrationPolicy ${name}`} />}</PageSection>
+      <PageSection aria-label="MigrationPolicy">{!name || old ? <Editor key={name ?? ''} live={name ? old : undefined} /> : <Missing copy={copy} what={`MigrationPolicy ${name}`} />}</PageSection>
     </View>
   );
 };

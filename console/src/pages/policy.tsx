@@ -4,6 +4,7 @@ import { useNavigate, useParams } from 'react-router';
 import { useCopy, useFleet, useOne } from '../api/fleet';
 import type { Policy } from '../api/objects';
 import { policies } from '../api/resources';
+import { plural } from '../lib/units';
 import { matchesAll, type ValueName, valueNames, valueText } from '../model/policy';
 import { Confirm } from '../parts/confirm';
 import { Facts } from '../parts/facts';
@@ -14,6 +15,17 @@ import { Missing } from '../parts/states';
 import { useTell } from '../parts/tell';
 import { Time } from '../parts/time';
 import { YamlEditor } from '../parts/yaml';
+
+/** Whom it applies to now. */
+const Reach = ({ policy: { metadata, spec } }: { policy: Policy }) => {
+  const { status, problem } = usePreview(metadata.name, spec);
+  return (
+    <Card>
+      <CardTitle component="h2">Applies to</CardTitle>
+      <CardBody>{status ? `${status.applies ?? 0} of ${plural(status.instances ?? 0, 'instance')} now` : (problem ?? 'Asking')}</CardBody>
+    </Card>
+  );
+};
 
 const Details = ({ policy }: { policy: Policy }) => {
   const { spec = {}, metadata } = policy;
@@ -51,7 +63,9 @@ const DeletePolicy = ({ policy, onClose }: { policy: Policy; onClose: () => void
       verb="Delete"
       onClose={onClose}
       onConfirm={async () => {
-        if (await attempt(`${name} was deleted`, `${name} was not deleted`, () => fleet.remove(policies, policy))) void navigate('/policies');
+        const isDone = await attempt(`${name} was deleted`, `${name} was not deleted`, () => fleet.remove(policies, policy));
+        if (isDone) void navigate('/policies');
+        return isDone;
       }}
     >
       Migrations that are under way keep their values. <Preview {...preview} isDeletion />
@@ -91,7 +105,12 @@ export const PolicyPage = () => {
       <PageSection aria-label="MigrationPolicy">
         <Tabs activeKey={tab} onSelect={(_, key) => setTab(key)} aria-label="Parts of the policy">
           <Tab eventKey="details" title={<TabTitleText>Details</TabTitleText>}>
-            <div className="tabs-body">{tab === 'details' && <Details policy={policy} />}</div>
+            <div className="tabs-body">{tab === 'details' && (
+                <>
+                  <Details policy={policy} />
+                  <Reach policy={policy} />
+                </>
+              )}</div>
           </Tab>
           <Tab eventKey="yaml" title={<TabTitleText>YAML</TabTitleText>}>
             <div className="tabs-body">{tab === 'yaml' && <YamlEditor resource={policies} object={policy} mayEdit={rights.administer} />}</div>

@@ -1,4 +1,4 @@
-import { Alert, Button, Form, Modal, ModalBody, ModalFooter, ModalHeader, Spinner, TextInput } from '@patternfly/react-core';
+import { Alert, Form, Spinner, TextInput } from '@patternfly/react-core';
 import { useState } from 'react';
 import { useNavigate } from 'react-router';
 import { useFleet } from '../api/fleet';
@@ -7,6 +7,7 @@ import { useQuestion } from '../api/question';
 import { drainPlans, drains, fleets, instances, migrations, nodes } from '../api/resources';
 import { plural } from '../lib/units';
 import { drainSpecOf, emptyDrain, secondsText, wrongDrain } from '../model/drain';
+import { Dialog } from './dialog';
 import { BlockedTable, StepTable } from './drain-tables';
 import { Facts } from './facts';
 import { Field } from './field';
@@ -60,41 +61,38 @@ export const DrainDialog = ({ names, onClose }: { names: string[]; onClose: () =
   const [form, setForm] = useState(emptyDrain);
   const errors = wrongDrain(form);
   const spec = drainSpecOf(names, form);
-  const { status: plan, problem } = useQuestion<DrainPlan>(drainPlans, spec, depends);
+  const { status: plan, problem, isAbsent = false } = useQuestion<DrainPlan>(drainPlans, spec, depends);
   const drain = () =>
     attempt(`The drain of ${names.join(', ')} was asked for`, `${names.join(', ')} is not drained`, async () => {
       const made = await fleet.create(drains, { metadata: { generateName: 'drain-' }, spec });
-      onClose();
       void navigate(drainPath(made.metadata.name));
     });
   return (
-    <Modal isOpen variant="large" onClose={onClose} aria-labelledby="drain-title">
-      <ModalHeader
-        title={`Drain ${names.join(', ')}`}
-        labelId="drain-title"
-        description="Nothing new is placed there, and machines move away while they run. Afterwards the node stays cordoned until you uncordon it."
-      />
-      <ModalBody>
-        <Form onSubmit={(event) => event.preventDefault()}>
-          <Field id="deadline" label="Deadline, minutes" hint="Given up then: migrations under way are brought to their end. Empty: none." error={errors.deadline}>
-            <TextInput id="deadline" inputMode="numeric" value={form.deadline} onChange={(_, deadline) => setForm({ ...form, deadline })} />
-          </Field>
-          <Field id="min-available" label="Nodes that stay" hint="A node is begun only where so many others are ready and schedulable." error={errors.minAvailable}>
-            <TextInput id="min-available" inputMode="numeric" value={form.minAvailable} onChange={(_, minAvailable) => setForm({ ...form, minAvailable })} />
-          </Field>
-          {problem && <Alert component="h2" isInline variant="danger" title={problem} />}
-          {spec && !plan && !problem && <Spinner aria-label="Asking what would become of it" />}
-          {plan && <Plan plan={plan} />}
-        </Form>
-      </ModalBody>
-      <ModalFooter>
-        <Button isDisabled={!spec || !plan} onClick={() => void drain()}>
-          Drain
-        </Button>
-        <Button variant="link" onClick={onClose}>
-          Cancel
-        </Button>
-      </ModalFooter>
-    </Modal>
+    <Dialog
+      title={`Drain ${names.join(', ')}`}
+      description="Nothing new is placed there, and machines move away while they run. Afterwards the node stays cordoned until you uncordon it."
+      verb="Drain"
+      variant="large"
+      problem={isAbsent ? undefined : problem}
+      isDisabled={!spec || (!plan && !isAbsent)}
+      onConfirm={drain}
+      onClose={onClose}
+    >
+      <Form onSubmit={(event) => event.preventDefault()}>
+        <Field id="deadline" label="Deadline, minutes" hint="Given up then: migrations under way are brought to their end. Empty: none." error={errors.deadline}>
+          <TextInput id="deadline" inputMode="numeric" value={form.deadline} onChange={(_, deadline) => setForm({ ...form, deadline })} />
+        </Field>
+        <Field id="min-available" label="Nodes that stay" hint="A node is begun only where so many others are ready and schedulable." error={errors.minAvailable}>
+          <TextInput id="min-available" inputMode="numeric" value={form.minAvailable} onChange={(_, minAvailable) => setForm({ ...form, minAvailable })} />
+        </Field>
+        {spec && !plan && !problem && <Spinner aria-label="Asking what would become of it" />}
+        {isAbsent && (
+          <Alert component="h2" isInline variant="info" title="This API server does not say beforehand what would become of it">
+            <code>whimbrel drain --dry-run</code> does.
+          </Alert>
+        )}
+        {plan && <Plan plan={plan} />}
+      </Form>
+    </Dialog>
   );
 };

@@ -13,6 +13,7 @@ const tones: Record<string, LabelProps['status']> = {
   Unschedulable: 'danger',
   Failed: 'danger',
   'Not ready': 'danger',
+  'No agent': 'warning',
   Draining: 'info',
   Drained: 'success',
   Succeeded: 'success',

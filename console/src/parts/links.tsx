@@ -11,3 +11,4 @@ export const MachineLink = ({ namespace, name }: { namespace: string | undefined
 export const MigrationLink = ({ migration }: { migration: KubeObject }) => <Link to={migrationPath(migration)}>{migration.metadata.name}</Link>;
 export const PolicyLink = ({ name }: { name: string | undefined }) => (name ? <Link to={`/policies/${part(name)}`}>{name}</Link> : <>No MigrationPolicy</>);
 export const DrainLink = ({ name }: { name: string }) => <Link to={drainPath(name)}>{name}</Link>;
+export const NodeLink = ({ name }: { name: string | undefined }) => (name ? <Link to={`/nodes/${part(name)}`}>{name}</Link> : <>–</>);

@@ -21,7 +21,7 @@ interface Props<T> {
   toolbar?: ReactNode;
   /** What can be done with a row; the last column. */
   actions?: (row: T) => ReactNode;
-  selection?: { has: (row: T) => boolean; toggle: (row: T, isOn: boolean) => void };
+  selection?: { has: (row: T) => boolean; toggle: (row: T, isOn: boolean) => void; toggleAll: (rows: readonly T[], isOn: boolean) => void };
   /** What is shown instead of rows where there are none. */
   empty: ReactNode;
 }
@@ -66,7 +66,12 @@ export const ListTable = <T,>({ label, rows, keyOf, columns, sort, toolbar, acti
       <Table aria-label={label} variant="compact" gridBreakPoint="grid-lg">
         <Thead>
           <Tr>
-            {selection && <Th screenReaderText="Chosen" />}
+            {selection && (
+              <Th
+                aria-label={`Select all ${rows.length}`}
+                select={{ isSelected: rows.length > 0 && rows.every(selection.has), isDisabled: rows.length === 0, onSelect: (_, isOn) => selection.toggleAll(rows, isOn) }}
+              />
+            )}
             {columns.map((column, index) => (
               <Th key={column.name} modifier="nowrap" sort={sortOf(column, index)}>
                 {column.name}

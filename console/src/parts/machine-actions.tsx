@@ -41,6 +41,17 @@ export const consequence = (action: Action, name: string): string =>
     delete: `${name} ends if it runs, and its description is gone. Files of its disks and the records of its migrations stay.`,
   })[action];
 
+/** The same of many. */
+export const bulkConsequences: Record<Action, string> = {
+  start: 'They are started.',
+  stop: 'Their runs end. What their guests have not written to a disk is lost. The machines stay, and can be started again.',
+  restart: 'Their runs end, and others begin from their descriptions as they are now. What their guests have not written to a disk is lost.',
+  pause: 'Their guests stand still until they are unpaused.',
+  unpause: 'Their guests go on.',
+  migrate: 'They move to other nodes while they run, as many at a time as the limits allow.',
+  delete: 'They end if they run, and their descriptions are gone. Files of their disks and the records of their migrations stay.',
+};
+
 const isHarmless = (action: Action): boolean => action === 'start' || action === 'pause' || action === 'unpause';
 
 /** The actions of a machine. `isKebab` is for a row of a list. */
@@ -94,6 +105,7 @@ export const MachineActions = ({ row, isKebab = false }: { row: Row; isKebab?: b
           onConfirm={async () => {
             const isDone = await act(open);
             if (isDone && open === 'delete' && !isKebab) void navigate('/machines');
+            return isDone;
           }}
         >
           {consequence(open, `${namespace}/${name}`)}

@@ -1,49 +1,32 @@
 import { Alert, Card, CardBody, CardTitle, Grid, GridItem, Spinner } from '@patternfly/react-core';
 import type { ReactNode } from 'react';
-import { useEffect, useState } from 'react';
+import { useCallback } from 'react';
 import { useFleet } from '../api/fleet';
 import type { Instance, Migration } from '../api/objects';
+import { type How, type Polled, usePolled } from '../api/polled';
 import { instances } from '../api/resources';
 import type { Usage } from '../api/usage';
 import { memory, rate } from '../lib/units';
 import { stateOf } from '../model/migration';
-import { addLook, cpus, type Look, type Rates, ratesOf } from '../model/usage';
+import { addLook, cpus, diskRates, type Look, type Rates, ratesOf } from '../model/usage';
+import { DiskTable } from './disk-table';
 import { Facts } from './facts';
 import { Plot } from './plot';
 
-/** How often it is looked, in milliseconds. */
-const EVERY = 2000;
+const HOW: How<readonly Look[]> = { every: 2000 };
 
 /** What was counted while this was open, looked at every two seconds. */
-const useLooks = (instance: Instance): { looks: readonly Look[]; problem: string | undefined } => {
+const useLooks = (instance: Instance): Polled<readonly Look[]> => {
   const fleet = useFleet();
-  const [looks, setLooks] = useState<readonly Look[]>([]);
-  const [problem, setProblem] = useState<string>();
-  const { namespace, name } = instance.metadata;
-  useEffect(() => {
-    const abort = new AbortController();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const object = { metadata: { name, ...(namespace === undefined ? {} : { namespace }) } };
-    const look = async () => {
-      try {
-        const reply = await fleet.kept(instances, object, 'metrics?dirty=true', abort.signal);
-        const usage = (await reply.json()) as Usage;
-        setLooks((old) => addLook(old, { at: fleet.now(), usage }));
-        setProblem(undefined);
-      } catch (error) {
-        if (abort.signal.aborted) return;
-        setProblem(error instanceof Error ? error.message : String(error));
-      }
-      // The next only when this one is over: a slow server is not asked more often than it can say.
-      if (!abort.signal.aborted) timer = setTimeout(() => void look(), EVERY);
-    };
-    void look();
-    return () => {
-      abort.abort();
-      clearTimeout(timer);
-    };
-  }, [fleet, namespace, name]);
-  return { looks, problem };
+  const { namespace = '', name } = instance.metadata;
+  const look = useCallback(
+    async (signal: AbortSignal, before: readonly Look[] = []) => {
+      const reply = await fleet.kept(instances, { metadata: { namespace, name } }, 'metrics?dirty=true', signal);
+      return addLook(before, { at: fleet.now(), usage: (await reply.json()) as Usage });
+    },
+    [fleet, namespace, name],
+  );
+  return usePolled(look, HOW);
 };
 
 type Line = [name: string, value: (rates: Rates) => number | undefined];
@@ -92,7 +75,7 @@ const Now = ({ usage, migration }: { usage: Usage; migration: Migration | undefi
 
 /** What a machine uses: CPU, memory, network, storage, and how fast its guest dirties memory. True rates, from counters of the node. */
 export const Metrics = ({ instance, migration }: { instance: Instance; migration: Migration | undefined }) => {
-  const { looks, problem } = useLooks(instance);
+  const { value: looks = [], problem } = useLooks(instance);
   const rates = ratesOf(looks);
   const last = looks.at(-1)?.usage;
   if (!last && !problem) return <Spinner aria-label="Loading" />;
@@ -126,6 +109,7 @@ export const Metrics = ({ instance, migration }: { instance: Instance; migration
             <Lines title="Network" rates={rates} unit={rate} none={last.networks.length === 0 ? 'It has no network card.' : undefined} lines={[['Received', ({ received }) => received], ['Sent', ({ sent }) => sent]]} />
             <Lines title="Storage" rates={rates} unit={rate} none={last.storage ? undefined : 'The host does not count it.'} lines={[['Read', ({ read }) => read], ['Written', ({ written }) => written]]} />
           </Grid>
+          {last.disks && last.disks.length > 0 && <DiskTable instance={instance} disks={diskRates(looks)} />}
         </>
       )}
     </>

@@ -1,14 +1,16 @@
-import { Alert, Button, Form, FormGroup, Modal, ModalBody, ModalFooter, ModalHeader, Radio, Spinner, TextInput } from '@patternfly/react-core';
+import { Alert, Button, Form, FormGroup, FormSelect, FormSelectOption, Radio, Spinner, TextInput } from '@patternfly/react-core';
 import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
 import { useState } from 'react';
 import { useNavigate } from 'react-router';
-import { useFleet } from '../api/fleet';
+import { useAll, useFleet } from '../api/fleet';
 import type { Plan, PlannedTarget } from '../api/objects';
 import { useQuestion } from '../api/question';
 import { migrations, nodes, plans, policies } from '../api/resources';
 import { bytes, memory, plural } from '../lib/units';
 import { basisOf, chosenOf, downtimeText, modeText, timeText, withForecasts, wrongDeadline } from '../model/forecast';
 import type { Row } from '../model/machine';
+import { readiness } from '../model/node';
+import { Dialog } from './dialog';
 import { Field } from './field';
 import { useTell } from './tell';
 import { ValuesTable } from './values';
@@ -105,6 +107,26 @@ const Forecasts = ({ target }: { target: PlannedTarget }) => (
   </FormGroup>
 );
 
+/** What is left where the server answers no questions: Kubernetes' own. */
+const Unforetold = ({ target, onChoose }: { target: string | undefined; onChoose: (node: string | undefined) => void }) => {
+  const names = useAll(nodes).filter((node) => readiness(node) === 'Ready').map(({ metadata }) => metadata.name).sort();
+  return (
+    <>
+      <Alert component="h2" isInline variant="info" title="This API server does not say beforehand what would become of it">
+        <code>whimbrel plan</code> does. What is asked for waits where it cannot begin, and says why.
+      </Alert>
+      <FormGroup label="Where to" fieldId="where">
+        <FormSelect id="where" value={target ?? ''} onChange={(_, name) => onChoose(name || undefined)}>
+          <FormSelectOption value="" label="Automatic" />
+          {names.map((name) => (
+            <FormSelectOption key={name} value={name} label={name} />
+          ))}
+        </FormSelect>
+      </FormGroup>
+    </>
+  );
+};
+
 /** Where to, and with which values; then the live view. */
 export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void }) => {
   const fleet = useFleet();
@@ -119,7 +141,7 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
   const addedNodeSelector = chosen === undefined ? {} : { [HOSTNAME]: chosen };
   const wrong = wrongDeadline(deadline);
   const own = deadline === '' || wrong ? {} : { deadlineSeconds: Number(deadline) };
-  const { status: fits, problem } = useQuestion<Plan>(plans, { vmiName: name, addedNodeSelector, ...own }, depends, namespace);
+  const { status: fits, problem, isAbsent = false } = useQuestion<Plan>(plans, { vmiName: name, addedNodeSelector, ...own }, depends, namespace);
   const { status: foretold, problem: unforetold } = useQuestion<Plan>(plans, { vmiName: name, forecast: true }, nothing, namespace, turn);
   const plan = fits && withForecasts(fits, foretold);
   const noForecast = unforetold ?? foretold?.noForecast;
@@ -128,62 +150,73 @@ export const MigrateDialog = ({ row, onClose }: { row: Row; onClose: () => void 
     attempt(`The migration of ${name} was asked for`, `${name} is not migrated`, async () => {
       const spec = { vmiName: name, ...(chosen === undefined ? {} : { addedNodeSelector }), ...own };
       const made = await fleet.create(migrations, { metadata: { generateName: `${name}-` }, spec }, namespace);
-      onClose();
       void navigate(`/migrations/${namespace}/${made.metadata.name}`);
     });
+  const deadlineField = (
+    <Field id="migration-deadline" label="Deadline of this migration, seconds" hint="When it is up, the policy’s workload disruption says what is done. 0: none. Empty: as the policy says." error={wrong}>
+      <TextInput id="migration-deadline" inputMode="numeric" value={deadline} onChange={(_, text) => setDeadline(text)} />
+    </Field>
+  );
   return (
-    <Modal isOpen variant="large" onClose={onClose} aria-labelledby="migrate-title">
-      <ModalHeader title={`Migrate ${name}`} labelId="migrate-title" description={`It runs on ${row.instance?.status?.nodeName ?? 'no node'} now, and goes on while it moves.`} />
-      <ModalBody>
-        {problem && <Alert component="h2" isInline variant="danger" title={problem} />}
-        {!plan && !problem && <Spinner aria-label="Asking what would become of it" />}
-        {plan && (
-          <Form onSubmit={(event) => event.preventDefault()}>
-            <FormGroup role="radiogroup" label="Where to" fieldId="where">
-              <Radio
-                id="automatic"
-                name="where"
-                label={`Automatic${!isNamed && plan.targetNode ? `: ${plan.targetNode} now` : ''}`}
-                isChecked={!isNamed}
-                onChange={() => setNamed(false)}
-              />
-              <Radio id="named" name="where" label="A named node" isChecked={isNamed} onChange={() => setNamed(true)} />
-            </FormGroup>
-            {isNamed && <NodeTable plan={plan} target={named} onChoose={setNode} />}
-            {target?.forecasts && target.forecasts.length > 0 && <Forecasts target={target} />}
-            {noForecast && !plan.whyNot && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${noForecast}`} />}
-            <FormGroup>
-              <Button variant="link" isInline isDisabled={!foretold && !unforetold} onClick={() => setTurn(turn + 1)}>
-                Foretell again
-              </Button>
-            </FormGroup>
-            {plan.whyNot && (
-              <Alert component="h2" isInline variant="info" title="It would not begin now">
-                <span className="words">{plan.whyNot}. </span>
-                It can be asked for all the same, and waits.
-              </Alert>
-            )}
-            {(plan.ahead ?? 0) > 0 && <Alert component="h2" isInline isPlain variant="info" title={`${plural(plan.ahead ?? 0, 'migration waits', 'migrations wait')} already, and come first.`} />}
-            <Field id="migration-deadline" label="Deadline of this migration, seconds" hint="When it is up, see workload disruption below. 0: none. Empty: as the policy says." error={wrong}>
-              <TextInput id="migration-deadline" inputMode="numeric" value={deadline} onChange={(_, text) => setDeadline(text)} />
-            </Field>
-            <FormGroup label="Policy" fieldId="policy">
-              <div id="policy" className="words">
-                <strong>{plan.migrationPolicyName ?? 'No MigrationPolicy'}</strong> ({plan.migrationPolicyReason})
-              </div>
-              <ValuesTable values={plan.migrationConfiguration ?? {}} origins={plan.origins ?? {}} />
-            </FormGroup>
-          </Form>
-        )}
-      </ModalBody>
-      <ModalFooter>
-        <Button isDisabled={!plan || wrong !== undefined || (isNamed && named === undefined)} onClick={() => void migrate()}>
-          Migrate
-        </Button>
-        <Button variant="link" onClick={onClose}>
-          Cancel
-        </Button>
-      </ModalFooter>
-    </Modal>
+    <Dialog
+      title={`Migrate ${name}`}
+      description={`It runs on ${row.instance?.status?.nodeName ?? 'no node'} now, and goes on while it moves.`}
+      verb="Migrate"
+      variant="large"
+      problem={isAbsent ? undefined : problem}
+      isDisabled={(!plan && !isAbsent) || wrong !== undefined || (isNamed && named === undefined)}
+      onConfirm={migrate}
+      onClose={onClose}
+    >
+      {!plan && !problem && <Spinner aria-label="Asking what would become of it" />}
+      {isAbsent && (
+        <Form onSubmit={(event) => event.preventDefault()}>
+          <Unforetold
+            target={named}
+            onChoose={(name) => {
+              setNamed(name !== undefined);
+              setNode(name);
+            }}
+          />
+          {deadlineField}
+        </Form>
+      )}
+      {plan && (
+        <Form onSubmit={(event) => event.preventDefault()}>
+          <FormGroup role="radiogroup" label="Where to" fieldId="where">
+            <Radio
+              id="automatic"
+              name="where"
+              label={`Automatic${!isNamed && plan.targetNode ? `: ${plan.targetNode} now` : ''}`}
+              isChecked={!isNamed}
+              onChange={() => setNamed(false)}
+            />
+            <Radio id="named" name="where" label="A named node" isChecked={isNamed} onChange={() => setNamed(true)} />
+          </FormGroup>
+          {isNamed && <NodeTable plan={plan} target={named} onChoose={setNode} />}
+          {target?.forecasts && target.forecasts.length > 0 && <Forecasts target={target} />}
+          {noForecast && !plan.whyNot && <Alert component="h2" isInline isPlain variant="info" title={`Nothing is foretold: ${noForecast}`} />}
+          <FormGroup>
+            <Button variant="link" isInline isDisabled={!foretold && !unforetold} onClick={() => setTurn(turn + 1)}>
+              Foretell again
+            </Button>
+          </FormGroup>
+          {plan.whyNot && (
+            <Alert component="h2" isInline variant="info" title="It would not begin now">
+              <span className="words">{plan.whyNot}. </span>
+              It can be asked for all the same, and waits.
+            </Alert>
+          )}
+          {(plan.ahead ?? 0) > 0 && <Alert component="h2" isInline isPlain variant="info" title={`${plural(plan.ahead ?? 0, 'migration waits', 'migrations wait')} already, and come first.`} />}
+          {deadlineField}
+          <FormGroup label="Policy" fieldId="policy">
+            <div id="policy" className="words">
+              <strong>{plan.migrationPolicyName ?? 'No MigrationPolicy'}</strong> ({plan.migrationPolicyReason})
+            </div>
+            <ValuesTable values={plan.migrationConfiguration ?? {}} origins={plan.origins ?? {}} />
+          </FormGroup>
+        </Form>
+      )}
+    </Dialog>
   );
 };

@@ -1,9 +1,10 @@
-import { Card, SearchInput, ToolbarItem } from '@patternfly/react-core';
-import { type ReactNode, useState } from 'react';
+import { Card, FormSelect, FormSelectOption, SearchInput, ToolbarItem } from '@patternfly/react-core';
+import type { ReactNode } from 'react';
 import { useFleet } from '../api/fleet';
 import type { Migration } from '../api/objects';
+import { useAddressText } from '../lib/address';
 import { span } from '../lib/units';
-import { createdAt, duration, outcomeOf, stateOf, story } from '../model/migration';
+import { createdAt, duration, outcomeOf, percent, phaseOf, stateOf, story } from '../model/migration';
 import { Bar } from './bar';
 import { CancelMigration } from './cancel-migration';
 import { PhaseLabel } from './labels';
@@ -47,11 +48,23 @@ const columns: Column<Migration>[] = [
   { name: 'What is said', cell: (migration) => <span className="words clamp said">{story(migration) ?? '–'}</span> },
 ];
 
-/** All texts of a row that can be searched. */
-const texts = (migration: Migration): string[] => [
-  ...columns.map(({ value }) => String(value?.(migration) ?? '')),
-  story(migration) ?? '',
-];
+/** What of a row can be searched, by the name of the column. */
+const texts: Record<string, (migration: Migration) => string | undefined> = {
+  VirtualMachine: ({ spec }) => spec?.vmiName,
+  Namespace: ({ metadata }) => metadata.namespace,
+  Status: (migration) => `${outcomeOf(migration)} ${phaseOf(migration)}`,
+  Progress: (migration) => `${percent(migration)}%`,
+  Source: (migration) => stateOf(migration).sourceNode,
+  Target: (migration) => stateOf(migration).targetNode,
+  MigrationPolicy: (migration) => stateOf(migration).migrationPolicyName ?? 'No MigrationPolicy',
+  VirtualMachineInstanceMigration: ({ metadata }) => metadata.name,
+  Duration: (migration) => texted(duration(migration, NaN), span),
+  Downtime: (migration) => texted(stateOf(migration).result?.downtime?.totalMs, span),
+  Created: ({ metadata }) => metadata.creationTimestamp,
+  'What is said': story,
+};
+
+const texted = (value: number | undefined, text: (value: number) => string): string | undefined => (value === undefined || Number.isNaN(value) ? undefined : text(value));
 
 interface Props {
   migrations: Migration[];
@@ -62,10 +75,12 @@ interface Props {
 
 export const MigrationTable = ({ migrations, isOfOne = false, toolbar }: Props) => {
   const { rights } = useFleet();
-  const [typed, setTyped] = useState('');
+  const [typed, setTyped] = useAddressText('filter');
+  const [column, setColumn] = useAddressText('column');
   const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  const looked = texts[column] ? [texts[column]] : Object.values(texts);
   const matches = (migration: Migration) => {
-    const all = texts(migration).map((text) => text.toLowerCase());
+    const all = looked.map((text) => (text(migration) ?? '').toLowerCase());
     return words.every((word) => all.some((text) => text.includes(word)));
   };
   const shown = words.length === 0 ? migrations : migrations.filter(matches);
@@ -82,9 +97,17 @@ export const MigrationTable = ({ migrations, isOfOne = false, toolbar }: Props) 
         toolbar={
           <>
             <ToolbarItem>
+              <FormSelect aria-label="Column to filter by" value={column} onChange={(_, name) => setColumn(name)}>
+                <FormSelectOption value="" label="Any column" />
+                {Object.keys(texts).map((name) => (
+                  <FormSelectOption key={name} value={name} label={name} />
+                ))}
+              </FormSelect>
+            </ToolbarItem>
+            <ToolbarItem>
               <SearchInput
-                aria-label="Filter by any column"
-                placeholder="Any column"
+                aria-label="Filter by what a column says"
+                placeholder="Words"
                 value={typed}
                 onChange={(_, value) => setTyped(value)}
                 onClear={() => setTyped('')}

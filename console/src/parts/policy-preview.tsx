@@ -13,7 +13,8 @@ export const usePreview = (name: string, policy: PolicySpec | undefined): Answer
   useQuestion(previews, { policyName: name || 'new', ...(policy ? { policy } : {}) }, depends);
 
 /** Which machines it would apply to now, which other policy it would displace, and what changes. */
-export const Preview = ({ status: preview, problem, isDeletion = false }: Answer<PolicyPreview> & { isDeletion?: boolean }) => {
+export const Preview = ({ status: preview, problem, isAbsent = false, isDeletion = false }: Answer<PolicyPreview> & { isDeletion?: boolean }) => {
+  if (isAbsent) return <Alert component="h2" isInline variant="info" title="This API server does not say it; whimbrel policy try does." />;
   if (problem) return <Alert component="h2" isInline variant="warning" title={problem} />;
   if (!preview) return <Spinner size="md" aria-label="Asking what would change" />;
   const { applies = 0, instances: all = 0, changed = 0, changes = [] } = preview;

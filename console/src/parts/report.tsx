@@ -1,42 +1,24 @@
 import { Card, CardBody, CardTitle, List, ListItem } from '@patternfly/react-core';
-import { useEffect, useState } from 'react';
+import { useCallback } from 'react';
 import { useFleet } from '../api/fleet';
 import type { Migration } from '../api/objects';
+import { type How, type Polled, usePolled } from '../api/polled';
 import type { Report } from '../api/report';
 import { migrations } from '../api/resources';
 import { span } from '../lib/units';
 import { Facts } from './facts';
 import { type RoundRow, RoundTable } from './round-table';
 
+/** It is put in its place when the VMM ends, which may be a moment after the migration. */
+const HOW: How<Report> = { every: 1000, isLast: () => true, tries: 5 };
+
 /** The engine's report, once there is one. It stays with the node that the machine came from. */
-const useReport = (migration: Migration): { report?: Report; problem?: string } => {
+const useReport = (migration: Migration): Polled<Report> => {
   const fleet = useFleet();
-  const [answer, setAnswer] = useState<{ report?: Report; problem?: string }>({});
-  const { namespace, name } = migration.metadata;
+  const { namespace = '', name } = migration.metadata;
   const session = migration.status?.migrationState?.result?.session;
-  useEffect(() => {
-    if (!session) return;
-    const abort = new AbortController();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const object = { metadata: { name, ...(namespace === undefined ? {} : { namespace }) } };
-    const look = async (tries: number) => {
-      try {
-        const reply = await fleet.kept(migrations, object, 'report', abort.signal);
-        setAnswer({ report: (await reply.json()) as Report });
-      } catch (error) {
-        if (abort.signal.aborted) return;
-        // It is put in its place when the VMM ends, which may be a moment after the migration.
-        if (tries > 0) timer = setTimeout(() => void look(tries - 1), 1000);
-        else setAnswer({ problem: error instanceof Error ? error.message : String(error) });
-      }
-    };
-    void look(5);
-    return () => {
-      abort.abort();
-      clearTimeout(timer);
-    };
-  }, [fleet, namespace, name, session]);
-  return answer;
+  const read = useCallback(async (signal: AbortSignal) => (await (await fleet.kept(migrations, { metadata: { namespace, name } }, 'report', signal)).json()) as Report, [fleet, namespace, name]);
+  return usePolled(session ? read : undefined, HOW);
 };
 
 const maybe = <T,>(value: T | undefined, show: (value: T) => string): string | undefined => (value === undefined ? undefined : show(value));
@@ -55,13 +37,14 @@ const roundsOf = ({ rounds = [] }: Report): RoundRow[] =>
 
 /** What the engine wrote down: every round, what was decided and why, and what the guest felt. */
 export const ReportCard = ({ migration }: { migration: Migration }) => {
-  const { report, problem } = useReport(migration);
-  if (!report && !problem) return null;
+  const { value: report, problem, failures } = useReport(migration);
+  const isGivenUp = failures >= (HOW.tries ?? 0);
+  if (!report && !isGivenUp) return null;
   return (
     <Card>
       <CardTitle component="h2">The engine’s report</CardTitle>
       <CardBody>
-        {problem && <span className="words">{problem}</span>}
+        {isGivenUp && <span className="words">{problem}</span>}
         {report && (
           <>
             <Facts

@@ -1,9 +1,10 @@
 import { ActionGroup, Alert, Button, Form, TextArea } from '@patternfly/react-core';
 import { useState } from 'react';
-import { parse, stringify } from 'yaml';
+import { stringify } from 'yaml';
 import { useFleet } from '../api/fleet';
 import type { KubeObject } from '../api/objects';
 import type { Resource } from '../api/resources';
+import { changedOf } from '../model/yaml';
 import { useTell } from './tell';
 
 /** An object as YAML, as `kubectl edit` shows it. While somebody types, changes from elsewhere do not overwrite it; they are said. */
@@ -15,7 +16,7 @@ export const YamlEditor = ({ resource, object, mayEdit }: { resource: Resource<K
   const isOld = typed !== undefined && typed.version !== object.metadata.resourceVersion;
   const save = () =>
     attempt(`${object.metadata.name} was saved`, `${object.metadata.name} was not saved`, async () => {
-      await fleet.replace(resource, parse(typed?.text ?? '') as KubeObject);
+      await fleet.replace(resource, changedOf(typed?.text ?? '', object));
       setTyped(undefined);
     });
   return (

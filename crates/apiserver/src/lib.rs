@@ -12,6 +12,8 @@
 //!
 //! What nodes have of objects (logs, reports, consoles) their agents serve, and are called for it: `kept`, `call`, `tunnel`.
 //!
+//! Where the objects are Kubernetes' own, a [`Gateway`] has the console's files and passes on what it asks.
+//!
 //! What is not there is refused with the right code: strategic merges of lists 415, everything else that Kubernetes has 404,
 //! in words of whoever serves where clients are known to ask ([`Absent`]).
 
@@ -27,6 +29,7 @@ mod explain;
 mod figures;
 mod form;
 mod front;
+mod gateway;
 mod identity;
 mod join;
 mod jsonpath;
@@ -61,6 +64,7 @@ pub use api::{Api, Body, Reply, Request};
 pub use call::{Call, Fetched};
 pub use calls::Calls;
 pub use figures::Figures;
+pub use gateway::{Gateway, GatewayError};
 pub use identity::{Identity, Role, Tokens};
 pub use pages::File;
 pub use registrar::Registrar;

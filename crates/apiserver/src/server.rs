@@ -28,8 +28,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    Api, ApiError, Reply,
+    Api, ApiError, Gateway, Reply,
     api::{Body, Request},
+    gateway::Answer,
     tls::HTTP2,
     tunnel::Tunnels,
     watch, web_socket,
@@ -53,9 +54,15 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    api: Arc<Api>,
     acceptor: TlsAcceptorOf,
-    tunnels: Tunnels,
+    work: Work,
+}
+
+/// Who does requests.
+#[derive(Clone, Debug)]
+enum Work {
+    Api(Arc<Api>, Tunnels),
+    Gateway(Arc<Gateway>),
 }
 
 struct TlsAcceptorOf(TlsAcceptor);
@@ -72,14 +79,25 @@ impl Server {
     /// # Errors
     /// The socket cannot be used.
     pub fn new(listener: std::net::TcpListener, tls: ServerConfig, api: Arc<Api>) -> io::Result<Self> {
+        Self::of(listener, tls, Work::Api(api, Tunnels::default()))
+    }
+
+    /// A server for the console of another one's objects. To be called where a runtime is.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn gateway(
+        listener: std::net::TcpListener,
+        tls: ServerConfig,
+        gateway: Gateway,
+    ) -> io::Result<Self> {
+        Self::of(listener, tls, Work::Gateway(Arc::new(gateway)))
+    }
+
+    fn of(listener: std::net::TcpListener, tls: ServerConfig, work: Work) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self {
-            listener,
-            api,
-            acceptor: TlsAcceptorOf(TlsAcceptor::from(Arc::new(tls))),
-            tunnels: Tunnels::default(),
-        })
+        Ok(Self { listener, acceptor: TlsAcceptorOf(TlsAcceptor::from(Arc::new(tls))), work })
     }
 
     /// Serves until it is dropped.
@@ -89,9 +107,10 @@ impl Server {
 
     /// Looks for events that are old.
     async fn expire(&self) {
+        let Work::Api(api, _) = &self.work else { return };
         loop {
             tokio::time::sleep(EXPIRE).await;
-            let api = self.api.clone();
+            let api = api.clone();
             // A panic there is said by the thread, and is no reason to stop serving.
             let _ = task::spawn_blocking(move || api.expire(jiff::Timestamp::now())).await;
         }
@@ -110,23 +129,27 @@ impl Server {
                     continue;
                 }
             };
-            let (api, acceptor) = (self.api.clone(), self.acceptor.0.clone());
-            let tunnels = self.tunnels.clone();
+            let (work, acceptor) = (self.work.clone(), self.acceptor.0.clone());
             tokio::spawn(async move {
-                connection(stream, &acceptor, api, tunnels).await;
+                connection(stream, &acceptor, work).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>, tunnels: Tunnels) {
+async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, work: Work) {
     // Small writes follow each other: events of watches.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
     let service = service_fn(move |request| {
-        let (api, tunnels) = (api.clone(), tunnels.clone());
-        async move { Ok::<_, Infallible>(respond(request, api, &tunnels).await) }
+        let work = work.clone();
+        async move {
+            Ok::<_, Infallible>(match work {
+                Work::Api(api, tunnels) => respond(request, api, &tunnels).await,
+                Work::Gateway(gateway) => pass_on(request, &gateway).await,
+            })
+        }
     });
     // Browsers open six connections to a server and no more, and each watch would take one for itself.
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
@@ -144,6 +167,15 @@ async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, api: Arc<Api>, tu
     if let Err(error) = outcome {
         tracing::debug!(%error, "A connection ended badly");
     }
+}
+
+async fn pass_on(request: hyper::Request<Incoming>, gateway: &Gateway) -> hyper::Response<ReplyBody> {
+    let reply = match gateway.answer(request).await {
+        Ok(Answer::Forwarded(response)) => return response.map(ReplyBody::Forwarded),
+        Ok(Answer::Own(reply)) => reply,
+        Err(error) => refusal(&error),
+    };
+    head_of(reply).0
 }
 
 async fn respond(
@@ -268,6 +300,8 @@ fn quoted(text: &str) -> String {
 enum ReplyBody {
     Whole(Option<Bytes>),
     Pieces(mpsc::Receiver<Vec<u8>>),
+    /// As another server sends it.
+    Forwarded(Incoming),
 }
 
 impl Default for ReplyBody {
@@ -278,17 +312,18 @@ impl Default for ReplyBody {
 
 impl HttpBody for ReplyBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Pieces(pieces) => {
                 pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(Bytes::from(piece)))))
             }
+            Self::Forwarded(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -298,6 +333,7 @@ impl HttpBody for ReplyBody {
                 hyper::body::SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Pieces(_) => hyper::body::SizeHint::default(),
+            Self::Forwarded(body) => body.size_hint(),
         }
     }
 }

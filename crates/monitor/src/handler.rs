@@ -4,7 +4,7 @@ use address::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
+    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
     KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
     MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, StatusInfo, ThreadInfo,
     UuidInfo,
@@ -122,6 +122,9 @@ pub trait Handler: Send + Sync {
 
     /// `announce-self`: announces the machine to the network.
     fn announce_self(&self, announce: &AnnounceParameters) -> Result<(), CommandError>;
+
+    /// `query-blockstats`: all disks, in order. Also those of a machine that is still to come.
+    fn query_blockstats(&self) -> Vec<BlockStats>;
 
     /// `query-balloon`. An error if the machine has no balloon.
     fn query_balloon(&self) -> Result<BalloonInfo, CommandError>;

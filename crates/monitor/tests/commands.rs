@@ -53,6 +53,25 @@ fn a_client_learns_who_answers() {
 }
 
 #[test]
+fn disks_are_counted_by_the_names_of_qemu() {
+    let bench = Bench::new();
+    let mut client = bench.client();
+    for arguments in [Value::Null, json!({ "query-nodes": true })] {
+        let disks = client.execute("query-blockstats", arguments).unwrap();
+        assert_eq!(disks[0]["device"], "disk0");
+        let stats = &disks[0]["stats"];
+        // What clients of QEMU read without looking whether it is there.
+        for name in ["rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations", "wr_highest_offset"] {
+            assert!(stats[name].is_u64(), "{name}: {stats}");
+        }
+        assert_eq!((&stats["rd_bytes"], &stats["failed_wr_operations"]), (&json!(512), &json!(1)));
+        assert_eq!(stats["timed_stats"], json!([]));
+    }
+    client.execute("query-blockstats", json!({ "query-nodes": "yes" })).unwrap_err();
+    assert!(client.human("info blockstats").unwrap().starts_with("disk0: rd_bytes=512 wr_bytes=0 "));
+}
+
+#[test]
 fn stop_and_cont_change_the_status_and_say_so() {
     let bench = Bench::new();
     let mut client = bench.client();

@@ -1,4 +1,4 @@
-//! Until when the certificates of a node are valid, as a condition of its Node: migrations are refused from then on.
+//! Until when certificates are valid, as a condition: of a Node, to which migrations are refused from then on, and of the control plane.
 
 use std::{
     fs,
@@ -11,33 +11,26 @@ use serde_json::{Value, json};
 use x509_cert::{Certificate, der::DecodePem};
 
 /// The condition's name. It is true where somebody should do something.
-pub(crate) const CONDITION: &str = "CertificatesExpiring";
+const CONDITION: &str = "CertificatesExpiring";
 /// Those that migrations are encrypted with, and whose authority all nodes have.
 const FILES: [&str; 3] = ["server-cert.pem", "client-cert.pem", "ca-cert.pem"];
 /// So long before the end it is said. Certificates of a fleet are renewed daily, and valid for a year.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How the certificates of a folder are.
-pub(crate) fn condition(folder: &Path, now: SystemTime) -> Value {
+/// How the certificates of a folder are. `loss` is what becomes of it where one is valid no more: *no migration to this node succeeds*, say.
+#[must_use]
+pub fn condition(folder: &Path, loss: &str, now: SystemTime) -> Value {
     let (status, reason, message) = match ends(folder) {
-        Err(why) => ("True", "Unreadable", format!("Migrations are encrypted, and {why}")),
+        Err(why) => ("True", "Unreadable", format!("Connections are encrypted, and {why}")),
         Ok((name, end)) => {
             let until = Timestamp::try_from(end).map_or_else(|_| "?".to_owned(), |end| format!("{end:.0}"));
             if end <= now {
-                (
-                    "True",
-                    "Expired",
-                    format!(
-                        "{name} was valid until {until}: no migration from or to this node succeeds. Renew it"
-                    ),
-                )
+                ("True", "Expired", format!("{name} was valid until {until}: {loss}. Renew it"))
             } else if end.duration_since(now).is_ok_and(|left| left < SOON) {
                 (
                     "True",
                     "ExpiresSoon",
-                    format!(
-                        "{name} is valid until {until}, and no migration from or to this node succeeds afterwards. Renew it"
-                    ),
+                    format!("{name} is valid until {until}, and afterwards {loss}. Renew it"),
                 )
             } else {
                 ("False", "Valid", format!("Valid until {until} at least ({name})"))
@@ -76,6 +69,8 @@ mod tests {
 
     use super::*;
 
+    const LOSS: &str = "no migration from or to this node succeeds";
+
     /// A node's folder whose certificates are valid for so many days.
     fn folder(days: i64) -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
@@ -88,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_end_is_said_a_month_before_it_comes() {
-        let of = |days| condition(&folder(days).path().join("tls"), SystemTime::now());
+        let of = |days| condition(&folder(days).path().join("tls"), LOSS, SystemTime::now());
         for (days, status, reason) in
             [(365, "False", "Valid"), (10, "True", "ExpiresSoon"), (-1, "True", "Expired")]
         {
@@ -98,6 +93,7 @@ mod tests {
                 (&status.into(), &reason.into()),
                 "{condition}"
             );
+            assert_eq!(condition["message"].to_string().contains(LOSS), status == "True", "{condition}");
         }
     }
 
@@ -106,9 +102,9 @@ mod tests {
         let place = folder(365);
         let tls = place.path().join("tls");
         fs::write(tls.join("client-cert.pem"), "nothing").unwrap();
-        let message = condition(&tls, SystemTime::now())["message"].to_string();
+        let message = condition(&tls, LOSS, SystemTime::now())["message"].to_string();
         assert!(message.contains("client-cert.pem is no certificate"), "{message}");
         fs::remove_file(tls.join("client-cert.pem")).unwrap();
-        assert_eq!(condition(&tls, SystemTime::now())["reason"], "Unreadable");
+        assert_eq!(condition(&tls, LOSS, SystemTime::now())["reason"], "Unreadable");
     }
 }

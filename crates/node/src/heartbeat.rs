@@ -154,7 +154,8 @@ impl Heartbeat {
 
     /// Until when its certificates are valid.
     fn certificates(&self) -> Value {
-        certificates::condition(&self.config.tls, SystemTime::now())
+        let loss = "no migration from or to this node succeeds";
+        certificates::condition(&self.config.tls, loss, SystemTime::now())
     }
 
     async fn create_or_merge<K>(&self, api: &Api<K>, object: &Value) -> kube::Result<()>

@@ -42,6 +42,7 @@ use heartbeat::Heartbeat;
 use observe::Observer;
 use serve::Desk;
 
+pub use certificates::condition as certificates_condition;
 pub use folder::vmm_folders;
 pub use process::running;
 

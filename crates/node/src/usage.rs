@@ -9,7 +9,7 @@ use std::{
 use config::{MemorySize, RawConfig};
 use monitor::{
     Client, ClientError,
-    types::{BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus},
+    types::{BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus},
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -44,6 +44,9 @@ pub(crate) struct Usage {
     /// What the VMM has read from and written to storage; absent where the host does not count it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) storage: Option<Storage>,
+    /// What the guest asked of each disk, in order; absent where the VMM is of a release that does not count it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disks: Option<Vec<Disk>>,
     /// Its network cards that are on a tap interface.
     pub(crate) networks: Vec<Network>,
     /// Bytes that the guest writes each second, each page counting once in a measurement of 0.8 s: of a sample, so that little is not seen.
@@ -88,6 +91,35 @@ pub(crate) struct Storage {
     pub(crate) written_bytes: u64,
 }
 
+/// What a guest asked of a disk and got, the host's page cache included. Counted by the VMM.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Disk {
+    /// What the VMM calls it.
+    pub(crate) name: String,
+    /// Its image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// Reads.
+    pub(crate) reads: u64,
+    /// Writes.
+    pub(crate) writes: u64,
+    /// Flushes.
+    pub(crate) flushes: u64,
+    /// Bytes read.
+    pub(crate) read_bytes: u64,
+    /// Bytes written.
+    pub(crate) written_bytes: u64,
+    /// Seconds that reads took, all together.
+    pub(crate) read_seconds: f64,
+    /// Seconds that writes took.
+    pub(crate) write_seconds: f64,
+    /// Seconds that flushes took.
+    pub(crate) flush_seconds: f64,
+    /// Requests of which the guest was told that the image failed.
+    pub(crate) errors: u64,
+}
+
 /// What went through a network card, by the host's counters of its tap interface: as the guest sees it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,6 +161,8 @@ pub(crate) fn usage(directory: &Path, vmm: &str, wants_dirty: bool) -> Result<Us
     let process = threads.first().and_then(|thread| process_of(*thread)).ok_or_else(gone)?;
     // Without a balloon this is an error, and nothing is wrong.
     let balloon: Option<BalloonInfo> = client.query("query-balloon", Value::Null).ok();
+    // A VMM of an earlier release has no such command.
+    let stats: Option<Vec<BlockStats>> = client.query("query-blockstats", Value::Null).ok();
     let now = clock_gettime(ClockId::Monotonic);
     let machine = description(&folder);
     let size = machine.as_ref().and_then(|machine| machine.memory).unwrap_or(MemorySize::DEFAULT).bytes();
@@ -140,6 +174,7 @@ pub(crate) fn usage(directory: &Path, vmm: &str, wants_dirty: bool) -> Result<Us
         cpu: cpu(&process, &threads).ok_or_else(gone)?,
         memory: memory(&process, balloon).ok_or_else(gone)?,
         storage: storage(&process),
+        disks: stats.map(|stats| disks(stats, machine.as_ref())),
         networks: machine.map(|machine| networks(&machine)).unwrap_or_default(),
         dirty_bytes_per_second: dirty,
     })
@@ -176,6 +211,27 @@ fn memory(process: &Path, balloon: Option<BalloonInfo>) -> Option<Memory> {
 fn storage(process: &Path) -> Option<Storage> {
     let io = fs::read_to_string(process.join("io")).ok()?;
     Some(Storage { read_bytes: field(&io, "read_bytes:")?, written_bytes: field(&io, "write_bytes:")? })
+}
+
+fn disks(stats: Vec<BlockStats>, machine: Option<&RawConfig>) -> Vec<Disk> {
+    let path = |index: usize| Some(machine?.disks.get(index)?.path.to_string());
+    let disk = |(index, BlockStats { device, stats, .. }): (usize, BlockStats)| Disk {
+        name: device,
+        path: path(index),
+        reads: stats.rd_operations,
+        writes: stats.wr_operations,
+        flushes: stats.flush_operations,
+        read_bytes: stats.rd_bytes,
+        written_bytes: stats.wr_bytes,
+        read_seconds: stats.rd_total_time_ns as f64 / 1e9,
+        write_seconds: stats.wr_total_time_ns as f64 / 1e9,
+        flush_seconds: stats.flush_total_time_ns as f64 / 1e9,
+        errors: stats.failed_rd_operations
+            + stats.failed_wr_operations
+            + stats.failed_flush_operations
+            + stats.failed_unmap_operations,
+    };
+    stats.into_iter().enumerate().map(disk).collect()
 }
 
 fn description(folder: &Folder) -> Option<RawConfig> {

@@ -5,7 +5,7 @@ use k8s_openapi::api::{
 use kube::CustomResourceExt;
 
 use crate::{
-    Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrain, NodeDrainPlan,
+    ControlPlaneReview, Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrain, NodeDrainPlan,
     VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration, kubernetes::built_in,
     validation,
 };
@@ -26,6 +26,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::custom(&MigrationPlan::crd(), validation::anything).review(),
         Kind::custom(&MigrationPolicyPreview::crd(), validation::anything).review(),
         Kind::custom(&NodeDrainPlan::crd(), validation::anything).review(),
+        Kind::custom(&ControlPlaneReview::crd(), validation::anything).review(),
     ];
     kinds.extend([built_in::<Node>(), built_in::<Namespace>(), built_in::<Event>(), built_in::<Lease>()]);
     kinds

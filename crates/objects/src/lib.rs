@@ -60,6 +60,7 @@ pub use origin::Origin;
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
 pub use question::{
+    ControlPlaneReview, ControlPlaneReviewSpec, ControlPlaneReviewStatus,
     ForecastMachine, MigrationForecast, MigrationPlan, MigrationPlanSpec, MigrationPlanStatus,
     MigrationPolicyPreview, MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, PolicyChange,
     ValueChange, WayBasis,

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{MigrationConfiguration, MigrationPolicySpec, Origin};
+use crate::{Condition, MigrationConfiguration, MigrationPolicySpec, Origin};
 
 /// What would become of a migration that was asked for now. It is answered, not stored: `kubectl create -f plan.yaml -o yaml`.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -235,4 +235,32 @@ pub struct ValueChange {
     /// What it would be; absent: unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+}
+
+/// How the control plane itself stands. It is answered, not stored: `kubectl create -f review.yaml -o yaml`.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "whimbrel.dev",
+    version = "v1",
+    kind = "ControlPlaneReview",
+    plural = "controlplanereviews",
+    singular = "controlplanereview",
+    status = "ControlPlaneReviewStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "How the control plane itself stands; answered, not stored"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneReviewSpec {}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneReviewStatus {
+    /// Its release.
+    #[serde(default)]
+    pub version: String,
+    /// What is so: `CertificatesExpiring`, as Nodes have it.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
 }

@@ -4,6 +4,7 @@ mod bench;
 mod ca;
 mod compare;
 mod completion;
+mod console_server;
 mod controllers;
 mod controlplane;
 mod cpu_baseline;
@@ -51,6 +52,7 @@ enum Command {
     Compare(compare::Arguments),
     Completion(completion::Completion),
     Console(login::Arguments),
+    ConsoleServer(console_server::Arguments),
     Controllers(controllers::Arguments),
     Controlplane(controlplane::Arguments),
     /// Have nothing new placed on nodes
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => Ok(compare::run(&arguments)),
         Command::Completion(arguments) => completion::run(&arguments, &Arguments::command()),
         Command::Console(arguments) => login::run(&arguments),
+        Command::ConsoleServer(arguments) => console_server::run(&arguments),
         Command::Controllers(arguments) => controllers::run(&arguments),
         Command::Controlplane(arguments) => controlplane::run(&arguments),
         Command::Cordon(arguments) => drain::run_cordon(&arguments, true),

@@ -4,6 +4,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::{
@@ -14,6 +15,7 @@ use rustix::{
 use super::{
     ErrorPolicy, Flusher, ImageReader, SECTOR,
     alignment::Alignment,
+    figures::{Counters, DiskFigures, End, Operation},
     format::{self, Disguise, HEAD_BYTES},
 };
 use crate::virtio::Buffers;
@@ -45,6 +47,19 @@ pub struct Disk {
     direct: Option<Alignment>,
     reader: Arc<ImageReader>,
     flusher: Arc<Flusher>,
+    counters: DiskCounters,
+}
+
+/// What a disk has done for its guest, for whoever looks beside it. A handle: it waits for nothing, whatever the storage does.
+#[derive(Clone, Debug, Default)]
+pub struct DiskCounters(Arc<Counters>);
+
+impl DiskCounters {
+    /// As it is now.
+    #[must_use]
+    pub fn figures(&self) -> DiskFigures {
+        self.0.figures()
+    }
 }
 
 /// Why an image cannot be used as a disk.
@@ -183,6 +198,17 @@ impl Disk {
     #[must_use]
     pub fn flusher(&self) -> Arc<Flusher> {
         self.flusher.clone()
+    }
+
+    /// What the disk has done, counted, to be looked at beside it.
+    #[must_use]
+    pub fn counters(&self) -> DiskCounters {
+        self.counters.clone()
+    }
+
+    /// A request has ended.
+    pub(super) fn count(&self, operation: Operation, end: End, took: Duration) {
+        self.counters.0.add(operation, end, took);
     }
 
     /// Puts everything written so far on stable storage, as the guest asked for it.
@@ -327,7 +353,7 @@ impl Disk {
         let reader = Arc::new(ImageReader::new(&file, bytes).map_err(failed)?);
         let file = Arc::new(file);
         let flusher = Arc::new(Flusher::new(file.clone(), options.read_only));
-        Ok(Self { file, bytes, options, direct, reader, flusher })
+        Ok(Self { file, bytes, options, direct, reader, flusher, counters: DiskCounters::default() })
     }
 }
 

@@ -10,6 +10,7 @@ mod disk;
 mod failure;
 #[cfg(test)]
 mod failure_tests;
+mod figures;
 mod flusher;
 mod format;
 mod model;
@@ -19,8 +20,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, DiskError, DiskOptions};
+pub use disk::{Disk, DiskCounters, DiskError, DiskOptions};
 pub use failure::{DiskFailure, DiskWatch, ErrorPolicy, OnError, Waiting};
+pub use figures::{DiskFigures, Tally};
 pub use flusher::Flusher;
 pub use model::Blk;
 pub use probe::{ImageReader, MAX_SAMPLES, Sample, TELLING, is_another_image};

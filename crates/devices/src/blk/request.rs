@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, time::Instant};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
@@ -9,6 +9,7 @@ use virtio_bindings::virtio_blk::{
 use super::{
     Disk, ErrorPolicy, OnError, SECTOR, SERIAL_BYTES,
     config::{MAX_DISCARD_SECTORS, MAX_ZEROES_SECTORS},
+    figures::{End, Operation},
     format::Disguise,
 };
 use crate::virtio::{Buffers, GuestError};
@@ -71,8 +72,13 @@ pub(super) fn serve(
     if status.is_empty() {
         return Err(GuestError::Request("a disk request has no room for its status"));
     }
-    let (code, error) = match execute(target, &header, readable, writable) {
-        Ok(()) => (VIRTIO_BLK_S_OK, None),
+    let began = Instant::now();
+    let outcome = execute(target, &header, readable, writable);
+    if let Some((operation, end)) = operation_of(&header).zip(end_of(&outcome, target.disk.errors())) {
+        target.disk.count(operation, end, began.elapsed());
+    }
+    let (code, error) = match outcome {
+        Ok(_) => (VIRTIO_BLK_S_OK, None),
         Err(Failure::Unsupported) => (VIRTIO_BLK_S_UNSUPP, None),
         Err(Failure::OutOfRange) => (VIRTIO_BLK_S_IOERR, None),
         Err(Failure::Io(trouble)) if trouble.stops(target.disk.errors()) => {
@@ -82,6 +88,41 @@ pub(super) fn serve(
     };
     status.write(&[code as u8]);
     Ok(Served::Done(u32::try_from(written).unwrap_or(u32::MAX), error))
+}
+
+/// What a request is counted as; those are not that ask the disk who it is, or for what it does not know.
+fn operation_of(header: &[u8; HEADER_BYTES]) -> Option<Operation> {
+    match u32_at(header, 0) {
+        VIRTIO_BLK_T_IN => Some(Operation::Read),
+        VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES => Some(Operation::Write),
+        VIRTIO_BLK_T_FLUSH => Some(Operation::Flush),
+        VIRTIO_BLK_T_DISCARD => Some(Operation::Discard),
+        _ => None,
+    }
+}
+
+/// How a request has ended; `None` if it has not: it is done again, and counted then.
+fn end_of(outcome: &Result<Moved, Failure>, policy: ErrorPolicy) -> Option<End> {
+    match outcome {
+        Ok(Moved { bytes, end }) => Some(End::Done { bytes: *bytes, end: *end }),
+        Err(Failure::Io(trouble)) if trouble.stops(policy) => None,
+        Err(Failure::Io(_)) => Some(End::Failed),
+        Err(Failure::Unsupported | Failure::OutOfRange) => Some(End::Invalid),
+    }
+}
+
+/// What a request has moved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    bytes: u64,
+    /// Where the last of them ends.
+    end: u64,
+}
+
+impl Moved {
+    fn at(offset: u64, bytes: u64) -> Self {
+        Self { bytes, end: offset.saturating_add(bytes) }
+    }
 }
 
 impl Trouble {
@@ -106,23 +147,27 @@ fn execute(
     header: &[u8; HEADER_BYTES],
     readable: Buffers<'_>,
     writable: Buffers<'_>,
-) -> Result<(), Failure> {
+) -> Result<Moved, Failure> {
     let sector = u64_at(header, 8);
     match u32_at(header, 0) {
         VIRTIO_BLK_T_IN => {
-            let offset = target.offset(sector, writable.len() as u64)?;
-            target.disk.read(writable, offset).map_err(Trouble::reading)
+            let bytes = writable.len() as u64;
+            let offset = target.offset(sector, bytes)?;
+            target.disk.read(writable, offset).map_err(Trouble::reading)?;
+            Ok(Moved::at(offset, bytes))
         }
         VIRTIO_BLK_T_OUT => {
             target.check_writable()?;
-            let offset = target.offset(sector, readable.len() as u64)?;
+            let bytes = readable.len() as u64;
+            let offset = target.offset(sector, bytes)?;
             target.disk.write(readable, offset).map_err(Trouble::writing)?;
-            target.settle()
+            target.settle()?;
+            Ok(Moved::at(offset, bytes))
         }
-        VIRTIO_BLK_T_FLUSH => target.flush(),
+        VIRTIO_BLK_T_FLUSH => target.flush().map(|()| Moved::default()),
         VIRTIO_BLK_T_GET_ID => {
             writable.write(target.serial);
-            Ok(())
+            Ok(Moved::default())
         }
         VIRTIO_BLK_T_DISCARD => target.discard(&readable),
         VIRTIO_BLK_T_WRITE_ZEROES => target.write_zeroes(&readable),
@@ -131,17 +176,20 @@ fn execute(
 }
 
 impl Target<'_> {
-    fn discard(&self, readable: &Buffers<'_>) -> Result<(), Failure> {
+    fn discard(&self, readable: &Buffers<'_>) -> Result<Moved, Failure> {
         self.check_writable()?;
         let (offset, bytes, flags) = self.range(readable, MAX_DISCARD_SECTORS)?;
         // Only a write of zeroes may carry flags (spec, 5.2.6.2).
         if flags != 0 {
             return Err(Failure::Unsupported);
         }
-        if bytes > 0 { self.disk.discard(offset, bytes).map_err(Trouble::writing) } else { Ok(()) }
+        if bytes > 0 {
+            self.disk.discard(offset, bytes).map_err(Trouble::writing)?;
+        }
+        Ok(Moved::at(offset, bytes))
     }
 
-    fn write_zeroes(&self, readable: &Buffers<'_>) -> Result<(), Failure> {
+    fn write_zeroes(&self, readable: &Buffers<'_>) -> Result<Moved, Failure> {
         self.check_writable()?;
         let (offset, bytes, flags) = self.range(readable, MAX_ZEROES_SECTORS)?;
         if flags & !VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0 {
@@ -151,7 +199,8 @@ impl Target<'_> {
             let free = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
             self.disk.write_zeroes(offset, bytes, free).map_err(Trouble::writing)?;
         }
-        self.settle()
+        self.settle()?;
+        Ok(Moved::at(offset, bytes))
     }
 
     /// The one range that a discard or a write of zeroes names: offset and length in bytes, and its flags.

@@ -351,3 +351,29 @@ proptest! {
         assert_eq!(File::open(image.path()).unwrap().metadata().unwrap().len(), IMAGE_BYTES);
     }
 }
+
+#[test]
+fn what_a_disk_does_is_counted_by_kind_and_what_it_cannot_do_too() {
+    let image = image();
+    let disk = disk(&image, WRITABLE);
+    let counters = disk.counters();
+    let mut guest = started(Blk::new(disk, "serial-1").unwrap());
+    assert_eq!(guest.request(VIRTIO_BLK_T_IN, 7, &[writable(BUFFER, 1024)]), OK);
+    assert_eq!(guest.request(VIRTIO_BLK_T_OUT, 8, &[readable(BUFFER, 512)]), OK);
+    assert_eq!(guest.request(VIRTIO_BLK_T_FLUSH, 0, &[]), OK);
+    assert_eq!(guest.request(VIRTIO_BLK_T_IN, 1 << 40, &[writable(BUFFER, 512)]), IOERR);
+    // Who it is, is no request to the image.
+    assert_eq!(guest.request(VIRTIO_BLK_T_GET_ID, 0, &[writable(BUFFER, 20)]), OK);
+    assert_eq!(guest.range(VIRTIO_BLK_T_WRITE_ZEROES, 16, 4, 0), OK);
+    assert_eq!(guest.range(VIRTIO_BLK_T_DISCARD, 0, 2, 0), OK);
+    image.as_file().set_len(4096).unwrap();
+    assert_eq!(guest.request(VIRTIO_BLK_T_IN, 100, &[writable(BUFFER, 512)]), IOERR);
+    let figures = counters.figures();
+    let told = |tally: super::Tally| (tally.done, tally.bytes, tally.failed, tally.invalid);
+    assert_eq!(told(figures.reads), (1, 1024, 1, 1));
+    assert_eq!(told(figures.writes), (2, 512 + 4 * 512, 0, 0));
+    assert_eq!(told(figures.flushes), (1, 0, 0, 0));
+    assert_eq!(told(figures.discards), (1, 1024, 0, 0));
+    assert_eq!(figures.highest_write, 20 * 512);
+    assert!(figures.reads.took > std::time::Duration::ZERO);
+}

@@ -1,7 +1,7 @@
 use super::{
     Context, Outcome,
     arguments::{Arguments, in_range},
-    done,
+    done, to_value,
 };
 use crate::{CommandError, types::AnnounceParameters};
 
@@ -12,6 +12,13 @@ pub(super) fn balloon(context: Context<'_>, mut arguments: Arguments) -> Outcome
         Ok(bytes) if bytes > 0 => done(context.handler.balloon(bytes)),
         _ => Err(CommandError::generic("Parameter 'value' expects a size of 1 byte or more")),
     }
+}
+
+/// With or without `query-nodes`: a disk and its image are one.
+pub(super) fn query_blockstats(context: Context<'_>, mut arguments: Arguments) -> Outcome {
+    arguments.optional_bool("query-nodes")?;
+    arguments.finish()?;
+    to_value(&context.handler.query_blockstats())
 }
 
 /// QEMU demands all four numbers; here those that are left out are as in the migration parameters.

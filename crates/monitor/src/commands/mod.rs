@@ -48,7 +48,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 40] = [
+const COMMANDS: [Command; 41] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -61,6 +61,7 @@ const COMMANDS: [Command; 40] = [
     Command { name: "system_powerdown", run: Run::Plain(|c| done(c.handler.system_powerdown())) },
     Command { name: "system_reset", run: Run::Plain(|c| done(c.handler.system_reset())) },
     Command { name: "quit", run: Run::Plain(|c| done(c.handler.quit())) },
+    Command { name: "query-blockstats", run: Run::With(machine::query_blockstats) },
     Command { name: "query-balloon", run: Run::Plain(|c| to_value(&c.handler.query_balloon()?)) },
     Command { name: "balloon", run: Run::With(machine::balloon) },
     Command { name: "send-key", run: Run::With(keys::send_key) },

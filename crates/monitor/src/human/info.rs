@@ -2,15 +2,16 @@ use super::{dirty_rate, dump, info_migrate, prediction};
 use crate::{
     CommandError,
     commands::{self, Context},
-    types::{RunState, VersionInfo},
+    types::{BlockStats, RunState, VersionInfo},
 };
 
 /// Makes the text of one `info` command.
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
 
 /// What `info` can show: name, help, text.
-const TOPICS: [(&str, &str, Topic); 13] = [
+const TOPICS: [(&str, &str, Topic); 14] = [
     ("balloon", "show balloon information", balloon),
+    ("blockstats", "show what each disk has read and written", blockstats),
     ("cpus", "show the vCPUs and their threads", cpus),
     (
         "dirty_rate",
@@ -61,6 +62,27 @@ fn status(context: Context<'_>) -> Result<String, CommandError> {
 
 fn balloon(context: Context<'_>) -> Result<String, CommandError> {
     Ok(format!("balloon: actual={}\n", context.handler.query_balloon()?.actual >> 20))
+}
+
+fn blockstats(context: Context<'_>) -> Result<String, CommandError> {
+    let line = |BlockStats { device, stats: s, .. }: &BlockStats| {
+        format!(
+            "{device}: rd_bytes={} wr_bytes={} rd_operations={} wr_operations={} flush_operations={} wr_total_time_ns={} \
+             rd_total_time_ns={} flush_total_time_ns={} failed_rd_operations={} failed_wr_operations={} failed_flush_operations={}\n",
+            s.rd_bytes,
+            s.wr_bytes,
+            s.rd_operations,
+            s.wr_operations,
+            s.flush_operations,
+            s.wr_total_time_ns,
+            s.rd_total_time_ns,
+            s.flush_total_time_ns,
+            s.failed_rd_operations,
+            s.failed_wr_operations,
+            s.failed_flush_operations,
+        )
+    };
+    Ok(context.handler.query_blockstats().iter().map(line).collect())
 }
 
 fn cpus(context: Context<'_>) -> Result<String, CommandError> {

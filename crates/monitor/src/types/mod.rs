@@ -4,6 +4,7 @@
 //! not know are ignored, so that the client works with newer servers and with QEMU.
 
 mod address;
+mod block;
 mod capability;
 mod dirty_rate;
 mod dump;
@@ -18,6 +19,7 @@ mod status;
 mod whimbrel;
 
 pub use address::SocketAddress;
+pub use block::{BlockDeviceStats, BlockStats};
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
 pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
 pub use dump::{DumpInfo, DumpRequest, DumpStatus};

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus,
+        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus,
         DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus,
         MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
         PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo,
@@ -404,6 +404,11 @@ impl Handler for Machine {
     fn announce_self(&self, announce: &AnnounceParameters) -> Outcome {
         self.state().announced = Some(*announce);
         Ok(())
+    }
+
+    fn query_blockstats(&self) -> Vec<BlockStats> {
+        let stats = BlockDeviceStats { rd_bytes: 512, failed_wr_operations: 1, ..BlockDeviceStats::default() };
+        vec![BlockStats { device: "disk0".to_owned(), node_name: "disk0".to_owned(), stats }]
     }
 
     fn query_balloon(&self) -> Result<BalloonInfo, CommandError> {

@@ -4,7 +4,7 @@ use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
+        AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
         KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
         MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, RunState,
         ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
@@ -12,7 +12,7 @@ use monitor::{
 };
 use transport::Address;
 
-use super::{Control, announce, query, security, threads};
+use super::{Control, announce, query, security, storage, threads};
 use crate::Keep;
 
 /// The commands of the monitor, for one machine.
@@ -226,6 +226,14 @@ impl Handler for Commands {
         announce::start(&self.0, *parameters).map_err(|error| {
             CommandError::generic(format!("The machine cannot be announced to the network: {error}"))
         })
+    }
+
+    fn query_blockstats(&self) -> Vec<BlockStats> {
+        // Where no machine is yet, its disks have done nothing.
+        let figures = self.0.machine().map(|machine| machine.disk_figures()).unwrap_or_default();
+        (0..self.0.config.disks().len())
+            .map(|index| storage::stats(index, figures.get(index).copied().unwrap_or_default()))
+            .collect()
     }
 
     fn query_balloon(&self) -> Result<BalloonInfo, CommandError> {

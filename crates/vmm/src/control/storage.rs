@@ -1,5 +1,7 @@
-use devices::blk::DiskFailure;
-use monitor::types::{BlockError, BlockErrorAction, BlockOperation, RunState};
+use devices::blk::{DiskFailure, DiskFigures};
+use monitor::types::{
+    BlockDeviceStats, BlockError, BlockErrorAction, BlockOperation, BlockStats, RunState,
+};
 
 use super::{Control, one_line};
 use crate::machine::disk_id;
@@ -41,4 +43,35 @@ impl Control {
     pub(super) fn why_stopped(&self) -> RunState {
         if self.machine_events.waits_for_storage() { RunState::IoError } else { RunState::Paused }
     }
+}
+
+/// What disk number `index` has done, in QEMU's words.
+pub(super) fn stats(index: usize, figures: DiskFigures) -> BlockStats {
+    let DiskFigures { reads, writes, flushes, discards, highest_write } = figures;
+    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let device = disk_id(index);
+    let stats = BlockDeviceStats {
+        rd_bytes: reads.bytes,
+        wr_bytes: writes.bytes,
+        unmap_bytes: discards.bytes,
+        rd_operations: reads.done,
+        wr_operations: writes.done,
+        flush_operations: flushes.done,
+        unmap_operations: discards.done,
+        rd_total_time_ns: nanos(reads.took),
+        wr_total_time_ns: nanos(writes.took),
+        flush_total_time_ns: nanos(flushes.took),
+        unmap_total_time_ns: nanos(discards.took),
+        wr_highest_offset: highest_write,
+        failed_rd_operations: reads.failed,
+        failed_wr_operations: writes.failed,
+        failed_flush_operations: flushes.failed,
+        failed_unmap_operations: discards.failed,
+        invalid_rd_operations: reads.invalid,
+        invalid_wr_operations: writes.invalid,
+        invalid_flush_operations: flushes.invalid,
+        invalid_unmap_operations: discards.invalid,
+        ..BlockDeviceStats::default()
+    };
+    BlockStats { node_name: device.clone(), device, stats }
 }

@@ -32,7 +32,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
 };
 
-use ::devices::{balloon::Stats, input::UnknownKey, virtio::VirtioMmio};
+use ::devices::{balloon::Stats, blk::DiskFigures, input::UnknownKey, virtio::VirtioMmio};
 use parking_lot::Mutex;
 use ram::{DirtyLog, Incomplete, Ram};
 use wire::Forward;
@@ -204,6 +204,12 @@ impl Machine {
     /// The keyboard has no such key.
     pub fn send_key(&self, code: u16, down: bool) -> Result<(), UnknownKey> {
         self.devices.keyboard.as_ref().map_or(Ok(()), |keyboard| keyboard.send_key(code, down))
+    }
+
+    /// What each disk has done for the guest since the machine came to this process.
+    #[must_use]
+    pub fn disk_figures(&self) -> Vec<DiskFigures> {
+        self.storage.figures()
     }
 
     /// Takes the locks of all disks. Those that are held already stay.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devices::blk::Flusher;
+use devices::blk::{DiskCounters, DiskFigures, Flusher};
 use parking_lot::Mutex;
 
 use super::{ids, resources::OpenDisk};
@@ -37,6 +37,7 @@ struct Keeper {
     id: String,
     lock: Arc<DiskLock>,
     flusher: Arc<Flusher>,
+    counters: DiskCounters,
     jobs: Sender<Job>,
     flushes: Arc<Mutex<Flushes>>,
 }
@@ -95,6 +96,7 @@ impl Storage {
                 id: ids::disk(index),
                 lock: open.lock.clone(),
                 flusher: open.disk.flusher(),
+                counters: open.disk.counters(),
                 jobs,
                 flushes: Arc::default(),
             })
@@ -169,6 +171,11 @@ impl Storage {
             done.recv_timeout(left).map_err(|_| keeper.no_answer("be flushed", patience))?;
         }
         Ok(())
+    }
+
+    /// What each disk has done for the guest. Waits for nothing.
+    pub(super) fn figures(&self) -> Vec<DiskFigures> {
+        self.0.iter().map(|keeper| keeper.counters.figures()).collect()
     }
 
     /// What is said of a thread that has been at one request for so long: the disk's, if it is of one.
@@ -299,8 +306,8 @@ mod tests {
         let disk = Disk::open(&path, DiskOptions::default()).unwrap();
         let file = File::open(&path).unwrap();
         let lock = Arc::new(DiskLock::new(&file, path, true, DiskLocking::Off).unwrap());
-        let keeper =
-            Keeper { id: ids::disk(0), lock, flusher: disk.flusher(), jobs, flushes: Arc::default() };
+        let (flusher, counters) = (disk.flusher(), disk.counters());
+        let keeper = Keeper { id: ids::disk(0), lock, flusher, counters, jobs, flushes: Arc::default() };
         let (go_on, wait) = channel();
         drop(keeper.begin(move || wait.recv()));
         (Storage(vec![keeper]), go_on)

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use monitor::types::{BalloonInfo, MigrationStatus, RunState};
+use monitor::types::{BalloonInfo, BlockStats, MigrationStatus, RunState};
 use serde_json::{Value, json};
 
 use crate::harness::{Lab, Network, PATIENCE, PAUSE_BEFORE_SWITCHOVER, Spec, Story, Vmm, holds, until};
@@ -99,6 +99,36 @@ fn a_disk_past_the_page_cache_moves() {
     let _there = hop(&lab, &spec, &here, &mut story);
     story.wait_for("its disk is used", |report| report.count("disk_ops").unwrap() > before + 50);
     assert_eq!(story.assert_intact().count("disk_errors"), Some(0));
+}
+
+/// What the monitor has counted of its disks.
+fn counted(vmm: &Vmm) -> Vec<BlockStats> {
+    vmm.client().query::<Vec<BlockStats>>("query-blockstats", NONE).unwrap()
+}
+
+#[test]
+fn a_disk_is_counted_here_and_from_nothing_where_the_machine_goes() {
+    let Some(lab) = Lab::new() else { return };
+    let image = lab.disk("disk.img", 20);
+    let spec = Spec::new("work=4M rate=4M disk=500").disk(&image);
+    let here = lab.boot(&spec);
+    let mut story = Story::of(&here);
+    story.filled();
+    let both = |disk: &BlockStats| disk.stats.rd_operations > 50 && disk.stats.wr_operations > 50;
+    holds("reads and writes are counted", || both(&counted(&here)[0]));
+    let there = lab.vacancy(&spec);
+    let [BlockStats { device, stats, .. }] = &counted(&there)[..] else { panic!("one disk") };
+    assert_eq!((device.as_str(), *stats), ("disk0", Default::default()), "the machine has yet to come");
+    here.moves_to(&there, &there.listen());
+    story.goes_on_at(&there);
+    here.command("query-blockstats", NONE);
+    holds("it is counted there", || both(&counted(&there)[0]));
+    let stats = counted(&there)[0].stats;
+    let sector = 512;
+    assert!(stats.rd_bytes >= stats.rd_operations * sector && stats.rd_bytes % sector == 0, "{stats:?}");
+    assert!(stats.wr_highest_offset <= 20 << 20 && stats.rd_total_time_ns > 0, "{stats:?}");
+    assert_eq!((stats.failed_rd_operations, stats.invalid_wr_operations), (0, 0));
+    story.assert_intact();
 }
 
 /// What the monitor says the balloon leaves the guest, in bytes.

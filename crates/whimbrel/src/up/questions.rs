@@ -1,13 +1,13 @@
 //! What clients ask of the fleet beside its objects: the answers are those of `whimbrel plan`, `whimbrel policy try` and
 //! `whimbrel drain --dry-run`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use fleet::World;
 use kube::core::ObjectMeta;
 use objects::{MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrainPlan};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{agents::Agents, forecasts};
 
@@ -41,12 +41,19 @@ impl apiserver::Reviewer for Questions {
                 serde_json::to_value(fleet::preview::preview(&world(all), &name, wanted))
                     .map_err(|error| error.to_string())
             }
+            "ControlPlaneReview" => Ok(self.control_plane()),
             _ => Err(format!("nobody knows about a {kind}")),
         }
     }
 }
 
 impl Questions {
+    fn control_plane(&self) -> Value {
+        let loss = "nobody can be sure any more that this is the control plane: neither people nor agents reach it";
+        let certificates = node::certificates_condition(&self.agents.tls, loss, SystemTime::now());
+        json!({ "version": release::VERSION, "conditions": [certificates] })
+    }
+
     fn plan(&self, asked: &MigrationPlan, world: &World) -> Result<Value, String> {
         let namespace = asked.metadata.namespace.as_deref().unwrap_or_default();
         let name = &asked.spec.vmi_name;

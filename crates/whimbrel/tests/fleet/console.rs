@@ -100,3 +100,62 @@ fn a_plan_has_what_the_engine_foretells_and_changes_nothing_of_a_migration_under
     let (said, is_done) = fleet.whimbrel("top --once");
     assert!(is_done && said.contains("node-b") && said.contains("default/busy"), "{said}");
 }
+
+#[test]
+fn the_control_plane_says_how_its_certificates_stand_and_shows_none_that_is_broken() {
+    let Some(fleet) = Fleet::start() else { return };
+    let file = fleet.file(
+        "review.yaml",
+        "apiVersion: whimbrel.dev/v1\nkind: ControlPlaneReview\nmetadata: {}\nspec: {}\n",
+    );
+    let asked = || {
+        let said = fleet.kubectl(&format!("create -o json -f {file}"));
+        let review: serde_json::Value = serde_json::from_str(&said).unwrap();
+        review["status"]["conditions"][0].clone()
+    };
+    let condition = asked();
+    assert_eq!((&condition["type"], &condition["status"]), (&"CertificatesExpiring".into(), &"False".into()));
+    std::fs::write(fleet.dir().join("api/server-cert.pem"), "nothing").unwrap();
+    let condition = asked();
+    assert_eq!((&condition["status"], &condition["reason"]), (&"True".into(), &"Unreadable".into()));
+    assert!(condition["message"].to_string().contains("server-cert.pem"), "{condition}");
+}
+
+#[test]
+fn the_console_of_another_servers_objects_passes_on_what_is_asked_as_whoever_asks() {
+    let Some(fleet) = Fleet::start() else { return };
+    let config = std::fs::read_to_string(fleet.dir().join("kubeconfig")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
+    let authority = fleet.dir().join("ca/ca-cert.pem");
+    let mut program = Command::new(assert_cmd::cargo::cargo_bin("whimbrel"));
+    program.args(["console-server", "--listen", "127.0.0.1:0", "--server", server, "--server-ca"]);
+    program.arg(&authority).arg("--tls").arg(fleet.dir().join("api"));
+    let mut program = Ended(program.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(program.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let address = said.split_whitespace().find_map(|word| word.strip_suffix("/console/,")).unwrap().to_owned();
+    let through = |arguments: &str| fleet.kubectl(&format!("--server {address} {arguments}"));
+    // What comes is what is there, and who asks is who is asked for there.
+    through("create namespace apart");
+    assert!(fleet.kubectl("get namespace").contains("apart"));
+    assert!(through("get namespace apart -o name").contains("namespace/apart"));
+    assert!(through("get --raw /console/machines/default/a.b").contains("<html"));
+    assert_eq!(through("get --raw /healthz"), "ok");
+    // What is not of the objects is not passed on, and nobody gains anything by coming this way.
+    for refused in ["get --raw /metrics", "get --raw /join", "delete namespace apart --token wrong"] {
+        assert!(!fleet.run(&format!("--server {address} {refused}")).status.success(), "{refused}");
+    }
+    assert!(fleet.kubectl("get namespace").contains("apart"));
+}
+
+/// A program that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
