@@ -71,6 +71,7 @@ export interface Values {
   deadlineSeconds?: number;
   maxDowntimeMs?: number;
   channels?: number;
+  retryLimit?: number;
 }
 
 export interface Progress {

@@ -18,6 +18,12 @@ test('what the form does not know of an older policy stays', () => {
   const old = { metadata: { name: 'slow', uid: 'u', resourceVersion: '7', labels: { a: 'b' }, annotations: { other: 'x', description: 'old' } }, spec: {} };
   const next = policyOf({ ...formOf(old), description: '' }, old);
   expect(next.metadata).toEqual({ ...old.metadata, annotations: { other: 'x' } });
+  const spec = { retryLimit: 3, channels: 2, allowPostCopy: true };
+  expect(policyOf({ ...formOf({ ...old, spec }), channels: '' }, { ...old, spec }).spec).toEqual({
+    retryLimit: 3,
+    allowPostCopy: true,
+    selectors: { namespaceSelector: {}, virtualMachineInstanceSelector: {} },
+  });
 });
 
 test('what is left empty is left to the settings, and 0 is said', () => {
