@@ -72,6 +72,7 @@ export interface Values {
   deadlineSeconds?: number;
   maxDowntimeMs?: number;
   channels?: number;
+  retryLimit?: number;
 }
 
 export interface Progress {

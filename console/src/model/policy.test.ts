@@ -19,6 +19,12 @@ test('what the form does not know of an older policy stays', () => {
   const next = policyOf({ ...formOf(old), description: '', channels: '' }, old);
   expect(next.metadata).toEqual({ ...old.metadata, annotations: { other: 'x' } });
   expect(next.spec).toEqual({ later: 1, selectors: { namespaceSelector: {}, virtualMachineInstanceSelector: {} } });
+  const spec = { retryLimit: 3, channels: 2, allowPostCopy: true };
+  expect(policyOf({ ...formOf({ ...old, spec }), channels: '' }, { ...old, spec }).spec).toEqual({
+    retryLimit: 3,
+    allowPostCopy: true,
+    selectors: { namespaceSelector: {}, virtualMachineInstanceSelector: {} },
+  });
 });
 
 test('what is left empty is left to the settings, and 0 is said', () => {

@@ -12,6 +12,7 @@ export const valueNames: Record<ValueName, string> = {
   deadlineSeconds: 'Deadline',
   maxDowntimeMs: 'Downtime limit',
   channels: 'Channels',
+  retryLimit: 'Tried again after a failure',
 };
 
 export const originNames: Record<Origin, string> = {
@@ -31,6 +32,7 @@ export const valueText = (name: ValueName, value: Values[ValueName]): string => 
   if (name === 'completionTimeoutPerGiB') return value ? `${value} s for each GiB` : 'None: it is never given up';
   if (name === 'deadlineSeconds') return value ? span(Number(value) * 1000) : 'None';
   if (name === 'maxDowntimeMs') return value ? span(Number(value)) : 'The engine’s (300 ms)';
+  if (name === 'retryLimit') return value ? `Up to ${value} times` : 'No';
   if (name === 'channels') return value ? String(value) : 'The engine’s';
   return String(value ?? '–');
 };

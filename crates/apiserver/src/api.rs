@@ -258,7 +258,10 @@ impl Api {
             return self.review(request, target, verb);
         }
         let outcome = match verb {
-            Verb::Get => return self.get(request, target),
+            Verb::Get if target.kind.is_secret() => self.get(request, identity, target),
+            Verb::Get => return self.get(request, identity, target),
+            Verb::List if target.kind.is_secret() => self.list(request, target, query),
+            Verb::Watch if target.kind.is_secret() => self.watch(request, target, query),
             Verb::List => return self.list(request, target, query),
             Verb::Watch => return self.watch(request, target, query),
             Verb::Create => self.create(request, identity, target, query),
@@ -266,7 +269,7 @@ impl Api {
             Verb::Delete => self.delete(request, target, query),
             Verb::DeleteCollection => self.delete_all(request, target, query),
         };
-        // The audit: who wrote what, with which outcome.
+        // The audit: who wrote what, and read which secrets, with which outcome.
         let name = target.name.as_deref().unwrap_or_default();
         let namespace = target.namespace.as_deref().unwrap_or_default();
         let code = outcome.as_ref().map_or_else(|error| error.code, |reply| reply.code);
@@ -277,7 +280,8 @@ impl Api {
             namespace,
             name,
             code,
-            "write"
+            "{}",
+            if matches!(verb, Verb::Get | Verb::List | Verb::Watch) { "read" } else { "write" }
         );
         outcome
     }

@@ -114,8 +114,16 @@ impl Api {
         mut object: Value,
         is_dry: bool,
     ) -> Result<Option<Value>, ApiError> {
+        let name = target.name.as_deref().unwrap_or_default();
+        if let Some(why) = target.kind.why_kept(&object, &|plural, namespace| self.all_in(plural, namespace))
+        {
+            return Err(ApiError::conflict(&target.kind, name, &why));
+        }
         if metadata::is_free(&object) {
             if !is_dry {
+                if target.kind.names.plural == "nodes" {
+                    self.forget_node(name)?;
+                }
                 self.remove(target, entry.revision)?;
             }
             return Ok(None);
@@ -131,6 +139,20 @@ impl Api {
             }
         }
         Ok(Some(object))
+    }
+
+    /// The objects of a kind in a namespace, or in all where that is empty.
+    fn all_in(&self, plural: &str, namespace: &str) -> Vec<Value> {
+        if !namespace.is_empty() {
+            return self.all(plural, namespace);
+        }
+        let Some(kind) = self.kinds.iter().find(|kind| kind.names.plural == plural) else {
+            return Vec::new();
+        };
+        let target = Target { kind: kind.clone(), namespace: None, name: None, is_status: false };
+        let page = self.store.list(&target.key(), None, None, usize::MAX);
+        let entries = page.map(|page| page.entries).unwrap_or_default();
+        entries.iter().filter_map(|(_, entry)| crate::form::object(entry).ok()).collect()
     }
 
     /// Takes an object out of the store; with a namespace what nobody deletes: events and leases.

@@ -10,15 +10,15 @@ use crate::{ApiError, jsonpath, route::Target};
 /// What somebody may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// See everything.
+    /// See everything but Secrets.
     View,
-    /// See everything; make, change and delete machines and migrations.
+    /// See everything; make, change and delete machines and migrations, and the Secrets and ConfigMaps of machines.
     Operate,
     /// Everything.
     Admin,
     /// Become a node, and nothing else.
     Join,
-    /// What the agent of this node needs: see everything, and write what is its own.
+    /// What the agent of this node needs: see everything but the Secrets of others, and write what is its own.
     Node(String),
 }
 
@@ -57,6 +57,11 @@ impl Tokens {
             self.identities.insert(token.to_owned(), identity);
         }
         is_long
+    }
+
+    /// Forgets the tokens of that role.
+    pub(crate) fn remove(&mut self, role: &Role) {
+        self.identities.retain(|_, identity| identity.role != *role);
     }
 
     /// Whose a token is.
@@ -128,6 +133,12 @@ impl Role {
         match self {
             Self::Admin => true,
             Self::Join => false,
+            // An agent reads one at a time, that its machines need: which these are is looked at there.
+            _ if kind.is_secret() && verb.reads() => match self {
+                Self::Node(_) => verb == Verb::Get,
+                Self::Operate => true,
+                _ => false,
+            },
             _ if verb.reads() => true,
             // Some have agents look at machines.
             _ if kind.is_review && verb == Verb::Create => self.may_ask_agents(),
@@ -135,7 +146,9 @@ impl Role {
             Self::Operate => kind.is_operated && !is_status,
             Self::Node(_) => match verb {
                 Verb::Delete | Verb::DeleteCollection => false,
-                Verb::Create => kind.is_built_in && kind.names.plural != "namespaces",
+                Verb::Create => {
+                    kind.is_built_in && !kind.node_paths.is_empty() && kind.names.plural != "namespaces"
+                }
                 _ => !kind.node_paths.is_empty() || kind.names.plural == "events",
             },
         }
@@ -231,6 +244,16 @@ mod tests {
         assert!(may(&node, Verb::Update, "virtualmachineinstances", true));
         assert!(!may(&node, Verb::Create, "virtualmachineinstances", false));
         assert!(!may(&node, Verb::Delete, "nodes", false));
+        for verb in [Verb::Get, Verb::List, Verb::Watch] {
+            assert!(!may(&Role::View, verb, "secrets", false) && may(&Role::Operate, verb, "secrets", false));
+            assert_eq!(may(&node, verb, "secrets", false), verb == Verb::Get);
+        }
+        for verb in [Verb::Create, Verb::Update, Verb::Patch, Verb::Delete] {
+            for plural in ["secrets", "configmaps"] {
+                assert!(may(&Role::Operate, verb, plural, false));
+                assert!(!may(&Role::View, verb, plural, false) && !may(&node, verb, plural, false));
+            }
+        }
         assert!(may(&Role::View, Verb::Create, "migrationplans", false));
         assert!(!may(&node, Verb::Create, "migrationplans", false));
         assert!(![Role::Join, node.clone()].iter().any(Role::may_ask_agents));

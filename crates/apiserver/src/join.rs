@@ -13,7 +13,7 @@ impl Api {
         Self { registrar: Some(registrar), ..self }
     }
 
-    /// `POST /join`: by the ticket for a new node, by a node's own token to renew.
+    /// `POST /join`: by the ticket for a new node, by a node's own token to renew, or to hear which certificates were taken back.
     pub(crate) fn join(&self, request: &Request, identity: &Identity) -> Result<Reply, ApiError> {
         let Some(registrar) = &self.registrar else { return Err(ApiError::no_page()) };
         if request.method != "POST" {
@@ -22,6 +22,10 @@ impl Api {
         let asked: Value = serde_json::from_slice(&request.body)
             .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
         let name = asked["name"].as_str().unwrap_or_default();
+        if asked["revoked"] == true && matches!(identity.role, Role::Node(_)) {
+            let revoked = registrar.revoked().map_err(|why| ApiError::new(500, "InternalError", why))?;
+            return Ok(Reply::value(200, json!({ "revoked": revoked })));
+        }
         let is_new = match &identity.role {
             Role::Join => true,
             Role::Node(own) if own == name => false,
@@ -45,6 +49,17 @@ impl Api {
         self.tokens.write().add(&token, node);
         tracing::info!(user = identity.name, node = name, is_new, "join");
         Ok(Reply::value(200, json!({ "token": token, "files": credentials })))
+    }
+}
+
+impl Api {
+    /// A node is about to be deleted, and cannot come back with what it was given.
+    pub(crate) fn forget_node(&self, name: &str) -> Result<(), ApiError> {
+        let Some(registrar) = &self.registrar else { return Ok(()) };
+        registrar.forget(name).map_err(|why| ApiError::new(500, "InternalError", why))?;
+        self.tokens.write().remove(&Role::Node(name.to_owned()));
+        tracing::info!(node = name, "removed");
+        Ok(())
     }
 }
 

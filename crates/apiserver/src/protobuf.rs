@@ -1,5 +1,7 @@
-//! The two messages that kubectl sends as protobuf: the question of `kubectl auth can-i`, and the namespace of `kubectl create namespace`.
+//! The messages that kubectl sends as protobuf: the question of `kubectl auth can-i`, and what `kubectl create` makes of Kubernetes' own kinds:
+//! namespaces, ConfigMaps and Secrets.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 /// What such bodies begin with.
@@ -22,18 +24,49 @@ pub(crate) fn access_review(body: &[u8]) -> Option<Value> {
     }))
 }
 
-/// A namespace that is to be made, as its JSON would have it. `None` if the body is something else.
-pub(crate) fn namespace(body: &[u8]) -> Option<Value> {
+/// An object that is to be made, as its JSON would have it. `None` if the body is something else, or has more than is read here.
+pub(crate) fn object(body: &[u8]) -> Option<Value> {
     let unknown = body.strip_prefix(MAGIC)?;
-    if field(field(unknown, 1)?, 2)? != b"Namespace" {
-        return None;
-    }
-    let metadata = field(field(unknown, 2)?, 1)?;
+    let (kind, message) = (field(field(unknown, 1)?, 2)?, field(unknown, 2)?);
+    let metadata = field(message, 1)?;
     let mut read = json!({ "name": text(metadata, 1)?, "generateName": text(metadata, 2)? });
     for (number, name) in [(11, "labels"), (12, "annotations")] {
-        read[name] = pairs(metadata, number)?.into();
+        read[name] = texts(metadata, number)?.into();
     }
-    Some(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": read }))
+    let namespace = text(metadata, 3)?;
+    if !namespace.is_empty() {
+        read["namespace"] = namespace.into();
+    }
+    let mut object = json!({ "apiVersion": "v1", "metadata": read });
+    match kind {
+        b"Namespace" => object["kind"] = "Namespace".into(),
+        b"ConfigMap" => {
+            object["kind"] = "ConfigMap".into();
+            object["data"] = texts(message, 2)?.into();
+            object["binaryData"] = bytes_of(message, 3)?.into();
+            immutable(message, 4, &mut object)?;
+        }
+        b"Secret" => {
+            object["kind"] = "Secret".into();
+            object["data"] = bytes_of(message, 2)?.into();
+            object["type"] = text(message, 3)?.into();
+            object["stringData"] = texts(message, 4)?.into();
+            immutable(message, 5, &mut object)?;
+        }
+        _ => return None,
+    }
+    Some(object)
+}
+
+fn immutable(mut message: &[u8], wanted: u64, object: &mut Value) -> Option<()> {
+    while !message.is_empty() {
+        let (key, rest) = varint(message)?;
+        if key == wanted << 3 {
+            object["immutable"] = (varint(rest)?.0 != 0).into();
+        }
+        message = next(message)?.2;
+    }
+    Some(())
 }
 
 /// A field of this number as text; empty where it is missing.
@@ -41,13 +74,27 @@ fn text(message: &[u8], wanted: u64) -> Option<&str> {
     std::str::from_utf8(field(message, wanted).unwrap_or_default()).ok()
 }
 
-/// A map of texts: a field of this number for each pair.
-fn pairs(mut message: &[u8], wanted: u64) -> Option<Map<String, Value>> {
+/// A map of texts.
+fn texts(message: &[u8], wanted: u64) -> Option<Map<String, Value>> {
+    pairs(message, wanted, |pair| Some(text(pair, 2)?.into()))
+}
+
+/// A map of bytes, as JSON has them.
+fn bytes_of(message: &[u8], wanted: u64) -> Option<Map<String, Value>> {
+    pairs(message, wanted, |pair| Some(STANDARD.encode(field(pair, 2).unwrap_or_default()).into()))
+}
+
+/// A map: a field of this number for each pair.
+fn pairs(
+    mut message: &[u8],
+    wanted: u64,
+    value: impl Fn(&[u8]) -> Option<Value>,
+) -> Option<Map<String, Value>> {
     let mut pairs = Map::new();
     while !message.is_empty() {
-        let (number, value, rest) = next(message)?;
+        let (number, pair, rest) = next(message)?;
         if number == wanted {
-            pairs.insert(text(value?, 1)?.to_owned(), text(value?, 2)?.into());
+            pairs.insert(text(pair?, 1)?.to_owned(), value(pair?)?);
         }
         message = rest;
     }
@@ -115,7 +162,7 @@ mod tests {
         for length in 0..body.len() - 1 {
             assert_eq!(access_review(&body[..length]), None, "{length}");
         }
-        assert_eq!(namespace(&body), None);
+        assert_eq!(object(&body), None);
         assert_eq!(access_review(b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
         assert_eq!(access_review(b"k8s\0\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), None);
     }
@@ -125,11 +172,30 @@ mod tests {
         let label = [bytes(1, b"team"), bytes(2, b"a")].concat();
         let metadata = [bytes(1, b"lab"), bytes(11, &label)].concat();
         let body = [MAGIC, &bytes(1, &bytes(2, b"Namespace")), &bytes(2, &bytes(1, &metadata))].concat();
-        let read = namespace(&body).unwrap();
+        let read = object(&body).unwrap();
         assert_eq!(read["metadata"]["name"], "lab");
         assert_eq!(read["metadata"]["labels"], json!({ "team": "a" }));
         for length in 0..body.len() {
-            assert_ne!(namespace(&body[..length]).as_ref(), Some(&read), "{length}");
+            assert_ne!(object(&body[..length]).as_ref(), Some(&read), "{length}");
+        }
+    }
+    #[test]
+    fn secrets_and_config_maps_are_read_with_what_is_in_them() {
+        let pair = [bytes(1, b"userdata"), bytes(2, b"\x00\xff")].concat();
+        let metadata = [bytes(1, b"s"), bytes(3, b"default")].concat();
+        let message = [bytes(1, &metadata), bytes(2, &pair), bytes(3, b"Opaque"), vec![5 << 3, 1]].concat();
+        let body = |kind: &[u8]| [MAGIC, &bytes(1, &bytes(2, kind)), &bytes(2, &message)].concat();
+        let secret = object(&body(b"Secret")).unwrap();
+        assert_eq!((&secret["data"]["userdata"], &secret["type"]), (&"AP8=".into(), &"Opaque".into()));
+        assert_eq!(
+            (&secret["immutable"], &secret["metadata"]["namespace"]),
+            (&true.into(), &"default".into())
+        );
+        // What is no text is no ConfigMap's.
+        assert_eq!(object(&body(b"ConfigMap")), None);
+        assert_eq!(object(&body(b"Pod")), None);
+        for length in 0..body(b"Secret").len() {
+            assert_ne!(object(&body(b"Secret")[..length]).as_ref(), Some(&secret), "{length}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use store::Entry;
 
 use crate::{
-    Api, ApiError, Reply,
+    Api, ApiError, Identity, Reply, Role,
     api::{Body, Request},
     form::{Form, object, text},
     route::{Query, Target},
@@ -32,8 +32,27 @@ impl Api {
         Ok(Some((entry, object)))
     }
 
-    pub(crate) fn get(&self, request: &Request, target: &Target) -> Result<Reply, ApiError> {
-        let (_, object) = self.find(target)?;
+    pub(crate) fn get(
+        &self,
+        request: &Request,
+        identity: &Identity,
+        target: &Target,
+    ) -> Result<Reply, ApiError> {
+        let found = self.find(target);
+        if let Role::Node(node) = &identity.role {
+            // Whether there is one is no matter of those either who may not read it.
+            let nothing = json!({});
+            let object = found.as_ref().map_or(&nothing, |(_, object)| object);
+            if !target.kind.is_for_node(node, object, &|plural, namespace| self.all(plural, namespace)) {
+                let name = target.name.as_deref().unwrap_or_default();
+                let what = format!(
+                    "cannot get {} {name:?}: no machine of this node needs it",
+                    crate::status::qualified(&target.kind)
+                );
+                return Err(ApiError::forbidden(&identity.name, &what));
+            }
+        }
+        let (_, object) = found?;
         let form = Form::of(&request.accept, &Query::parse(&request.query)?);
         Ok(Reply::value(200, form.one(&target.kind, object)))
     }

@@ -306,9 +306,9 @@ fn manager(identity: &Identity, query: &Query) -> String {
 pub(crate) fn parse(request: &Request) -> Result<Value, ApiError> {
     let media_type = request.content_type.split(';').next().unwrap_or_default().trim();
     if media_type == "application/vnd.kubernetes.protobuf"
-        && let Some(namespace) = protobuf::namespace(&request.body)
+        && let Some(object) = protobuf::object(&request.body)
     {
-        return Ok(namespace);
+        return Ok(object);
     }
     if !matches!(media_type, "" | "application/json" | "*/*") {
         return Err(ApiError::unsupported_media_type(format!(

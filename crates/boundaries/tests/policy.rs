@@ -22,6 +22,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/engine/src/source/look.rs", "pages are looked at where they lie"),
     ("crates/engine/src/source/pusher.rs", "pages are sent straight from guest memory"),
     ("crates/engine/src/source/sender.rs", "pages are sent straight from guest memory"),
+    ("crates/node/src/tap.rs", "ioctls of taps and bridges"),
     ("crates/node/src/process.rs", "a VMM gets a session of its own between fork and exec"),
     ("crates/ram/benches/pages.rs", "the memory that is measured is filled through its address"),
     ("crates/ram/src/alias.rs", "memory is mapped a second time, and unmapped"),

@@ -218,6 +218,13 @@ async fn carry_out(client: &Client, intent: &Intent) -> kube::Result<()> {
             let api: Api<Node> = Api::all(client.clone());
             api.replace_status(&node.name_any(), &PostParams::default(), node).await.map(drop)
         }
+        Intent::RetryMigration(migration) => {
+            let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
+            match api.create(&PostParams::default(), migration).await {
+                Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(()),
+                outcome => outcome.map(drop),
+            }
+        }
         Intent::CreateMigration(migration, _) => {
             let api: Api<VirtualMachineInstanceMigration> = namespaced(client, &**migration);
             api.create(&PostParams::default(), migration).await.map(drop)

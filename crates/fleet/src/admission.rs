@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use objects::{
     DRAIN_FINALIZER, InstancePhase, MIGRATION_FINALIZER, MigrationPhase, NodeDrain, VMM_FINALIZER,
-    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceStatus, drain_errors,
-    spec_errors,
+    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec,
+    VirtualMachineInstanceStatus, drain_errors, spec_errors,
 };
 
 use crate::{
@@ -68,7 +68,12 @@ pub(crate) fn is_settled(migration: &VirtualMachineInstanceMigration) -> bool {
 
 /// What is wrong with an instance, all of it.
 pub(crate) fn refused(instance: &VirtualMachineInstance) -> Option<String> {
-    let errors: Vec<_> = spec_errors(&instance.spec).iter().map(ToString::to_string).collect();
+    refused_spec(&instance.spec)
+}
+
+/// What is wrong with what instances are made from.
+pub(crate) fn refused_spec(spec: &VirtualMachineInstanceSpec) -> Option<String> {
+    let errors: Vec<_> = spec_errors(spec).iter().map(ToString::to_string).collect();
     (!errors.is_empty()).then(|| errors.join("; "))
 }
 

@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::Node;
 use objects::VirtualMachineInstance;
 
 use crate::{
-    World, affinity,
+    World, affinity, behind,
     index::{Index, Room, is_huge},
     processor,
 };
 
-pub use crate::{kubelet::is_ready, processor::Unsuitable, world::memory_of};
+pub use crate::{behind::Absent, kubelet::is_ready, processor::Unsuitable, world::memory_of};
 
 /// One reason why a machine cannot run on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub enum Misfit {
     },
     /// Its processor will not do.
     Processor(Unsuitable),
+    /// It lacks something that is behind a device.
+    Behind(Absent),
     /// As many migrations as may come are coming.
     InboundLimit(u32),
 }
@@ -72,6 +74,7 @@ impl fmt::Display for Misfit {
             }
             Self::Cpus { needed, there } => write!(f, "it has {there} processors, {needed} are needed"),
             Self::Processor(why) => why.fmt(f),
+            Self::Behind(what) => what.fmt(f),
             Self::InboundLimit(limit) => write!(f, "{limit} migrations come there already"),
         }
     }
@@ -132,6 +135,7 @@ pub(crate) fn is_fit(
             room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) == Some(wanted)
         })
         && processor::unsuitable(instance, here, room.node).is_empty()
+        && behind::absent(instance, room).next().is_none()
         && affinity::is_allowed(instance, labels_of(room))
 }
 
@@ -175,6 +179,7 @@ fn fit(
         misfits.push(Misfit::Cpus { needed: cores, there: room.cpus });
     }
     misfits.extend(processor::unsuitable(instance, here, room.node).into_iter().map(Misfit::Processor));
+    misfits.extend(behind::absent(instance, room).map(Misfit::Behind));
     let preference = affinity::preference(instance, labels_of(room));
     Fit {
         node: room.name.to_owned(),

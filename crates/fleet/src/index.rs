@@ -4,6 +4,7 @@
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
 };
 
 use k8s_openapi::api::core::v1::Node;
@@ -14,6 +15,7 @@ use objects::{
 
 use crate::{
     World,
+    behind::places,
     kubelet::{allocatable, is_cordoned, is_ready},
     world::{memory_of, name_of, namespace_of, uid_of},
 };
@@ -45,6 +47,8 @@ pub(crate) struct Room<'a> {
     /// Whether a drain will empty it.
     pub(crate) is_leaving: bool,
     pub(crate) cpus: u64,
+    /// Which paths of disks it has, by the word of its agent; `None` where that says nothing.
+    pub(crate) places: Option<Arc<BTreeMap<String, bool>>>,
     capacity: Memory,
     taken: Memory,
 }
@@ -295,6 +299,7 @@ fn room(node: &Node) -> Room<'_> {
         is_cordoned: is_cordoned(node),
         is_leaving: false,
         cpus: allocatable(node, "cpu"),
+        places: places(node).map(Arc::new),
         capacity: Memory { plain: allocatable(node, "memory"), huge: allocatable(node, "hugepages-2Mi") },
         taken: Memory::default(),
     }

@@ -15,6 +15,7 @@
 
 mod admission;
 mod affinity;
+mod behind;
 pub mod drain;
 pub mod fit;
 mod index;
@@ -31,6 +32,7 @@ pub mod preview;
 mod processor;
 mod queue;
 mod retention;
+mod retry;
 pub mod way;
 mod world;
 
@@ -76,6 +78,8 @@ pub enum Intent {
     SetMigrationStatus(Box<VirtualMachineInstanceMigration>),
     /// Write this status.
     SetNodeStatus(Box<Node>),
+    /// Make this migration, with which one that failed is tried again. If it is there already, that was done.
+    RetryMigration(Box<VirtualMachineInstanceMigration>),
     /// Make this migration for a drain of that name.
     CreateMigration(Box<VirtualMachineInstanceMigration>, String),
     /// Have this migration of a drain of that name given up.
@@ -129,6 +133,7 @@ impl Intent {
             Self::DeleteMigration(migration)
             | Self::HoldMigration(migration)
             | Self::ReleaseMigration(migration)
+            | Self::RetryMigration(migration)
             | Self::SetMigrationStatus(migration) => (&migration.metadata, migration.spec.vmi_name.as_str()),
             Self::HoldDrain(drain)
             | Self::SetDrainStatus(drain, _)
@@ -158,6 +163,7 @@ pub fn decide(world: &World, now: &Time) -> Vec<Intent> {
     machine::decide(&index, now, &mut intents);
     placement::decide(&mut index, now, &mut intents);
     migration::decide(&mut index, now, &mut intents);
+    retry::decide(&index, now, &mut intents);
     drain::decide(&mut index, now, &mut intents);
     retention::decide(world, now, &mut intents);
     namespace::decide(world, &mut intents);

@@ -2,12 +2,12 @@ use std::collections::HashSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use objects::{
-    GROUP, InstancePhase, RunStrategy, VERSION, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
-    VirtualMachineStatus, condition,
+    Condition, ConditionStatus, GROUP, InstancePhase, RunStrategy, VERSION, VMM_FINALIZER, VirtualMachine,
+    VirtualMachineInstance, VirtualMachineStatus, condition, set_condition,
 };
 
 use crate::{
-    Intent,
+    Intent, admission,
     index::{Index, phase},
     world::{name_of, namespace_of, uid_of},
 };
@@ -23,7 +23,10 @@ pub(crate) fn decide(index: &Index<'_>, now: &Time, intents: &mut Vec<Intent>) {
         // An instance of that name that somebody else made is left alone, and in the way.
         let own = instance.filter(|instance| is_of(instance, machine));
         let may_run = !index.is_namespace_ending(namespace_of(&machine.metadata));
-        if instance.is_none() && may_run && wants_run(machine.spec.run_strategy) {
+        let starts = instance.is_none() && may_run && wants_run(machine.spec.run_strategy);
+        // What an earlier release let in may be refused now.
+        let wrong = starts.then(|| admission::refused_spec(&machine.spec.template.spec)).flatten();
+        if starts && wrong.is_none() {
             intents.push(Intent::CreateInstance(Box::new(new_instance(machine))));
         }
         if let Some(own) = own
@@ -32,7 +35,7 @@ pub(crate) fn decide(index: &Index<'_>, now: &Time, intents: &mut Vec<Intent>) {
         {
             intents.push(Intent::DeleteInstance(Box::new(own.clone())));
         }
-        let status = status(index, machine, own);
+        let status = wrong.map_or_else(|| status(index, machine, own), |wrong| invalid(machine, wrong, now));
         if machine.status.as_ref() != Some(&status) {
             intents.push(Intent::SetMachineStatus(Box::new(VirtualMachine {
                 status: Some(status),
@@ -105,6 +108,25 @@ fn new_instance(machine: &VirtualMachine) -> VirtualMachineInstance {
         },
         spec: template.spec,
         status: None,
+    }
+}
+
+/// A machine that cannot start as it is described.
+fn invalid(machine: &VirtualMachine, wrong: String, now: &Time) -> VirtualMachineStatus {
+    let mut conditions = machine.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.retain(|condition| condition.kind == "Ready");
+    let ready = Condition {
+        kind: "Ready".to_owned(),
+        status: ConditionStatus::False,
+        reason: Some("Invalid".to_owned()),
+        message: Some(wrong),
+        last_transition_time: None,
+    };
+    set_condition(&mut conditions, ready, now);
+    VirtualMachineStatus {
+        printable_status: Some("Failed".to_owned()),
+        conditions,
+        ..VirtualMachineStatus::default()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     node::is_heard,
     overdue,
     placement::best,
-    policy,
+    policy::{self, Own},
     queue::{self, Queue},
     vmm_name,
     world::{name_of, namespace_of, uid_of},
@@ -140,7 +140,8 @@ impl Waiting<'_, '_> {
         target: &str,
     ) -> VirtualMachineInstanceMigration {
         let choice = policy::of(self.index.world, instance);
-        let (deadline, settings) = (migration.spec.deadline_seconds, self.index.world.settings());
+        let own = Own { deadline: migration.spec.deadline_seconds, retries: migration.spec.retry_limit };
+        let settings = self.index.world.settings();
         let state = MigrationState {
             migration_uid: migration.metadata.uid.clone(),
             start_timestamp: Some(self.now.clone()),
@@ -150,8 +151,8 @@ impl Waiting<'_, '_> {
             target_vmm: Some(vmm_name(&instance.metadata, Some(&migration.metadata))),
             migration_policy_name: choice.policy.map(|policy| name_of(&policy.metadata).to_owned()),
             migration_policy_reason: Some(choice.reason),
-            migration_configuration: Some(policy::resolve_with(deadline, choice.policy, &settings)),
-            migration_configuration_origins: policy::origins_with(deadline, choice.policy, &settings),
+            migration_configuration: Some(policy::resolve_with(own, choice.policy, &settings)),
+            migration_configuration_origins: policy::origins_with(own, choice.policy, &settings),
             ..MigrationState::default()
         };
         let status = migration.status.get_or_insert_default();
@@ -186,7 +187,7 @@ pub(crate) fn blocked(instance: &VirtualMachineInstance) -> Option<String> {
 }
 
 /// Whether somebody wants it given up: to delete a migration is to cancel it.
-fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
+pub(crate) fn is_unwanted(migration: &VirtualMachineInstanceMigration) -> bool {
     migration.spec.cancel || migration.metadata.deletion_timestamp.is_some()
 }
 

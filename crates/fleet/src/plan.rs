@@ -12,7 +12,7 @@ use crate::{
     fit::{Fit, Misfit},
     migration::blocked,
     placement::roomiest,
-    policy::{self, Choice},
+    policy::{self, Choice, Own},
     queue::{self, Queue},
 };
 
@@ -75,7 +75,8 @@ impl Plan<'_> {
 
 /// What would become of a migration of an instance. The same as is decided when it is asked for, as long as nothing changes.
 pub fn plan<'a>(world: &'a World, instance: &VirtualMachineInstance, asked: &MigrationPlanSpec) -> Plan<'a> {
-    let (added, deadline) = (&asked.added_node_selector, asked.deadline_seconds);
+    let own = Own { deadline: asked.deadline_seconds, retries: None };
+    let added = &asked.added_node_selector;
     let settings = world.settings();
     let queue = Queue::new(world, &settings);
     let source = instance.status.as_ref().and_then(|status| status.node_name.clone()).unwrap_or_default();
@@ -90,8 +91,8 @@ pub fn plan<'a>(world: &'a World, instance: &VirtualMachineInstance, asked: &Mig
         fits,
         queued: queue.full(&source),
         ahead: queue::waiting(world).len(),
-        values: policy::resolve_with(deadline, choice.policy, &settings),
-        origins: policy::origins_with(deadline, choice.policy, &settings),
+        values: policy::resolve_with(own, choice.policy, &settings),
+        origins: policy::origins_with(own, choice.policy, &settings),
         phase: instance.status.as_ref().map_or(InstancePhase::Pending, VirtualMachineInstanceStatus::phase),
         choice,
     }

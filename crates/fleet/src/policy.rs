@@ -97,29 +97,42 @@ pub fn origins(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -
         ("deadlineSeconds", either(spec.deadline_seconds.is_some(), false)),
         ("maxDowntimeMs", either(spec.max_downtime_ms.is_some(), false)),
         ("channels", either(spec.channels.is_some(), false)),
+        ("retryLimit", either(spec.retry_limit.is_some(), false)),
     ];
     list.into_iter().map(|(name, origin)| (name.to_owned(), origin)).collect()
 }
 
-/// The same for a migration that has a deadline of its own.
+/// What a migration says itself, instead of its policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own {
+    pub(crate) deadline: Option<u32>,
+    pub(crate) retries: Option<u32>,
+}
+
+/// The same for a migration that says something itself.
 pub(crate) fn origins_with(
-    deadline: Option<u32>,
+    own: Own,
     policy: Option<&MigrationPolicy>,
     settings: &MigrationSettings,
 ) -> BTreeMap<String, Origin> {
     let mut origins = origins(policy, settings);
-    origins.extend(deadline.map(|_| ("deadlineSeconds".to_owned(), Origin::Migration)));
+    origins.extend(own.deadline.map(|_| ("deadlineSeconds".to_owned(), Origin::Migration)));
+    origins.extend(own.retries.map(|_| ("retryLimit".to_owned(), Origin::Migration)));
     origins
 }
 
-/// What policy and settings come to for a migration that has a deadline of its own.
+/// What policy and settings come to for a migration that says something itself.
 pub(crate) fn resolve_with(
-    deadline: Option<u32>,
+    own: Own,
     policy: Option<&MigrationPolicy>,
     settings: &MigrationSettings,
 ) -> MigrationConfiguration {
     let values = resolve(policy, settings);
-    MigrationConfiguration { deadline_seconds: deadline.or(values.deadline_seconds), ..values }
+    MigrationConfiguration {
+        deadline_seconds: own.deadline.or(values.deadline_seconds),
+        retry_limit: own.retries.unwrap_or(values.retry_limit),
+        ..values
+    }
 }
 
 /// What a policy comes to, over the settings of the fleet.
@@ -139,5 +152,6 @@ pub fn resolve(policy: Option<&MigrationPolicy>, settings: &MigrationSettings) -
         deadline_seconds: spec.deadline_seconds,
         max_downtime_ms: spec.max_downtime_ms,
         channels: spec.channels,
+        retry_limit: spec.retry_limit.unwrap_or(0),
     }
 }

@@ -5,6 +5,8 @@
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
+use std::sync::Arc;
+
 use objects::{AbortStatus, FailureReason, InstancePhase, MigrationPhase};
 use proptest::prelude::*;
 use serde_json::json;
@@ -384,4 +386,54 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_machine_goes_where_its_bridges_and_disks_are() {
+    let mut site = Site::default();
+    site.node("a", 8).node("b", 8).node("old", 8).machine("db", "Always", 1);
+    let spec = json!({
+        "domain": {
+            "memory": { "guest": "1Gi" }, "firmware": { "kernelBoot": { "container": { "image": "whimbrel.dev/workload" } } },
+            "devices": { "disks": [{ "name": "d" }], "interfaces": [{ "name": "n" }] },
+        },
+        "volumes": [{ "name": "d", "hostDisk": { "path": "/srv/db.raw", "shared": true } }],
+        "networks": [{ "name": "n", "hostBridge": { "bridgeName": "br0" } }],
+    });
+    let machine = Arc::make_mut(&mut site.world.machines[0]);
+    machine.spec.template.spec = serde_json::from_value(spec).unwrap();
+    let say = |site: &mut Site, name: &str, places: serde_json::Value, bridges: &[&str]| {
+        let node =
+            site.world.nodes.iter_mut().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
+        let metadata = &mut Arc::make_mut(node).metadata;
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(objects::DISKS_ANNOTATION.to_owned(), places.to_string());
+        let labels = metadata.labels.get_or_insert_default();
+        labels.extend(
+            bridges.iter().map(|name| (format!("{}{name}", objects::BRIDGE_LABEL), "true".to_owned())),
+        );
+    };
+    say(&mut site, "a", json!({ "/srv": true, "/srv/db.raw": false }), &["br1"]);
+    say(&mut site, "b", json!({ "/srv": true }), &["br0"]);
+    site.settle(0);
+    let why =
+        objects::condition(&site.instance("db").status.clone().unwrap().conditions, "Scheduled").cloned();
+    assert_eq!(
+        why.unwrap().message.unwrap(),
+        "No node fits. a: it has no bridge br0, it has no /srv/db.raw, or its storage does not reply; b: its agent has not \
+         looked for /srv/db.raw yet; old: its agent is of a release without network cards and cloud-init."
+    );
+    say(&mut site, "b", json!({ "/srv": true, "/srv/db.raw": true }), &[]);
+    site.settle(1);
+    site.run_instances(2);
+    assert_eq!(site.instance("db").status.clone().unwrap().node_name.as_deref(), Some("b"));
+    // To move it a node has to have the directory, and the other side of the migration looks at the image.
+    let plan = fleet::plan::plan(&site.world, site.instance("db"), &objects::MigrationPlanSpec::default());
+    let misfits = |node: &str| plan.fits.iter().find(|fit| fit.node == node).unwrap().misfits.len();
+    assert_eq!((misfits("a"), misfits("old")), (1, 1));
+    say(&mut site, "a", json!({ "/srv": true }), &["br0"]);
+    let plan = fleet::plan::plan(&site.world, site.instance("db"), &objects::MigrationPlanSpec::default());
+    assert_eq!(plan.target.as_deref(), Some("a"));
 }

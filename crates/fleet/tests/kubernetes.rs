@@ -85,14 +85,31 @@ fn a_silent_agent_is_said_in_its_own_condition_and_the_kubelets_stays() {
 #[test]
 fn what_no_schema_refuses_is_not_placed_and_says_why() {
     let mut site = Site::default();
-    site.node("a", 64).machine("m", "Always", 1);
-    let memory = &mut Arc::make_mut(&mut site.world.machines[0]).spec.template.spec.domain.memory;
-    memory.guest = "3Mi".into();
+    site.machine("m", "Always", 1);
     site.settle(0);
+    Arc::make_mut(&mut site.world.instances[0]).spec.domain.memory.guest = "3Mi".into();
+    site.node("a", 64);
+    site.settle(1);
     let (reason, message) = why_not_placed(&site, "m");
     assert_eq!(reason.as_deref(), Some("Invalid"));
     assert!(message.starts_with("spec.domain.memory.guest: Invalid value"), "{message}");
     assert_eq!(site.instance("m").status.clone().unwrap().node_name, None);
+}
+
+#[test]
+fn a_machine_that_cannot_start_as_it_is_described_says_so_and_gets_no_instance() {
+    let mut site = Site::default();
+    site.node("a", 64).machine("m", "Always", 1);
+    let memory = &mut Arc::make_mut(&mut site.world.machines[0]).spec.template.spec.domain.memory;
+    memory.guest = "3Mi".into();
+    site.settle(0);
+    assert!(site.world.instances.is_empty());
+    let status = site.world.machines[0].status.clone().unwrap();
+    assert_eq!((status.printable_status.as_deref(), status.ready), (Some("Failed"), false));
+    assert_eq!(status.conditions[0].reason.as_deref(), Some("Invalid"));
+    Arc::make_mut(&mut site.world.machines[0]).spec.template.spec.domain.memory.guest = "4Mi".into();
+    site.settle(1);
+    assert_eq!(site.world.instances.len(), 1);
 }
 
 #[test]

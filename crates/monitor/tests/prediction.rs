@@ -19,14 +19,15 @@ fn a_prediction_is_asked_for_and_read() {
     let mut client = bench.client();
     let fresh = client.execute("query-whimbrel-prediction", Value::Null).unwrap();
     assert_eq!(fresh, json!({ "status": "none", "modes": [] }));
-    client.execute("whimbrel-predict", json!({ "bandwidth": 125_000_000, "time": 200 })).unwrap();
-    let asked = PredictionRequest { bandwidth: Some(125_000_000), time: Duration::from_millis(200) };
+    client.execute("whimbrel-predict", json!({ "bandwidth": 125_000_000, "time": 200, "id": 7 })).unwrap();
+    let asked =
+        PredictionRequest { bandwidth: Some(125_000_000), time: Duration::from_millis(200), id: Some(7) };
     assert_eq!(bench.machine.state().predicted, Some(asked));
     let told = client.execute("query-whimbrel-prediction", Value::Null).unwrap();
     assert_eq!(told["modes"][1]["forbidden"], "postcopy-ram is off");
     assert_eq!((&told["choice"], &told["machine"]["working-set"]), (&"precopy".into(), &(64 << 20).into()));
     client.execute("whimbrel-predict", Value::Null).unwrap();
-    let plain = PredictionRequest { bandwidth: None, time: Duration::from_secs(1) };
+    let plain = PredictionRequest { bandwidth: None, time: Duration::from_secs(1), id: None };
     assert_eq!(bench.machine.state().predicted, Some(plain));
 }
 

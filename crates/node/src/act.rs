@@ -13,18 +13,22 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use monitor::ClientError;
-use objects::{FailureReason, VMM_FINALIZER, VirtualMachineInstance, VirtualMachineInstanceMigration};
+use objects::{
+    FailureReason, VMM_FINALIZER, VirtualMachineInstance, VirtualMachineInstanceMigration, set_condition,
+};
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     Config,
-    decide::{Action, failed},
-    folder::{Attempt, Folder},
+    decide::{Action, condition, failed},
+    folder::{Attempt, Folder, Kit},
     observe::Observer,
     process,
+    seeds::{self, SeedError},
     serve::Desk,
     settings::{Allowed, channels},
+    tap::{self, Tap},
 };
 
 /// How long a write may take. It is decided again.
@@ -49,6 +53,8 @@ pub(crate) enum ActError {
     Slow { what: String },
     #[error("{name} cannot be the name of a VMM")]
     Name { name: String },
+    #[error("The VMM {vmm} waits for settings of its guest: {why}")]
+    Settings { vmm: String, why: SeedError },
 }
 
 /// Does things, and knows when it last did some.
@@ -88,8 +94,11 @@ impl Actor {
             return;
         }
         if let Err(error) = self.try_to(action, observer) {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(node = self.config.name, %error, source, "Not done; it is tried again");
+            // That a machine waits for settings is said when it begins to.
+            if !matches!(error, ActError::Settings { .. }) {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(node = self.config.name, %error, source, "Not done; it is tried again");
+            }
             self.failed.retain(|_, failed| failed.elapsed() < REST);
             self.failed.extend(vmm.map(|vmm| (vmm.to_owned(), Instant::now())));
         }
@@ -99,8 +108,14 @@ impl Actor {
         match action {
             Action::Start { vmm, instance, from } => {
                 let outcome = self.start(vmm, instance, from.as_deref());
-                if let Err(ActError::Files { source, .. }) = &outcome {
-                    observer.give_up(vmm, source.to_string());
+                match &outcome {
+                    Err(ActError::Files { source, .. }) => observer.give_up(vmm, source.to_string()),
+                    // A migration does not wait for somebody to make a Secret, a machine does.
+                    Err(ActError::Settings { why, .. }) if from.is_some() => {
+                        observer.give_up(vmm, why.to_string())
+                    }
+                    Err(ActError::Settings { why, .. }) => self.wait_for(instance, why)?,
+                    _ => {}
                 }
                 outcome
             }
@@ -152,10 +167,30 @@ impl Actor {
     ) -> Result<(), ActError> {
         let folder = self.folder(vmm)?;
         let wrong = |source| ActError::Files { vmm: vmm.to_owned(), source };
-        folder.prepare(&self.config, instance, from).map_err(wrong)?;
-        process::start(&self.config.vmm, &folder, self.config.cgroup.as_deref()).map_err(wrong)?;
+        let seeds = seeds::of(&self.client, &self.handle, instance)
+            .map_err(|why| ActError::Settings { vmm: vmm.to_owned(), why })?;
+        let taps = taps(&folder, instance).map_err(wrong)?;
+        let kit = Kit { seeds, taps };
+        folder.prepare(&self.config, instance, from, &kit).map_err(wrong)?;
+        process::start(&self.config.vmm, &folder, self.config.cgroup.as_deref(), kit.taps).map_err(wrong)?;
         tracing::info!(node = self.config.name, vmm, from, "A VMM was started");
         Ok(())
+    }
+
+    /// Says what a machine waits for.
+    fn wait_for(&self, instance: &VirtualMachineInstance, why: &SeedError) -> Result<(), ActError> {
+        let mut waiting = instance.clone();
+        let conditions = &mut waiting.status.get_or_insert_default().conditions;
+        let condition = condition("Ready", false, "WaitsForSettings", why.to_string());
+        set_condition(conditions, condition, &Time(jiff::Timestamp::now()));
+        if waiting.status == instance.status {
+            return Ok(());
+        }
+        tracing::info!(node = self.config.name, instance = instance.name_any(), %why, "A machine waits for settings");
+        let api: Api<VirtualMachineInstance> = self.api(instance.namespace());
+        let write =
+            async { api.replace_status(&instance.name_any(), &PostParams::default(), &waiting).await };
+        self.write(&instance.name_any(), write)
     }
 
     fn migrate(
@@ -264,6 +299,19 @@ impl Actor {
             Err(_) => Err(ActError::Slow { what: what.to_owned() }),
         }
     }
+}
+
+/// Makes the taps of a machine that is about to start. Those of one that does not start go with this process's descriptors.
+fn taps(folder: &Folder, instance: &VirtualMachineInstance) -> io::Result<Vec<Tap>> {
+    let spec = &instance.spec;
+    let cards = spec.domain.devices.interfaces.iter().enumerate();
+    let open = cards.map(|(index, card)| {
+        let network = spec.networks.iter().find(|network| network.name == card.name);
+        let bridge = network.and_then(|network| network.host_bridge.as_ref());
+        let missing = || io::Error::other(format!("There is no network behind interface {}", card.name));
+        Tap::open(&tap::name(folder.path(), index), &bridge.ok_or_else(missing)?.bridge_name)
+    });
+    open.collect()
 }
 
 /// Sets what the policy came to, and has the engine begin.

@@ -1,16 +1,19 @@
 //! The folder of a VMM: what is in it, and what the machine in it is.
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use config::RawConfig;
 use cpu::CpuModel;
-use objects::{Cpu, CpuFeaturePolicy, VirtualMachineInstance};
+use objects::{Cpu, CpuFeaturePolicy, Disk, DiskCache, Interface, VirtualMachineInstance};
 use serde_json::{Value, json};
 
-use crate::Config;
+use crate::{Config, seed::Seed, tap::Tap};
 
 /// What was noted before a VMM was told to migrate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,20 +90,41 @@ impl Folder {
         fs::read_to_string(self.end()).ok().map(|text| text.trim() == "0")
     }
 
-    /// Makes the folder and describes the machine in it, unless that was done.
+    /// Makes the folder and describes the machine in it, with what was made for it.
     pub(crate) fn prepare(
         &self,
         config: &Config,
         instance: &VirtualMachineInstance,
         from: Option<&str>,
+        kit: &Kit,
     ) -> io::Result<()> {
         fs::create_dir_all(self.path.join("reports"))?;
-        let description = describe(self, config, instance, from);
+        for (volume, seed) in &kit.seeds {
+            self.write_seed(*volume, &seed.image()?)?;
+        }
+        let description = describe(self, config, instance, from, kit);
         // What is written can be read: a description that is wrong is found here, with the field's name.
         RawConfig::from_yaml(&description, "the machine's description").map_err(io::Error::other)?;
         let unfinished = self.path.join(".vm.yaml");
         fs::write(&unfinished, description)?;
         fs::rename(unfinished, self.description())
+    }
+
+    /// The disk with first settings behind a volume.
+    fn seed(&self, volume: usize) -> PathBuf {
+        self.path.join(format!("seed-{volume}.img"))
+    }
+
+    /// Settings have passwords and keys in them.
+    fn write_seed(&self, volume: usize, image: &[u8]) -> io::Result<()> {
+        let (path, unfinished) = (self.seed(volume), self.path.join(".seed"));
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(image)?;
+        fs::rename(unfinished, path)
     }
 
     /// The last lines of its log that say what went wrong.
@@ -128,12 +152,22 @@ pub fn vmm_folders(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names.filter(|name| Folder::new(directory, name).is_some()).collect())
 }
 
+/// What is made for a VMM before it starts.
+#[derive(Debug, Default)]
+pub(crate) struct Kit {
+    /// First settings of the guest, by the position of the volume.
+    pub(crate) seeds: BTreeMap<usize, Seed>,
+    /// What is behind its network cards, in their order.
+    pub(crate) taps: Vec<Tap>,
+}
+
 /// The machine as `whimbrel-vmm --config` takes it. JSON is YAML, and what is in it cannot break out of it.
 fn describe(
     folder: &Folder,
     config: &Config,
     instance: &VirtualMachineInstance,
     from: Option<&str>,
+    kit: &Kit,
 ) -> String {
     let domain = &instance.spec.domain;
     let boot = &domain.firmware.kernel_boot;
@@ -143,20 +177,6 @@ fn describe(
         None => (workload, None),
     };
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let disks: Vec<_> = domain
-        .devices
-        .disks
-        .iter()
-        .filter_map(|disk| {
-            let volume = instance.spec.volumes.iter().find(|volume| volume.name == disk.name)?;
-            let mut description =
-                json!({ "path": volume.host_disk.as_ref()?.path, "readonly": disk.disk.readonly });
-            if let Some(serial) = &disk.serial {
-                description["serial"] = serial.as_str().into();
-            }
-            Some(description)
-        })
-        .collect();
     let metadata = &instance.metadata;
     let mut machine = json!({
         "name": metadata.name.as_deref().unwrap_or("vm").chars().take(63).collect::<String>(),
@@ -167,7 +187,8 @@ fn describe(
         "cpu": processor(&domain.cpu),
         "kernel": kernel,
         "cmdline": boot.kernel_args.clone().unwrap_or_default(),
-        "disks": disks,
+        "disks": disks(folder, instance),
+        "nets": nets(instance, kit),
         "serial": format!("unix:{},logfile={}", folder.console().display(), at("serial.log")),
         "monitor": format!("unix:{}", folder.monitor().display()),
         "report-dir": at("reports"),
@@ -186,6 +207,39 @@ fn describe(
     machine.to_string()
 }
 
+fn disks(folder: &Folder, instance: &VirtualMachineInstance) -> Vec<Value> {
+    let spec = &instance.spec;
+    let disk = |disk: &Disk| {
+        let (index, volume) = spec.volumes.iter().enumerate().find(|(_, volume)| volume.name == disk.name)?;
+        let mut description = match (&volume.host_disk, &volume.cloud_init_no_cloud) {
+            (Some(image), _) => {
+                let default = if image.shared { DiskCache::None } else { DiskCache::Writeback };
+                let is_direct = disk.cache.unwrap_or(default) == DiskCache::None;
+                json!({ "path": image.path, "readonly": disk.disk.readonly, "direct": is_direct })
+            }
+            (None, Some(_)) => json!({ "path": folder.seed(index).display().to_string(), "readonly": true }),
+            (None, None) => return None,
+        };
+        if let Some(serial) = &disk.serial {
+            description["serial"] = serial.as_str().into();
+        }
+        Some(description)
+    };
+    spec.domain.devices.disks.iter().filter_map(disk).collect()
+}
+
+/// Cards in the order of the object, each with the tap that was made for it.
+fn nets(instance: &VirtualMachineInstance, kit: &Kit) -> Vec<Value> {
+    let metadata = &instance.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    let net = |(card, tap): (&Interface, &Tap)| {
+        let mac = card.mac(namespace.unwrap_or_default(), name.unwrap_or_default()).unwrap_or_default();
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        json!({ "fd": tap.number().to_string(), "mac": mac })
+    };
+    instance.spec.domain.devices.interfaces.iter().zip(&kit.taps).map(net).collect()
+}
+
 /// What a machine sees of its processor, as the VMM has it; `None` where nothing is said of it.
 fn processor(cpu: &Cpu) -> Option<String> {
     if cpu.model.is_none() && cpu.features.is_empty() {
@@ -202,13 +256,16 @@ fn processor(cpu: &Cpu) -> Option<String> {
     Some(words.join(","))
 }
 
-/// The node's address as an address of a migration has it.
+/// Where machines come to the node, as an address of a migration has it.
 fn bracketed(config: &Config) -> String {
-    if config.address.is_ipv6() { format!("[{}]", config.address) } else { config.address.to_string() }
+    let address = config.migration_address.unwrap_or(config.address);
+    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -231,10 +288,13 @@ mod tests {
                         { "name": "lzcnt" }, { "name": "popcnt", "policy": "disable" },
                         { "name": "avx", "policy": "forbid" }, { "name": "svm", "policy": "forbid" },
                         { "name": "no-such-thing", "policy": "forbid" },
-                    ] }, "devices": { "disks": [{ "name": "root", "serial": "r" }] },
+                    ] }, "devices": { "disks": [{ "name": "root", "serial": "r" }, { "name": "seed" }] },
                     "firmware": { "kernelBoot": { "kernelArgs": "a: \"b\" # c", "container": { "image": "x" } } },
                 },
-                "volumes": [{ "name": "root", "hostDisk": { "path": "/d,isk" } }],
+                "volumes": [
+                    { "name": "root", "hostDisk": { "path": "/d,isk", "shared": true } },
+                    { "name": "seed", "cloudInitNoCloud": { "userData": "#cloud-config" } },
+                ],
             },
         }))
         .unwrap();
@@ -246,18 +306,24 @@ mod tests {
             workload: "/kernel".into(),
             tls: "/tls".into(),
             address: "::1".parse().unwrap(),
+            migration_address: None,
             share: 1.0,
             leases: "default".to_owned(),
             registration: crate::Registration::Agent,
             cgroup: None,
         };
         let own = Folder::new(folder.path(), "busy").unwrap();
-        own.prepare(&config, &instance, Some("b")).unwrap();
+        let seed = Seed { user: b"#cloud-config".to_vec(), ..Seed::default() };
+        let kit = Kit { seeds: [(1, seed)].into(), taps: Vec::new() };
+        own.prepare(&config, &instance, Some("b"), &kit).unwrap();
         let text = fs::read_to_string(own.description()).unwrap();
         let raw = RawConfig::from_yaml(&text, "test").unwrap();
         assert_eq!(raw.incoming.unwrap().to_string(), "tcp:[::1]:0");
         assert_eq!(raw.tls_authz.as_deref(), Some("dns:b"));
-        assert_eq!(raw.disks.len(), 1);
+        assert_eq!((raw.disks[0].direct, raw.disks[1].direct, raw.disks[1].readonly), (true, false, true));
+        let seed = own.seed(1);
+        assert_eq!(raw.disks[1].path.to_string(), seed.display().to_string());
+        assert_eq!(fs::metadata(seed).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(raw.cpu.unwrap().to_string(), "x86-64-v2,+abm,-popcnt,-avx");
         assert_eq!(vmm_folders(folder.path()).unwrap(), ["busy"]);
     }

@@ -12,22 +12,30 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use objects::{AGENT_CONDITION, GROUP, HOSTNAME_LABEL, LEASE_LABEL};
+use objects::{
+    AGENT_CONDITION, BRIDGE_LABEL, DISKS_ANNOTATION, GROUP, HOSTNAME_LABEL, LEASE_LABEL,
+    MIGRATION_ADDRESS_ANNOTATION,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
-    Config, Registration, certificates, process,
+    Config, Registration, certificates,
+    places::Places,
+    process,
     processor::{self, Processor},
+    tap,
 };
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
 /// How long that may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// When it is tried again to tell of the processor, after it failed.
+/// When it is tried again to label the Node, after it failed: as with a lease at first, then later each time, up to this.
 const LABEL_AGAIN: Duration = Duration::from_secs(60);
+/// When is looked again while the VMM is asked for its processor.
+const SOON: Duration = Duration::from_millis(200);
 /// How long the lease holds, in seconds, as others are told.
 const LEASE_SECONDS: u32 = 40;
 
@@ -43,61 +51,98 @@ pub(crate) struct Heartbeat {
     handle: Handle,
     next: Instant,
     processor: Processor,
-    /// When it is next looked at whether the Node says what the processor can show.
+    /// When it is next looked at whether the Node is labelled with what the host has.
     labelling: Instant,
+    /// How long is waited after the next failure of that.
+    rest: Duration,
+    /// What was last said of paths of disks.
+    places: String,
 }
 
 impl Heartbeat {
     pub(crate) fn new(config: &Config, port: Option<u16>, client: &Client, handle: &Handle) -> Self {
         let now = Instant::now();
         let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
-        Self { config, port, client, handle, next: now, processor: Processor::default(), labelling: now }
+        Self {
+            config,
+            port,
+            client,
+            handle,
+            next: now,
+            processor: Processor::default(),
+            labelling: now,
+            rest: RENEW,
+            places: String::new(),
+        }
     }
 
-    /// Renews, if it is time. What fails is tried again soon.
-    pub(crate) fn beat(&mut self) {
-        if Instant::now() < self.next {
+    /// Renews, if it is time or there is news of disks. What fails is tried again soon.
+    pub(crate) fn beat(&mut self, places: &Places) {
+        let places = places.word();
+        if Instant::now() < self.next && places == self.places {
             return;
         }
+        self.places = places;
         let outcome = self.handle.block_on(async { timeout(PATIENCE, self.renew()).await });
         self.next = Instant::now() + if matches!(outcome, Ok(Ok(_))) { RENEW } else { RENEW / 10 };
         match outcome {
-            Ok(Ok(labels)) => self.tell_of_processor(&labels),
+            Ok(Ok(labels)) => self.label(&labels),
+            Ok(Err(kube::Error::Api(refusal))) if refusal.code == 401 => {
+                tracing::error!(
+                    node = self.config.name,
+                    "The API does not know this node any more: it was removed. Its machines go on; it joins again by the ticket, in a fresh directory"
+                );
+            }
             Ok(Err(error)) => tracing::warn!(node = self.config.name, %error, "Cannot renew the lease"),
             Err(_) => {}
         }
     }
 
-    /// Labels the Node with what its processor can show, where it is not labelled so. A node without such labels runs machines all the same.
-    fn tell_of_processor(&mut self, there: &Labels) {
-        if Instant::now() < self.labelling {
+    /// Labels the Node with what its processor can show and which bridges there are, where it is not labelled so. A node without such labels
+    /// runs machines all the same that need none.
+    fn label(&mut self, there: &Labels) {
+        let now = Instant::now();
+        if now < self.labelling {
             return;
         }
-        self.labelling = Instant::now() + LABEL_AGAIN;
+        let mut wanted: Labels = tap::bridges().into_iter().map(bridge_label).collect();
         let name = &self.config.name;
-        let wanted = match self.processor.labels(&self.config.vmm) {
-            Ok(labels) => labels,
+        let is_known = match self.processor.labels(&self.config.vmm) {
+            Ok(Some(labels)) => {
+                wanted.extend(labels.clone());
+                true
+            }
+            Ok(None) => {
+                self.next = now + SOON;
+                false
+            }
             Err(error) => {
                 tracing::warn!(node = name, %error, "The VMM does not say what the processor can show");
-                return;
+                self.labelling = now + self.rest;
+                self.rest = (self.rest * 2).min(LABEL_AGAIN);
+                false
             }
         };
-        let change = processor::change(there, wanted);
+        if !is_known {
+            // What was said of it before stays.
+            let known = there.iter().filter(|(label, _)| processor::is_of_processor(label));
+            wanted.extend(known.map(|(label, value)| (label.clone(), value.clone())));
+        }
+        let change = processor::change(there, &wanted);
         if change.is_empty() {
-            // Whoever takes them away finds them there again with the next renewal.
-            self.labelling = Instant::now();
+            self.rest = if is_known { RENEW } else { self.rest };
             return;
         }
         // The clock of a timeout is the runtime's.
         let labelled = async { timeout(PATIENCE, label(&self.client, &self.config, change)).await };
         match self.handle.block_on(labelled) {
-            Ok(Ok(there)) if processor::change(&there, wanted).is_empty() => self.labelling = Instant::now(),
-            Ok(Ok(_)) => {
-                tracing::warn!(node = name, "The node does not keep the labels of its processor");
-            }
-            Ok(Err(error)) => tracing::warn!(node = name, %error, "Cannot label the node with its processor"),
+            Ok(Ok(there)) if processor::change(&there, &wanted).is_empty() => return,
+            Ok(Ok(_)) => tracing::warn!(node = name, "The node does not keep the labels of what it has"),
+            Ok(Err(error)) => tracing::warn!(node = name, %error, "Cannot label the node with what it has"),
             Err(_) => {}
         }
+        self.labelling = now + self.rest;
+        self.rest = (self.rest * 2).min(LABEL_AGAIN);
     }
 
     /// Returns the Node's labels.
@@ -119,16 +164,26 @@ impl Heartbeat {
             Registration::Agent => {
                 let node = json!({
                     "apiVersion": "v1", "kind": "Node",
-                    "metadata": { "name": self.config.name, "labels": { HOSTNAME_LABEL: self.config.name } },
+                    "metadata": {
+                        "name": self.config.name, "labels": { HOSTNAME_LABEL: self.config.name },
+                        "annotations": self.annotations(),
+                    },
                 });
                 self.create_or_merge(&nodes, &node).await?;
                 Patch::Merge(json!({ "status": self.status() }))
             }
             // Conditions are put beside those of the kubelet, by their names.
-            Registration::Kubelet => Patch::Strategic(json!({ "status": self.share_of_status() })),
+            Registration::Kubelet => Patch::Strategic(json!({
+                "metadata": { "annotations": self.annotations() }, "status": self.share_of_status(),
+            })),
         };
         let node = nodes.patch_status(&self.config.name, &PatchParams::default(), &patch).await?;
         Ok(node.metadata.labels.unwrap_or_default())
+    }
+
+    fn annotations(&self) -> Value {
+        let come_to = self.config.migration_address.unwrap_or(self.config.address);
+        json!({ DISKS_ANNOTATION: self.places, MIGRATION_ADDRESS_ANNOTATION: come_to.to_string() })
     }
 
     /// What there is to say of a node that is the agent's.
@@ -195,6 +250,10 @@ async fn label(client: &Client, config: &Config, change: Map<String, Value>) -> 
         Registration::Kubelet => nodes.patch_status(&config.name, &parameters, &metadata).await?,
     };
     Ok(node.metadata.labels.unwrap_or_default())
+}
+
+fn bridge_label(name: String) -> (String, String) {
+    (format!("{BRIDGE_LABEL}{name}"), "true".to_owned())
 }
 
 /// The condition that the agent lives.

@@ -17,11 +17,15 @@ mod folder;
 mod heartbeat;
 mod kept;
 mod observe;
+mod places;
 mod process;
 mod processor;
 mod progress;
+mod seed;
+mod seeds;
 mod serve;
 mod settings;
+mod tap;
 mod usage;
 
 use std::{
@@ -40,6 +44,7 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 use act::Actor;
 use heartbeat::Heartbeat;
 use observe::Observer;
+use places::Places;
 use serve::Desk;
 
 pub use certificates::condition as certificates_condition;
@@ -61,6 +66,8 @@ pub struct Config {
     pub tls: PathBuf,
     /// Where other nodes reach this one.
     pub address: IpAddr,
+    /// Where machines come to this node, if that is another address than the one above: of a network for migrations.
+    pub migration_address: Option<IpAddr>,
     /// Which part of the host's memory machines may have here, from 0 to 1.
     pub share: f64,
     /// The namespace in which the agent renews its lease.
@@ -115,13 +122,17 @@ pub fn run(config: &Config, listeners: Listeners, client: &Client, handle: &Hand
         handle.spawn(serve::serve_figures(figures, desk.clone()));
     }
     let mut heartbeat = Heartbeat::new(config, port, client, handle);
+    let mut places = Places::default();
     let mut observer = Observer::new(config);
     let mut actor = Actor::new(config, desk.clone(), client, handle);
     let mut tick = TICK;
     loop {
         // Both ends are a reason to look: what changed, and time.
         let _ = handle.block_on(async { timeout(tick, changed.notified()).await });
-        heartbeat.beat();
+        if instances.is_there() {
+            places.gather(&instances.all());
+        }
+        heartbeat.beat(&places);
         if !instances.is_there() || !migrations.is_there() {
             continue;
         }

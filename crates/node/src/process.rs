@@ -11,13 +11,21 @@ use std::{
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process, setsid};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, kill_process, setsid},
+};
 
-use crate::folder::Folder;
+use crate::{folder::Folder, tap::Tap};
 
 /// Starts the VMM of a folder, which was prepared. It belongs to the host from then on: a session of its own, no descriptor of ours, and
-/// nobody who ends it with us; a control group of the host's, where one is named.
-pub(crate) fn start(program: &Path, folder: &Folder, cgroup: Option<&Path>) -> io::Result<()> {
+/// nobody who ends it with us; a control group of the host's, where one is named. It alone has its taps, under the numbers that they have here.
+pub(crate) fn start(
+    program: &Path,
+    folder: &Folder,
+    cgroup: Option<&Path>,
+    taps: Vec<Tap>,
+) -> io::Result<()> {
     if let Some(cgroup) = cgroup {
         fs::create_dir_all(cgroup)?;
     }
@@ -26,14 +34,22 @@ pub(crate) fn start(program: &Path, folder: &Folder, cgroup: Option<&Path>) -> i
     let mut command = Command::new(program);
     command.arg("--config").arg(folder.description()).env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(log).stderr(again).current_dir("/");
-    // SAFETY: between fork and exec only what is async-signal-safe may be called. `setsid` is a system call that takes and allocates
-    // nothing; on failure the error is a number.
+    let detach = move || {
+        setsid()?;
+        for tap in &taps {
+            fcntl_setfd(tap, FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only what is async-signal-safe may be called. `setsid` and `fcntl` are system calls that allocate
+    // nothing; on failure the error is a number. The taps are open: the closure has them.
     unsafe {
-        command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
+        command.pre_exec(detach);
     }
     // From here on it may run: a folder with this mark is never started again.
     File::create(folder.mark())?;
     let mut child = command.spawn()?;
+    drop(command);
     if let Some(cgroup) = cgroup
         && let Err(error) = fs::write(cgroup.join("cgroup.procs"), child.id().to_string())
     {
@@ -157,7 +173,7 @@ mod tests {
         let folder = Folder::new(directory.path(), "busy").unwrap();
         fs::create_dir_all(folder.path()).unwrap();
         let group = directory.path().join("group");
-        start(Path::new("/bin/true"), &folder, Some(&group)).unwrap();
+        start(Path::new("/bin/true"), &folder, Some(&group), Vec::new()).unwrap();
         let process = fs::read_to_string(group.join("cgroup.procs")).unwrap().parse::<u32>();
         assert!(process.is_ok_and(|process| process > 1));
     }
@@ -169,7 +185,7 @@ mod tests {
         fs::create_dir_all(folder.path()).unwrap();
         let file = directory.path().join("no-group");
         fs::write(&file, "").unwrap();
-        assert!(start(Path::new("/bin/true"), &folder, Some(&file)).is_err());
+        assert!(start(Path::new("/bin/true"), &folder, Some(&file), Vec::new()).is_err());
         assert!(!folder.mark().exists());
     }
 }

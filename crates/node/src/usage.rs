@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     folder::Folder,
     process::{self, Resident, field},
+    tap,
 };
 
 /// How long a monitor may take for each command.
@@ -175,7 +176,7 @@ pub(crate) fn usage(directory: &Path, vmm: &str, wants_dirty: bool) -> Result<Us
         memory: memory(&process, balloon).ok_or_else(gone)?,
         storage: storage(&process),
         disks: stats.map(|stats| disks(stats, machine.as_ref())),
-        networks: machine.map(|machine| networks(&machine)).unwrap_or_default(),
+        networks: machine.map(|machine| networks(&folder, &machine)).unwrap_or_default(),
         dirty_bytes_per_second: dirty,
     })
 }
@@ -239,9 +240,13 @@ fn description(folder: &Folder) -> Option<RawConfig> {
     RawConfig::from_yaml(&text, "the machine's description").ok()
 }
 
-fn networks(machine: &RawConfig) -> Vec<Network> {
-    let taps = machine.nets.iter().filter_map(|net| net.tap.as_ref());
-    taps.filter_map(|tap| network(tap.as_str())).collect()
+/// A tap that the VMM has inherited is one that the agent has made, by a name that it knows.
+fn networks(folder: &Folder, machine: &RawConfig) -> Vec<Network> {
+    let taps = machine.nets.iter().enumerate().map(|(index, net)| match &net.tap {
+        Some(tap) => tap.as_str().to_owned(),
+        None => tap::name(folder.path(), index),
+    });
+    taps.filter_map(|tap| network(&tap)).collect()
 }
 
 /// What the host receives from a tap interface is what the guest sent.

@@ -1,6 +1,6 @@
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Event, Namespace, Node},
+    core::v1::{ConfigMap, Event, Namespace, Node, Secret},
 };
 use kube::CustomResourceExt;
 
@@ -29,6 +29,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::custom(&ControlPlaneReview::crd(), validation::anything).review(),
     ];
     kinds.extend([built_in::<Node>(), built_in::<Namespace>(), built_in::<Event>(), built_in::<Lease>()]);
+    kinds.extend([built_in::<ConfigMap>().of_machines(), built_in::<Secret>().of_machines()]);
     kinds
 }
 

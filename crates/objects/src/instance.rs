@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Affinity, Condition, MigrationState, Quantity};
+use crate::{Affinity, CloudInitNoCloud, Condition, Interface, MigrationState, Network, Quantity};
 
 /// The image name of the workload guest that is built in: what starts without a download.
 pub const WORKLOAD_IMAGE: &str = "whimbrel.dev/workload";
@@ -50,6 +50,10 @@ pub struct VirtualMachineInstanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub volumes: Vec<Volume>,
+    /// What is behind the network cards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub networks: Vec<Network>,
     /// Whether the guest stands still. May be changed while it runs; whatever stopped it, it goes on when this is false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -242,6 +246,10 @@ pub struct Devices {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub disks: Vec<Disk>,
+    /// Network cards, each named as the network behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub interfaces: Vec<Interface>,
 }
 
 /// A disk.
@@ -257,6 +265,19 @@ pub struct Disk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 20))]
     pub serial: Option<String>,
+    /// Whether the page cache of the host is used. Absent: `none` where the volume is shared, and `writeback` where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<DiskCache>,
+}
+
+/// Whether the page cache of the host is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskCache {
+    /// It is not: what one node has written another one reads, whatever it has read before. The storage must support it (O_DIRECT).
+    None,
+    /// It is, and written back when the guest flushes.
+    Writeback,
 }
 
 /// As what a disk is attached.
@@ -271,7 +292,7 @@ pub struct DiskTarget {
     pub readonly: bool,
 }
 
-/// What is behind a disk.
+/// What is behind a disk: one of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
@@ -280,6 +301,9 @@ pub struct Volume {
     /// A raw image or a block device of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_disk: Option<HostDisk>,
+    /// First settings of the guest, for cloud-init: a small disk that the agent makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init_no_cloud: Option<CloudInitNoCloud>,
 }
 
 /// A raw image or a block device of the node.

@@ -2,7 +2,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::{Value, json};
 
 use crate::{
+    node,
     schema::metadata_schema,
+    secret,
     validation::{self, Admit, Admitted, Review},
 };
 
@@ -33,8 +35,18 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// The structural schema of the whole object.
     pub schema: Value,
+    /// Which of its objects the agent of a node may read, where it may not read all.
+    for_node: Option<ForNode>,
+    /// Why an object cannot be deleted now, if so.
+    kept: Option<Kept>,
     admit: Admit,
 }
+
+/// Why an object cannot be deleted, with the objects of a kind, by its plural, in a namespace, or in all where that is empty.
+type Kept = fn(&Value, &dyn Fn(&str, &str) -> Vec<Value>) -> Option<String>;
+
+/// Whether the agent of a node may read an object, with the objects of a kind, by its plural, in a namespace.
+type ForNode = fn(&str, &Value, &dyn Fn(&str, &str) -> Vec<Value>) -> bool;
 
 /// What a kind is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +97,27 @@ impl Kind {
     /// depends on more than a schema can say.
     pub fn admit(&self, review: &mut Review<'_>) -> Admitted {
         (self.admit)(review)
+    }
+
+    /// Whether only those may read its objects who may write them, and agents those that their machines need.
+    pub fn is_secret(&self) -> bool {
+        self.for_node.is_some()
+    }
+
+    /// Whether the agent of a node may read an object. `others` has the objects of a kind, by its plural, in a namespace.
+    pub fn is_for_node(&self, node: &str, object: &Value, others: &dyn Fn(&str, &str) -> Vec<Value>) -> bool {
+        self.for_node.is_none_or(|is_for_node| is_for_node(node, object, others))
+    }
+
+    /// Why an object cannot be deleted now, in a sentence, if so. `others` has the objects of a kind, by its plural, in a namespace, or in all where
+    /// that is empty.
+    pub fn why_kept(&self, object: &Value, others: &dyn Fn(&str, &str) -> Vec<Value>) -> Option<String> {
+        self.kept.and_then(|kept| kept(object, others))
+    }
+
+    /// One of Kubernetes that belongs to machines: those who operate them write it, and no agent does.
+    pub(crate) fn of_machines(self) -> Self {
+        self.operated(&[])
     }
 
     pub(crate) fn operated(mut self, node_paths: &'static [&'static str]) -> Self {
@@ -140,6 +173,8 @@ impl Kind {
             node_paths: &[],
             columns: columns.collect(),
             schema,
+            for_node: None,
+            kept: None,
             admit,
         }
     }
@@ -155,7 +190,14 @@ impl Kind {
             group: group.to_owned(),
             version: "v1".to_owned(),
             has_status: names.kind == "Node" || names.kind == "Namespace",
-            admit: if names.kind == "Namespace" { validation::namespace } else { validation::anything },
+            admit: match names.kind.as_str() {
+                "Namespace" => validation::namespace,
+                "ConfigMap" => secret::config_map,
+                "Secret" => secret::secret,
+                _ => validation::anything,
+            },
+            kept: (names.kind == "Node").then_some(node::why_kept),
+            for_node: (names.kind == "Secret").then_some(secret::is_for_node),
             names,
             scope,
             is_built_in: true,

@@ -41,6 +41,14 @@ where
                 column("Message", "string", ".message", 0),
             ],
         ),
+        "configmaps" => (&["cm"], vec![column("Age", "date", ".metadata.creationTimestamp", 0)]),
+        "secrets" => (
+            &[],
+            vec![
+                column("Type", "string", ".type", 0),
+                column("Age", "date", ".metadata.creationTimestamp", 0),
+            ],
+        ),
         _ => (
             &[],
             vec![

@@ -13,19 +13,24 @@
 
 mod affinity;
 mod catalogue;
+mod cloud_init;
 mod condition;
 mod crd;
+mod disk_places;
 mod drain;
 mod instance;
 mod kind;
 mod kubernetes;
 mod machine;
 mod migration;
+mod network;
+mod node;
 mod origin;
 mod policy;
 mod quantity;
 mod question;
 mod schema;
+mod secret;
 mod settings;
 mod validation;
 
@@ -34,17 +39,20 @@ pub use affinity::{
     PreferredSchedulingTerm,
 };
 pub use catalogue::kinds;
+pub use cloud_init::{CloudInitNoCloud, SecretName, SeedPart};
 pub use condition::{Condition, ConditionStatus, condition, set_condition};
 pub use crd::definitions;
+pub use disk_places::disk_places;
 pub use drain::{
     BlockedMachine, BlockedReason, DRAIN_LABEL, DRAIN_LISTED, DRAIN_UID_LABEL, DrainPhase, DrainStep,
     ForecastBasis, MIN_AVAILABLE, NodeDrain, NodeDrainPhase, NodeDrainPlan, NodeDrainPlanSpec,
     NodeDrainPlanStatus, NodeDrainProgress, NodeDrainSpec, NodeDrainStatus, PlannedNode,
 };
 pub use instance::{
-    Cpu, CpuFeature, CpuFeaturePolicy, Devices, Disk, DiskTarget, DomainSpec, EvictionStrategy, Firmware,
-    HostDisk, HostKernel, Hugepages, InstancePhase, KernelBoot, KernelBootContainer, Memory, PhaseTime,
-    VirtualMachineInstance, VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, Volume, WORKLOAD_IMAGE,
+    Cpu, CpuFeature, CpuFeaturePolicy, Devices, Disk, DiskCache, DiskTarget, DomainSpec, EvictionStrategy,
+    Firmware, HostDisk, HostKernel, Hugepages, InstancePhase, KernelBoot, KernelBootContainer, Memory,
+    PhaseTime, VirtualMachineInstance, VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, Volume,
+    WORKLOAD_IMAGE,
 };
 pub use kind::{Column, Kind, Names, Scope};
 pub use machine::{
@@ -56,6 +64,7 @@ pub use migration::{
     VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     VirtualMachineInstanceMigrationStatus,
 };
+pub use network::{HostBridge, Interface, InterfaceBridge, Network, is_interface_name};
 pub use origin::Origin;
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
@@ -76,6 +85,13 @@ pub const VERSION: &str = "v1";
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// The label of leases that agents renew, each with the name of its node: those of a kubelet have the same name.
 pub const LEASE_LABEL: &str = "whimbrel.dev/node";
+/// What labels of a Node begin with that name bridges of its host, each with the value `true`. Agents write them.
+pub const BRIDGE_LABEL: &str = "bridge.whimbrel.dev/";
+/// The annotation of a Node that says which paths of disks its host has: a JSON object, paths with `true` or `false`. Agents write it, and have
+/// looked at [`disk_places`] of all instances.
+pub const DISKS_ANNOTATION: &str = "whimbrel.dev/disks";
+/// The annotation of a Node that says at which address machines come to it. Agents write it.
+pub const MIGRATION_ADDRESS_ANNOTATION: &str = "whimbrel.dev/migration-address";
 /// What labels of a Node begin with that tell of its processor, each with the value `true`: its maker, models that it can show machines, and
 /// features. Agents write them.
 pub const CPU_VENDOR_LABEL: &str = "cpu-vendor.whimbrel.dev/";
@@ -85,6 +101,12 @@ pub const CPU_MODEL_LABEL: &str = "cpu-model.whimbrel.dev/";
 pub const CPU_FEATURE_LABEL: &str = "cpu-feature.whimbrel.dev/";
 /// The name that the certificate of a fleet's control plane has beside those of its host, and no node's: nodes are named by labels and addresses.
 pub const CONTROL_PLANE_NAME: &str = "control-plane.whimbrel.dev";
+/// The annotation of a migration that is tried again: the name of the one before.
+pub const RETRY_OF_ANNOTATION: &str = "whimbrel.dev/retry-of";
+/// The annotation of a migration that is tried again: which attempt it is, from 2.
+pub const ATTEMPT_ANNOTATION: &str = "whimbrel.dev/attempt";
+/// The condition of a migration that failed, which says when it is tried again, as what, or why not.
+pub const RETRY_CONDITION: &str = "Retry";
 /// The condition of a Node that says whether its agent lives, where the Node is a kubelet's. Elsewhere it is `Ready`.
 pub const AGENT_CONDITION: &str = "WhimbrelReady";
 /// Holds an instance until its VMM is gone; set at creation, taken off by the agent of its node.

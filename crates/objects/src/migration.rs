@@ -64,6 +64,11 @@ pub struct VirtualMachineInstanceMigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604800))]
     pub deadline_seconds: Option<u32>,
+    /// How often it is tried again after it failed for a reason that may pass, instead of what the policy says: each time as a migration of its own,
+    /// 10 s after the first failure, and each time twice as long, up to 5 minutes. 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 20))]
+    pub retry_limit: Option<u32>,
     /// Whose turn it is when several wait; absent: `user-triggered`. Of the same, who came first. What comes more than 10 minutes later has its
     /// turn later, though its priority is one higher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,6 +326,14 @@ pub struct MigrationConfiguration {
     /// Connections; absent: the engine's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<u32>,
+    /// How often it is tried again after it failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry_limit: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How far a migration is, by the word of the source's VMM.

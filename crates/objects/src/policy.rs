@@ -58,6 +58,10 @@ pub struct MigrationPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub channels: Option<u32>,
+    /// How often a migration is tried again after it failed for a reason that may pass [default: 0].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 20))]
+    pub retry_limit: Option<u32>,
 }
 
 /// Labels that must be there, all of them. Nothing at all matches every instance.

@@ -11,6 +11,7 @@ mod cpu_baseline;
 mod crds;
 mod demo;
 mod drain;
+mod image;
 mod login;
 mod machine;
 mod migrate;
@@ -61,6 +62,7 @@ enum Command {
     Crds(crds::Arguments),
     Demo(demo::Arguments),
     Drain(drain::Arguments),
+    Image(image::Arguments),
     #[command(hide = true)]
     Manual(completion::Manual),
     Migrate(migrate::Arguments),
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Demo(arguments) => Ok(demo::run(&arguments)),
         Command::Drain(arguments) => drain::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Manual(arguments) => completion::write_manual(&arguments, &Arguments::command()),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Monitor(arguments) => monitor::run(&arguments),

@@ -11,7 +11,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use objects::{
-    HOSTNAME_LABEL, MigrationPhase, MigrationPriority, VirtualMachineInstanceMigration,
+    HOSTNAME_LABEL, MigrationPhase, MigrationPriority, RETRY_CONDITION, VirtualMachineInstanceMigration,
     VirtualMachineInstanceMigrationSpec, VirtualMachineInstanceMigrationStatus, condition,
 };
 use tokio::{sync::Notify, time::timeout};
@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Whose turn it is when several wait [default: user]
     #[arg(long, value_name = "PRIORITY")]
     priority: Option<Priority>,
+    /// How often it is tried again after it failed for a reason that may pass, instead of what its policy says: 0 to 20
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=20))]
+    retries: Option<u32>,
     #[command(flatten)]
     reach: Reach,
     /// Do not wait for the end
@@ -90,12 +93,13 @@ async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box
                 .collect(),
             deadline_seconds: arguments.deadline.map(|seconds| seconds.0),
             priority: arguments.priority.map(Priority::of_object),
+            retry_limit: arguments.retries,
             cancel: false,
         },
         status: None,
     };
     let made = done(api.create(&PostParams::default(), &wish)).await?;
-    let name = made.name_any();
+    let mut name = made.name_any();
     output::say!("{name} was made");
     if arguments.detach {
         return Ok(ExitCode::SUCCESS);
@@ -121,10 +125,58 @@ async fn migrate(arguments: &Arguments, client: &Client) -> Result<ExitCode, Box
             output::say!("{:>9}  {line}", Span(began.elapsed()).to_string());
             shown = line;
         }
-        if status.phase().is_final() {
-            return Ok(verdict(&arguments.machine, &status));
+        if !status.phase().is_final() {
+            continue;
+        }
+        match next(&status) {
+            Next::Nothing => return Ok(verdict(&arguments.machine, &status)),
+            Next::Unknown => {}
+            Next::Waits => {
+                let when = condition(&status.conditions, RETRY_CONDITION).and_then(|one| one.message.clone());
+                let line = format!("It failed: {} {}", state_reason(&status), when.unwrap_or_default());
+                if line != shown {
+                    output::say!("{:>9}  {line}", Span(began.elapsed()).to_string());
+                    shown = line;
+                }
+            }
+            Next::Again(another) => name = another,
         }
     }
+}
+
+/// What follows on a migration that is over.
+enum Next {
+    /// It was the last attempt.
+    Nothing,
+    /// The controllers have not said so yet.
+    Unknown,
+    /// It is tried again later.
+    Waits,
+    /// It is tried again as this.
+    Again(String),
+}
+
+fn next(status: &VirtualMachineInstanceMigrationStatus) -> Next {
+    let state = status.migration_state.as_ref();
+    let values = state.and_then(|state| state.migration_configuration.as_ref());
+    if status.phase() != MigrationPhase::Failed || values.is_none_or(|values| values.retry_limit == 0) {
+        return Next::Nothing;
+    }
+    let Some(retry) = condition(&status.conditions, RETRY_CONDITION) else { return Next::Unknown };
+    match retry.reason.as_deref() {
+        Some("BackOff") => Next::Waits,
+        // Its message ends with the name.
+        Some("Retried") => {
+            let message = retry.message.clone().unwrap_or_default();
+            let name = message.trim_end_matches('.').rsplit(' ').next().unwrap_or_default();
+            Next::Again(name.to_owned())
+        }
+        _ => Next::Nothing,
+    }
+}
+
+fn state_reason(status: &VirtualMachineInstanceMigrationStatus) -> String {
+    status.migration_state.as_ref().and_then(|state| state.failure_reason.clone()).unwrap_or_default()
 }
 
 /// Where a migration stands, on a line.

@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Handle};
 use crate::{
     controllers::reach,
     rig::{Interrupt, check_kvm, find_vmm},
-    up::{NODE_FILES, kubeconfig, log_to, log_to_stderr, make_private, write_private},
+    up::{NODE_FILES, REVOKED_FILE, kubeconfig, log_to, log_to_stderr, make_private, write_private},
 };
 
 /// Run the agent of this host, which starts machines and says how they are. The first time with `--join`.
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// The address at which other nodes reach this host; said when it joins
     #[arg(long, value_name = "IP", env = "NODE_ADDRESS")]
     address: Option<IpAddr>,
+    /// The address of this host at which machines come here, on a network of their own [default: that of --address]
+    #[arg(long, value_name = "IP", env = "MIGRATION_ADDRESS", value_parser = own_address)]
+    migration_address: Option<IpAddr>,
     /// The port at which the control plane reaches this agent; 0 for one that is free
     #[arg(long, value_name = "PORT", default_value_t = 16444)]
     port: u16,
@@ -74,6 +77,19 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often certificates are renewed, which are valid for a year.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
 
+/// An address that this host has: a migration to another would end in a VMM that cannot listen.
+fn own_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if address.is_unspecified() {
+        return Err("say one address: other nodes have to reach it".to_owned());
+    }
+    let listener = TcpListener::bind((address, 0));
+    listener.map(|_| address).map_err(|error| format!("this host cannot listen there: {error}"))
+}
+
+/// How often is asked which certificates were taken back.
+const HEAR: Duration = Duration::from_secs(30);
+
 /// Who this node is: kept beside its certificates.
 struct Member {
     name: String,
@@ -105,6 +121,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         workload: guests::write_workload(&directory)?,
         tls: place.tls.clone(),
         address: place.member.address,
+        migration_address: arguments.migration_address,
         share: SHARE,
         leases: place.leases.clone(),
         registration: place.registration,
@@ -117,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         thread::Builder::new().name("agent".to_owned()).spawn(work)?
     };
     output::say!("Node {} is up. Its files are in {}.", place.member.name, directory.display());
-    let mut renewed = Instant::now();
+    let (mut renewed, mut heard) = (Instant::now(), None::<Instant>);
     while interrupt.sleep(LOOK).is_ok() {
         if agent.is_finished() || requests.is_finished() {
             return Err("The agent has ended, which it should not: its log says more".into());
@@ -127,6 +144,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             renewed = Instant::now();
             if let Err(error) = handle.block_on(renew(&place.client, &place.member, &directory)) {
                 tracing::warn!(%error, "Certificates were not renewed; it is tried again in {RENEW:?}");
+            }
+        }
+        if place.registration == Registration::Agent && heard.is_none_or(|heard| heard.elapsed() >= HEAR) {
+            heard = Some(Instant::now());
+            if let Err(error) = handle.block_on(hear_of_revoked(&place.client, &place.member, &directory)) {
+                tracing::warn!(%error, "It is not known which certificates were taken back; it is asked again in {HEAR:?}");
             }
         }
     }
@@ -261,7 +284,23 @@ fn keep(given: &Value, directory: &Path) -> Result<(), Box<dyn Error>> {
             given["files"][*name].as_str().ok_or_else(|| format!("The control plane gave no {name}"))?;
         write_private(&folder.join(name), text)?;
     }
-    Ok(())
+    keep_revoked(&given["files"][REVOKED_FILE], directory)
+}
+
+/// Asks which certificates were taken back, and keeps the list where migrations find it.
+async fn hear_of_revoked(client: &Client, member: &Member, directory: &Path) -> Result<(), Box<dyn Error>> {
+    let asked = json!({ "name": member.name, "revoked": true });
+    keep_revoked(&mirror::post(client, "/join", &asked).await?["revoked"], directory)
+}
+
+fn keep_revoked(list: &Value, directory: &Path) -> Result<(), Box<dyn Error>> {
+    let path = directory.join("tls").join(REVOKED_FILE);
+    match list.as_str() {
+        Some(text) if fs::read_to_string(&path).ok().as_deref() != Some(text) => {
+            Ok(write_private(&path, text)?)
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Member {

@@ -256,7 +256,7 @@ impl Site {
                 let index = place(&migration.metadata.uid);
                 Arc::make_mut(&mut self.world.migrations[index]).spec.cancel = true;
             }
-            Intent::CreateMigration(mut migration, _) => {
+            Intent::RetryMigration(mut migration) | Intent::CreateMigration(mut migration, _) => {
                 let is_there =
                     self.world.migrations.iter().any(|own| own.metadata.name == migration.metadata.name);
                 assert!(!is_there, "{:?} is made twice", migration.metadata.name);

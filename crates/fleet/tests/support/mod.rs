@@ -224,7 +224,7 @@ impl Site {
                     .find(|own| own.metadata.uid == node.metadata.uid);
                 *place.unwrap() = *node;
             }
-            Intent::CreateMigration(mut migration, _) => {
+            Intent::RetryMigration(mut migration) | Intent::CreateMigration(mut migration, _) => {
                 let same = |own: &&Arc<VirtualMachineInstanceMigration>| {
                     own.metadata.name == migration.metadata.name
                 };

@@ -10,8 +10,10 @@ use crate::{CommandError, types::PredictionRequest};
 pub(super) fn whimbrel_predict(context: Context<'_>, mut arguments: Arguments) -> Outcome {
     let bandwidth = arguments.optional_u64("bandwidth")?;
     let time = arguments.optional_u64("time")?;
+    let id = arguments.optional_u64("id")?;
     arguments.finish()?;
-    done(context.handler.whimbrel_predict(request(bandwidth, time)?))
+    let request = PredictionRequest { id, ..request(bandwidth, time)? };
+    done(context.handler.whimbrel_predict(request))
 }
 
 /// What is asked for, if it is in range. `time` is in milliseconds.
@@ -21,5 +23,5 @@ pub(crate) fn request(bandwidth: Option<u64>, time: Option<u64>) -> Result<Predi
     }
     let time = time.unwrap_or(PredictionRequest::DEFAULT_TIME_MS);
     let time = in_range("time", time, PredictionRequest::TIME_MS)?;
-    Ok(PredictionRequest { bandwidth, time: Duration::from_millis(time) })
+    Ok(PredictionRequest { bandwidth, time: Duration::from_millis(time), id: None })
 }

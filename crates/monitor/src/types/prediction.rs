@@ -9,6 +9,8 @@ pub struct PredictionRequest {
     pub bandwidth: Option<u64>,
     /// How long to look at the machine, in [`PredictionRequest::TIME_MS`].
     pub time: Duration,
+    /// By what the client knows its own again, if it says so.
+    pub id: Option<u64>,
 }
 
 impl PredictionRequest {
@@ -40,6 +42,9 @@ pub enum PredictionStatus {
 pub struct PredictionInfo {
     /// How far it is. The rest is there once it is [`PredictionStatus::Predicted`].
     pub status: PredictionStatus,
+    /// By what the client knows its own again that asked for it, if it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
     /// What is known of the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<PredictedMachine>,

@@ -387,6 +387,7 @@ impl Handler for Machine {
         };
         PredictionInfo {
             status: PredictionStatus::Predicted,
+            id: None,
             machine: Some(PredictedMachine {
                 memory: 1 << 30,
                 empty: 256 << 20,

@@ -288,7 +288,7 @@ fn ended(status: &mut VirtualMachineInstanceStatus, words: &str, is_good: bool, 
     status.reason = Some(reason);
 }
 
-fn condition(kind: &str, holds: bool, reason: &str, message: String) -> Condition {
+pub(crate) fn condition(kind: &str, holds: bool, reason: &str, message: String) -> Condition {
     Condition {
         kind: kind.to_owned(),
         status: if holds { ConditionStatus::True } else { ConditionStatus::False },

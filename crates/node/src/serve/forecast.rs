@@ -1,8 +1,9 @@
 //! What migrations would be like, by the word of the engine: its VMM looks at the machine for a moment, which takes nothing from it.
 
 use std::{
+    sync::atomic::{AtomicU64, Ordering},
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use hyper::StatusCode;
@@ -51,7 +52,8 @@ fn predict(
     bandwidth: u64,
     deadline: Instant,
 ) -> Result<PredictionInfo, Refusal> {
-    while !begin(desk, client, wanted, bandwidth)? {
+    let id = fresh_id();
+    while !begin(desk, client, wanted, bandwidth, id)? {
         if Instant::now() > deadline {
             return Err(busy());
         }
@@ -61,7 +63,7 @@ fn predict(
         let said: PredictionInfo = client.query("query-whimbrel-prediction", Value::Null).map_err(told)?;
         match said.status {
             // That of an administrator at the monitor, which began after ours was over.
-            PredictionStatus::Predicted if said.bandwidth != Some(bandwidth) => return Err(busy()),
+            _ if said.id != Some(id) => return Err(busy()),
             PredictionStatus::Predicted => return Ok(said),
             PredictionStatus::Failed | PredictionStatus::None => {
                 return Err(Refusal::new(
@@ -80,7 +82,13 @@ fn busy() -> Refusal {
 }
 
 /// Has the machine looked at, unless it is already: `false`.
-fn begin(desk: &Desk, client: &mut Client, wanted: &Wanted, bandwidth: u64) -> Result<bool, Refusal> {
+fn begin(
+    desk: &Desk,
+    client: &mut Client,
+    wanted: &Wanted,
+    bandwidth: u64,
+    id: u64,
+) -> Result<bool, Refusal> {
     let _settings = desk.settings();
     let said: PredictionInfo = client.query("query-whimbrel-prediction", Value::Null).map_err(told)?;
     if said.status == PredictionStatus::Measuring {
@@ -98,8 +106,15 @@ fn begin(desk: &Desk, client: &mut Client, wanted: &Wanted, bandwidth: u64) -> R
     };
     client.execute("migrate-set-capabilities", allowed.capabilities()).map_err(told)?;
     client.execute("migrate-set-parameters", allowed.parameters()).map_err(told)?;
-    let arguments = json!({ "bandwidth": bandwidth, "time": LOOK_MS });
+    let arguments = json!({ "bandwidth": bandwidth, "time": LOOK_MS, "id": id });
     client.execute("whimbrel-predict", arguments).map(|_| true).map_err(told)
+}
+
+/// One that nobody else has: an id is kept by JSON, whose numbers are good for 53 bits.
+fn fresh_id() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (u64::try_from(since.as_micros()).unwrap_or(0) ^ COUNT.fetch_add(1, Ordering::Relaxed)) & ((1 << 53) - 1)
 }
 
 fn told(error: ClientError) -> Refusal {

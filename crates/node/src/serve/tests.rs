@@ -57,6 +57,7 @@ fn config(directory: &Path) -> Config {
         workload: "/kernel".into(),
         tls: directory.join("tls"),
         address: "127.0.0.1".parse().unwrap(),
+        migration_address: None,
         share: 1.0,
         leases: "default".to_owned(),
         registration: Registration::Agent,

@@ -1,5 +1,6 @@
 //! What makes an object wrong beyond its schema, with the path of the field; and what deserves a warning.
 
+mod devices;
 mod processor;
 
 use std::{
@@ -92,11 +93,21 @@ impl fmt::Display for FieldErrorKind {
 pub(crate) type Admit = fn(&mut Review<'_>) -> Admitted;
 
 impl Admitted {
-    fn error(&mut self, path: impl Into<String>, kind: FieldErrorKind, message: impl Into<String>) {
+    pub(crate) fn error(
+        &mut self,
+        path: impl Into<String>,
+        kind: FieldErrorKind,
+        message: impl Into<String>,
+    ) {
         self.errors.push(FieldError { path: path.into(), kind, message: message.into() });
     }
 
-    fn invalid(&mut self, path: impl Into<String>, value: impl Into<Value>, message: impl Into<String>) {
+    pub(crate) fn invalid(
+        &mut self,
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        message: impl Into<String>,
+    ) {
         self.error(path, FieldErrorKind::Invalid(value.into()), message);
     }
 
@@ -112,7 +123,7 @@ impl Admitted {
 }
 
 /// The object as its type. What does not fit is an error of the whole object.
-fn typed<T: DeserializeOwned>(review: &Review<'_>, admitted: &mut Admitted) -> Option<T> {
+pub(crate) fn typed<T: DeserializeOwned>(review: &Review<'_>, admitted: &mut Admitted) -> Option<T> {
     serde_json::from_value(review.object.clone())
         .map_err(|error| admitted.invalid("", Value::Null, error.to_string()))
         .ok()
@@ -133,7 +144,19 @@ pub(crate) fn namespace(review: &mut Review<'_>) -> Admitted {
 pub(crate) fn machine(review: &mut Review<'_>) -> Admitted {
     let mut admitted = Admitted::default();
     let Some(machine) = typed::<VirtualMachine>(review, &mut admitted) else { return admitted };
-    instance_spec(&machine.spec.template.spec, "spec.template.spec", &mut admitted);
+    let at = "spec.template.spec";
+    instance_spec(&machine.spec.template.spec, at, &mut admitted);
+    // What an earlier release let in stays as it is, and does not keep the rest from being changed.
+    let old = review.old.and_then(|old| serde_json::from_value::<VirtualMachine>(old.clone()).ok());
+    if let Some(old) = old {
+        let mut before = Admitted::default();
+        instance_spec(&old.spec.template.spec, at, &mut before);
+        let (known, new): (Vec<_>, _) =
+            admitted.errors.into_iter().partition(|error| before.errors.contains(error));
+        admitted.errors = new;
+        let known = known.iter().map(|error| format!("{error} (it was so before; its next run is refused)"));
+        admitted.warnings.extend(known);
+    }
     admitted
 }
 
@@ -204,7 +227,7 @@ fn instance_spec(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Adm
     processor::check(&spec.domain.cpu, &format!("{at}.domain.cpu"), admitted);
     affinity(spec, &format!("{at}.affinity.nodeAffinity"), admitted);
     boot(spec, &format!("{at}.domain.firmware.kernelBoot"), admitted);
-    disks(spec, at, admitted);
+    devices::check(spec, at, admitted);
 }
 
 fn affinity(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
@@ -267,42 +290,6 @@ fn absolute(path: &str, at: String, admitted: &mut Admitted) {
     }
 }
 
-fn disks(spec: &VirtualMachineInstanceSpec, at: &str, admitted: &mut Admitted) {
-    let mut volumes = BTreeMap::new();
-    for (index, volume) in spec.volumes.iter().enumerate() {
-        let path = format!("{at}.volumes[{index}]");
-        if volumes.insert(volume.name.as_str(), index).is_some() {
-            let kind = FieldErrorKind::Duplicate(volume.name.as_str().into());
-            admitted.error(format!("{path}.name"), kind, "another volume has this name");
-        }
-        match &volume.host_disk {
-            Some(disk) => absolute(&disk.path, format!("{path}.hostDisk.path"), admitted),
-            None => admitted.error(path, FieldErrorKind::Required, "say what is behind it: hostDisk"),
-        }
-    }
-    let mut used = BTreeMap::new();
-    for (index, disk) in spec.domain.devices.disks.iter().enumerate() {
-        let path = format!("{at}.domain.devices.disks[{index}]");
-        if !volumes.contains_key(disk.name.as_str()) {
-            admitted.invalid(format!("{path}.name"), disk.name.as_str(), "there is no volume of this name");
-        }
-        if used.insert(disk.name.as_str(), index).is_some() {
-            let kind = FieldErrorKind::Duplicate(disk.name.as_str().into());
-            admitted.error(format!("{path}.name"), kind, "another disk has this name");
-        }
-        if disk.disk.bus.as_deref().is_some_and(|bus| bus != "virtio") {
-            admitted.invalid(
-                format!("{path}.disk.bus"),
-                disk.disk.bus.clone().unwrap_or_default(),
-                "must be virtio",
-            );
-        }
-    }
-    for (name, index) in volumes.iter().filter(|(name, _)| !used.contains_key(*name)) {
-        admitted.invalid(format!("{at}.volumes[{index}].name"), *name, "no disk uses this volume");
-    }
-}
-
 pub(crate) fn migration(review: &mut Review<'_>) -> Admitted {
     let mut admitted = Admitted::default();
     let Some(migration) = typed::<VirtualMachineInstanceMigration>(review, &mut admitted) else {
@@ -315,7 +302,7 @@ pub(crate) fn migration(review: &mut Review<'_>) -> Admitted {
             hold(review.object, MIGRATION_FINALIZER);
         }
         Some(old) => {
-            for field in ["vmiName", "addedNodeSelector", "deadlineSeconds", "priority"] {
+            for field in ["vmiName", "addedNodeSelector", "deadlineSeconds", "retryLimit", "priority"] {
                 if old["spec"][field] != review.object["spec"][field] {
                     admitted.error(
                         format!("spec.{field}"),

@@ -50,6 +50,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::Review;
 
     fn checked(features: &Value) -> (Vec<String>, usize) {
         let cpu: Cpu = serde_json::from_value(json!({ "features": features })).unwrap();
@@ -79,5 +80,29 @@ mod tests {
         );
         assert_eq!(errors.len(), 1);
         assert!(errors[0].contains("features[1].name") && errors[0].contains("no CPU feature"), "{errors:?}");
+    }
+
+    #[test]
+    fn what_was_let_in_before_does_not_keep_a_machine_from_being_changed() {
+        let machine = |features: &Value, strategy: &str| {
+            json!({
+                "apiVersion": "whimbrel.dev/v1", "kind": "VirtualMachine", "metadata": { "name": "a" },
+                "spec": { "runStrategy": strategy, "template": { "spec": { "domain": {
+                    "cpu": { "features": features }, "memory": { "guest": "64Mi" },
+                    "firmware": { "kernelBoot": { "host": { "kernelPath": "/k" } } },
+                }}}},
+            })
+        };
+        let changed = |old: &Value, mut new: Value| {
+            let mut review = Review { object: &mut new, old: Some(old), others: &|_, _| Vec::new() };
+            let admitted = crate::validation::machine(&mut review);
+            (admitted.errors.len(), admitted.warnings.len())
+        };
+        let twice = json!([{ "name": "aes" }, { "name": "aes" }]);
+        let old = machine(&twice, "Always");
+        assert_eq!(changed(&old, machine(&twice, "Halted")), (0, 1));
+        assert_eq!(changed(&old, machine(&json!([{ "name": "aes" }]), "Halted")), (0, 0));
+        let more = json!([{ "name": "aes" }, { "name": "aes" }, { "name": "aes" }]);
+        assert_eq!(changed(&old, machine(&more, "Always")), (1, 1));
     }
 }

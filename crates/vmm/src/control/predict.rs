@@ -50,7 +50,7 @@ impl Control {
         };
         let fixed = fixed.unwrap_or_else(|| FixedCosts::guess(self.config.cpus().get()));
         let bandwidth = self.bandwidth(&request, &params)?;
-        self.prediction.begin()?;
+        self.prediction.begin(request.id)?;
         let (control, machine) = (self.clone(), Arc::downgrade(&machine));
         let predict = move || {
             // A defect must not leave a prediction that never ends.
@@ -99,6 +99,7 @@ impl Control {
         let pattern = machine.dirtying.unwrap_or(Pattern { working_set: 0.0, hazard: 0.0 });
         Some(PredictionInfo {
             status: PredictionStatus::Predicted,
+            id: request.id,
             machine: Some(PredictedMachine {
                 memory: machine.pages * PAGE_BYTES,
                 empty: machine.empty * PAGE_BYTES,
@@ -120,20 +121,21 @@ impl Prediction {
         self.info.lock().clone()
     }
 
-    fn begin(&self) -> Result<(), CommandError> {
+    fn begin(&self, id: Option<u64>) -> Result<(), CommandError> {
         let mut info = self.info.lock();
         if info.status == PredictionStatus::Measuring {
             return Err(CommandError::generic(
                 "The machine is being looked at already: query-whimbrel-prediction says when that is over",
             ));
         }
-        *info = PredictionInfo { status: PredictionStatus::Measuring, ..PredictionInfo::default() };
+        *info = PredictionInfo { status: PredictionStatus::Measuring, id, ..PredictionInfo::default() };
         Ok(())
     }
 
     fn end(&self, predicted: Option<PredictionInfo>) {
         let failed = || PredictionInfo { status: PredictionStatus::Failed, ..PredictionInfo::default() };
-        *self.info.lock() = predicted.unwrap_or_else(failed);
+        let mut info = self.info.lock();
+        *info = PredictionInfo { id: info.id, ..predicted.unwrap_or_else(failed) };
     }
 
     /// What is seen of the machine in this time; `None` if it goes away meanwhile, which this does not keep it from.

@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::rig::{Interrupt, check_kvm, find_vmm};
 
-pub(crate) use site::{Endpoint, NODE_FILES, Site, kubeconfig, make_private, write_private};
+pub(crate) use site::{Endpoint, NODE_FILES, REVOKED_FILE, Site, kubeconfig, make_private, write_private};
 
 /// Start a fleet on this host: control plane and nodes, driven by kubectl.
 ///
@@ -85,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             workload: workload.clone(),
             tls: site.node_tls(name),
             address: IpAddr::from([127, 0, 0, 1]),
+            migration_address: None,
             share: 0.8 / f64::from(arguments.nodes),
             leases: controllers::NODE_LEASES.to_owned(),
             registration: node::Registration::Agent,

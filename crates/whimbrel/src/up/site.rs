@@ -217,7 +217,7 @@ impl Registrar for Site {
         let is_known = self.directory.join("tokens").join(&token).exists();
         if is_new && is_known {
             return Err(format!(
-                "there is a node {node} already: take another name, or remove tokens/{token} in the control plane's directory and start it again"
+                "there is a node {node} already: take another name, or remove that one (kubectl delete node {node})"
             ));
         }
         let authority = self.authority().map_err(told)?;
@@ -234,9 +234,61 @@ impl Registrar for Site {
                 fs::read_to_string(folder.join(name)).map_err(|source| told(failed(&folder, source)))?;
             files.insert((*name).to_owned(), text.into());
         }
+        if let Some(revoked) = self.revoked()? {
+            files.insert(REVOKED_FILE.to_owned(), revoked.into());
+        }
         Ok((files.into(), self.token(&token).map_err(told)?))
     }
+
+    fn forget(&self, node: &str) -> Result<(), String> {
+        let told = |error: SiteError| {
+            tracing::warn!(%error, node, "What a node was given could not be taken back");
+            format!(
+                "what node {node} was given cannot be taken back: {error}; the log of the control plane says more"
+            )
+        };
+        let authority = self.authority().map_err(told)?;
+        for folder in [self.directory.join("nodes").join(node), self.node_tls(node)] {
+            match authority.revoke(&folder) {
+                // It is of the other kind, on this host or on one of its own, or was never here.
+                Ok(()) | Err(AuthorityError::Nothing { .. }) => {}
+                Err(source) => return Err(told(SiteError::Certificates { path: folder, source })),
+            }
+        }
+        self.tell_of_revoked().map_err(told)?;
+        let token = self.directory.join("tokens").join(format!("node-{node}"));
+        match fs::remove_file(&token) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(told(failed(&token, error))),
+            _ => Ok(()),
+        }
+    }
+
+    fn revoked(&self) -> Result<Option<String>, String> {
+        let path = self.directory.join("ca").join(REVOKED_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+        }
+    }
 }
+
+impl Site {
+    /// Gives the nodes on this host, and the API, the list of what was taken back. Other hosts ask for it.
+    fn tell_of_revoked(&self) -> Result<(), SiteError> {
+        let list = self.directory.join("ca").join(REVOKED_FILE);
+        let Ok(text) = fs::read_to_string(&list) else { return Ok(()) };
+        let entries = fs::read_dir(&self.directory).map_err(|source| failed(&self.directory, source))?;
+        let folders = entries.flatten().map(|entry| entry.path().join("tls")).chain([self.server_tls()]);
+        for folder in folders.filter(|folder| folder.join("ca-cert.pem").exists()) {
+            write_private(&folder.join(REVOKED_FILE), &text)?;
+        }
+        Ok(())
+    }
+}
+
+/// The list of certificates that were taken back, which hosts need once there is one.
+pub(crate) const REVOKED_FILE: &str = "ca-crl.pem";
 
 /// The certificates and keys of a node.
 pub(crate) const NODE_FILES: &[&str] =

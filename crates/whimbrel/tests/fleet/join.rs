@@ -82,3 +82,39 @@ fn hosts_join_with_a_ticket_and_machines_move_between_them() {
     assert_eq!(fleet.get("vmi/busy")["status"]["phase"], "Running");
     assert_eq!(fleet.get("nodes")["items"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_node_that_is_removed_comes_back_by_the_ticket_alone() {
+    let Some(fleet) = Fleet::prepare() else { return };
+    let dir = fleet.dir().display().to_string();
+    let _plane = Service::start(&["controlplane", "--dir", &dir, "--listen", "127.0.0.1:0"]);
+    let ticket = fleet.dir().join("ticket").display().to_string();
+    let join = |folder: &str, name: &str| {
+        node(fleet.dir(), folder, &["--name", name, "--address", "127.0.0.1", "--join", &ticket])
+    };
+    let (_one, two) = (join("node-a", "node-a"), join("node-b", "node-b"));
+    fleet.wait("nodes", |seen| seen["items"].as_array().is_some_and(|nodes| nodes.len() == 2));
+    fleet.kubectl("cordon node-b");
+    fleet.machine("50M");
+    let kept = fleet.run("delete node node-a");
+    let said = String::from_utf8_lossy(&kept.stderr).into_owned();
+    assert!(!kept.status.success() && said.contains("default/busy"), "{said}");
+    fleet.kubectl("delete node node-b");
+    // Its agent goes on, and is nobody any more.
+    let by_it = fleet.run(&format!("get nodes --kubeconfig {dir}/node-b/kubeconfig"));
+    assert!(!by_it.status.success(), "{by_it:?}");
+    drop(two);
+    let back = node(fleet.dir(), "node-b", &[]);
+    let list = fleet.dir().join("node-a/tls/ca-crl.pem");
+    let deadline = std::time::Instant::now() + super::site::PATIENCE;
+    while !list.exists() {
+        assert!(std::time::Instant::now() < deadline, "the other node does not hear of it");
+        thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(fleet.get("nodes")["items"].as_array().unwrap().len(), 1, "it is back");
+    drop(back);
+    let _again = join("node-c", "node-b");
+    fleet.wait("nodes", |seen| seen["items"].as_array().is_some_and(|nodes| nodes.len() == 2));
+    let (said, is_done) = fleet.whimbrel("migrate busy");
+    assert!(is_done, "{said}\n{}", fleet.log());
+}

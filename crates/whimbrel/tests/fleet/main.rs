@@ -6,6 +6,7 @@
 mod programs;
 
 mod console;
+mod devices;
 mod drain;
 mod join;
 mod operator;
