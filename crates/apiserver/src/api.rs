@@ -13,6 +13,7 @@ use crate::{
     Absent, Agents, ApiError, Call, Fetched, Figures, File, Identity, Registrar, Reviewer, Role, Tokens,
     discovery,
     identity::{CONSOLE, Verb},
+    lines::Lines,
     login::Logins,
     metadata, openapi,
     pages::Pages,
@@ -28,6 +29,8 @@ const CONVERSATION: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Api {
     pub(crate) store: Arc<Store>,
+    /// What watches are told.
+    pub(crate) lines: Arc<Lines>,
     pub(crate) kinds: Vec<Arc<Kind>>,
     pub(crate) tokens: RwLock<Tokens>,
     /// Who lets hosts join; nobody where hosts cannot.
@@ -107,6 +110,14 @@ impl Reply {
     pub(crate) fn value(code: u16, value: Value) -> Self {
         Self { code, warnings: Vec::new(), body: Body::Value(value) }
     }
+
+    /// The UID of the object that it is.
+    fn uid(&self) -> Option<&str> {
+        match &self.body {
+            Body::Value(value) => value["metadata"]["uid"].as_str(),
+            _ => None,
+        }
+    }
 }
 
 impl Api {
@@ -119,6 +130,7 @@ impl Api {
         let tokens = RwLock::new(tokens);
         let api = Self {
             store,
+            lines: Arc::default(),
             kinds,
             tokens,
             registrar: None,
@@ -273,12 +285,15 @@ impl Api {
         let name = target.name.as_deref().unwrap_or_default();
         let namespace = target.namespace.as_deref().unwrap_or_default();
         let code = outcome.as_ref().map_or_else(|error| error.code, |reply| reply.code);
+        // Other lines about the same object have that.
+        let uid = outcome.as_ref().ok().and_then(Reply::uid);
         tracing::info!(
             user = identity.name,
             verb = verb.name(),
             kind = target.kind.names.plural,
             namespace,
             name,
+            uid,
             code,
             "{}",
             if matches!(verb, Verb::Get | Verb::List | Verb::Watch) { "read" } else { "write" }

@@ -34,6 +34,7 @@ mod identity;
 mod join;
 mod jsonpath;
 mod kept;
+mod lines;
 mod login;
 mod managers;
 mod metadata;

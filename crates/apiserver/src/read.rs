@@ -116,6 +116,7 @@ impl Api {
         };
         let watch = Watch {
             store: self.store.clone(),
+            lines: self.lines.clone(),
             kind: target.kind.clone(),
             prefix: target.key(),
             selector,

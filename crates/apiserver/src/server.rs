@@ -299,7 +299,7 @@ fn quoted(text: &str) -> String {
 /// The body of a reply: whole, or piece by piece as it comes.
 enum ReplyBody {
     Whole(Option<Bytes>),
-    Pieces(mpsc::Receiver<Vec<u8>>),
+    Pieces(mpsc::Receiver<Bytes>),
     /// As another server sends it.
     Forwarded(Incoming),
 }
@@ -321,7 +321,7 @@ impl HttpBody for ReplyBody {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Pieces(pieces) => {
-                pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(Bytes::from(piece)))))
+                pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Forwarded(body) => Pin::new(body).poll_frame(context),
         }

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hyper::body::Bytes;
 use objects::Kind;
 use serde_json::{Value, json};
 use store::{Change, Entry, Store};
@@ -15,7 +16,8 @@ use tokio::{
 
 use crate::{
     ApiError,
-    form::{Form, object, text},
+    form::{Form, object},
+    lines::Lines,
     selector::Selector,
 };
 
@@ -23,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Watch {
     pub(crate) store: Arc<Store>,
+    pub(crate) lines: Arc<Lines>,
     pub(crate) kind: Arc<Kind>,
     pub(crate) prefix: String,
     pub(crate) selector: Selector,
@@ -51,15 +54,15 @@ const BOOKMARK: Duration = Duration::from_secs(30);
 const LONGEST_SECONDS: u64 = 3600;
 
 /// Sends lines until the time is up, the client has gone, or something cannot go on.
-pub(crate) async fn run(watch: Watch, out: mpsc::Sender<Vec<u8>>) {
+pub(crate) async fn run(watch: Watch, out: mpsc::Sender<Bytes>) {
     if let Err(error) = follow(&watch, &out).await {
         let line = json!({ "type": "ERROR", "object": error.to_status() });
         // The client may have gone.
-        let _ = out.send(line_of(&line)).await;
+        let _ = out.send(line_of(&line).into()).await;
     }
 }
 
-async fn follow(watch: &Watch, out: &mpsc::Sender<Vec<u8>>) -> Result<(), ApiError> {
+async fn follow(watch: &Watch, out: &mpsc::Sender<Bytes>) -> Result<(), ApiError> {
     let seconds = watch.timeout_seconds.unwrap_or(LONGEST_SECONDS).min(LONGEST_SECONDS);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut latest = watch.store.latest();
@@ -74,14 +77,11 @@ async fn follow(watch: &Watch, out: &mpsc::Sender<Vec<u8>>) -> Result<(), ApiErr
     loop {
         latest.mark_unchanged();
         let (changes, next) = watch.store.changes(&watch.prefix, position, STEP)?;
-        let mut lines = Vec::new();
-        for change in &changes {
-            lines.extend(line(watch, change)?);
-        }
+        let mut lines = piece(watch, &changes)?;
         let is_behind = next < watch.store.revision();
         position = next;
         if lines.is_empty() && watch.bookmarks && told.elapsed() >= BOOKMARK {
-            lines = line_of(&bookmark(watch, position, false));
+            lines = line_of(&bookmark(watch, position, false)).into();
         }
         if !lines.is_empty() {
             told = Instant::now();
@@ -104,7 +104,7 @@ async fn follow(watch: &Watch, out: &mpsc::Sender<Vec<u8>>) -> Result<(), ApiErr
 }
 
 /// Everything that there is, as if it had just been made. Returns the revision as of which, or `None` if the client has gone.
-async fn all(watch: &Watch, is_marked: bool, out: &mpsc::Sender<Vec<u8>>) -> Result<Option<u64>, ApiError> {
+async fn all(watch: &Watch, is_marked: bool, out: &mpsc::Sender<Bytes>) -> Result<Option<u64>, ApiError> {
     let page = watch.store.list(&watch.prefix, None, None, usize::MAX)?;
     let end = Instant::now() + Duration::from_secs(LONGEST_SECONDS);
     let mut lines = Vec::new();
@@ -124,19 +124,21 @@ async fn all(watch: &Watch, is_marked: bool, out: &mpsc::Sender<Vec<u8>>) -> Res
     Ok(is_there.then_some(page.revision))
 }
 
-/// The line that tells of a change; empty where the watch does not see it.
-fn line(watch: &Watch, change: &Change) -> Result<Vec<u8>, ApiError> {
-    if watch.form != Form::Objects || watch.selector != Selector::default() {
-        return Ok(event(watch, change)?.map(|event| line_of(&event)).unwrap_or_default());
+/// The lines that tell of changes. That of one alone, as most are, is not copied.
+fn piece(watch: &Watch, changes: &[Change]) -> Result<Bytes, ApiError> {
+    if let [change] = changes {
+        return line(watch, change);
     }
-    let (name, entry) = match (&change.previous, &change.entry) {
-        (None, Some(now)) => ("ADDED", now),
-        (Some(_), Some(now)) => ("MODIFIED", now),
-        (Some(before), None) => ("DELETED", before),
-        (None, None) => return Ok(Vec::new()),
-    };
-    let begin = format!("{{\"type\":\"{name}\",\"object\":");
-    Ok([begin.as_bytes(), &text(entry, change.revision)?, b"}\n"].concat())
+    let lines: Result<Vec<_>, _> = changes.iter().map(|change| line(watch, change)).collect();
+    Ok(lines?.concat().into())
+}
+
+/// The line that tells of a change; empty where the watch does not see it.
+fn line(watch: &Watch, change: &Change) -> Result<Bytes, ApiError> {
+    if watch.form != Form::Objects || watch.selector != Selector::default() {
+        return Ok(event(watch, change)?.map(|event| line_of(&event)).unwrap_or_default().into());
+    }
+    watch.lines.of(change)
 }
 
 /// What a change is to somebody who sees only what the selector lets through.
@@ -176,8 +178,8 @@ fn bookmark(watch: &Watch, revision: u64, is_end_of_all: bool) -> Value {
 }
 
 /// Whether the client is still there.
-async fn send(out: &mpsc::Sender<Vec<u8>>, lines: Vec<u8>, end: Instant) -> bool {
-    matches!(timeout_at(end, out.send(lines)).await, Ok(Ok(())))
+async fn send(out: &mpsc::Sender<Bytes>, lines: impl Into<Bytes>, end: Instant) -> bool {
+    matches!(timeout_at(end, out.send(lines.into())).await, Ok(Ok(())))
 }
 
 fn line_of(event: &Value) -> Vec<u8> {

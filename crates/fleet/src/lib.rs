@@ -47,6 +47,9 @@ pub use world::{World, vmm_name};
 
 use index::Index;
 
+/// The kind of a migration.
+const MIGRATION_KIND: &str = "VirtualMachineInstanceMigration";
+
 /// Something to write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Intent {
@@ -145,6 +148,19 @@ impl Intent {
             Self::SetNodeStatus(_) | Self::ReleaseNamespace(_) | Self::Record(_) => return None,
         };
         Some((world::namespace_of(metadata), name))
+    }
+
+    /// The UID of the migration that it is about; `None` where it is about none, or about one that is not there yet.
+    pub fn migration(&self) -> Option<&str> {
+        match self {
+            Self::DeleteMigration(migration)
+            | Self::HoldMigration(migration)
+            | Self::ReleaseMigration(migration)
+            | Self::SetMigrationStatus(migration)
+            | Self::CancelMigration(migration, _) => migration.metadata.uid.as_deref(),
+            Self::Record(note) => (note.kind == MIGRATION_KIND).then_some(note.uid.as_str()),
+            _ => None,
+        }
     }
 
     /// Whether nothing of the same subject builds on it: what a drain asks of one machine is no matter of its other machines.

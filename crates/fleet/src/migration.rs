@@ -352,7 +352,7 @@ fn note_phase(
         _ => return,
     };
     intents.push(Intent::Record(Note {
-        kind: "VirtualMachineInstanceMigration",
+        kind: crate::MIGRATION_KIND,
         namespace: namespace_of(&after.metadata).to_owned(),
         name: name_of(&after.metadata).to_owned(),
         uid: uid_of(&after.metadata).to_owned(),

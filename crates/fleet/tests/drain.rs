@@ -472,6 +472,39 @@ fn what_one_drain_asks_to_stay_no_other_takes() {
     assert!(why.unwrap().starts_with("2 nodes would not be left"));
 }
 
+#[test]
+fn who_waits_for_the_word_of_another_drain_is_told_whose_and_what_cannot_be_holds_up_nobody_else() {
+    let mut site = site(2);
+    site.empty("first", &json!({ "nodes": ["a"], "minAvailable": 2 }));
+    site.empty("second", &json!({ "nodes": ["b"] }));
+    site.settle(10);
+    let message = |site: &Site, name: &str| status(site, name).nodes[0].message.clone().unwrap_or_default();
+    assert!(
+        message(&site, "second").contains("and 2 must stay so, as drain first asks"),
+        "{}",
+        message(&site, "second")
+    );
+    let why = fleet::drain::plan(&site.world, &asked(&["b"], 1)).nodes[0].why_not.clone();
+    assert_eq!(
+        why.unwrap(),
+        "2 nodes would not be left that are ready and schedulable, as drain first asks."
+    );
+    // Three nodes stay in use of three, while one is emptied: never.
+    let mut site = self::site(2);
+    site.empty("first", &json!({ "nodes": ["b"], "minAvailable": 3 }));
+    site.empty("second", &json!({ "nodes": ["a"] }));
+    site.move_all(10);
+    assert_eq!(status(&site, "second").phase(), DrainPhase::Succeeded);
+    let said = message(&site, "first");
+    assert!(said.contains("3 nodes must stay ready and schedulable, and the fleet has 3 in all"), "{said}");
+    assert!(!site.is_cordoned("b"));
+    // With another node it can be, and holds.
+    site.uncordon("a");
+    site.node("e", 16);
+    site.move_all(200);
+    assert_eq!(status(&site, "first").phase(), DrainPhase::Succeeded);
+}
+
 /// What a server of Kubernetes lets through.
 #[test]
 fn a_drain_that_is_wrong_fails_and_says_why() {

@@ -1,14 +1,17 @@
 //! Copies of objects, kept up to date by a list and a watch, and how to reach the API that has them.
 //!
 //! Who decides reads a [`Mirror`] and never asks the network. A mirror that has lost its connection keeps what it had and tries again; one that
-//! has fallen behind lists anew.
+//! has fallen behind lists anew. An object that cannot be understood (it was stored by an older or a later release, or under other definitions) is
+//! said in the log and left alone: it hides no other.
+
+mod understood;
 
 use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, pin_mut};
 use kube::{
-    Api, Client, Config, Resource, ResourceExt,
-    api::{ListParams, WatchEvent, WatchParams},
+    Api, Client, Config, Resource,
+    api::{WatchEvent, WatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use parking_lot::RwLock;
@@ -154,10 +157,15 @@ where
     }
 
     async fn list(&self, api: &Api<K>, changed: &Notify) -> kube::Result<String> {
-        let list = api.list(&ListParams::default()).await?;
-        let version = list.metadata.resource_version.clone().unwrap_or_default();
-        let objects = list.items.into_iter().map(|object| (key(&object), Arc::new(object))).collect();
-        *self.objects.write() = Some(objects);
+        let (version, found) = understood::list(api).await?;
+        let mut objects = self.objects.write();
+        // What is not understood now stays as it was last understood.
+        let before = objects.take().unwrap_or_default();
+        let found = found.into_iter().filter_map(|(key, object)| {
+            let object = object.map(Arc::new).or_else(|| before.get(&key).cloned())?;
+            Some((key, object))
+        });
+        *objects = Some(found.collect());
         changed.notify_one();
         Ok(version)
     }
@@ -167,7 +175,7 @@ where
         let mut failures = 0;
         while failures < 5 {
             let watch = WatchParams::default().timeout(WATCH_SECONDS);
-            let stream = match api.watch(&watch, &version).await {
+            let stream = match understood::watch(api, &watch, &version).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     tracing::debug!(kind = std::any::type_name::<K>(), %error, "Cannot watch");
@@ -181,12 +189,16 @@ where
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                        version = object.resource_version().unwrap_or(version);
-                        self.change(key(&object), Some(object));
+                        let (key, its_version, object) = understood::object::<K>(object);
+                        version = its_version.unwrap_or(version);
+                        if let Some(object) = object {
+                            self.change(key, Some(object));
+                        }
                     }
                     Ok(WatchEvent::Deleted(object)) => {
-                        version = object.resource_version().unwrap_or(version);
-                        self.change(key(&object), None);
+                        let (key, its_version) = understood::identity(&object);
+                        version = its_version.unwrap_or(version);
+                        self.change(key, None);
                     }
                     Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
                     // It has fallen behind, most likely.
@@ -213,8 +225,4 @@ where
             None => objects.remove(&key),
         };
     }
-}
-
-fn key<K: Resource>(object: &K) -> Key {
-    (object.namespace().unwrap_or_default(), object.name_any())
 }

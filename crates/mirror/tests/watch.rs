@@ -21,12 +21,16 @@ use tokio::sync::Notify;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LIST: &str = r#"{"apiVersion":"v1","kind":"NodeList","metadata":{"resourceVersion":"1"},"items":[]}"#;
 
+/// Three nodes, of which the second is none that this release knows.
+const ODD: &str = r#"{"apiVersion":"v1","kind":"NodeList","metadata":{"resourceVersion":"1"},"items":[
+{"metadata":{"name":"a"}},{"metadata":{"name":"odd"},"spec":{"unschedulable":"perhaps"}},{"metadata":{"name":"c"}}]}"#;
+
 /// Serves lists, and watches that have `watch` as body and end. It tells when each request came, and whether that was a watch.
-fn serve(listener: &TcpListener, watch: &str, requests: &mpsc::Sender<(Instant, bool)>) {
+fn serve(listener: &TcpListener, list: &str, watch: &str, requests: &mpsc::Sender<(Instant, bool)>) {
     for stream in listener.incoming().flatten() {
         let Some(head) = head(&stream) else { continue };
         let is_watch = head.contains("watch=");
-        let body = if is_watch { watch } else { LIST };
+        let body = if is_watch { watch } else { list };
         if requests.send((Instant::now(), is_watch)).is_err() {
             return;
         }
@@ -49,8 +53,8 @@ fn head(mut stream: &TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-async fn lists_after_five_watches_with_growing_pauses(watch: &'static str) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+/// A client of whatever serves there.
+async fn client(listener: &TcpListener) -> (tempfile::TempDir, kube::Client) {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "t",
         "clusters": [{ "name": "t", "cluster": { "server": format!("http://{}", listener.local_addr().unwrap()) } }],
@@ -60,9 +64,15 @@ async fn lists_after_five_watches_with_growing_pauses(watch: &'static str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kubeconfig");
     fs::write(&path, kubeconfig.to_string()).unwrap();
-    let (sender, requests) = mpsc::channel();
-    thread::spawn(move || serve(&listener, watch, &sender));
     let client = mirror::connect(&path).await.unwrap();
+    (folder, client)
+}
+
+async fn lists_after_five_watches_with_growing_pauses(watch: &'static str) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_folder, client) = client(&listener).await;
+    let (sender, requests) = mpsc::channel();
+    thread::spawn(move || serve(&listener, LIST, watch, &sender));
     let nodes = Mirror::<Node>::start(Api::all(client), Arc::new(Notify::new()));
     let seen: Vec<_> = tokio::task::spawn_blocking(move || {
         (0..7).map(|_| requests.recv_timeout(PATIENCE).unwrap()).collect()
@@ -85,4 +95,35 @@ async fn a_watch_that_ends_at_once_is_not_begun_again_at_once() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_watch_that_sends_what_is_no_event_is_not_begun_again_at_once() {
     lists_after_five_watches_with_growing_pauses("this is no event\n").await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_object_that_is_not_understood_hides_no_other() {
+    // The odd one is mended, and another becomes odd: that stays as it was.
+    const CHANGES: &str = concat!(
+        r#"{"type":"MODIFIED","object":{"metadata":{"name":"c","resourceVersion":"2"},"spec":{"podCIDR":[]}}}"#,
+        "\n",
+        r#"{"type":"MODIFIED","object":{"metadata":{"name":"odd","resourceVersion":"3"},"spec":{"unschedulable":true}}}"#,
+        "\n",
+        r#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"4"},"spec":{"unschedulable":"never"}}}"#,
+        "\n",
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_folder, client) = client(&listener).await;
+    let (sender, _requests) = mpsc::channel();
+    thread::spawn(move || serve(&listener, ODD, CHANGES, &sender));
+    let changed = Arc::new(Notify::new());
+    let nodes = Mirror::<Node>::start(Api::all(client), changed.clone());
+    let mut seen = std::collections::BTreeSet::new();
+    let wanted = [vec!["a", "c"], vec!["c", "odd"]];
+    let all = async {
+        while !wanted.iter().all(|names| seen.contains(names)) {
+            changed.notified().await;
+            let names =
+                nodes.all().iter().map(|node| node.metadata.name.clone().unwrap()).collect::<Vec<_>>();
+            let known = ["a", "c", "odd"].into_iter().filter(|name| names.iter().any(|one| one == name));
+            seen.insert(known.collect::<Vec<_>>());
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
 }

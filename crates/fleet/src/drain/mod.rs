@@ -5,10 +5,11 @@
 //! order, as many as leave enough that are schedulable; from each as many migrations are asked for as may leave it at a time,
 //! and no more, so that what people ask for has its turn in the queue.
 //!
-//! `step`: what is next for one drain. `reason`: why one is given up. `end`: how one comes to its end. `obstacle`: why a machine cannot move. `outlook`: the moves to come with their
+//! `step`: what is next for one drain. `floor`: how many nodes stay in use. `reason`: why one is given up. `end`: how one comes to its end. `obstacle`: why a machine cannot move. `outlook`: the moves to come with their
 //! times. `forecast`: how long a move takes. [`plan`]: what would become of a drain that was asked for now.
 
 mod end;
+mod floor;
 mod forecast;
 mod next_runs;
 mod obstacle;

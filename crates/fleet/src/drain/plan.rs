@@ -5,6 +5,7 @@ use objects::{MIN_AVAILABLE, NodeDrainPlanSpec, NodeDrainPlanStatus, PlannedNode
 use crate::{
     World,
     drain::{
+        floor::Floor,
         forecast::Forecasts,
         outlook::{Task, outlook},
     },
@@ -24,22 +25,21 @@ pub fn plan(world: &World, asked: &NodeDrainPlanSpec) -> NodeDrainPlanStatus {
     // Names as the nodes have them, which live as long as the world.
     let known = |name: &str| index.room(name).map(|room| room.name);
     // Other drains that go on hold with what they ask for.
-    let others =
-        world.drains.iter().filter(|drain| is_active(drain)).filter_map(|drain| drain.spec.min_available);
-    let min_available = others.fold(asked.min_available.unwrap_or(MIN_AVAILABLE), u32::max);
+    let others = world.drains.iter().map(|drain| &**drain).filter(|drain| is_active(drain));
+    let floor = Floor::of(asked.min_available.unwrap_or(MIN_AVAILABLE), others, index.rooms.len());
     let task = Task {
         forecasts: &Forecasts::new(world),
         limits,
         nodes: asked.nodes.iter().filter_map(|name| Some((known(name)?, false))).collect(),
         on: &on,
-        min_available: usize::try_from(min_available).unwrap_or(usize::MAX),
+        min_available: floor.nodes,
     };
     let mut found = outlook(&index, &task);
     let nodes = asked.nodes.iter().map(|name| PlannedNode {
         name: name.clone(),
         machines: count(on.get(name.as_str()).map_or(0, Vec::len)),
         waits: found.waiting.contains(&name.as_str()),
-        why_not: why_not(known(name).is_some(), found.never.contains(&name.as_str()), limits, min_available),
+        why_not: why_not(known(name).is_some(), found.never.contains(&name.as_str()), limits, floor),
     });
     let nodes: Vec<_> = nodes.collect();
     found.steps.truncate(LISTED);
@@ -57,11 +57,15 @@ pub fn plan(world: &World, asked: &NodeDrainPlanSpec) -> NodeDrainPlanStatus {
 }
 
 /// Why a node cannot be begun, or not be emptied, whatever machines are there.
-fn why_not(is_known: bool, is_never_begun: bool, limits: Limits, min_available: u32) -> Option<String> {
+fn why_not(is_known: bool, is_never_begun: bool, limits: Limits, floor: Floor<'_>) -> Option<String> {
     if !is_known {
         Some("There is no such node.".to_owned())
     } else if is_never_begun {
-        Some(format!("{min_available} nodes would not be left that are ready and schedulable."))
+        Some(format!(
+            "{} nodes would not be left that are ready and schedulable{}.",
+            floor.nodes,
+            floor.whose()
+        ))
     } else if limits.cluster == 0 || limits.outbound == 0 || limits.inbound == 0 {
         Some("The settings of the fleet let no migration begin: a limit is 0.".to_owned())
     } else {

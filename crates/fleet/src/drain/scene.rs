@@ -7,7 +7,7 @@ use objects::{
 };
 
 use crate::{
-    drain::{forecast::Forecasts, reason::reason},
+    drain::{floor::Floor, forecast::Forecasts, reason::reason},
     index::{Index, Key, coming_to, end_of, instance_key, leaving, phase},
     queue::Limits,
     world::uid_of,
@@ -18,8 +18,10 @@ pub(super) struct Scene<'a> {
     pub(super) limits: Limits,
     /// Nodes that are ready and schedulable.
     pub(super) available: usize,
-    /// Nodes that must stay so, by the word of the drain that asks for most.
-    pub(super) min_available: usize,
+    /// Nodes that there are, in use or not.
+    pub(super) nodes: usize,
+    /// Drains that go on, whose word on how many nodes stay in use holds for all.
+    going_on: Vec<&'a NodeDrain>,
     /// The instances on nodes that drains name.
     pub(super) on: BTreeMap<&'a str, Vec<&'a VirtualMachineInstance>>,
     /// Nodes that a migration comes from or goes to. The machine may be seen on its target before its migration is seen to be over.
@@ -43,7 +45,8 @@ impl<'a> Scene<'a> {
         Self {
             limits: Limits::of(&world.settings()),
             available: index.rooms.iter().filter(|room| room.is_ready && !room.is_cordoned).count(),
-            min_available: going_on.map(|drain| min_available(drain)).max().unwrap_or(0),
+            nodes: index.rooms.len(),
+            going_on: going_on.copied().collect(),
             on: index.on_nodes(&names),
             busy: world
                 .migrations
@@ -54,6 +57,13 @@ impl<'a> Scene<'a> {
             forecasts: Forecasts::new(world),
             made,
         }
+    }
+
+    /// How many nodes must stay in use while a drain goes on.
+    pub(super) fn floor(&self, drain: &NodeDrain) -> Floor<'a> {
+        let others =
+            self.going_on.iter().copied().filter(|other| uid_of(&other.metadata) != uid_of(&drain.metadata));
+        Floor::of(drain.spec.min_available.unwrap_or(MIN_AVAILABLE), others, self.nodes)
     }
 
     /// Migrations that were made for a drain.
@@ -87,11 +97,6 @@ impl<'a> Scene<'a> {
         }
         failed
     }
-}
-
-/// Nodes of the fleet that stay schedulable while a drain goes on.
-pub(super) fn min_available(drain: &NodeDrain) -> usize {
-    usize::try_from(drain.spec.min_available.unwrap_or(MIN_AVAILABLE)).unwrap_or(usize::MAX)
 }
 
 /// The nodes that a drain names, and those that it named when it was begun.

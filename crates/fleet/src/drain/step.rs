@@ -126,7 +126,8 @@ impl<'a> Step<'_, 'a> {
 
     /// Begins a node, if enough are left that are schedulable.
     fn begin(&mut self, node: &mut NodeDrainProgress) {
-        let min = self.scene.min_available;
+        let floor = self.scene.floor(self.drain);
+        let min = floor.nodes;
         let available = self.scene.available;
         let room = self.index.room(&node.name);
         // One that is dead has to wait as well: it may come back when all others are cordoned.
@@ -134,9 +135,17 @@ impl<'a> Step<'_, 'a> {
         if self.drain.spec.paused {
             node.message = Some("The drain is paused.".to_owned());
         } else if available < min.saturating_add(usize::from(counts)) {
-            node.message = Some(format!(
-                "{available} nodes are ready and schedulable, and {min} must stay so: it is begun when another node is uncordoned."
-            ));
+            node.message = Some(if floor.is_impossible(self.scene.nodes) {
+                format!(
+                    "{min} nodes must stay ready and schedulable, and the fleet has {} in all: change minAvailable of the drain.",
+                    self.scene.nodes
+                )
+            } else {
+                format!(
+                    "{available} nodes are ready and schedulable, and {min} must stay so{}: it is begun when another node is uncordoned.",
+                    floor.whose()
+                )
+            });
         } else {
             node.phase = NodeDrainPhase::Draining;
             node.message = room.is_none().then(|| "There is no such node any more.".to_owned());
@@ -321,7 +330,7 @@ fn foretell<'a>(index: &Index<'a>, scene: &Scene<'a>, drain: &'a NodeDrain, stat
         limits: scene.limits,
         nodes: nodes.collect(),
         on: &scene.on,
-        min_available: scene.min_available,
+        min_available: scene.floor(drain).nodes,
     };
     // As of the objects as they are: what was decided a moment ago is foretold too.
     let found = outlook(&Index::new(index.world), &task);

@@ -89,7 +89,26 @@ impl Site {
         }
     }
 
-    fn under_way(&self) -> Vec<String> {
+    /// Decides, and applies no more than is carried out before whoever decides is killed: `lives` says whether it lives through a write.
+    pub(crate) fn decide_while(&mut self, seconds: i64, lives: &mut impl FnMut() -> bool) {
+        for intent in fleet::decide(&self.world, &at(seconds)) {
+            if !matches!(intent, Intent::Record(_)) {
+                self.apply(intent, seconds);
+                if !lives() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// All migrations under way come to a good end, and nobody has heard of it yet.
+    pub(crate) fn agents_end(&mut self) {
+        for name in self.under_way() {
+            self.agents_say(&name, false);
+        }
+    }
+
+    pub(crate) fn under_way(&self) -> Vec<String> {
         let is_under_way = |one: &&Arc<VirtualMachineInstanceMigration>| {
             one.status.clone().unwrap_or_default().phase().is_under_way()
         };
