@@ -134,7 +134,7 @@ export const specOfForm = (form: Form): PolicySpec => {
 };
 
 /** Fields that are in the form: of these an older value does not stay. */
-const OWN = new Set<string>([...Object.keys(valueNames), 'selectors']);
+const OWN = new Set<string>([...Object.keys(valueNames).filter((name) => name !== 'retryLimit'), 'selectors']);
 
 /** The policy that a form describes. What an older one has and the form does not know stays. */
 export const policyOf = (form: Form, old?: Policy): Policy => {

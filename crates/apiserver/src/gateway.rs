@@ -27,7 +27,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const REPLY: Duration = Duration::from_secs(70);
 
 /// Headers of a request that the server needs to know.
-const ASKED: [HeaderName; 4] = [header::ACCEPT, header::AUTHORIZATION, header::CONTENT_TYPE, header::USER_AGENT];
+const ASKED: [HeaderName; 4] =
+    [header::ACCEPT, header::AUTHORIZATION, header::CONTENT_TYPE, header::USER_AGENT];
 /// Headers of a reply that the client needs to know. The time is among them: a browser's clock may be wrong.
 const TOLD: [HeaderName; 4] = [header::CONTENT_TYPE, header::DATE, header::RETRY_AFTER, header::WARNING];
 
@@ -95,7 +96,9 @@ impl Gateway {
         let path = request.uri().path();
         let own = |body| Ok(Answer::Own(Reply { code: 200, warnings: Vec::new(), body }));
         match path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), "")) {
-            ("", _) => Ok(Answer::Own(Reply { code: 302, warnings: Vec::new(), body: Body::Redirect("/console/") })),
+            ("", _) => {
+                Ok(Answer::Own(Reply { code: 302, warnings: Vec::new(), body: Body::Redirect("/console/") }))
+            }
             ("healthz" | "livez" | "readyz", _) => own(Body::Text("ok")),
             // Nobody logs in here: one has a token.
             ("console", "code" | "session") => Err(ApiError::no_page()),
@@ -103,7 +106,8 @@ impl Gateway {
                 if request.method() != "GET" && request.method() != "HEAD" {
                     return Err(ApiError::method_not_allowed(request.method().as_str()));
                 }
-                let accepts = request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+                let accepts =
+                    request.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
                 let accepts_gzip = accepts.unwrap_or_default().split(',').any(|one| one.trim() == "gzip");
                 own(Body::File(self.pages.find(file, accepts_gzip).ok_or_else(ApiError::no_page)?))
             }
@@ -160,7 +164,9 @@ impl Gateway {
 }
 
 fn of(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let of_name = |name: &HeaderName| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())).collect::<Vec<_>>();
+    let of_name = |name: &HeaderName| {
+        headers.get_all(name).iter().map(|value| (name.clone(), value.clone())).collect::<Vec<_>>()
+    };
     names.iter().flat_map(of_name).collect()
 }
 

@@ -86,11 +86,7 @@ impl Server {
     ///
     /// # Errors
     /// The socket cannot be used.
-    pub fn gateway(
-        listener: std::net::TcpListener,
-        tls: ServerConfig,
-        gateway: Gateway,
-    ) -> io::Result<Self> {
+    pub fn gateway(listener: std::net::TcpListener, tls: ServerConfig, gateway: Gateway) -> io::Result<Self> {
         Self::of(listener, tls, Work::Gateway(Arc::new(gateway)))
     }
 

@@ -75,7 +75,11 @@ impl Shown {
     fn new(directory: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let changed = changed(directory);
         let pair = Arc::new(pair_of(directory, provider)?);
-        Ok(Self { directory: directory.to_owned(), provider: provider.clone(), read: Mutex::new((changed, pair)) })
+        Ok(Self {
+            directory: directory.to_owned(),
+            provider: provider.clone(),
+            read: Mutex::new((changed, pair)),
+        })
     }
 
     /// As it is now; where it cannot be read, as it was.
@@ -87,7 +91,9 @@ impl Shown {
             read.0 = changed;
             match pair_of(&self.directory, &self.provider) {
                 Ok(pair) => read.1 = Arc::new(pair),
-                Err(error) => tracing::warn!(%error, "The renewed certificate cannot be used: the old one is shown"),
+                Err(error) => {
+                    tracing::warn!(%error, "The renewed certificate cannot be used: the old one is shown")
+                }
             }
         }
         read.1.clone()

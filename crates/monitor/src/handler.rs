@@ -4,8 +4,8 @@ use address::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo, DumpRequest,
-    KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
+    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo,
+    DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
     MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, StatusInfo, ThreadInfo,
     UuidInfo,
 };

@@ -61,7 +61,14 @@ fn disks_are_counted_by_the_names_of_qemu() {
         assert_eq!(disks[0]["device"], "disk0");
         let stats = &disks[0]["stats"];
         // What clients of QEMU read without looking whether it is there.
-        for name in ["rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations", "wr_highest_offset"] {
+        for name in [
+            "rd_bytes",
+            "wr_bytes",
+            "rd_operations",
+            "wr_operations",
+            "flush_operations",
+            "wr_highest_offset",
+        ] {
             assert!(stats[name].is_u64(), "{name}: {stats}");
         }
         assert_eq!((&stats["rd_bytes"], &stats["failed_wr_operations"]), (&json!(512), &json!(1)));

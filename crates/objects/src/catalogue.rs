@@ -5,9 +5,9 @@ use k8s_openapi::api::{
 use kube::CustomResourceExt;
 
 use crate::{
-    ControlPlaneReview, Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrain, NodeDrainPlan,
-    VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration, kubernetes::built_in,
-    validation,
+    ControlPlaneReview, Fleet, Kind, MigrationPlan, MigrationPolicy, MigrationPolicyPreview, NodeDrain,
+    NodeDrainPlan, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
+    kubernetes::built_in, validation,
 };
 
 /// All kinds of the fleet, ours first.

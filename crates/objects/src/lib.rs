@@ -69,10 +69,9 @@ pub use origin::Origin;
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
 pub use quantity::{Quantity, QuantityError};
 pub use question::{
-    ControlPlaneReview, ControlPlaneReviewSpec, ControlPlaneReviewStatus,
-    ForecastMachine, MigrationForecast, MigrationPlan, MigrationPlanSpec, MigrationPlanStatus,
-    MigrationPolicyPreview, MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, PolicyChange,
-    ValueChange, WayBasis,
+    ControlPlaneReview, ControlPlaneReviewSpec, ControlPlaneReviewStatus, ForecastMachine, MigrationForecast,
+    MigrationPlan, MigrationPlanSpec, MigrationPlanStatus, MigrationPolicyPreview,
+    MigrationPolicyPreviewSpec, MigrationPolicyPreviewStatus, NodeFit, PolicyChange, ValueChange, WayBasis,
 };
 pub use settings::{Configuration, Fleet, FleetSpec, MigrationSettings, SETTINGS_NAME};
 pub use validation::{Admitted, FieldError, FieldErrorKind, Review, drain_errors, spec_errors};

@@ -39,8 +39,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     log_to_stderr();
     let gateway = Gateway::new(pages::FILES, &arguments.server, &arguments.server_ca)?;
     let tls = tls_config(&arguments.tls)?;
-    let listener = TcpListener::bind(arguments.listen)
-        .map_err(|error| format!("Cannot listen at {} ({error}): say another place with --listen", arguments.listen))?;
+    let listener = TcpListener::bind(arguments.listen).map_err(|error| {
+        format!("Cannot listen at {} ({error}): say another place with --listen", arguments.listen)
+    })?;
     let address = listener.local_addr()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

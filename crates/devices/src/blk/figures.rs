@@ -48,7 +48,10 @@ pub(super) enum Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// It moved so many bytes, the last of which is before that offset.
-    Done { bytes: u64, end: u64 },
+    Done {
+        bytes: u64,
+        end: u64,
+    },
     Failed,
     Invalid,
 }

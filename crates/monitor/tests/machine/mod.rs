@@ -11,11 +11,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DirtyRateStatus,
-        DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus,
-        MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
-        PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo,
-        RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyRateInfo,
+        DirtyRateRequest, DirtyRateStatus, DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability,
+        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus,
+        NameInfo, ParameterChange, PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest,
+        PredictionStatus, RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 
@@ -408,7 +408,8 @@ impl Handler for Machine {
     }
 
     fn query_blockstats(&self) -> Vec<BlockStats> {
-        let stats = BlockDeviceStats { rd_bytes: 512, failed_wr_operations: 1, ..BlockDeviceStats::default() };
+        let stats =
+            BlockDeviceStats { rd_bytes: 512, failed_wr_operations: 1, ..BlockDeviceStats::default() };
         vec![BlockStats { device: "disk0".to_owned(), node_name: "disk0".to_owned(), stats }]
     }
 

@@ -1,7 +1,5 @@
 use devices::blk::{DiskFailure, DiskFigures};
-use monitor::types::{
-    BlockDeviceStats, BlockError, BlockErrorAction, BlockOperation, BlockStats, RunState,
-};
+use monitor::types::{BlockDeviceStats, BlockError, BlockErrorAction, BlockOperation, BlockStats, RunState};
 
 use super::{Control, one_line};
 use crate::machine::disk_id;

@@ -49,7 +49,8 @@ impl apiserver::Reviewer for Questions {
 
 impl Questions {
     fn control_plane(&self) -> Value {
-        let loss = "nobody can be sure any more that this is the control plane: neither people nor agents reach it";
+        let loss =
+            "nobody can be sure any more that this is the control plane: neither people nor agents reach it";
         let certificates = node::certificates_condition(&self.agents.tls, loss, SystemTime::now());
         json!({ "version": release::VERSION, "conditions": [certificates] })
     }

@@ -134,7 +134,8 @@ fn the_console_of_another_servers_objects_passes_on_what_is_asked_as_whoever_ask
     let mut program = Ended(program.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut said = String::new();
     BufReader::new(program.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    let address = said.split_whitespace().find_map(|word| word.strip_suffix("/console/,")).unwrap().to_owned();
+    let address =
+        said.split_whitespace().find_map(|word| word.strip_suffix("/console/,")).unwrap().to_owned();
     let through = |arguments: &str| fleet.kubectl(&format!("--server {address} {arguments}"));
     // What comes is what is there, and who asks is who is asked for there.
     through("create namespace apart");
