@@ -92,7 +92,7 @@ impl Shown {
             match pair_of(&self.directory, &self.provider) {
                 Ok(pair) => read.1 = Arc::new(pair),
                 Err(error) => {
-                    tracing::warn!(%error, "The renewed certificate cannot be used: the old one is shown")
+                    tracing::warn!(%error, "The renewed certificate cannot be used: the old one is shown");
                 }
             }
         }

@@ -38,6 +38,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/ram/src/place.rs", "addresses within a block, and pages that become zero"),
     ("crates/ram/src/populate.rs", "madvise has the pages of a fresh destination made ahead"),
     ("crates/ram/src/sample.rs", "pages are summed up where they lie"),
+    ("crates/ram/src/segment.rs", "an address goes from thread to thread"),
     ("crates/ram/src/userfault.rs", "ioctls of a userfaultfd"),
     ("crates/ram/src/zero.rs", "vector instructions look at guest memory"),
     ("crates/transport/benches/encryption.rs", "pieces of memory are sent and received to be measured"),

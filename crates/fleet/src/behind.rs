@@ -5,8 +5,6 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::api::core::v1::Node;
 use objects::{BRIDGE_LABEL, DISKS_ANNOTATION, VirtualMachineInstance, disk_places};
 
-use crate::index::Room;
-
 /// What a node lacks behind a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Absent {
@@ -34,22 +32,23 @@ impl fmt::Display for Absent {
 /// All that a node lacks for a machine. Of disks a node whose agent says nothing has all: it is of an earlier release.
 pub(crate) fn absent<'a>(
     instance: &'a VirtualMachineInstance,
-    room: &'a Room<'_>,
+    node: &'a Node,
+    places: Option<&'a BTreeMap<String, bool>>,
 ) -> impl Iterator<Item = Absent> + 'a {
     let spec = &instance.spec;
     let is_new =
         !spec.networks.is_empty() || spec.volumes.iter().any(|volume| volume.cloud_init_no_cloud.is_some());
-    let agent = (is_new && room.places.is_none()).then_some(Absent::Agent);
+    let agent = (is_new && places.is_none()).then_some(Absent::Agent);
     let bridges = spec.networks.iter().filter_map(|network| Some(&network.host_bridge.as_ref()?.bridge_name));
-    let bridges = bridges.filter(|name| room.places.is_some() && !has_bridge(room.node, name));
-    let places = room.places.iter().flat_map(move |known| {
+    let bridges = bridges.filter(move |name| places.is_some() && !has_bridge(node, name));
+    let paths = places.into_iter().flat_map(move |known| {
         disk_places(instance).into_iter().filter_map(move |path| match known.get(path) {
             Some(true) => None,
             Some(false) => Some(Absent::Path(path.to_owned())),
             None => Some(Absent::Unseen(path.to_owned())),
         })
     });
-    agent.into_iter().chain(bridges.map(|name| Absent::Bridge(name.clone()))).chain(places)
+    agent.into_iter().chain(bridges.map(|name| Absent::Bridge(name.clone()))).chain(paths)
 }
 
 fn has_bridge(node: &Node, name: &str) -> bool {

@@ -135,7 +135,7 @@ pub(crate) fn is_fit(
             room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) == Some(wanted)
         })
         && processor::unsuitable(instance, here, room.node).is_empty()
-        && behind::absent(instance, room).next().is_none()
+        && behind::absent(instance, room.node, room.places.as_deref()).next().is_none()
         && affinity::is_allowed(instance, labels_of(room))
 }
 
@@ -179,7 +179,7 @@ fn fit(
         misfits.push(Misfit::Cpus { needed: cores, there: room.cpus });
     }
     misfits.extend(processor::unsuitable(instance, here, room.node).into_iter().map(Misfit::Processor));
-    misfits.extend(behind::absent(instance, room).map(Misfit::Behind));
+    misfits.extend(behind::absent(instance, room.node, room.places.as_deref()).map(Misfit::Behind));
     let preference = affinity::preference(instance, labels_of(room));
     Fit {
         node: room.name.to_owned(),

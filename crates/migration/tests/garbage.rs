@@ -355,7 +355,7 @@ impl DestinationLife {
                     self.running = true;
                 }
                 Done::Deliver(_) => {
-                    assert!(self.running, "what came for a machine that is not here is given to it")
+                    assert!(self.running, "what came for a machine that is not here is given to it");
                 }
                 Done::Send(Message::Ready(_)) => self.ready = true,
                 Done::Discard { .. } => {

@@ -112,7 +112,7 @@ impl Actor {
                     Err(ActError::Files { source, .. }) => observer.give_up(vmm, source.to_string()),
                     // A migration does not wait for somebody to make a Secret, a machine does.
                     Err(ActError::Settings { why, .. }) if from.is_some() => {
-                        observer.give_up(vmm, why.to_string())
+                        observer.give_up(vmm, why.to_string());
                     }
                     Err(ActError::Settings { why, .. }) => self.wait_for(instance, why)?,
                     _ => {}

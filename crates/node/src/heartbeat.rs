@@ -105,7 +105,7 @@ impl Heartbeat {
         if now < self.labelling {
             return;
         }
-        let mut wanted: Labels = tap::bridges().into_iter().map(bridge_label).collect();
+        let mut wanted: Labels = tap::bridges().iter().map(|name| bridge_label(name)).collect();
         let name = &self.config.name;
         let is_known = match self.processor.labels(&self.config.vmm) {
             Ok(Some(labels)) => {
@@ -252,7 +252,7 @@ async fn label(client: &Client, config: &Config, change: Map<String, Value>) -> 
     Ok(node.metadata.labels.unwrap_or_default())
 }
 
-fn bridge_label(name: String) -> (String, String) {
+fn bridge_label(name: &str) -> (String, String) {
     (format!("{BRIDGE_LABEL}{name}"), "true".to_owned())
 }
 

@@ -138,7 +138,7 @@ fn long_name(file: &File<'_>) -> Vec<[u8; ENTRY]> {
     let sum = file.short.iter().fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
     let mut letters: Vec<u16> = file.long.encode_utf16().collect();
     let parts = letters.len().div_ceil(LETTERS);
-    if letters.len() % LETTERS != 0 {
+    if !letters.len().is_multiple_of(LETTERS) {
         letters.push(0);
     }
     letters.resize(parts * LETTERS, 0xffff);

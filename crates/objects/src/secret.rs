@@ -7,7 +7,7 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use crate::{
-    VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec,
+    CloudInitNoCloud, VirtualMachineInstance, VirtualMachineInstanceMigration, VirtualMachineInstanceSpec,
     validation::{Admitted, FieldErrorKind, Review},
 };
 
@@ -110,7 +110,7 @@ pub(crate) fn is_for_node(node: &str, secret: &Value, others: &dyn Fn(&str, &str
 
 fn needs(spec: &VirtualMachineInstanceSpec, secret: &str) -> bool {
     let seeds = spec.volumes.iter().filter_map(|volume| volume.cloud_init_no_cloud.as_ref());
-    seeds.flat_map(|seed| seed.secrets()).any(|name| name == secret)
+    seeds.flat_map(CloudInitNoCloud::secrets).any(|name| name == secret)
 }
 
 fn brings(migration: Value, instance: &VirtualMachineInstance, node: &str) -> bool {

@@ -1,22 +1,12 @@
 use std::{
     io,
     ops::Range,
-    ptr::NonNull,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::{Backing, PAGE_SIZE, PageSet, Ram, Userfaultfd, userfault::Trap, written};
-
-/// A piece of this process's memory that bytes are sent from or received into.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// Where it begins.
-    pub address: NonNull<u8>,
-    /// How long it is, in bytes.
-    pub bytes: usize,
-}
+use crate::{Backing, PAGE_SIZE, PageSet, Ram, Segment, Userfaultfd, userfault::Trap, written};
 
 /// Places pages that arrive into fresh guest memory, and remembers which ones did.
 ///
@@ -225,10 +215,6 @@ impl crate::Block {
         true
     }
 }
-
-// SAFETY: a segment is an address and a length; whoever reads or writes through it must know that it is mapped, on
-// whichever thread that is.
-unsafe impl Send for Segment {}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, io};
 
-use super::{HEADER_BYTES, Tap, receive::LARGE_PACKET};
+use super::{HEADER_BYTES, LARGE_PACKET, Tap};
 
 /// Most packets that wait for the driver: as many as the kernel lets wait in a tap.
 const MOST_PACKETS: usize = 1000;

@@ -28,6 +28,9 @@ pub type Mac = [u8; 6];
 /// Bytes of the header before each packet (spec, 5.1.6, struct virtio_net_hdr_v1).
 const HEADER_BYTES: usize = 12;
 
+/// Room for the largest packet that a tap hands over when the guest does segmentation (spec, 5.1.6.3.1).
+const LARGE_PACKET: usize = 65550 + HEADER_BYTES;
+
 /// Queues (spec, 5.1.2).
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;

@@ -5,11 +5,9 @@ use std::{
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_MRG_RXBUF};
 
-use super::{BUDGET, HEADER_BYTES, RECEIVE, Tap, forwarded::Forwarded};
+use super::{BUDGET, HEADER_BYTES, LARGE_PACKET, RECEIVE, Tap, forwarded::Forwarded};
 use crate::virtio::{Buffers, Chain, Driver, GuestError};
 
-/// Room for the largest packet that a tap hands over when the guest does segmentation (spec, 5.1.6.3.1).
-pub(super) const LARGE_PACKET: usize = 65550 + HEADER_BYTES;
 /// Room for a frame without segmentation (spec, 5.1.6.3.1).
 const SMALL_PACKET: usize = 1514 + HEADER_BYTES;
 

@@ -44,7 +44,7 @@ fn ip(arguments: &[&str]) -> bool {
 /// A machine with all of that.
 fn manifest(bridge: &str, disk: &Path) -> String {
     let plain = super::manifest("8M");
-    let devices = format!(
+    let devices = (
         "devices:
           disks: [{{name: data}}, {{name: settings}}]
           interfaces: [{{name: lan, bridge: {{}}, macAddress: '02:00:00:00:00:50'}}]
