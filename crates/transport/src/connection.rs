@@ -22,7 +22,7 @@ use rustix::{
 use crate::{
     Address, Piece, Security, TlsError, TransportError, Trust, options,
     tls::{self, Stream, StreamError, TlsDestination, TlsSource},
-    trust::resolve,
+    trust::{resolve, share_of},
     vectored,
 };
 
@@ -99,12 +99,8 @@ impl Connection {
             Address::Tcp { host, port } => {
                 let mut last = DialError::Io(io::ErrorKind::AddrNotAvailable.into());
                 let candidates = resolve(address, host, *port, trust)?;
-                let mut left = candidates.len() as u32;
-                for candidate in candidates {
-                    // One that nobody answers at leaves time for the others.
-                    let now = Instant::now();
-                    let until = now + deadline.saturating_duration_since(now) / left.max(1);
-                    left = left.saturating_sub(1);
+                for (left, candidate) in (1..=candidates.len()).rev().zip(candidates) {
+                    let until = share_of(deadline, left);
                     match (Remote { place: Place::Tcp(candidate), tls: tls.clone() }).dial(until) {
                         Ok(connection) => return Ok(connection),
                         Err(error) => last = error,

@@ -1,6 +1,7 @@
 use std::{
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _},
+    time::Instant,
 };
 
 use address::Address;
@@ -48,4 +49,30 @@ fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         _ => host,
     };
     Ok((host, port).to_socket_addrs()?.collect())
+}
+
+/// Until when one of `left` addresses is tried that are left of a name: where nobody answers there is time for the others.
+pub(crate) fn share_of(deadline: Instant, left: usize) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / u32::try_from(left.max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_address_of_a_name_has_its_share_of_the_time_and_the_last_all_that_is_left() {
+        let deadline = Instant::now() + Duration::from_secs(9000);
+        for (left, at_most) in [(3, 3000), (2, 4500), (1, 9000), (0, 9000)] {
+            let share = share_of(deadline, left).saturating_duration_since(Instant::now());
+            assert!(
+                share <= Duration::from_secs(at_most) && share > Duration::from_secs(at_most - 1000),
+                "{left}: {share:?}"
+            );
+        }
+        assert!(share_of(Instant::now(), 2) <= Instant::now(), "there is none left");
+    }
 }
