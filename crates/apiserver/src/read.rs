@@ -40,8 +40,8 @@ impl Api {
     ) -> Result<Reply, ApiError> {
         let found = self.find(target);
         if let Role::Node(node) = &identity.role {
-            // Whether there is one is no matter of those either who may not read it.
-            let nothing = json!({});
+            // Whether there is one is no matter of those either who may not read it; who may is told that there is none.
+            let nothing = json!({ "metadata": { "name": target.name, "namespace": target.namespace } });
             let object = found.as_ref().map_or(&nothing, |(_, object)| object);
             if !target.kind.is_for_node(node, object, &|plural, namespace| self.all(plural, namespace)) {
                 let name = target.name.as_deref().unwrap_or_default();

@@ -205,12 +205,12 @@ fn go_on(
     let next = if phase == MigrationPhase::Running && is_arrived_unseen(world, &state, now) {
         let state =
             MigrationState { completed: true, failed: false, failure: None, failure_reason: None, ..state };
-        closed(migration, &state, now)
+        closed(migration, &state, instance, now)
     } else if state.completed {
         if is_unsure(world, &state, now) {
             return;
         }
-        closed(migration, &state, now)
+        closed(migration, &state, instance, now)
     } else if phase == MigrationPhase::Running {
         // The engine is at work: only the agents can say what becomes of it.
         overdue::act(migration, instance, since, now)
@@ -283,12 +283,17 @@ fn arrived(instance: &VirtualMachineInstance, migration: &VirtualMachineInstance
 fn closed(
     migration: &VirtualMachineInstanceMigration,
     state: &MigrationState,
+    instance: Option<&VirtualMachineInstance>,
     now: &Time,
 ) -> VirtualMachineInstanceMigration {
     let mut next = migration.clone();
     let status = next.status.get_or_insert_default();
     let state = status.migration_state.insert(state.clone());
-    state.end_timestamp.get_or_insert_with(|| now.clone());
+    // As the instance has it, where that was written and the migration was not: nothing is written anew for a later clock.
+    let written = instance.and_then(|instance| instance.status.as_ref()?.migration_state.as_ref());
+    let written = written.filter(|written| written.migration_uid == state.migration_uid);
+    let ended = written.and_then(|written| written.end_timestamp.as_ref()).unwrap_or(now);
+    state.end_timestamp.get_or_insert_with(|| ended.clone());
     if (state.abort_requested || is_unwanted(migration)) && state.abort_status != Some(AbortStatus::Succeeded)
     {
         state.abort_requested = true;

@@ -125,7 +125,10 @@ fn a_disk_is_counted_here_and_from_nothing_where_the_machine_goes() {
     holds("it is counted there", || both(&counted(&there)[0]));
     let stats = counted(&there)[0].stats;
     let sector = 512;
-    assert!(stats.rd_bytes >= stats.rd_operations * sector && stats.rd_bytes.is_multiple_of(sector), "{stats:?}");
+    assert!(
+        stats.rd_bytes >= stats.rd_operations * sector && stats.rd_bytes.is_multiple_of(sector),
+        "{stats:?}"
+    );
     assert!(stats.wr_highest_offset <= 20 << 20 && stats.rd_total_time_ns > 0, "{stats:?}");
     assert_eq!((stats.failed_rd_operations, stats.invalid_wr_operations), (0, 0));
     story.assert_intact();

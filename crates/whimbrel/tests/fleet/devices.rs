@@ -44,12 +44,10 @@ fn ip(arguments: &[&str]) -> bool {
 /// A machine with all of that.
 fn manifest(bridge: &str, disk: &Path) -> String {
     let plain = super::manifest("8M");
-    let devices = (
-        "devices:
-          disks: [{{name: data}}, {{name: settings}}]
-          interfaces: [{{name: lan, bridge: {{}}, macAddress: '02:00:00:00:00:50'}}]
-        cpu:"
-    );
+    let devices = "devices:
+          disks: [{name: data}, {name: settings}]
+          interfaces: [{name: lan, bridge: {}, macAddress: '02:00:00:00:00:50'}]
+        cpu:";
     let behind = format!(
         "    spec:
       volumes:
@@ -59,7 +57,7 @@ fn manifest(bridge: &str, disk: &Path) -> String {
 ",
         disk.display()
     );
-    let with = plain.replacen("cpu:", &devices, 1).replacen("    spec:\n", &behind, 1);
+    let with = plain.replacen("cpu:", devices, 1).replacen("    spec:\n", &behind, 1);
     assert!(with.contains("hostBridge") && with.contains("macAddress"), "{with}");
     with
 }
