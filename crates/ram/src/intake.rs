@@ -139,7 +139,7 @@ mod tests {
                 40..165 => 1,
                 _ => 0,
             };
-            intake.placer().release();
+            intake.placer().release().unwrap();
             for page in 0..PAGES {
                 for byte in [0, PAGE_SIZE as u64 - 1] {
                     let found: u8 =
@@ -149,6 +149,33 @@ mod tests {
             }
             assert!(intake.place(0, PAGES - 1, 2).unwrap().is_none());
             assert!(intake.place(1, 0, 1).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn threads_that_bring_the_same_pages_do_not_wait_for_what_does_not_come() {
+        let Ok(maker) = Userfaultfd::open() else {
+            return eprintln!("SKIPPED: there is no userfaultfd here");
+        };
+        let layout =
+            BlockLayout { name: "ram".into(), guest_address: 0, bytes: 32 * PAGES * PAGE_SIZE as u64 };
+        let ram = Ram::allocate(&[layout], Backing::Memfd).unwrap();
+        let placer = Arc::new(Placer::new(ram.clone(), Some(maker)));
+        std::thread::scope(|scope| {
+            for byte in [1, 2, 3] {
+                let mut intake = Intake::new(placer.clone());
+                scope.spawn(move || {
+                    for first in (0..32 * PAGES).step_by(20) {
+                        arrive(&mut intake, first, 20, byte);
+                        assert!(intake.placer().place_zeros(0, first, 1).is_some());
+                    }
+                });
+            }
+        });
+        placer.release().unwrap();
+        for page in 0..32 * PAGES {
+            let found: u8 = ram.memory().read_obj(GuestAddress(page * PAGE_SIZE as u64)).unwrap();
+            assert!(found <= 3);
         }
     }
 }

@@ -35,24 +35,31 @@ impl Placer {
         let is_written = ram.backing() == Some(Backing::Memfd);
         let file = |file: Option<&FileOffset>| file.filter(|_| is_written).cloned();
         let files: Vec<_> = ram.memory().iter().map(|region| file(region.file_offset())).collect();
-        let mut placer = Self { ram, placed, files, maker: None, is_released: AtomicBool::new(false) };
+        let mut placer = Self { ram, placed, files, maker, is_released: AtomicBool::new(false) };
         let registers = |maker: &Userfaultfd| {
             placer.segments_of_files().all(|segment| maker.register(segment, Trap::Missing).is_ok())
         };
-        placer.maker = maker.filter(registers);
+        if !placer.maker.as_ref().is_some_and(registers) {
+            // Some of it may be: what is not refuses harmlessly.
+            let _ = placer.release();
+            placer.maker = None;
+        }
         placer
     }
 
-    /// Everything was placed: whoever touches a page from here on does not wait, and a page that did not come is zero.
-    pub fn release(&self) {
-        let Some(maker) = &self.maker else { return };
+    /// Everything was placed: whoever touches a page from here on does not wait, and a page that did not come is zero. Who waits for one already
+    /// goes on.
+    ///
+    /// # Errors
+    /// The kernel has no memory to let all of it go: whoever touches a page that did not come may wait for ever.
+    pub fn release(&self) -> io::Result<()> {
+        let Some(maker) = &self.maker else { return Ok(()) };
         if self.is_released.swap(true, Ordering::SeqCst) {
-            return;
+            return Ok(());
         }
-        for segment in self.segments_of_files() {
-            // It was registered by us, and nobody waits who keeps to the rule.
-            let _ = maker.unregister(segment).and_then(|()| maker.wake(segment));
-        }
+        // All of them, whatever comes of one.
+        let let_go = |segment: Segment| maker.unregister(segment).and(maker.wake(segment));
+        self.segments_of_files().map(let_go).fold(Ok(()), io::Result::and)
     }
 
     /// The memory of all blocks whose pages are put into their file.
@@ -117,12 +124,13 @@ impl Placer {
             let Ok(pages) = u32::try_from(rest.len() / PAGE_SIZE) else { return Ok(None) };
             let Some((fresh, pages)) = self.alike(block, page, pages) else { return Ok(None) };
             let (own, others) = rest.split_at(pages as usize * PAGE_SIZE);
-            if self.place(block, page, pages).is_none() {
-                return Ok(None);
-            }
             match &self.files[usize::from(block)] {
+                // Marked afterwards: another thread that brings the same page must not touch it before it is made.
                 Some(file) if fresh => self.make(file, block, page, own)?,
                 _ => self.copy(block, page, own),
+            }
+            if self.place(block, page, pages).is_none() {
+                return Ok(None);
             }
             (page, rest) = (page + u64::from(pages), others);
         }
@@ -184,7 +192,8 @@ impl Placer {
 
 impl Drop for Placer {
     fn drop(&mut self) {
-        self.release();
+        // Nobody is left to be told.
+        let _ = self.release();
     }
 }
 

@@ -1,6 +1,16 @@
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::SeekFrom;
+#[cfg(not(test))]
+use rustix::fs::seek;
+#[cfg(test)]
+use tests::seek;
 use vm_memory::GuestMemoryBackend;
 
 use crate::{Backing, PAGE_SIZE, Ram};
@@ -15,6 +25,8 @@ pub struct Touched {
     /// `/proc/self/pagemap`, where memory is anonymous and the file is there.
     pagemap: Option<Arc<File>>,
     entries: Vec<u8>,
+    /// Of each block, where its file was last seen to have data, in bytes: up to a hole, or the end. Clones share it.
+    data: Arc<[Mutex<Range<u64>>]>,
 }
 
 /// Bytes of an entry of the pagemap (Linux, Documentation/admin-guide/mm/pagemap.rst).
@@ -29,7 +41,8 @@ impl Touched {
         let pagemap = (ram.backing() == Some(Backing::Anonymous))
             .then(|| File::open("/proc/self/pagemap").ok())
             .flatten();
-        Self { ram, pagemap: pagemap.map(Arc::new), entries: Vec::new() }
+        let data = ram.blocks().iter().map(|_| Mutex::new(0..0)).collect();
+        Self { ram, pagemap: pagemap.map(Arc::new), entries: Vec::new(), data }
     }
 
     /// The memory.
@@ -83,19 +96,27 @@ impl Touched {
         let file =
             vm_memory::GuestMemoryRegion::file_offset(region).ok_or(io::ErrorKind::Unsupported)?.file();
         let (mut at, end) = (first * PAGE_SIZE as u64, (first + pages) * PAGE_SIZE as u64);
+        // The kernel goes from data on to the next hole, page by page and however far that is, and others wait meanwhile. So where that is stays
+        // known: all looks together pass each page once. What became a hole since counts as touched.
+        let known = self.data.get(block).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         while at < end {
-            let data = match seek(file, SeekFrom::Data(at)) {
-                Ok(data) if data < end => data,
-                // No data from here to the end of the file.
-                Ok(_) | Err(rustix::io::Errno::NXIO) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            // The kernel goes on to the next hole, however far that is: not for a single page.
-            let is_last = data / PAGE_SIZE as u64 + 1 >= end / PAGE_SIZE as u64;
-            at = if is_last { end } else { seek(file, SeekFrom::Hole(data))?.min(end) };
-            for page in data / PAGE_SIZE as u64 - first..at.div_ceil(PAGE_SIZE as u64) - first {
+            if !known.contains(&at) {
+                at = match seek(file, SeekFrom::Data(at)) {
+                    Ok(data) if data < end => data,
+                    // No data from here to the end of the file.
+                    Ok(_) | Err(rustix::io::Errno::NXIO) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                if !known.contains(&at) {
+                    *known = at..seek(file, SeekFrom::Hole(at))?;
+                }
+            }
+            let until = known.end.min(end);
+            for page in at / PAGE_SIZE as u64 - first..until.div_ceil(PAGE_SIZE as u64) - first {
                 touched[(page / 64) as usize] |= 1 << (page % 64);
             }
+            at = until;
         }
         Ok(())
     }
@@ -103,11 +124,38 @@ impl Touched {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::BlockLayout;
     use vm_memory::{Bytes, GuestAddress};
 
     const PAGES: u64 = 4096;
+
+    thread_local! {
+        static SEEKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// As rustix's, and counts.
+    pub(super) fn seek(file: &File, to: SeekFrom) -> rustix::io::Result<u64> {
+        SEEKS.set(SEEKS.get() + 1);
+        rustix::fs::seek(file, to)
+    }
+
+    #[test]
+    fn many_looks_at_a_memfd_without_holes_pass_it_once() {
+        let layout =
+            BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: PAGES * PAGE_SIZE as u64 };
+        let ram = Ram::allocate(&[layout], Backing::Memfd).unwrap();
+        ram.memory().write_slice(&vec![1; PAGES as usize * PAGE_SIZE], GuestAddress(0)).unwrap();
+        let (touched, mut words) = (Touched::new(ram), Vec::new());
+        for first in (0..PAGES).step_by(64) {
+            touched.clone().look(0, first, 64, &mut words);
+            assert_eq!(words, [u64::MAX]);
+        }
+        // Data once, and once the hole behind it.
+        assert_eq!(SEEKS.get(), 2);
+    }
 
     fn touched_after_writing(backing: Backing, pages: &[u64]) -> Vec<u64> {
         let layout =

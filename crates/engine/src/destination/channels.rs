@@ -200,6 +200,8 @@ impl Channels {
         for connection in &self.connections {
             connection.shutdown();
         }
+        // A source that sends what it must not may have one of them wait for a page that does not come.
+        let _ = self.placer.release();
         for thread in self.threads {
             // A panic was reported by the thread itself.
             let _ = thread.join();

@@ -90,7 +90,8 @@ impl Receiver {
                     }
                     if end.last {
                         // All channels are here: nothing is placed any more.
-                        self.intake.placer().release();
+                        let released = self.intake.placer().release();
+                        released.map_err(|source| ReceiveError::Place { channel: self.index, source })?;
                         return self.verify();
                     }
                     round = Round { number: round.number.wrapping_add(1), ..Round::default() };

@@ -104,7 +104,7 @@ pub(crate) fn ram() -> Ram {
 
 pub(crate) fn ram_of(pages: u64) -> Ram {
     let layout = BlockLayout { name: "ram.low".into(), guest_address: 0, bytes: pages * PAGE_SIZE as u64 };
-    Ram::allocate(&[layout], Backing::Anonymous).unwrap()
+    Ram::allocate(&[layout], Backing::Memfd).unwrap()
 }
 
 fn pages_of(ram: &Ram) -> u64 {
@@ -326,6 +326,9 @@ impl DestinationMachine for Vacancy {
     fn check(&self, hello: &Hello) -> Vec<String> {
         let differs = hello.machine != description();
         differs.then(|| "Another kind of machine".into()).into_iter().collect()
+    }
+    fn page_maker(&self) -> Option<Userfaultfd> {
+        Userfaultfd::open().ok()
     }
     fn has_room(&self, _: u64) -> Result<(), MachineError> {
         Ok(())
