@@ -165,7 +165,6 @@ impl Needed {
         self.asked.store(pages, Ordering::Relaxed);
         self.urgent.fetch_add(1, Ordering::SeqCst);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.readers.lock().waits_in(self.number(block, page));
         Urgency(self, (block, page / STRETCH_PAGES * STRETCH_PAGES))
     }
 
@@ -195,8 +194,9 @@ impl Needed {
 
 impl Drop for Urgency<'_> {
     fn drop(&mut self) {
-        // Not before: a page channel would take the very pages that are waited for.
+        // Not before: a page channel would take the very pages that are waited for, and the page would wait for one that looks for what is next.
         self.0.heat(self.1);
+        self.0.readers.lock().waits_in(self.0.number(self.1.0, self.1.1));
         if self.0.urgent.fetch_sub(1, Ordering::SeqCst) == 1 {
             let _served = self.0.served.0.lock();
             self.0.served.1.notify_all();

@@ -8,6 +8,9 @@ const MOST: usize = 16;
 /// Stretches that may be on their way for a reader that waits for the first of them: channels send several at a time.
 const ON_THEIR_WAY: u64 = 8;
 
+/// As many waits of others make a reader one that is not known to go in order any more.
+const FORGOTTEN_AFTER: u64 = 64;
+
 /// Where a machine waited for memory lately, by the number of the stretch, and what is best sent next for it.
 ///
 /// Whoever waits close to where what was sent for it ends goes through memory in order: such readers are run ahead of by turns. As long as there is none,
@@ -16,18 +19,27 @@ const ON_THEIR_WAY: u64 = 8;
 pub(super) struct Readers {
     /// Who has waited last is last.
     known: VecDeque<Reader>,
+    /// Waits so far.
+    waits: u64,
+    /// Stretches that were handed out so far.
+    turns: u64,
 }
 
 #[derive(Debug)]
 struct Reader {
     /// The first stretch that was not sent for it.
     next: u64,
-    is_in_order: bool,
+    goes_in_order: bool,
+    /// Number of the wait that was its last.
+    waited: u64,
+    /// Number of the stretch that was handed out for it last.
+    served: u64,
 }
 
 impl Readers {
     /// Somebody waits in this stretch, which is being sent.
     pub(super) fn waits_in(&mut self, stretch: u64) {
+        self.waits += 1;
         let is_at = |reader: &Reader| {
             (reader.next.saturating_sub(ON_THEIR_WAY)..=reader.next.saturating_add(1)).contains(&stretch)
         };
@@ -35,37 +47,50 @@ impl Readers {
         let reader = match found {
             // What it waits for is on its way, or it has not gone on yet.
             Some(reader) if stretch < reader.next => reader,
-            Some(_) => Reader { next: stretch + 1, is_in_order: true },
-            None => Reader { next: stretch + 1, is_in_order: false },
+            Some(reader) => Reader { next: stretch + 1, goes_in_order: true, ..reader },
+            None => self.begins(stretch),
         };
         self.add(reader);
     }
 
     /// What nobody waits for is sent in the order of memory, from this stretch on.
     pub(super) fn begin_at(&mut self, stretch: u64) {
-        self.add(Reader { next: stretch + 1, is_in_order: false });
+        let reader = self.begins(stretch);
+        self.add(reader);
+    }
+
+    fn begins(&self, stretch: u64) -> Reader {
+        Reader { next: stretch + 1, goes_in_order: false, waited: self.waits, served: self.turns }
     }
 
     fn add(&mut self, reader: Reader) {
         if self.known.len() >= MOST {
-            let out = self.known.iter().position(|reader| !reader.is_in_order).unwrap_or_default();
+            let out = self.known.iter().position(|reader| !self.is_in_order(reader)).unwrap_or_default();
             self.known.remove(out);
         }
-        self.known.push_back(reader);
+        self.known.push_back(Reader { waited: self.waits, ..reader });
+    }
+
+    fn is_in_order(&self, reader: &Reader) -> bool {
+        reader.goes_in_order && self.waits - reader.waited <= FORGOTTEN_AFTER
     }
 
     /// The next stretch to send. `needed` finds the first at or after a number that is still needed.
     pub(super) fn next(&mut self, needed: impl Fn(u64) -> Option<u64>) -> Option<u64> {
         loop {
-            let in_order = self.known.iter().position(|reader| reader.is_in_order);
-            let index = in_order.or(self.known.len().checked_sub(1))?;
-            let mut reader = self.known.remove(index)?;
-            // Behind the last that is needed there is nothing to run ahead to.
-            let Some(stretch) = needed(reader.next) else { continue };
-            reader.next = stretch + 1;
-            // Behind all others that go in order: it is their turn.
-            self.known.push_back(reader);
-            return Some(stretch);
+            let in_order = self.known.iter().enumerate().filter(|(_, reader)| self.is_in_order(reader));
+            let turn = in_order.min_by_key(|(_, reader)| reader.served).map(|(index, _)| index);
+            let index = turn.or(self.known.len().checked_sub(1))?;
+            self.turns += 1;
+            let reader = self.known.get_mut(index)?;
+            match needed(reader.next) {
+                Some(stretch) => {
+                    (reader.next, reader.served) = (stretch + 1, self.turns);
+                    return Some(stretch);
+                }
+                // Behind the last that is needed there is nothing to run ahead to.
+                None => drop(self.known.remove(index)),
+            }
         }
     }
 }
@@ -138,6 +163,16 @@ mod tests {
         (0..1000).for_each(|number| readers.waits_in(number * 100));
         assert_eq!(readers.known.len(), MOST);
         readers.waits_in(101);
-        assert!(!readers.known.back().unwrap().is_in_order, "it is another one");
+        assert!(!readers.known.back().unwrap().goes_in_order, "it is another one");
+    }
+
+    #[test]
+    fn who_went_in_order_and_has_not_waited_for_long_is_not_run_ahead_of() {
+        let mut readers = Readers::default();
+        readers.waits_in(10);
+        readers.waits_in(11);
+        assert_eq!(readers.next(always), Some(12));
+        (1..=FORGOTTEN_AFTER + 1).for_each(|number| readers.waits_in(number * 100));
+        assert_eq!(readers.next(always), Some((FORGOTTEN_AFTER + 1) * 100 + 1));
     }
 }

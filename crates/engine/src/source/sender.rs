@@ -182,9 +182,10 @@ impl Sender {
             let count = if work.last { words.len() } else { self.stride.words(words) };
             let (these, others) = words.split_at(count);
             let part = Chunk { pages: rest.pages.min(64 * count as u64), ..rest };
-            let began = Instant::now();
+            let (began, sequence) = (Instant::now(), self.sequence);
             self.send_words(work, part, these)?;
-            self.stride.took(these.iter().map(|word| u64::from(word.count_ones())).sum(), began.elapsed());
+            let dirty = these.iter().map(|word| u64::from(word.count_ones())).sum();
+            self.stride.took(dirty, began.elapsed(), self.sequence != sequence);
             (rest.first_page, rest.pages) = (rest.first_page + part.pages, rest.pages - part.pages);
             words = others;
         }

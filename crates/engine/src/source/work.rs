@@ -51,8 +51,7 @@ pub(crate) struct RoundProgress {
 
 /// Smallest of the large chunks: 2 MiB.
 const MIN_CHUNK_PAGES: u64 = (2 << 20) / PAGE_SIZE as u64;
-/// Largest chunk: 32 MiB. Clearing is one system call a chunk; the time between clearing a page and sending it, in which
-/// writes make it dirty again for nothing, grows with the chunk.
+/// Largest chunk: 32 MiB. How much of one is cleared at once is [another matter](super::stride::Stride).
 const MAX_CHUNK_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 /// Chunks for each channel to aim at, so that channels end together.
 const CHUNKS_PER_CHANNEL: u64 = 32;
