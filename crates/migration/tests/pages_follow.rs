@@ -175,7 +175,7 @@ fn who_lets_go_of_a_machine_that_may_need_pages_does_not_lose_them() {
 fn nothing_but_the_word_that_every_page_is_there_ends_a_source_that_has_some() {
     let mut source = source_that_said_go();
     let actions = hear(&mut source, Message::Running(ACK));
-    assert_eq!(actions, [Action::Forward, Action::Push]);
+    assert_eq!(actions, [Action::Push, Action::Forward]);
     for event in [
         Event::Cancel,
         Event::MachineFailed("broken".into()),

@@ -6,6 +6,10 @@ use serde_bytes::ByteBuf;
 /// Most bytes of packets that are forwarded in one migration, of all devices together: what a link of a gigabit a second carries in 32 ms.
 pub const MAX_FORWARD_BYTES: usize = 4 << 20;
 
+/// Bytes after which a message ends, where there are more: it holds up others on the control connection for
+/// 2 ms at a gigabit a second, and is far below [`MAX_CONTROL_BYTES`](crate::MAX_CONTROL_BYTES) with any packet.
+const MESSAGE_BYTES: usize = 256 << 10;
+
 /// Packets that a network had brought to one device of the machine, and that no driver has seen: they came between the moment in which
 /// the machine was stopped and the one in which the network heard where it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,9 +29,44 @@ impl Forward {
         Self { device: device.into(), packets: packets.into_iter().map(ByteBuf::from).collect() }
     }
 
+    /// The same in messages that can be sent, in order; none where there are no packets.
+    #[must_use]
+    pub fn cut(self) -> Vec<Self> {
+        let mut messages = Vec::<Self>::new();
+        for packet in self.packets {
+            match messages.last_mut().filter(|last| last.bytes() < MESSAGE_BYTES) {
+                Some(last) => last.packets.push(packet),
+                None => messages.push(Self { device: self.device.clone(), packets: vec![packet] }),
+            }
+        }
+        messages
+    }
+
     /// Bytes of all packets.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.packets.iter().map(|packet| packet.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+
+    #[test]
+    fn as_much_as_is_forwarded_at_most_is_sent_in_order() {
+        let packets = || (0..u8::MAX).cycle().take(65).map(|number| vec![number; 65_000]);
+        let forward = Forward::new("net0", packets());
+        assert!(forward.bytes() > MAX_FORWARD_BYTES);
+        let messages = forward.cut();
+        assert!(messages.len() > 10);
+        for message in &messages {
+            assert_eq!(message.device, "net0");
+            assert!(Message::Forward(message.clone()).encode(0).is_ok());
+        }
+        let sent = messages.into_iter().flat_map(|message| message.packets).map(ByteBuf::into_vec);
+        assert!(sent.eq(packets()));
+        assert_eq!(Forward::default().cut(), []);
     }
 }

@@ -146,15 +146,20 @@ impl VirtioMmio<Net> {
         self.with(|net| net.tap.send(&rarp(net.mac)))
     }
 
-    /// Takes the packets that wait for the driver, each with its virtio header, about `most` bytes at most. For a device whose machine
+    /// Takes the packets that wait for the driver, each with its virtio header, `most` bytes at most. For a device whose machine
     /// has left: the driver does not get them here.
     #[must_use]
     pub fn take_waiting(&self, most: usize) -> Vec<Vec<u8>> {
         self.with(|net| {
-            let forwarded: Vec<_> = std::iter::from_fn(|| net.forwarded.take()).collect();
-            let bytes = forwarded.iter().map(Vec::len).sum();
-            let of_the_tap = waiting(&net.tap, most.saturating_sub(bytes));
-            forwarded.into_iter().chain(of_the_tap).collect()
+            let mut left = most;
+            let fits = |packet: &Vec<u8>| {
+                let fits = packet.len() <= left;
+                left = left.saturating_sub(packet.len());
+                fits
+            };
+            let mut packets: Vec<_> = std::iter::from_fn(|| net.forwarded.take()).take_while(fits).collect();
+            packets.extend(waiting(&net.tap, left));
+            packets
         })
     }
 

@@ -102,15 +102,16 @@ impl VirtQueue {
     /// breaks the rules is found out then.
     pub(super) fn touched_next(&mut self, memory: &GuestMemory, most: u16) -> Vec<GuestAddress> {
         let mut touched: Vec<_> = self.rings().map(|(address, _)| address).collect();
-        let mut popped = 0;
-        while popped < most
-            && let Ok(Some(chain)) = self.pop(memory)
-        {
-            popped += 1;
+        let next = self.ring.as_ref().map(QueueT::next_avail);
+        for _ in 0..most {
+            let Ok(Some(chain)) = self.pop(memory) else { break };
             touched
                 .extend(chain.readable.ranges().chain(chain.writable.ranges()).map(|(address, _)| address));
         }
-        self.unpop(popped);
+        // A request that breaks the rules counts as popped too.
+        if let (Some(ring), Some(next)) = (&mut self.ring, next) {
+            ring.set_next_avail(next);
+        }
         touched
     }
 

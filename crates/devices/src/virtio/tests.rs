@@ -66,6 +66,8 @@ fn what_a_device_touches_next_is_its_rings_and_the_buffers_of_requests_that_it_s
     // A driver that breaks the rules is not asked.
     guest.make_available(0, 9999);
     assert_eq!(guest.device.touched_next().len(), 3);
+    guest.notify(0);
+    assert!(needs_reset(&mut guest), "the request that breaks the rules was passed over");
 }
 
 #[test]

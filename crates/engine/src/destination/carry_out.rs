@@ -8,7 +8,7 @@ use migration::{
     handover::DestinationSide,
 };
 use state::DeviceState;
-use wire::{Features, Hello, StateVersions};
+use wire::{Features, Forward, Hello, MAX_FORWARD_BYTES, StateVersions};
 
 use super::{
     Input,
@@ -62,7 +62,7 @@ impl Server {
             }
             Action::Note(bits) => self.note(&bits).err().map(Event::LinkLost),
             Action::Deliver(packets) => {
-                self.machine.deliver(packets);
+                self.deliver(packets);
                 None
             }
             Action::Part => {
@@ -95,6 +95,15 @@ impl Server {
                 None
             }
             Action::End => None,
+        }
+    }
+
+    /// Gives the machine what followed it, as far as that was agreed on.
+    fn deliver(&mut self, packets: Forward) {
+        // A packet of nothing takes room too.
+        self.forwarded += packets.bytes() + packets.packets.len();
+        if self.features().has(Features::FORWARD) && self.forwarded <= 2 * MAX_FORWARD_BYTES {
+            self.machine.deliver(packets);
         }
     }
 

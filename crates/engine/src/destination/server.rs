@@ -45,6 +45,8 @@ pub(super) struct Server {
     pub(super) arriving: Option<Arriving>,
     /// A source that came while another was being served.
     waiting: Option<WaitingSource>,
+    /// Bytes that came for the machine where it was before.
+    pub(super) forwarded: usize,
     status: Status,
     clock: Option<ThreadClock>,
 }
@@ -81,6 +83,7 @@ impl Server {
             secret: None,
             arriving: None,
             waiting: None,
+            forwarded: 0,
             status: Status::None,
             clock: None,
         }
@@ -223,6 +226,7 @@ impl Server {
             view.last_failure = None;
             (view.faults, view.memory) = (None, None);
         }
+        self.forwarded = 0;
         self.agreed = Some(source.agreed);
         // It is authenticated: it came here by way of its greeting.
         self.secret = link.connection().session_secret(&hello.session.0).unwrap_or_default();

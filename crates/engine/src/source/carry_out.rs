@@ -117,12 +117,15 @@ impl Attempt {
 
     /// Sends what has come for the machine here since it was stopped.
     fn forward(&mut self) -> Option<Event> {
-        let undelivered = self.machine.undelivered(MAX_FORWARD_BYTES);
-        for forward in undelivered.into_iter().filter(|forward| !forward.packets.is_empty()) {
+        for forward in self.machine.undelivered(MAX_FORWARD_BYTES) {
             let (packets, bytes) = (forward.packets.len(), forward.bytes());
-            tracing::info!(device = forward.device, packets, bytes, "Packets follow the machine");
-            if let Some(lost) = self.send(&Message::Forward(forward)) {
-                return Some(lost);
+            if packets > 0 {
+                tracing::info!(device = forward.device, packets, bytes, "Packets follow the machine");
+            }
+            for message in forward.cut() {
+                if let Some(lost) = self.send(&Message::Forward(message)) {
+                    return Some(lost);
+                }
             }
         }
         None

@@ -87,6 +87,8 @@ fn a_good_migration_gets_past_a_crowd_that_says_nothing() {
     // On a host so busy that 128 others come before a channel of the source has its turn, that is closed for them: the machine stays, and
     // gets past those that are there now.
     if notes.outcome() != Outcome::Completed {
+        let Outcome::Failed(reason) = notes.outcome() else { panic!("{:?}", notes.outcome()) };
+        assert!(reason.contains("closed the connection"), "{reason}");
         handle.join();
         return assert_moves_soon(&machine, &destination);
     }

@@ -26,9 +26,14 @@ impl Source {
     /// The destination said that it runs the machine.
     pub(super) fn released(&mut self, now: Time, stop: Stop) -> Vec<Action> {
         self.statistics.downtime.total = Some(now.saturating_sub(stop.began));
-        let mut actions = if self.forwards(stop) { vec![Action::Forward] } else { Vec::new() };
-        actions.extend(if self.runs_there(stop) { self.push(now, stop) } else { self.let_go(now) });
-        actions
+        let forward = self.forwards(stop).then_some(Action::Forward);
+        if self.runs_there(stop) {
+            // Pages do not wait for it.
+            let mut actions = self.push(now, stop);
+            actions.extend(forward);
+            return actions;
+        }
+        forward.into_iter().chain(self.let_go(now)).collect()
     }
 
     /// Whether what came for the machine while it was on its way is worth something: what a machine that is paused does not take
