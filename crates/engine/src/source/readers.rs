@@ -63,12 +63,13 @@ impl Readers {
         Reader { next: stretch + 1, goes_in_order: false, waited: self.waits, served: self.turns }
     }
 
-    fn add(&mut self, reader: Reader) {
+    fn add(&mut self, mut reader: Reader) {
         if self.known.len() >= MOST {
             let out = self.known.iter().position(|reader| !self.is_in_order(reader)).unwrap_or_default();
             self.known.remove(out);
         }
-        self.known.push_back(Reader { waited: self.waits, ..reader });
+        reader.waited = self.waits;
+        self.known.push_back(reader);
     }
 
     fn is_in_order(&self, reader: &Reader) -> bool {
