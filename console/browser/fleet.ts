@@ -167,3 +167,13 @@ export const machine = (name: string, rate: string, labels: Record<string, strin
     },
   },
 });
+
+/** The same with a disk on which it works. */
+export const withDisk = (name: string, path: string): object => {
+  const object = machine(name, '1M') as { spec: { template: { spec: { volumes?: object[]; domain: { devices?: object; firmware: { kernelBoot: { kernelArgs: string } } } } } } };
+  const { spec } = object.spec.template;
+  spec.volumes = [{ name: 'root', hostDisk: { path, shared: true } }];
+  spec.domain.devices = { disks: [{ name: 'root', disk: { bus: 'virtio' } }] };
+  spec.domain.firmware.kernelBoot.kernelArgs += ' disk=200';
+  return object;
+};

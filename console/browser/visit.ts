@@ -30,6 +30,13 @@ export class Visit {
 
   readonly seen = (text: string | RegExp) => this.page.getByText(text).first().waitFor();
 
+  /** Closes what is said of what was done. It goes by itself after a while, perhaps just now. */
+  readonly quiet = async () => {
+    const close = this.page.getByRole('button', { name: /^Close Success alert/ });
+    await close.first().click({ timeout: 1000 }).catch(() => undefined);
+    await close.first().waitFor({ state: 'detached' });
+  };
+
   readonly instance = (name: string) => this.fleet.api<Instance>('GET', `${ours}/virtualmachineinstances/${name}`);
 
   /** Waits until a machine runs. */

@@ -5,7 +5,8 @@ import { rate, span } from '../lib/units';
 import { diskNames, type DiskRates } from '../model/usage';
 
 const perSecond = (count: number): string => `${count < 10 ? count.toFixed(1) : Math.round(count)}/s`;
-const took = (milliseconds: number | undefined): string => (milliseconds === undefined ? '–' : span(milliseconds));
+/** Most of what a page cache has is there within microseconds. */
+const took = (milliseconds: number | undefined): string => (milliseconds === undefined ? '–' : milliseconds < 1 ? `${Math.round(milliseconds * 1000)} µs` : span(milliseconds));
 
 const columns: [string, (disk: DiskRates) => string][] = [
   ['Read', ({ read }) => rate(read)],
