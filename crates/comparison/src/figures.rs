@@ -41,12 +41,12 @@ pub enum Unit {
 /// What is looked at after a move is over, in milliseconds: what it did to users may show only then.
 pub const AFTER_MS: f64 = 1500.0;
 
-/// From the command until it is over.
-pub const TOTAL: Figure = less("total-time", Unit::Seconds, |run, _| Some(run.end_ms / 1e3));
+/// From the command until it is over, and the machine runs there.
+pub const TOTAL: Figure = less("total-time", Unit::Seconds, |run, _| Some(run.over_ms() / 1e3));
 /// Bytes on the wire by the total time.
 pub const BANDWIDTH: Figure = more("bandwidth", Unit::MegabytesPerSecond, |run, _| {
     let wire = &run.trace.wire;
-    Some((felt::at(wire, run.end_ms)? - felt::at(wire, 0.0)?) / run.end_ms / 1e3)
+    Some((felt::at(wire, run.over_ms())? - felt::at(wire, 0.0)?) / run.over_ms() / 1e3)
 });
 /// What the first pass has of what the link gives.
 pub const FIRST_PASS: Figure = more("first-pass", Unit::Percent, |run, plan| {
@@ -61,6 +61,8 @@ pub const DOWNTIME: Figure =
     less("downtime", Unit::Milliseconds, |run, _| Some(run.resume_ms? - run.stop_ms?));
 /// As the guest's own clocks have it.
 pub const GAP: Figure = less("downtime-felt", Unit::Milliseconds, |run, _| run.gap_ms);
+/// The longest time in which a CPU of the guest did not turn, in the whole move and after it.
+pub const LONGEST_STOP: Figure = less("longest-stop", Unit::Milliseconds, |run, _| run.longest_stop_ms);
 /// The longest freeze of both films.
 pub const FREEZE: Figure = less("video-freeze", Unit::Milliseconds, |run, _| {
     let freeze = |film: Option<felt::Film>| film.map(|film| film.longest_freeze_ms);
@@ -96,21 +98,19 @@ pub const STALL: Figure =
 pub const RETRANSMISSIONS: Figure =
     less("tcp-retransmissions", Unit::Number, |run, _| run.trace.retransmissions.map(|count| count as f64));
 /// What the guest did not do of its work.
-pub const WORK_LOST: Figure = less("work-lost", Unit::Percent, |run, _| {
-    Some(felt::work(&run.trace.work, run.end_ms, run.resume_ms)?.lost_percent)
-});
+pub const WORK_LOST: Figure =
+    less("work-lost", Unit::Percent, |run, plan| Some(work(run, plan)?.lost_percent));
 /// From the resume until the guest works as before.
-pub const BACK: Figure = less("back-at-work", Unit::Milliseconds, |run, _| {
-    felt::work(&run.trace.work, run.end_ms, run.resume_ms)?.back_ms
-});
+pub const BACK: Figure = less("back-at-work", Unit::Milliseconds, |run, plan| work(run, plan)?.back_ms);
 
 /// All of them.
-pub const ALL: [Figure; 18] = [
+pub const ALL: [Figure; 19] = [
     TOTAL,
     BANDWIDTH,
     FIRST_PASS,
     DOWNTIME,
     GAP,
+    LONGEST_STOP,
     FREEZE,
     LATE_25,
     LOST_25,
@@ -137,7 +137,7 @@ const fn more(name: &'static str, unit: Unit, of: fn(&Run, &Plan) -> Option<f64>
 /// The time in which a user may have felt it.
 #[must_use]
 pub fn window(run: &Run) -> Range<f64> {
-    0.0..run.end_ms + AFTER_MS
+    0.0..run.over_ms() + AFTER_MS
 }
 
 /// What became of pings every second.
@@ -148,6 +148,10 @@ pub fn pings_1s(run: &Run) -> Option<felt::Pings> {
 
 fn pings_10ms(run: &Run) -> Option<felt::Pings> {
     felt::pings(&run.trace.pings_10ms, &window(run))
+}
+
+fn work(run: &Run, plan: &Plan) -> Option<felt::Work> {
+    felt::work(&run.trace.work, plan.dirty_rate(run.scenario) as f64, run.over_ms(), run.resume_ms)
 }
 
 fn film_25(run: &Run) -> Option<felt::Film> {

@@ -27,7 +27,11 @@ pub fn render(comparison: &Comparison, earlier: Option<&Comparison>) -> String {
     section(&mut page, "Total time, bandwidth, downtime, video and pings", &several(five));
     section(&mut page, "Goals", &one(&bars::table(comparison)));
     if let Some(earlier) = earlier {
-        let mut body = one(&against::table(&against::changes(comparison, earlier)));
+        let found = against::against(comparison, earlier);
+        let mut body = one(&against::table(&found.changes));
+        for sentence in found.sentences() {
+            let _ = write!(body, "<p>{}</p>", escape(&sentence));
+        }
         for remark in against::remarks(comparison, earlier) {
             let _ = write!(body, "<p class=\"faint\">{}</p>", escape(&remark));
         }

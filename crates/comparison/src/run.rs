@@ -17,6 +17,9 @@ pub struct Comparison {
     pub plan: Plan,
     /// What a reader has to know: what could not be had, and what may have disturbed it.
     pub notes: Vec<String>,
+    /// How long all of it took, in seconds, starts of machines and waits included.
+    #[serde(default)]
+    pub took_s: Option<f64>,
     /// Every move, in the order in which they were made.
     pub runs: Vec<Run>,
 }
@@ -43,6 +46,9 @@ pub struct Run {
     /// The longest time around the switchover in which the guest did not run, by its own clocks; `None` where it did
     /// not get there.
     pub gap_ms: Option<f64>,
+    /// The same in the whole move and after it.
+    #[serde(default)]
+    pub longest_stop_ms: Option<f64>,
     /// How often dirty pages were fetched, as the source says.
     pub rounds: u64,
     /// What the source chose by itself and why, as it says.
@@ -163,11 +169,18 @@ impl Run {
             resume_ms: None,
             end_ms: 0.0,
             gap_ms: None,
+            longest_stop_ms: None,
             rounds: 0,
             choices: Vec::new(),
             complaints: Vec::new(),
             trace: Trace::default(),
         }
+    }
+
+    /// When it was over and the machine ran: some sources say that it is over while the destination still loads the machine.
+    #[must_use]
+    pub fn over_ms(&self) -> f64 {
+        self.resume_ms.unwrap_or(0.0).max(self.end_ms)
     }
 
     /// Whether the machine runs at the destination.

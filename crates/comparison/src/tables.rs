@@ -33,6 +33,7 @@ pub fn all(comparison: &Comparison) -> Vec<Table> {
         table(comparison, "ping, sent/received", pinged),
         one("bandwidth of the first pass, % of what the link gives", &figures::FIRST_PASS),
         one("downtime as the guest felt it, ms", &figures::GAP),
+        one("longest stop of the guest, whenever, ms", &figures::LONGEST_STOP),
         pair(comparison, "frames late / lost, 25 a second", [&figures::LATE_25, &figures::LOST_25]),
         pair(comparison, "frames late / lost, 60 a second", [&figures::LATE_60, &figures::LOST_60]),
         one("longest freeze of the video, ms", &figures::FREEZE),

@@ -101,7 +101,7 @@ impl<'a> Picture<'a> {
             let side = if left > WIDTH / 2.0 { "end" } else { "start" };
             text(svg, (left, TOP - 10.0), side, &format!("switchover, {:.0} ms", resume - stop));
         }
-        for (at, name) in [(0.0, "asked for"), (self.run.end_ms, "over")] {
+        for (at, name) in [(0.0, "asked for"), (self.run.over_ms(), "over")] {
             let x = self.x(at);
             let _ = write!(
                 svg,

@@ -40,6 +40,7 @@ fn comparison(runs: Vec<Run>) -> Comparison {
         link: "a link".into(),
         plan,
         notes: vec!["<script>alert(1)</script>".into()],
+        took_s: None,
         runs,
     }
 }

@@ -31,6 +31,7 @@ pub use bulk::{Bulk, WhyCopied};
 pub use connection::Connection;
 pub use dial::{Dial, Dialler};
 pub use listener::Listener;
+pub use options::unacknowledged;
 pub use pacer::{Pacer, Turn};
 #[cfg(feature = "fuzzing")]
 pub use tls::fuzzing;

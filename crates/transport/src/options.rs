@@ -31,8 +31,11 @@ pub(crate) fn allow_zero_copy(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
 }
 
-/// Bytes that were sent and that the other side has not acknowledged (`SIOCOUTQ`, tcp(7)).
-pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u32> {
+/// Bytes that were written to a TCP socket and that the other side has not acknowledged (`SIOCOUTQ`, tcp(7)).
+///
+/// # Errors
+/// It is no such socket.
+pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u32> {
     let mut bytes: c_int = 0;
     // SAFETY: the kernel writes an int to that address, which is that of `bytes`, and keeps nothing of it.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

@@ -58,9 +58,15 @@ fn ours_alone_is_measured_where_there_is_no_qemu_and_shown_again() {
     let page = fs::read_to_string(&html).unwrap();
     assert!(page.contains("<svg") && !page.contains("<script"), "no page");
     assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg"));
-    let again = run(folder.path(), &["compare", "--from", &json, "--against", &json]);
-    assert_eq!(again.status.code(), Some(0));
-    assert!(text(&again.stdout).contains("Nothing has changed"), "{}", text(&again.stdout));
+    let markdown = file("a.md");
+    let again =
+        run(folder.path(), &["compare", "--from", &json, "--against", &json, "--markdown", &markdown]);
+    // There are no ratios without a peer: whoever asks what has become worse must not hear that nothing has.
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stdout).contains("Nothing could be compared"), "{}", text(&again.stdout));
+    let tables = fs::read_to_string(&markdown).unwrap();
+    let parts = ["Whimbrel, 1 times each", "S3: ", "| total time, s", "- S3, ", "Published figures"];
+    assert!(parts.iter().all(|part| tables.contains(part)), "{tables}");
 }
 
 #[test]

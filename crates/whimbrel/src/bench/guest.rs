@@ -3,6 +3,9 @@ use std::process::Command;
 use super::Bench;
 use crate::rig::{Contender, End, Files, Guest};
 
+/// Between two reports of a guest whose memory follows it, in milliseconds.
+const REPORT_MS: u32 = 25;
+
 impl Bench {
     /// The command of one end of a move: the same machine for both contenders, as far as they have one.
     pub(super) fn command(&self, contender: Contender, end: End, files: &Files) -> Command {
@@ -27,7 +30,7 @@ impl Bench {
         let arguments = &self.arguments;
         if let Some(rate) = self.follows {
             let (fill, cpus) = (&arguments.fill, arguments.cpus);
-            return format!("{rate} order=random fill={fill} cpus={cpus} report=100 waits=on");
+            return format!("{rate} order=random fill={fill} cpus={cpus} report={REPORT_MS} waits=on");
         }
         format!(
             "work={} rate={} fill={} cpus={} report=250",

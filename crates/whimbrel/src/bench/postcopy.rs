@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Bytes each second that follow the machine meanwhile: next to none.
 const IDLE_BANDWIDTH: u64 = 4096;
 /// Reports that the guest gives before it is moved.
-const REPORTS_AT_REST: usize = 10;
+const REPORTS_AT_REST: usize = 40;
 
 /// How memory follows, or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -174,13 +174,14 @@ impl Bench {
         let millis = |micros: i64| micros as f64 / 1e3;
         let before = held_rate(&witness.reports()[begun_at.saturating_sub(REPORTS_AT_REST)..begun_at]);
         let since = &witness.reports()[arrived_at..];
+        let from_there = &witness.reports()[begun_at..];
         let sample = Sample {
             total_ms: info.total_time.unwrap_or(0) as f64,
             stop_to_resume_ms: stopped.zip(resumed).map(|(stop, resume)| millis(resume.saturating_sub(stop))),
             gap_ms: felt.gap.as_secs_f64() * 1e3,
             cpu_seconds: (source_cpu + destination_cpu).as_secs_f64(),
             transferred: info.ram.unwrap_or_default().transferred,
-            back_ms: resumed.and_then(|resumed| back_at_speed(since, before, resumed / 1000)),
+            back_ms: resumed.and_then(|resumed| back_at_speed(from_there, before, resumed / 1000)),
             waits: Waits::between(witness.reports().get(begun_at.saturating_sub(1)), since.last()),
             faults: destination.query_migrate()?.whimbrel.and_then(|own| own.faults),
             complaints: witness.complaints().to_vec(),

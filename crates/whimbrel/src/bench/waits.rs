@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use comparison::felt;
 use guests::Report;
 use serde::Serialize;
 
@@ -21,8 +22,6 @@ pub(super) struct Waits {
 const SHORTEST_US: u64 = 32;
 /// What an access took on average that took 16 to 32 µs, in microseconds.
 const SHORTER_US: u64 = 22;
-/// Of a guest's speed before, in percent.
-const BACK: u64 = 90;
 
 impl Waits {
     /// Between two reports of one guest.
@@ -57,11 +56,11 @@ impl Waits {
     }
 }
 
-/// Milliseconds from `resumed_ms` (since 1970) until the guest wrote nine tenths of what it wrote `before`, by its reports `since`.
-pub(super) fn back_at_speed(since: &[Report], before: ByteRate, resumed_ms: i64) -> Option<f64> {
-    let is_back = |report: &&Report| report.rate >= before.0 / 100 * BACK;
-    let report = since.iter().skip(1).find(is_back)?;
-    i64::try_from(report.wall_ms).ok().map(|at| (at - resumed_ms).max(0) as f64)
+/// Milliseconds from `resumed_ms` (since 1970) until the guest wrote nine tenths of what it wrote `before`, by its `reports`.
+pub(super) fn back_at_speed(reports: &[Report], before: ByteRate, resumed_ms: i64) -> Option<f64> {
+    let written: Vec<_> =
+        reports.iter().map(|report| [report.wall_ms as f64, report.dirtied as f64]).collect();
+    felt::back(&written, before.0 as f64, resumed_ms as f64)
 }
 
 #[cfg(test)]
@@ -70,9 +69,9 @@ mod tests {
 
     use super::*;
 
-    fn report(wall_ms: u64, rate: u64, waits: &str) -> Report {
+    fn report(wall_ms: u64, dirtied: u64, waits: &str) -> Report {
         parse_report(&format!(
-            "whimbrel seq=0 wall_ms={wall_ms} tsc_ms=0 clock_ns=0 dirtied=0 rate={rate} verified=0 passes=0 errors=0 gap_us=0 \
+            "whimbrel seq=0 wall_ms={wall_ms} tsc_ms=0 clock_ns=0 dirtied={dirtied} rate=0 verified=0 passes=0 errors=0 gap_us=0 \
              gap_cpu=0 maxgap_us=0 clockgap_us=0 maxclockgap_us=0 tsc_back=0 clock_back=0 cpu=0 cpus=1 filled=1 work=0 owned=4096 \
              lost=0 {waits}"
         ))
@@ -93,10 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_is_back_with_its_first_report_that_says_so() {
-        let since =
-            [report(100, 1000, ""), report(200, 800, ""), report(300, 950, ""), report(400, 1000, "")];
-        assert_eq!(back_at_speed(&since, ByteRate(1000), 50), Some(250.0));
-        assert_eq!(back_at_speed(&since, ByteRate(2000), 50), None);
+    fn a_guest_is_back_when_the_time_begins_in_which_it_writes_as_before() {
+        // 1000 bytes a second, which stood still from 1000 to 1050, and were half as many until 1200.
+        let written = [(900, 0), (1000, 100), (1050, 100), (1200, 175), (1500, 475)];
+        let reports: Vec<_> = written.iter().map(|(at, bytes)| report(*at, *bytes, "")).collect();
+        let back = back_at_speed(&reports, ByteRate(1000), 1050);
+        // Of the 100 ms from then on, 80 are at full speed and 20 at half of it.
+        assert_eq!(back, Some(130.0));
+        assert_eq!(back_at_speed(&reports, ByteRate(2000), 1050), None);
+        assert_eq!(back_at_speed(&[], ByteRate(1000), 1050), None);
     }
 }

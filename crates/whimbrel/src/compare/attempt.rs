@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Compare, modes::set_up};
 use crate::rig::{
     End, Felt, Files, Guest, Interrupted, LinkError, Machine, MachineError, Witness, WitnessError, encrypt,
-    listen, micros,
+    listen, longest_gap, micros,
 };
 
 /// What is moved how.
@@ -167,6 +167,9 @@ impl Watched<'_> {
             let felt = Felt::new(self.witness.reports(), begun_at, arrived_at);
             self.run.gap_ms = Some(felt.gap.as_secs_f64() * 1e3);
         }
+        // A machine whose memory follows it may stand still long after the switchover.
+        let longest = longest_gap(self.witness.reports().get(begun_at..).unwrap_or_default());
+        self.run.longest_stop_ms = Some(longest.as_secs_f64() * 1e3);
         Ok(self)
     }
 

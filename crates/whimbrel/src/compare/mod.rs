@@ -18,6 +18,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 pub(crate) use arguments::Arguments;
@@ -125,6 +126,7 @@ fn measure(arguments: &Arguments) -> Result<Comparison, CompareError> {
     let interrupt = Interrupt::install().map_err(prepare("for Ctrl-C"))?;
     let vmm = find_vmm(arguments.vmm.as_deref())?;
     let lock = Lock::take()?;
+    let begun = Instant::now();
     let host = Host::now();
     let mut notes = Vec::new();
     let (contenders, qemu) = contenders(vmm, &arguments.qemu, &mut notes);
@@ -136,10 +138,12 @@ fn measure(arguments: &Arguments) -> Result<Comparison, CompareError> {
         link: compare.hosts.description().to_owned(),
         plan: compare.plan.clone(),
         notes,
+        took_s: None,
         runs: Vec::new(),
     };
     show::introduce(&comparison);
     compare.all(arguments, &mut comparison)?;
+    comparison.took_s = Some(begun.elapsed().as_secs_f64());
     Ok(comparison)
 }
 

@@ -46,9 +46,14 @@ pub(super) fn read(path: &Path) -> Result<Comparison, ShowError> {
 
 /// Says what is about to be measured, and where.
 pub(super) fn introduce(comparison: &Comparison) {
+    introduction(comparison).iter().for_each(|sentence| output::say!("{sentence}"));
+}
+
+/// What was measured, and where, as sentences.
+fn introduction(comparison: &Comparison) -> Vec<String> {
     let plan = &comparison.plan;
     let qemu = comparison.qemu.as_deref().map_or_else(String::new, |qemu| format!(" and {qemu}, in turns"));
-    output::say!(
+    let what = format!(
         "Whimbrel{qemu}, {} times each, at a scale of {}: a guest with {} in {} ({} vCPU) that writes {} of it; downtime limit {} ms",
         plan.repetitions,
         plan.scale,
@@ -58,9 +63,8 @@ pub(super) fn introduce(comparison: &Comparison) {
         Memory(plan.work),
         plan.downtime_limit_ms
     );
-    output::say!("The link is {}", comparison.link);
-    output::say!("{}", comparison.host);
-    comparison.notes.iter().for_each(|note| output::say!("{note}"));
+    let link = format!("The link is {}", comparison.link);
+    [what, link, comparison.host.clone()].into_iter().chain(comparison.notes.iter().cloned()).collect()
 }
 
 /// One move, on one line.
@@ -84,7 +88,7 @@ pub(super) fn line(run: &Run, plan: &Plan) -> String {
     )
 }
 
-/// Prints all tables and verdicts. False if something has become worse than it was `earlier`.
+/// Prints all tables and verdicts. False if something has become worse than it was `earlier`, or nothing of it could be compared.
 pub(super) fn print(arguments: &Arguments, comparison: &Comparison, earlier: Option<&Comparison>) -> bool {
     let mut all = tables::all(comparison);
     if !arguments.quick {
@@ -92,6 +96,9 @@ pub(super) fn print(arguments: &Arguments, comparison: &Comparison, earlier: Opt
     }
     all.iter().for_each(|table| output::say!("\n{}", table.text()));
     tables::remarks(comparison).iter().for_each(|remark| output::say!("{remark}"));
+    if let Some(seconds) = comparison.took_s {
+        output::say!("All of it took {:.0} minutes {:.0} s.", (seconds / 60.0).floor(), seconds % 60.0);
+    }
     if comparison.is_intact() {
         output::say!(
             "Guests checked their pages all the time: no faults, no line lost, clocks never backwards."
@@ -101,13 +108,12 @@ pub(super) fn print(arguments: &Arguments, comparison: &Comparison, earlier: Opt
     published::tables().iter().for_each(|table| output::say!("\n{}", table.text()));
     let Some(earlier) = earlier else { return true };
     against::remarks(comparison, earlier).iter().for_each(|remark| output::say!("\n{remark}"));
-    let changes = against::changes(comparison, earlier);
-    if changes.is_empty() {
-        output::say!("\nNothing has changed by more than the noise.");
-    } else {
-        output::say!("\n{}", against::table(&changes).text());
+    let found = against::against(comparison, earlier);
+    if !found.changes.is_empty() {
+        output::say!("\n{}", against::table(&found.changes).text());
     }
-    !changes.iter().any(against::Change::is_worse)
+    found.sentences().iter().for_each(|sentence| output::say!("\n{sentence}"));
+    found.is_as_good()
 }
 
 /// Writes the files that were asked for.
@@ -133,9 +139,18 @@ pub(super) fn write(
 }
 
 fn markdown(comparison: &Comparison) -> String {
-    let all = tables::all(comparison);
-    let text: Vec<_> = all.iter().chain([&bars::table(comparison)]).map(tables::Table::markdown).collect();
-    text.join("\n\n") + "\n"
+    let scenarios = comparison.plan.gives.iter().map(|(scenario, _)| *scenario);
+    let mut parts = introduction(comparison);
+    parts.extend(scenarios.map(|scenario| figures::scenario_sentence(&comparison.plan, scenario)));
+    parts.extend(
+        tables::all(comparison).iter().chain([&bars::table(comparison)]).map(tables::Table::markdown),
+    );
+    let remarks = tables::remarks(comparison);
+    parts.push(remarks.iter().map(|remark| format!("- {remark}")).collect::<Vec<_>>().join("\n"));
+    parts.push(published::WHAT.to_owned());
+    parts.extend(published::tables().iter().map(tables::Table::markdown));
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n") + "\n"
 }
 
 /// Our default mode in the last scenario; where it was not measured, or is not suitable, the last that was moved.

@@ -1,6 +1,7 @@
 use std::{
     io::{self, ErrorKind, Write},
     net::TcpStream,
+    os::fd::AsFd as _,
     thread,
     time::Duration,
 };
@@ -13,14 +14,14 @@ use super::Watch;
 const PORT: u16 = 9;
 /// Bytes each millisecond: a film that is uploaded.
 const RATE: f64 = 800.0;
-/// What the kernel keeps for us, in bytes: so little that it soon shows when the guest takes nothing.
+/// What the kernel keeps for us at most, in bytes.
 const BUFFER: usize = 16 << 10;
 /// How often something is sent.
 const EVERY: Duration = Duration::from_millis(5);
 /// What a guest may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sends bytes at an even rate. Returns how many had been taken when.
+/// Sends bytes at an even rate. Returns how many the guest had acknowledged when.
 pub(super) fn send(watch: &Watch) -> io::Result<Vec<[f64; 2]>> {
     let mut counted = Vec::new();
     let mut stream = loop {
@@ -43,7 +44,8 @@ pub(super) fn send(watch: &Watch) -> io::Result<Vec<[f64; 2]>> {
             // It has ended for its user: nothing is taken from here on.
             Err(_) => {}
         }
-        counted.push([watch.ms(), sent]);
+        let on_their_way = transport::unacknowledged(stream.as_fd())?;
+        counted.push([watch.ms(), sent - f64::from(on_their_way)]);
         thread::sleep(EVERY);
     }
     Ok(counted)
