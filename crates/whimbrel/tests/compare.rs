@@ -17,8 +17,11 @@ use assert_cmd::{Command, cargo::cargo_bin};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// One scenario once, with the smallest guest, on a link that every host has.
-const SMALL: [&str; 8] = ["compare", "--scenarios", "S3", "-n", "1", "--scale", "1/40,1/50", "--vmm"];
+/// The scenario that has encrypted moves too, once, with the smallest guest, on a link that every host has.
+const SMALL: [&str; 8] = ["compare", "--scenarios", "S2", "-n", "1", "--scale", "1/40,1/50", "--vmm"];
+
+/// Ours, in their order.
+const MODES: [&str; 5] = ["postcopy-preempt", "multifd", "generic", "default", "multifd-tls"];
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::cargo_bin("whimbrel").unwrap();
@@ -45,7 +48,8 @@ fn ours_alone_is_measured_where_there_is_no_qemu_and_shown_again() {
     }
     let figures: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
     let runs = figures["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 4, "{said}");
+    let modes: Vec<_> = runs.iter().map(|run| run["mode"].as_str().unwrap()).collect();
+    assert_eq!(modes, MODES, "{said}");
     // Only root has a network between hosts.
     let has_users = !said.contains("Users have no network");
     for run in runs {
@@ -65,8 +69,30 @@ fn ours_alone_is_measured_where_there_is_no_qemu_and_shown_again() {
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stdout).contains("Nothing could be compared"), "{}", text(&again.stdout));
     let tables = fs::read_to_string(&markdown).unwrap();
-    let parts = ["Whimbrel, 1 times each", "S3: ", "| total time, s", "- S3, ", "Published figures"];
+    let parts = ["Whimbrel, 1 times each", "S2: ", "| total time, s", "- S2, ", "Published figures"];
     assert!(parts.iter().all(|part| tables.contains(part)), "{tables}");
+}
+
+#[test]
+fn who_may_not_make_hosts_gets_a_proxy_and_that_is_said() {
+    let Some(vmm) = programs::vmm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("a.json");
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin,-net_admin"]).arg(cargo_bin("whimbrel"));
+    command.args(SMALL).arg(vmm).args(["--qemu", "/nonexistent/qemu", "--small-pages", "--json"]).arg(&json);
+    let output = command.env("TMPDIR", folder.path()).timeout(Duration::from_secs(180)).output().unwrap();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}{complained}");
+    for expected in ["a paced proxy", "Users have no network to the machine", "4 KiB pages"] {
+        assert!(said.contains(expected), "'{expected}' is missing in\n{said}");
+    }
+    let figures: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    for run in figures["runs"].as_array().unwrap() {
+        let count = |name: &str| run["trace"][name].as_array().unwrap().len();
+        assert_eq!((run["outcome"].as_str(), count("pings_10ms")), (Some("completed"), 0), "{said}");
+        assert!(count("wire") > 100 && count("work") > 10, "{said}");
+    }
 }
 
 #[test]

@@ -293,3 +293,34 @@ fn prepare(what: &str) -> impl FnOnce(io::Error) -> CompareError {
     let what = what.to_owned();
     move |source| CompareError::Prepare { what, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_move_in_every_mode_that_they_have_and_who_goes_first_changes() {
+        let first = cases(Scenario::S2, 1, true);
+        let names: Vec<_> = first.iter().map(|case| (case.mode, case.contender)).collect();
+        assert_eq!(
+            names,
+            [
+                (Mode::PostcopyPreempt, Contender::Qemu),
+                (Mode::PostcopyPreempt, Contender::Whimbrel),
+                (Mode::Multifd, Contender::Qemu),
+                (Mode::Multifd, Contender::Whimbrel),
+                (Mode::Generic, Contender::Qemu),
+                (Mode::Generic, Contender::Whimbrel),
+                (Mode::Default, Contender::Whimbrel),
+                (Mode::MultifdTls, Contender::Qemu),
+                (Mode::MultifdTls, Contender::Whimbrel),
+            ]
+        );
+        assert_eq!(cases(Scenario::S2, 2, true)[0].contender, Contender::Whimbrel);
+        let alone = cases(Scenario::S3, 1, false);
+        assert!(
+            alone.iter().all(|case| case.contender == Contender::Whimbrel && case.mode != Mode::MultifdTls)
+        );
+        assert_eq!(alone.len(), 4);
+    }
+}
