@@ -17,6 +17,7 @@
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
+mod dirty_log;
 mod dirty_rate;
 mod dump;
 mod encoded;
