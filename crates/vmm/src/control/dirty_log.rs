@@ -12,6 +12,11 @@ pub(super) fn dirty_log(machine: &Machine, launcher: &Launcher) -> Arc<dyn Dirty
     }
 }
 
+/// Has a thread empty `rings` as long as they are in use.
+pub(super) fn attend(rings: Arc<DirtyRings>, launcher: &Launcher) -> io::Result<()> {
+    launcher.spawn(Role::Rings, "dirty-rings", move || rings.attend()).map(|_| ())
+}
+
 /// Rings, and what starts the thread.
 struct Attended {
     rings: Arc<DirtyRings>,
@@ -21,9 +26,7 @@ struct Attended {
 impl DirtyLog for Attended {
     fn start(&self) -> io::Result<()> {
         self.rings.start()?;
-        let rings = self.rings.clone();
-        let started = self.launcher.spawn(Role::Rings, "dirty-rings", move || rings.attend());
-        started.map(|_| ())
+        attend(self.rings.clone(), &self.launcher)
     }
 
     fn stop(&self) -> io::Result<()> {

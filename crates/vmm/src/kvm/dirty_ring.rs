@@ -51,10 +51,13 @@ struct Collector {
     broken: Option<String>,
 }
 
-/// Whether it is on.
+/// Who needs it.
 #[derive(Debug, Default)]
 struct Logging {
-    is_on: bool,
+    /// Whoever reads and clears bits.
+    for_bits: bool,
+    /// Whoever only wants to know how many pages each vCPU writes.
+    for_counts: bool,
     /// How often it was started.
     number: u64,
 }
@@ -107,7 +110,7 @@ impl DirtyRings {
     pub(crate) fn attend(&self) {
         let mut logging = self.logging.lock();
         let number = logging.number;
-        while logging.is_on && logging.number == number {
+        while logging.is_on() && logging.number == number {
             self.changed.wait_for(&mut logging, LOOK);
             parking_lot::MutexGuard::unlocked(&mut logging, || {
                 let mut collector = self.collector.lock();
@@ -116,6 +119,33 @@ impl DirtyRings {
                 }
             });
         }
+    }
+
+    /// Starts logging for those who want to know [`Self::counts`], beside whoever reads bits.
+    pub(crate) fn start_counting(&self) -> io::Result<()> {
+        let mut logging = self.logging.lock();
+        if !logging.is_on() {
+            self.slots.set_logging(true).map_err(io_error)?;
+            logging.number += 1;
+        }
+        logging.for_counts = true;
+        Ok(())
+    }
+
+    /// Nobody wants to know [`Self::counts`] any more.
+    pub(crate) fn stop_counting(&self) -> io::Result<()> {
+        let mut logging = self.logging.lock();
+        logging.for_counts = false;
+        self.stop_if_unused(&logging)
+    }
+
+    fn stop_if_unused(&self, logging: &Logging) -> io::Result<()> {
+        if !logging.is_on() {
+            self.slots.set_logging(false).map_err(io_error)?;
+            self.changed.notify_all();
+            self.collect();
+        }
+        Ok(())
     }
 
     fn collect_with(&self, collector: &mut Collector) {
@@ -177,24 +207,27 @@ impl DirtyRings {
 
 impl DirtyLog for DirtyRings {
     fn start(&self) -> io::Result<()> {
+        let mut logging = self.logging.lock();
         let mut collector = self.collector.lock();
         self.collect_with(&mut collector);
+        let all = |block: &Block| all_pages(block.pages()).into_iter().map(AtomicU64::new).collect();
+        *self.bits.write() = self.slots.ram.blocks().iter().map(all).collect();
         collector.broken = None;
-        *self.bits.write() = self.slots.ram.blocks().iter().map(|block| all_pages(block.pages()).into_iter().map(AtomicU64::new).collect()).collect();
-        let mut logging = self.logging.lock();
-        (logging.is_on, logging.number) = (true, logging.number + 1);
-        drop((logging, collector));
-        // Protects all pages.
+        drop(collector);
+        if logging.is_on() {
+            // Starting it again protects pages also that were lost out of a ring.
+            self.slots.set_logging(false).map_err(io_error)?;
+        }
+        logging.for_bits = true;
+        logging.number += 1;
         self.slots.set_logging(true).map_err(io_error)
     }
 
     fn stop(&self) -> io::Result<()> {
-        self.slots.set_logging(false).map_err(io_error)?;
-        self.logging.lock().is_on = false;
-        self.changed.notify_all();
-        self.collect();
+        let mut logging = self.logging.lock();
+        logging.for_bits = false;
         *self.bits.write() = Vec::new();
-        Ok(())
+        self.stop_if_unused(&logging)
     }
 
     fn fetch(&self, block: usize, bits: &mut [u64]) -> io::Result<()> {
@@ -231,6 +264,12 @@ impl DirtyLog for DirtyRings {
     }
 }
 
+impl Logging {
+    fn is_on(&self) -> bool {
+        self.for_bits || self.for_counts
+    }
+}
+
 fn overrun(vcpu: usize, entries: u32) -> String {
     format!(
         "vCPU {vcpu} has written more pages than the {entries} that its dirty ring has room for before KVM made it stop: start the machine \
@@ -240,4 +279,172 @@ fn overrun(vcpu: usize, entries: u32) -> String {
 
 fn io_error(error: errno::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kvm_ioctls::{Kvm, VcpuExit};
+    use ram::{Backing, BlockLayout, Ram};
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    use super::*;
+    use crate::testing;
+
+    const PAGES: u64 = 100;
+
+    /// mov [0x5000],al; mov [0x9000],al; hlt; and from the start again. Real mode.
+    const WRITER: [u8; 9] = [0xa2, 0x00, 0x50, 0xa2, 0x00, 0x90, 0xf4, 0xeb, 0xf7];
+
+    fn machine() -> (DirtyRings, VcpuFd) {
+        let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
+        super::super::enable_rings(&vm, 1024).unwrap();
+        let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: PAGES * 4096 };
+        let ram = Ram::allocate(&[layout], Backing::Anonymous).unwrap();
+        ram.memory().write_slice(&WRITER, GuestAddress(0x1000)).unwrap();
+        let vcpus = [vm.create_vcpu(0).unwrap()];
+        let mut sregs = vcpus[0].get_sregs().unwrap();
+        (sregs.cs.base, sregs.cs.selector) = (0, 0);
+        vcpus[0].set_sregs(&sregs).unwrap();
+        let mut regs = vcpus[0].get_regs().unwrap();
+        (regs.rip, regs.rflags) = (0x1000, 2);
+        vcpus[0].set_regs(&regs).unwrap();
+        let rings = DirtyRings::map(MemorySlots::plug(vm, ram).unwrap(), &vcpus, 1024).unwrap();
+        let [vcpu] = vcpus;
+        (rings, vcpu)
+    }
+
+    fn run(vcpu: &mut VcpuFd) {
+        assert!(matches!(vcpu.run(), Ok(VcpuExit::Hlt)));
+    }
+
+    fn fetch(log: &DirtyRings) -> Vec<u64> {
+        let mut bits = [0; 2];
+        log.fetch(0, &mut bits).unwrap();
+        (0..128).filter(|page| bits[page / 64] >> (page % 64) & 1 == 1).map(|page| page as u64).collect()
+    }
+
+    /// The contract is that of a log of bits.
+    #[test]
+    fn a_page_is_reported_until_it_is_cleared_and_then_when_it_is_written() {
+        if !testing::kvm_is_usable("a_page_is_reported_until_it_is_cleared_and_then_when_it_is_written") {
+            return;
+        }
+        let (log, mut vcpu) = machine();
+        let all: Vec<_> = (0..PAGES).collect();
+        assert!(log.fetch(0, &mut [0; 2]).is_err(), "logging is off");
+        log.start().unwrap();
+        assert_eq!(fetch(&log), all);
+        log.clear(0, 0, PAGES, &[u64::MAX, u64::MAX]).unwrap();
+        assert!(fetch(&log).is_empty());
+        run(&mut vcpu);
+        assert_eq!((fetch(&log), fetch(&log)), (vec![5, 9], vec![5, 9]));
+        log.clear(0, 0, 64, &[1 << 5]).unwrap();
+        assert_eq!(fetch(&log), [9]);
+        run(&mut vcpu);
+        assert_eq!(fetch(&log), [5, 9]);
+        assert_eq!(log.counts(), [4]);
+        log.stop().unwrap();
+        log.stop().unwrap();
+        run(&mut vcpu);
+        log.start().unwrap();
+        assert_eq!(fetch(&log), all);
+    }
+
+    #[test]
+    fn who_counts_and_who_reads_bits_do_not_disturb_each_other() {
+        if !testing::kvm_is_usable("who_counts_and_who_reads_bits_do_not_disturb_each_other") {
+            return;
+        }
+        let (log, mut vcpu) = machine();
+        log.start_counting().unwrap();
+        run(&mut vcpu);
+        log.collect();
+        assert_eq!(log.counts(), [2]);
+        run(&mut vcpu);
+        log.start().unwrap();
+        log.clear(0, 0, PAGES, &[u64::MAX, u64::MAX]).unwrap();
+        run(&mut vcpu);
+        assert_eq!(fetch(&log), [5, 9]);
+        log.stop().unwrap();
+        run(&mut vcpu);
+        log.collect();
+        assert_eq!(log.counts(), [8]);
+        log.stop_counting().unwrap();
+        run(&mut vcpu);
+        log.collect();
+        assert_eq!(log.counts(), [8]);
+    }
+
+    #[test]
+    fn a_range_that_is_not_of_the_block_is_refused() {
+        if !testing::kvm_is_usable("a_range_that_is_not_of_the_block_is_refused") {
+            return;
+        }
+        let (log, _vcpu) = machine();
+        log.start().unwrap();
+        let bits = [u64::MAX; 4];
+        for (block, first, pages) in [(1, 0, 64), (0, 1, 64), (0, 0, 63), (0, 64, 64), (0, u64::MAX, 64)] {
+            assert!(log.clear(block, first, pages, &bits).is_err(), "{block} {first} {pages}");
+        }
+        assert!(log.clear(0, 0, PAGES, &bits[..1]).is_err());
+        assert!(log.fetch(0, &mut [0; 1]).is_err());
+        assert!(log.fetch(7, &mut [0; 2]).is_err());
+    }
+
+    /// Writes each of 4000 pages once, without an exit.
+    #[test]
+    fn a_vcpu_that_fills_its_ring_leaves_the_guest_and_no_page_is_lost_unnoticed() {
+        if !testing::kvm_is_usable("a_vcpu_that_fills_its_ring_leaves_the_guest_and_no_page_is_lost_unnoticed") {
+            return;
+        }
+        let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
+        super::super::enable_rings(&vm, 1024).unwrap();
+        let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: 16 << 20 };
+        let ram = Ram::allocate(&[layout], Backing::Anonymous).unwrap();
+        // mov [esi],eax; add esi,4096; cmp esi,edi; jb to the start; hlt. Protected mode.
+        let code = [0x89, 0x06, 0x81, 0xc6, 0, 0x10, 0, 0, 0x39, 0xfe, 0x72, 0xf4, 0xf4];
+        ram.memory().write_slice(&code, GuestAddress(0x1000)).unwrap();
+        let mut vcpus = [vm.create_vcpu(0).unwrap()];
+        let mut sregs = vcpus[0].get_sregs().unwrap();
+        sregs.cr0 |= 1;
+        for segment in [&mut sregs.cs, &mut sregs.ds, &mut sregs.es, &mut sregs.ss] {
+            (segment.base, segment.limit, segment.selector) = (0, u32::MAX, 16);
+            (segment.type_, segment.present, segment.db, segment.s, segment.g) = (3, 1, 1, 1, 1);
+        }
+        (sregs.cs.selector, sregs.cs.type_) = (8, 11);
+        vcpus[0].set_sregs(&sregs).unwrap();
+        let log = DirtyRings::map(MemorySlots::plug(vm, ram).unwrap(), &vcpus, 1024).unwrap();
+        // An attempt that comes to nothing does not spoil the next one.
+        for _ in 0..3 {
+            log.start().unwrap();
+            let mut bits = [0; 64];
+            log.clear(0, 0, 4096, &[u64::MAX; 64]).unwrap();
+            let mut regs = vcpus[0].get_regs().unwrap();
+            (regs.rip, regs.rflags, regs.rsi, regs.rdi) = (0x1000, 2, 96 * 4096, 4096 * 4096);
+            vcpus[0].set_regs(&regs).unwrap();
+            let mut fulls = 0;
+            loop {
+                match vcpus[0].run().unwrap() {
+                    VcpuExit::Hlt => break,
+                    VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL) => {
+                        fulls += 1;
+                        assert!(fulls < 100, "it comes out of the ring again");
+                        log.collect();
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(fulls > 0);
+            match log.fetch(0, &mut bits) {
+                Ok(()) => {
+                    let written = bits.iter().map(|word| word.count_ones()).sum::<u32>();
+                    assert!(written >= 4000, "{written}");
+                }
+                Err(error) => assert!(error.to_string().contains("larger ring"), "{error}"),
+            }
+            log.stop().unwrap();
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::{
     io,
     mem::size_of,
-    os::fd::AsRawFd as _,
+    os::fd::AsRawFd,
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -36,15 +36,18 @@ pub(super) struct DirtyPage {
 impl Ring {
     /// Maps the ring of `vcpu`, in whose VM rings of `count` entries were enabled.
     pub(super) fn map(vcpu: &VcpuFd, count: u32) -> io::Result<Self> {
-        let offset = i64::from(KVM_DIRTY_LOG_PAGE_OFFSET) * PAGE_SIZE as i64;
-        // SAFETY: a fresh shared mapping of a vCPU descriptor, at the place where its ring is; nothing is replaced.
+        Self::map_at(vcpu, i64::from(KVM_DIRTY_LOG_PAGE_OFFSET) * PAGE_SIZE as i64, count)
+    }
+
+    fn map_at(file: &impl AsRawFd, offset: i64, count: u32) -> io::Result<Self> {
+        // SAFETY: a fresh shared mapping; nothing is replaced.
         let entries = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes(count),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
-                vcpu.as_raw_fd(),
+                file.as_raw_fd(),
                 offset,
             )
         };
@@ -117,4 +120,89 @@ unsafe impl Send for Ring {}
 
 fn bytes(count: u32) -> usize {
     count as usize * size_of::<kvm_dirty_gfn>()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::fs::FileExt as _};
+
+    use super::*;
+
+    const COUNT: u32 = 256;
+
+    /// KVM's end of a ring.
+    struct Filler {
+        file: File,
+        next: u32,
+    }
+
+    fn ring() -> (Ring, Filler) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes(COUNT) as u64).unwrap();
+        (Ring::map_at(&file, 0, COUNT).unwrap(), Filler { file, next: 0 })
+    }
+
+    impl Filler {
+        fn at(&self) -> u64 {
+            bytes(self.next % COUNT) as u64
+        }
+
+        fn fill(&mut self, pages: impl IntoIterator<Item = u64>) {
+            for page in pages {
+                let entry: Vec<u8> =
+                    [&DIRTY.to_ne_bytes()[..], &7_u32.to_ne_bytes(), &page.to_ne_bytes()].concat();
+                self.file.write_all_at(&entry, self.at()).unwrap();
+                self.next += 1;
+            }
+        }
+
+        /// Has so many entries back that were taken out.
+        fn reset(&self, first: u32, count: u32) {
+            for index in first..first + count {
+                let place = bytes(index % COUNT) as u64;
+                let mut flags = [0; 4];
+                self.file.read_exact_at(&mut flags, place).unwrap();
+                assert_eq!(u32::from_ne_bytes(flags), RESET);
+                self.file.write_all_at(&[0; 4], place).unwrap();
+            }
+        }
+    }
+
+    fn taken(ring: &mut Ring) -> Vec<u64> {
+        std::iter::from_fn(|| ring.take()).map(|page| page.page).collect()
+    }
+
+    #[test]
+    fn pages_come_out_in_their_order_also_around_the_end() {
+        let (mut ring, mut kvm) = ring();
+        assert_eq!(ring.take(), None);
+        for round in 0..5 {
+            let first = kvm.next;
+            let pages = round * 1000..round * 1000 + 100;
+            kvm.fill(pages.clone());
+            assert!(ring.is_dirty(99) && !ring.is_dirty(100));
+            assert_eq!(taken(&mut ring), pages.collect::<Vec<_>>());
+            kvm.reset(first, 100);
+        }
+        kvm.fill([5]);
+        assert_eq!(ring.take(), Some(DirtyPage { slot: 7, page: 5 }));
+    }
+
+    #[test]
+    fn what_goes_on_elsewhere_after_too_much_was_written_is_found() {
+        let (mut ring, mut kvm) = ring();
+        kvm.fill(0..u64::from(COUNT) + 20);
+        assert!(ring.is_dirty(COUNT - 1));
+        // The first twenty are lost, those that stand there came last.
+        assert_eq!(taken(&mut ring).len(), COUNT as usize);
+        kvm.reset(0, COUNT);
+        assert!(!ring.catch_up());
+        kvm.fill([1, 2, 3]);
+        assert!(taken(&mut ring).is_empty());
+        assert!(ring.catch_up());
+        assert_eq!(taken(&mut ring), [1, 2, 3]);
+        kvm.reset(COUNT, 23);
+        kvm.fill([4]);
+        assert_eq!(taken(&mut ring), [4]);
+    }
 }

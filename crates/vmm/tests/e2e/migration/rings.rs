@@ -3,7 +3,7 @@
 use monitor::types::{MigrationStatus, RunState};
 use serde_json::json;
 
-use crate::harness::{Lab, Spec, Story};
+use crate::harness::{Lab, Spec, Story, until};
 
 /// Bytes per second at which no machine of these tests converges.
 const TOO_SLOW: u64 = 30_000_000;
@@ -68,7 +68,7 @@ fn rings_that_are_too_small_cost_an_attempt_at_most_and_never_a_write() {
     for _ in 0..4 {
         source.set(json!({ "downtime-limit": 2000, "whimbrel-digest": "full" }));
         source.migrate(&uri);
-        let info = crate::harness::until("it is over", || {
+        let info = until("it is over", || {
             Some(source.query_migrate()).filter(|info| info.status.is_some_and(MigrationStatus::is_final))
         });
         moved = info.status == Some(MigrationStatus::Completed);
@@ -85,4 +85,30 @@ fn rings_that_are_too_small_cost_an_attempt_at_most_and_never_a_write() {
     }
     story.goes_on(2);
     story.assert_intact();
+}
+
+#[test]
+fn only_the_vcpu_that_writes_is_slowed_down() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=300M order=random touch=page cpus=2 writers=1").cpus(2);
+    for log in ["ring", "bitmap"] {
+        let spec = spec.clone().flag("--dirty-log", log);
+        let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+        let mut story = Story::of(&source);
+        story.filled();
+        source.enable("auto-converge");
+        source.set(json!({
+            "max-bandwidth": TOO_SLOW, "avail-switchover-bandwidth": TOO_SLOW, "whimbrel-digest": "transfer"
+        }));
+        source.migrate(&destination.listen());
+        let done = source.migration_is(MigrationStatus::Completed);
+        let throttle = done.whimbrel.unwrap().throttle.expect("it was slowed down");
+        let [writer, reader] = &throttle.vcpus[..] else { panic!("{throttle:?}") };
+        assert!(writer.taken_ms > 10.0, "{log}: {throttle:?}");
+        // Pages that were written before it was looked for the first time may be the reader's.
+        assert!(reader.taken_ms * 10.0 < writer.taken_ms, "{log}: {throttle:?}");
+        story.goes_on_at(&destination);
+        story.goes_on(2);
+        story.assert_intact();
+    }
 }
