@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_ring_has_a_possible_number_of_entries() {
-        for typed in ["", "ring=", "ring=0", "ring=512", "ring=1000", "ring=131072", "ring=-1024", "bitmap=4", "Ring"] {
+        for typed in
+            ["", "ring=", "ring=0", "ring=512", "ring=1000", "ring=131072", "ring=-1024", "bitmap=4", "Ring"]
+        {
             assert!(typed.parse::<DirtyLogKind>().is_err(), "{typed}");
         }
     }

@@ -4,9 +4,9 @@ use address::Address;
 use uuid::Uuid;
 
 use crate::{
-    Backing, CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, Disk, DiskSerial, FilePath, Identity,
-    Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet,
-    Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
+    Backing, CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, Disk, DiskSerial,
+    FilePath, Identity, Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend,
+    RawConfig, RawDisk, RawNet, Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
 };
 
 /// Most disks that a machine has.

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, FilePath, Incoming, MemorySize, MonitorSocket,
-    RawDisk, RawNet, SerialPort, UserfaultDevice, VmName, options::switch,
+    CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, FilePath, Incoming, MemorySize,
+    MonitorSocket, RawDisk, RawNet, SerialPort, UserfaultDevice, VmName, options::switch,
 };
 
 /// A machine description as it was typed, in flags or in YAML. What is missing was not typed.

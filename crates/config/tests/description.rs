@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use config::{
-    Backing, Config, ConfigError, DirtyLogKind, Identity, Invocation, LogLevel, NetBackend, RawConfig, Seccomp, from_args,
+    Backing, Config, ConfigError, DirtyLogKind, Identity, Invocation, LogLevel, NetBackend, RawConfig,
+    Seccomp, from_args,
 };
 use tempfile::TempDir;
 

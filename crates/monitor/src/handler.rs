@@ -4,10 +4,10 @@ use address::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyLimitInfo, DirtyRateInfo, DirtyRateRequest, DumpInfo,
-    DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
-    MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, StatusInfo, ThreadInfo,
-    UuidInfo,
+    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyLimitInfo, DirtyRateInfo,
+    DirtyRateRequest, DumpInfo, DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+    MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, PredictionInfo,
+    PredictionRequest, StatusInfo, ThreadInfo, UuidInfo,
 };
 
 /// What a machine can be asked and told: one method per command of QMP.

@@ -139,7 +139,16 @@ struct Sums {
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { dirtied: 0, verified: 0, read: 0, passes: u64::MAX, errors: 0, tsc_backward: 0, gap: 0, gap_cpu: 0 }
+        Self {
+            dirtied: 0,
+            verified: 0,
+            read: 0,
+            passes: u64::MAX,
+            errors: 0,
+            tsc_backward: 0,
+            gap: 0,
+            gap_cpu: 0,
+        }
     }
 }
 

@@ -46,9 +46,15 @@ const LEAST_RUN: f64 = 0.01;
 
 impl Control {
     /// Limits one vCPU or all; a rate of 0 lifts the limit.
-    pub(super) fn set_vcpu_dirty_limit(self: &Arc<Self>, cpu: Option<u64>, rate: u64) -> Result<(), CommandError> {
+    pub(super) fn set_vcpu_dirty_limit(
+        self: &Arc<Self>,
+        cpu: Option<u64>,
+        rate: u64,
+    ) -> Result<(), CommandError> {
         let machine = self.machine()?;
-        let Some(rings) = machine.dirty_rings() else { return Err(without_rings("A limit to what vCPUs write")) };
+        let Some(rings) = machine.dirty_rings() else {
+            return Err(without_rings("A limit to what vCPUs write"));
+        };
         let vcpus = usize::from(self.config.cpus().get());
         let which = match cpu.map(usize::try_from) {
             None => 0..vcpus,
@@ -67,9 +73,9 @@ impl Control {
         }
         let (control, machine) = (self.clone(), Arc::downgrade(&machine));
         let serve = move || control.limit_vcpus(&machine, &rings);
-        self.launcher
-            .spawn(Role::Measure, "dirty-limit", serve)
-            .map_err(|error| CommandError::generic(format!("There is no thread to limit vCPUs with: {error}")))?;
+        self.launcher.spawn(Role::Measure, "dirty-limit", serve).map_err(|error| {
+            CommandError::generic(format!("There is no thread to limit vCPUs with: {error}"))
+        })?;
         state.is_served = true;
         Ok(())
     }
@@ -78,7 +84,11 @@ impl Control {
     pub(super) fn vcpu_dirty_limits(&self) -> Vec<DirtyLimitInfo> {
         let state = self.dirty_limits.state.lock();
         let info = |(cpu, limit): (u64, &Option<Limit>)| {
-            limit.map(|limit| DirtyLimitInfo { cpu_index: cpu, limit_rate: limit.rate, current_rate: limit.current as u64 })
+            limit.map(|limit| DirtyLimitInfo {
+                cpu_index: cpu,
+                limit_rate: limit.rate,
+                current_rate: limit.current as u64,
+            })
         };
         (0..).zip(&state.limits).filter_map(info).collect()
     }
@@ -96,7 +106,9 @@ impl Control {
     }
 
     fn keep_limits(&self, machine: &Weak<Machine>, rings: &DirtyRings) -> io::Result<()> {
-        let Some(throttler) = machine.upgrade().map(|machine| Throttler::new(&machine, self.launcher.clone())) else {
+        let Some(throttler) =
+            machine.upgrade().map(|machine| Throttler::new(&machine, self.launcher.clone()))
+        else {
             return Ok(self.dirty_limits.end());
         };
         rings.collect();

@@ -162,7 +162,11 @@ impl DirtyRate {
         self.state.lock().is_given_up
     }
 
-    fn by_sampling(&self, request: DirtyRateRequest, machine: &Weak<Machine>) -> io::Result<Option<Measured>> {
+    fn by_sampling(
+        &self,
+        request: DirtyRateRequest,
+        machine: &Weak<Machine>,
+    ) -> io::Result<Option<Measured>> {
         // A machine that moves away meanwhile is not kept by this.
         let touched = || machine.upgrade().map(|machine| Touched::new(machine.ram().clone()));
         let Some(mut before) = touched() else { return Ok(None) };
@@ -215,7 +219,11 @@ impl DirtyRate {
         launcher: &Launcher,
     ) -> io::Result<Option<Measured>> {
         const COLLECTED: Duration = Duration::from_secs(1);
-        let parts = || machine.upgrade().and_then(|machine| Some((machine.dirty_rings()?, dirty_log(&machine, launcher))));
+        let parts = || {
+            machine
+                .upgrade()
+                .and_then(|machine| Some((machine.dirty_rings()?, dirty_log(&machine, launcher))))
+        };
         let Some((rings, log)) = parts() else { return Ok(None) };
         log.start()?;
         let _logging = Logging(log.as_ref());

@@ -4,10 +4,10 @@ use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyLimitInfo, DirtyRateInfo, DirtyRateRequest, DumpInfo,
-        DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo,
-        MigrationParameters, MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest,
-        RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
+        AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyLimitInfo, DirtyRateInfo,
+        DirtyRateRequest, DumpInfo, DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+        MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, PredictionInfo,
+        PredictionRequest, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
     },
 };
 use transport::Address;

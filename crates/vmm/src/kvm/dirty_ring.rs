@@ -154,7 +154,8 @@ impl DirtyRings {
             pages += self.empty(collector, index);
         }
         collector.last = Instant::now();
-        collector.pause = (PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX)).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        collector.pause =
+            (PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX)).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
     }
 
     /// Empties one ring. Returns how many pages were in it.
@@ -180,7 +181,9 @@ impl DirtyRings {
                 broken.get_or_insert_with(|| overrun(index, capacity));
             }
             if let Err(error) = had_back {
-                broken.get_or_insert_with(|| format!("KVM does not take the entries of its dirty rings back: {error}"));
+                broken.get_or_insert_with(|| {
+                    format!("KVM does not take the entries of its dirty rings back: {error}")
+                });
             }
             pages += taken.len() as u64;
             self.note(taken);
@@ -237,7 +240,8 @@ impl DirtyLog for DirtyRings {
         drop(collector);
         let all = self.bits.read();
         let found = all.get(block).ok_or_else(|| invalid("no such memory block, or it is not logged"))?;
-        let bits = bits.get_mut(..found.len()).ok_or_else(|| invalid("fewer bits than the block has pages"))?;
+        let bits =
+            bits.get_mut(..found.len()).ok_or_else(|| invalid("fewer bits than the block has pages"))?;
         bits.iter_mut().zip(found).for_each(|(bits, found)| *bits = found.load(Ordering::Relaxed));
         Ok(())
     }
@@ -396,7 +400,9 @@ mod tests {
     /// Writes each of 4000 pages once, without an exit.
     #[test]
     fn a_vcpu_that_fills_its_ring_leaves_the_guest_and_no_page_is_lost_unnoticed() {
-        if !testing::kvm_is_usable("a_vcpu_that_fills_its_ring_leaves_the_guest_and_no_page_is_lost_unnoticed") {
+        if !testing::kvm_is_usable(
+            "a_vcpu_that_fills_its_ring_leaves_the_guest_and_no_page_is_lost_unnoticed",
+        ) {
             return;
         }
         let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());

@@ -66,7 +66,10 @@ impl Ring {
         // SAFETY: the entry is within the mapping, which lives as long as `self`. KVM filled it in before it set the flag that was read
         // with `Acquire`, and does not touch it again before it has it back.
         let (slot, page) = unsafe {
-            (std::ptr::read_volatile(&raw const (*entry).slot), std::ptr::read_volatile(&raw const (*entry).offset))
+            (
+                std::ptr::read_volatile(&raw const (*entry).slot),
+                std::ptr::read_volatile(&raw const (*entry).offset),
+            )
         };
         self.give_back();
         Some(DirtyPage { slot, page })

@@ -322,9 +322,16 @@ mod tests {
     /// Boots `code` on one vCPU, with a capturing device at the serial port's address.
     fn boot(code: &[u8]) -> (Board, Capture, std::sync::mpsc::Receiver<MachineEvent>) {
         let (events, received) = Events::channel();
-        let board =
-            Board::new(1, 64 << 20, Backing::Anonymous, DirtyLogKind::Auto, &CpuModel::HOST, &events, &VcpuThreads::default())
-                .unwrap();
+        let board = Board::new(
+            1,
+            64 << 20,
+            Backing::Anonymous,
+            DirtyLogKind::Auto,
+            &CpuModel::HOST,
+            &events,
+            &VcpuThreads::default(),
+        )
+        .unwrap();
         let capture = Capture::default();
         let mut buses = Buses::default();
         buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));

@@ -16,8 +16,8 @@ pub(super) const RUN: &[u64] = &[none(0x80)];
 pub(super) const DIRTY_LOG: &[u64] =
     &[write::<kvm_dirty_log>(0x42), write::<kvm_userspace_memory_region>(0x46)];
 
-/// KVM_CLEAR_DIRTY_LOG, and the same for rings: KVM_RESET_DIRTY_RINGS.
-pub(super) const CLEAR_DIRTY_LOG: &[u64] = &[both::<kvm_clear_dirty_log>(0xc0), RESET_DIRTY_RINGS[0]];
+/// KVM_CLEAR_DIRTY_LOG.
+pub(super) const CLEAR_DIRTY_LOG: &[u64] = &[both::<kvm_clear_dirty_log>(0xc0)];
 
 /// KVM_RESET_DIRTY_RINGS.
 pub(super) const RESET_DIRTY_RINGS: &[u64] = &[none(0xc7)];

@@ -194,8 +194,8 @@ impl Role {
 
     fn ioctls(self) -> Vec<&'static [u64]> {
         use ioctls::{
-            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, PAGE_FAULTS, RESET_DIRTY_RINGS, RESOLVE, RUN, SAVE_CHIPS,
-            TAP_FEATURES, UNACKNOWLEDGED, VCPU_STATE,
+            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, PAGE_FAULTS, RESET_DIRTY_RINGS, RESOLVE,
+            RUN, SAVE_CHIPS, TAP_FEATURES, UNACKNOWLEDGED, VCPU_STATE,
         };
         match self {
             Self::Process => vec![ioctls::BUILD],
@@ -204,11 +204,19 @@ impl Role {
             Self::Io => vec![TAP_FEATURES, NON_BLOCKING],
             Self::Monitor | Self::Accept => vec![NON_BLOCKING],
             Self::Migration => {
-                vec![DIRTY_LOG, CLEAR_DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING, PAGE_FAULTS]
+                vec![
+                    DIRTY_LOG,
+                    CLEAR_DIRTY_LOG,
+                    RESET_DIRTY_RINGS,
+                    SAVE_CHIPS,
+                    CAPABILITIES,
+                    NON_BLOCKING,
+                    PAGE_FAULTS,
+                ]
             }
-            Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS, UNACKNOWLEDGED],
+            Self::Channel => vec![CLEAR_DIRTY_LOG, RESET_DIRTY_RINGS, PAGE_FAULTS, UNACKNOWLEDGED],
             Self::Faults => vec![PAGE_FAULTS],
-            Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG],
+            Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG, RESET_DIRTY_RINGS],
             Self::Rings => vec![RESET_DIRTY_RINGS],
             Self::Dial | Self::Listen => vec![NON_BLOCKING, RESOLVE],
             Self::Events

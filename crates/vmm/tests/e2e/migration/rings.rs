@@ -105,8 +105,8 @@ fn only_the_vcpu_that_writes_is_slowed_down() {
         let throttle = done.whimbrel.unwrap().throttle.expect("it was slowed down");
         let [writer, reader] = &throttle.vcpus[..] else { panic!("{throttle:?}") };
         assert!(writer.taken_ms > 10.0, "{log}: {throttle:?}");
-        // Pages that were written before it was looked for the first time may be the reader's.
-        assert!(reader.taken_ms * 10.0 < writer.taken_ms, "{log}: {throttle:?}");
+        // What is read for the first time since the log is on may count as written.
+        assert!(reader.taken_ms * 4.0 < writer.taken_ms, "{log}: {throttle:?}");
         story.goes_on_at(&destination);
         story.goes_on(2);
         story.assert_intact();
