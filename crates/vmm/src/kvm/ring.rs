@@ -86,11 +86,11 @@ impl Ring {
     }
 
     /// After KVM has written over entries that were not taken out yet, it goes on some places after the next one, and has those
-    /// in between back with the next `KVM_RESET_DIRTY_RINGS`. Looks for that place. Returns whether there is one by now.
-    pub(super) fn catch_up(&mut self) -> bool {
-        let Some(places) = (0..self.count).find(|places| self.is_dirty(*places)) else { return false };
+    /// in between back with the next `KVM_RESET_DIRTY_RINGS`. Looks for that place. Returns how many places that is, if it is known by now.
+    pub(super) fn catch_up(&mut self) -> Option<u32> {
+        let places = (0..self.count).find(|places| self.is_dirty(*places))?;
         (0..places).for_each(|_| self.give_back());
-        true
+        Some(places)
     }
 
     fn give_back(&mut self) {
@@ -199,10 +199,10 @@ mod tests {
         // The first twenty are lost, those that stand there came last.
         assert_eq!(taken(&mut ring).len(), COUNT as usize);
         kvm.reset(0, COUNT);
-        assert!(!ring.catch_up());
+        assert_eq!(ring.catch_up(), None);
         kvm.fill([1, 2, 3]);
         assert!(taken(&mut ring).is_empty());
-        assert!(ring.catch_up());
+        assert_eq!(ring.catch_up(), Some(20));
         assert_eq!(taken(&mut ring), [1, 2, 3]);
         kvm.reset(COUNT, 23);
         kvm.fill([4]);
