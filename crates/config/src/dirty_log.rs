@@ -8,7 +8,7 @@ use crate::{ValueError, convert::written_as_text};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DirtyLogKind {
-    /// As is measured to be best: today that is a bitmap.
+    /// As is measured to be best: that is a bitmap.
     #[default]
     Auto,
     /// KVM keeps a bit for every page.
