@@ -59,6 +59,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("crates/vmm/src/disk_lock.rs", "fcntl takes a pointer"),
     ("crates/vmm/src/io_loop.rs", "descriptors are known by number"),
     ("crates/vmm/src/kvm/ioctl.rs", "ioctls that no crate has"),
+    ("crates/vmm/src/kvm/ring.rs", "a ring of entries that the kernel shares with this process"),
     ("crates/vmm/src/kvm/slots.rs", "KVM is told host addresses"),
     ("crates/vmm/src/machine/resources.rs", "a descriptor that was inherited is known by number"),
     ("crates/vmm/src/seccomp/allocator.rs", "the allocator is set up by a call of the C library"),

@@ -191,6 +191,14 @@ pub enum ValueError {
         /// What is wrong, and what to write.
         problem: &'static str,
     },
+    /// Not a way of finding out which pages are written.
+    #[error(
+        "'{typed}' is not a dirty log: write auto, bitmap, ring, or ring=ENTRIES with a power of two from 1024 to 65536"
+    )]
+    DirtyLog {
+        /// As typed.
+        typed: String,
+    },
     /// Not a model of a processor.
     #[error(transparent)]
     Cpu(#[from] cpu::CpuModelError),

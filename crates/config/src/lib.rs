@@ -13,6 +13,7 @@
 mod cli;
 mod convert;
 mod cpu;
+mod dirty_log;
 mod disk;
 mod error;
 mod incoming;
@@ -28,6 +29,7 @@ mod userfault;
 
 pub use self::cpu::Cpu;
 pub use cli::{Invocation, command, from_args};
+pub use dirty_log::{DirtyLogKind, RingEntries};
 pub use disk::{Disk, DiskLocking, ImageFormat, OnReadError, OnWriteError, RawDisk};
 pub use error::{ConfigError, ValueError};
 pub use incoming::Incoming;

@@ -4,9 +4,9 @@ use address::Address;
 use uuid::Uuid;
 
 use crate::{
-    Backing, CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, Disk, DiskSerial, FilePath, Identity,
-    Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend, RawConfig, RawDisk, RawNet,
-    Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
+    Backing, CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, Disk, DiskSerial,
+    FilePath, Identity, Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend,
+    RawConfig, RawDisk, RawNet, Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
 };
 
 /// Most disks that a machine has.
@@ -23,6 +23,7 @@ pub struct Config {
     memory_backing: Backing,
     cpus: CpuCount,
     cpu: Cpu,
+    dirty_log: DirtyLogKind,
     boot: Option<Boot>,
     disks: Vec<Disk>,
     nets: Vec<Net>,
@@ -71,6 +72,7 @@ impl Config {
             memory_backing: raw.memory_backing.unwrap_or(Backing::Anonymous),
             cpus: raw.cpus.unwrap_or(CpuCount::ONE),
             cpu: raw.cpu.unwrap_or(Cpu::HOST),
+            dirty_log: raw.dirty_log.unwrap_or_default(),
             rng: raw.rng.unwrap_or(true),
             balloon: raw.balloon.unwrap_or(true),
             keyboard: raw.keyboard.unwrap_or(false),
@@ -235,6 +237,7 @@ impl From<&Config> for RawConfig {
             memory_backing: Some(config.memory_backing),
             cpus: Some(config.cpus),
             cpu: Some(config.cpu.clone()),
+            dirty_log: Some(config.dirty_log),
             kernel: config.boot.as_ref().map(|boot| boot.kernel.clone()),
             initrd: config.boot.as_ref().and_then(|boot| boot.initrd.clone()),
             cmdline: config.boot.as_ref().map(|boot| boot.cmdline.clone()),
@@ -315,6 +318,12 @@ impl Config {
     #[must_use]
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
+    }
+
+    /// How it is found out which pages the guest writes.
+    #[must_use]
+    pub fn dirty_log(&self) -> DirtyLogKind {
+        self.dirty_log
     }
 
     /// What to boot. `None` only for a machine that is migrated in.

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, FilePath, Incoming, MemorySize, MonitorSocket,
-    RawDisk, RawNet, SerialPort, UserfaultDevice, VmName, options::switch,
+    CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, FilePath, Incoming, MemorySize,
+    MonitorSocket, RawDisk, RawNet, SerialPort, UserfaultDevice, VmName, options::switch,
 };
 
 /// A machine description as it was typed, in flags or in YAML. What is missing was not typed.
@@ -59,6 +59,15 @@ pub struct RawConfig {
     #[arg(long, value_name = "MODEL", help_heading = MACHINE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
+
+    /// How it is found out which pages the guest writes: auto, bitmap, ring or ring=ENTRIES [default: auto]
+    ///
+    /// A bitmap has a bit for every page. A ring has an entry for every page that a vCPU wrote, and says which one it was: 1024 to 65536
+    /// entries of 16 bytes for each vCPU, a power of two [default: 65536]. auto is the bitmap. docs/features.md says what each is
+    /// for. Either side of a migration has its own. Example: --dirty-log ring
+    #[arg(long, value_name = "KIND", help_heading = MACHINE)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dirty_log: Option<DirtyLogKind>,
 
     /// Kernel to boot: an ELF file with a PVH note, or a bzImage. Required, except with --incoming
     ///
@@ -315,6 +324,7 @@ impl RawConfig {
             memory_backing: self.memory_backing.or(base.memory_backing),
             cpus: self.cpus.or(base.cpus),
             cpu: self.cpu.or(base.cpu),
+            dirty_log: self.dirty_log.or(base.dirty_log),
             kernel: self.kernel.or(base.kernel),
             initrd: self.initrd.or(base.initrd),
             cmdline: self.cmdline.or(base.cmdline),

@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use config::{
-    Backing, Config, ConfigError, Identity, Invocation, LogLevel, NetBackend, RawConfig, Seccomp, from_args,
+    Backing, Config, ConfigError, DirtyLogKind, Identity, Invocation, LogLevel, NetBackend, RawConfig,
+    Seccomp, from_args,
 };
 use tempfile::TempDir;
 
@@ -42,6 +43,7 @@ memory: 4G
 memory-backing: hugetlb
 cpus: 4
 cpu: x86-64-v3,+aes
+dirty-log: ring=4096
 kernel: vmlinuz
 initrd: initrd.img
 cmdline: console=ttyS0
@@ -76,7 +78,7 @@ fn a_kernel_is_all_that_a_machine_needs() {
     let config = run(&["--kernel", "k"]).unwrap();
     assert_eq!(config.name().as_str(), "vm");
     assert_eq!((config.memory().mib(), config.cpus().get()), (512, 1));
-    assert_eq!(config.memory_backing(), Backing::Anonymous);
+    assert_eq!((config.memory_backing(), config.dirty_log()), (Backing::Anonymous, DirtyLogKind::Auto));
     assert!(config.rng() && config.balloon() && !config.keyboard());
     assert!(config.monitor().is_none() && config.incoming().is_none() && !config.paused());
     assert_eq!((config.seccomp(), config.log()), (Seccomp::On, LogLevel::Info));
@@ -89,6 +91,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--uuid=6c1a4b5e-7f0e-4a3c-9b57-3d2f9a1c0e11",
         "-m4G",
         "--cpu=x86-64-v3,+aes",
+        "--dirty-log=ring=4096",
         "--memory-backing=hugetlb",
         "--cpus=4",
         "--kernel=vmlinuz",

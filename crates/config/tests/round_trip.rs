@@ -58,6 +58,7 @@ prop_compose! {
         differing in proptest::sample::subsequence(vec![config::Identity::Name, config::Identity::Uuid, config::Identity::Mac, config::Identity::Image], 0..=4),
         userfaultfd in option::of(typed("fd=[3-9]")),
         cpu in option::of(typed("host|x86-64-v[234](,[+-]aes)?")),
+        dirty_log in option::of(typed("auto|bitmap|ring|ring=(1024|2048|32768)")),
         seccomp in option::of(select(vec![config::Seccomp::On, config::Seccomp::Off, config::Seccomp::Log])),
         report_dir in option::of(typed("\\PC{1,40}")),
         tls in option::of(typed("\\PC{1,40}")),
@@ -69,7 +70,7 @@ prop_compose! {
         // Who may come has to be said where someone may.
         let tls_authz = tls.is_some().then(|| "dns:host-a;uri:spiffe://x/*".to_owned());
         RawConfig {
-            tls, tls_hostname: tls_authz.clone(), tls_authz, name, uuid, memory, memory_backing, cpus, cpu, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
+            tls, tls_hostname: tls_authz.clone(), tls_authz, name, uuid, memory, memory_backing, cpus, cpu, dirty_log, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
             may_differ: incoming.as_ref().map(|_| differing), userfaultfd: incoming.as_ref().and(userfaultfd), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
         }
     }

@@ -220,6 +220,38 @@ pub fn spread(share: f64, writes: &[Option<u64>]) -> Vec<f64> {
     writes.iter().map(|own| if takes(own) { share } else { 0.0 }).collect()
 }
 
+/// What to take from each vCPU so that all together dirty memory as if `share` had been taken from each, and as little as can be is taken in
+/// all: from those that dirty most, until none dirties more than another of them. Nothing from those that dirty less than that. No more
+/// than `most` from any. `free` is how fast each dirties when nothing is taken from it; where that is not known, or none does, from all alike.
+#[must_use]
+pub fn from_the_busiest(share: f64, most: f64, free: &[Option<f64>]) -> Vec<f64> {
+    if share <= 0.0 {
+        return vec![0.0; free.len()];
+    }
+    let known: Option<Vec<f64>> = free.iter().copied().collect();
+    let Some(rates) = known.filter(|rates| rates.iter().sum::<f64>() > 0.0) else {
+        return vec![share.min(most); free.len()];
+    };
+    let all = rates.iter().sum::<f64>() * (1.0 - share);
+    let cap = cap(&rates, all);
+    rates.iter().map(|rate| if *rate > cap { (1.0 - cap / rate).min(most) } else { 0.0 }).collect()
+}
+
+/// What none may be more than, so that the sum is no more than `all`.
+fn cap(rates: &[f64], all: f64) -> f64 {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let mut left = all;
+    for (index, rate) in sorted.iter().enumerate() {
+        let even = left / (sorted.len() - index) as f64;
+        if *rate > even {
+            return even;
+        }
+        left -= rate;
+    }
+    f64::INFINITY
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +344,24 @@ mod tests {
             throttle.share()
         };
         assert!((tail(false) - 0.3).abs() < 1e-9 && tail(true) < 0.25, "{} {}", tail(false), tail(true));
+    }
+
+    #[test]
+    fn what_is_computed_is_taken_from_the_busiest() {
+        let close = |found: &[f64], wanted: &[f64]| {
+            assert!(
+                found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-9),
+                "{found:?} is not {wanted:?}"
+            );
+        };
+        // Together they dirty 110; 55 are left, of which 16 are the second's.
+        close(&from_the_busiest(0.5, 0.99, &[Some(94.0), Some(16.0)]), &[1.0 - 39.0 / 94.0, 0.0]);
+        close(&from_the_busiest(0.5, 0.99, &[Some(100.0), Some(100.0), Some(0.0)]), &[0.5, 0.5, 0.0]);
+        close(&from_the_busiest(0.9, 0.99, &[Some(100.0), Some(20.0)]), &[0.94, 0.7]);
+        close(&from_the_busiest(0.9, 0.8, &[Some(100.0), Some(1.0)]), &[0.8, 0.0]);
+        close(&from_the_busiest(0.4, 0.99, &[Some(1.0), None]), &[0.4, 0.4]);
+        close(&from_the_busiest(0.4, 0.3, &[Some(0.0), Some(0.0)]), &[0.3, 0.3]);
+        close(&from_the_busiest(0.0, 0.99, &[Some(5.0), Some(7.0)]), &[0.0, 0.0]);
     }
 
     #[test]

@@ -4,10 +4,10 @@ use address::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo,
-    DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo, MigrationParameters,
-    MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest, StatusInfo, ThreadInfo,
-    UuidInfo,
+    AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyLimitInfo, DirtyRateInfo,
+    DirtyRateRequest, DumpInfo, DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+    MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, PredictionInfo,
+    PredictionRequest, StatusInfo, ThreadInfo, UuidInfo,
 };
 
 /// What a machine can be asked and told: one method per command of QMP.
@@ -103,6 +103,16 @@ pub trait Handler: Send + Sync {
 
     /// `query-dirty-rate`: the measurement under way, or the last one.
     fn query_dirty_rate(&self) -> DirtyRateInfo;
+
+    /// `set-vcpu-dirty-limit`: from here on this vCPU, or each of them, writes no more than so many MiB of memory in a second; 0, which is also
+    /// `cancel-vcpu-dirty-limit`, lifts the limit.
+    ///
+    /// # Errors
+    /// There is no such vCPU, no machine here, or what the machine writes is not known by vCPU.
+    fn set_vcpu_dirty_limit(&self, cpu: Option<u64>, rate: u64) -> Result<(), CommandError>;
+
+    /// `query-vcpu-dirty-limit`: the vCPUs that have a limit.
+    fn query_vcpu_dirty_limit(&self) -> Vec<DirtyLimitInfo>;
 
     /// `whimbrel-predict`, Whimbrel's own: starts to look at the machine, to foretell a migration.
     ///

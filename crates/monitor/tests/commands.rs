@@ -146,7 +146,7 @@ fn an_argument_that_does_not_exist_is_named_by_every_command() {
     assert!(names.len() > 20);
     for name in names.into_iter().filter(|name| *name != "qmp_capabilities") {
         let arguments = json!({
-            "zork": 1, "uri": "tcp:a:1", "value": 1, "paging": false, "protocol": "file:/a", "calc-time": 1, "keys": [], "state": "none", "capabilities": [], "command-line": ""
+            "zork": 1, "uri": "tcp:a:1", "value": 1, "dirty-rate": 1, "paging": false, "protocol": "file:/a", "calc-time": 1, "keys": [], "state": "none", "capabilities": [], "command-line": ""
         });
         let desc = refusal(client.execute(name, arguments));
         assert!(desc.ends_with("is unexpected"), "{name}: {desc}");

@@ -60,7 +60,6 @@ fn what_cannot_be_measured_is_refused_with_the_range() {
             json!({ "calc-time": 1, "sample-pages": 512, "mode": "dirty-bitmap" }),
             "leave it out with dirty-bitmap",
         ),
-        (json!({ "calc-time": 1, "mode": "dirty-ring" }), "mode dirty-ring is not enabled"),
         (json!({ "calc-time": 1, "mode": "guess" }), "'mode' does not accept value 'guess'"),
     ] {
         let error = client.execute("calc-dirty-rate", arguments.clone()).unwrap_err();
@@ -88,9 +87,47 @@ fn lines_measure_too() {
         "calc_dirty_rate -b -r 1",
         "calc_dirty_rate x",
         "calc_dirty_rate 0",
-        "calc_dirty_rate -r 1",
+        "calc_dirty_rate -r",
     ] {
         let text = client.human(line).unwrap();
         assert!(text.starts_with("Error") || text.contains("Try \"help"), "{line}: {text}");
     }
+}
+
+#[test]
+fn rings_tell_what_each_vcpu_writes() {
+    let bench = Bench::new();
+    let mut client = bench.client();
+    client.execute("calc-dirty-rate", json!({ "calc-time": 1, "mode": "dirty-ring" })).unwrap();
+    let info = client.execute("query-dirty-rate", Value::Null).unwrap();
+    assert_eq!(
+        (&info["mode"], &info["vcpu-dirty-rate"]),
+        (&json!("dirty-ring"), &json!([{ "id": 0, "dirty-rate": 70 }, { "id": 1, "dirty-rate": 7 }]))
+    );
+    let text = client.human("info dirty_rate").unwrap();
+    assert!(text.ends_with("vcpu[0], Dirty rate: 70 (MB/s)\nvcpu[1], Dirty rate: 7 (MB/s)\n"), "{text}");
+}
+
+#[test]
+fn limits_of_vcpus_are_set_shown_and_lifted() {
+    let bench = Bench::new();
+    let mut client = bench.client();
+    assert_eq!(client.execute("query-vcpu-dirty-limit", Value::Null).unwrap(), json!([]));
+    client.execute("set-vcpu-dirty-limit", json!({ "dirty-rate": 20 })).unwrap();
+    assert_eq!(bench.machine.state().limited, Some((None, 20)));
+    client.execute("set-vcpu-dirty-limit", json!({ "cpu-index": 1, "dirty-rate": 5 })).unwrap();
+    assert_eq!(
+        client.execute("query-vcpu-dirty-limit", Value::Null).unwrap(),
+        json!([{ "cpu-index": 1, "limit-rate": 5, "current-rate": 3 }])
+    );
+    let shown = client.human("info vcpu_dirty_limit").unwrap();
+    assert_eq!(shown, "vcpu[1], limit rate 5 (MB/s), current rate 3 (MB/s)\n");
+    client.execute("cancel-vcpu-dirty-limit", json!({ "cpu-index": 1 })).unwrap();
+    assert_eq!(bench.machine.state().limited, Some((Some(1), 0)));
+    client.human("set_vcpu_dirty_limit 7 0").unwrap();
+    assert_eq!(bench.machine.state().limited, Some((Some(0), 7)));
+    client.human("cancel_vcpu_dirty_limit").unwrap();
+    assert_eq!(bench.machine.state().limited, Some((None, 0)));
+    assert!(client.execute("set-vcpu-dirty-limit", json!({ "cpu-index": 1 })).is_err());
+    assert!(client.human("set_vcpu_dirty_limit x").unwrap().starts_with("Error"));
 }

@@ -114,7 +114,17 @@ fn own_memory(
     ORDERS.limit.store(pages, Ordering::Release);
     let cpus = ranks.iter().flatten().count() as u64;
     let rules = Rules { seed: params.seed, fill: params.fill, touch: params.touch };
-    SETUP.set(Setup { rules, order: params.order, owned, generations, ranks, cpus, tsc_khz: clock.tsc_khz });
+    let writers = params.writers.map_or(cpus, |writers| cpus.min(writers.into()));
+    SETUP.set(Setup {
+        rules,
+        order: params.order,
+        owned,
+        generations,
+        ranks,
+        cpus,
+        writers,
+        tsc_khz: clock.tsc_khz,
+    });
     match SETUP.get() {
         Some(setup) => (setup, spare),
         None => unreachable!("it was just set"),

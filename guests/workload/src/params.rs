@@ -23,6 +23,8 @@ pub struct Params {
     pub verify: u32,
     /// `cpus=`: how many CPUs to use, 1 to [`MAX_CPUS`].
     pub cpus: u32,
+    /// `writers=`: of these CPUs, how many dirty memory; the others only check it. `None`: all do both.
+    pub writers: Option<u32>,
     /// `ip=`: the address to answer for. `None`: the network is left alone.
     pub ip: Option<[u8; 4]>,
     /// `disk=`: operations per second on the first disk. 0: the disk is left alone.
@@ -84,6 +86,7 @@ impl Default for Params {
             fill: Fill::Random,
             verify: DEFAULT_VERIFY_PERCENT,
             cpus: 1,
+            writers: None,
             ip: None,
             disk: 0,
             balloon: false,
@@ -144,6 +147,9 @@ impl Params {
             "fill" => set(&mut self.fill, fill(value)),
             "verify" => set(&mut self.verify, level(value, DEFAULT_VERIFY_PERCENT, 90)),
             "cpus" => set(&mut self.cpus, value.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n))),
+            "writers" => {
+                set(&mut self.writers, value.parse().ok().filter(|n| (1..=MAX_CPUS).contains(n)).map(Some))
+            }
             "ip" => set(&mut self.ip, ip(value).map(Some)),
             "disk" => set(&mut self.disk, level(value, DEFAULT_DISK_RATE, MAX_DISK_RATE)),
             "balloon" => set(&mut self.balloon, switch(value)),

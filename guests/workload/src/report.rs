@@ -75,7 +75,11 @@ impl Reporter {
         let mut sums = Sums::default();
         for (cpu, counts) in shared::working(setup) {
             sums.dirtied += counts.dirtied.load(Ordering::Relaxed) * BYTES;
-            sums.verified += counts.verified.load(Ordering::Relaxed);
+            let verified = counts.verified.load(Ordering::Relaxed);
+            sums.verified += verified;
+            if setup.ranks[cpu].is_some_and(|rank| u64::from(rank) >= setup.writers) {
+                sums.read += verified;
+            }
             sums.errors += counts.errors.load(Ordering::Relaxed);
             sums.tsc_backward += counts.tsc_backward.load(Ordering::Relaxed);
             sums.passes = sums.passes.min(counts.passes.load(Ordering::Relaxed));
@@ -95,7 +99,7 @@ impl Reporter {
         say!(
             "whimbrel seq={} wall_ms={} tsc_ms={} clock_ns={kvmclock_ns} dirtied={} rate={rate} verified={} \
              passes={} errors={} gap_us={} gap_cpu={} maxgap_us={} clockgap_us={} maxclockgap_us={} \
-             tsc_back={} clock_back={} cpu=0 cpus={} filled={} work={} owned={} lost={}{devices}",
+             tsc_back={} clock_back={} cpu=0 cpus={} filled={} work={} owned={} read={} lost={}{devices}",
             self.sequence,
             clock.wall_ms(kvmclock_ns),
             us(now.saturating_sub(self.started)) / 1000,
@@ -114,6 +118,7 @@ impl Reporter {
             u8::from(ORDERS.filled.load(Ordering::Relaxed)),
             ORDERS.work_pages.load(Ordering::Relaxed) * BYTES,
             ORDERS.limit.load(Ordering::Relaxed) * BYTES,
+            sums.read,
             console::lost_lines(),
         );
         self.sequence += 1;
@@ -124,6 +129,7 @@ impl Reporter {
 struct Sums {
     dirtied: u64,
     verified: u64,
+    read: u64,
     passes: u64,
     errors: u64,
     tsc_backward: u64,
@@ -133,7 +139,16 @@ struct Sums {
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { dirtied: 0, verified: 0, passes: u64::MAX, errors: 0, tsc_backward: 0, gap: 0, gap_cpu: 0 }
+        Self {
+            dirtied: 0,
+            verified: 0,
+            read: 0,
+            passes: u64::MAX,
+            errors: 0,
+            tsc_backward: 0,
+            gap: 0,
+            gap_cpu: 0,
+        }
     }
 }
 

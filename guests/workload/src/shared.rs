@@ -22,6 +22,8 @@ pub(crate) struct Setup {
     pub(crate) ranks: [Option<u8>; MAX_CPUS as usize],
     /// How many came up.
     pub(crate) cpus: u64,
+    /// How many of them dirty memory: those with the lowest ranks.
+    pub(crate) writers: u64,
     pub(crate) tsc_khz: u64,
 }
 

@@ -154,7 +154,8 @@ impl Worker {
 
     fn dirty_some(&mut self, work: u64) {
         let (count, start) = (self.share.count(work), self.now);
-        if count == 0 {
+        let writers = self.setup.writers;
+        if count == 0 || self.share.cpu >= writers {
             return;
         }
         match ORDERS.rate() {
@@ -164,7 +165,7 @@ impl Worker {
                 }
             }
             Rate::BytesPerSecond(rate) => {
-                let ours = rate / self.share.cpus + u64::from(self.share.cpu < rate % self.share.cpus);
+                let ours = rate / writers + u64::from(self.share.cpu < rate % writers);
                 self.pacer.earn(self.now.saturating_sub(self.paced_until), ours);
                 while self.has_time(start) && self.pacer.spend() {
                     self.dirty_next(count);

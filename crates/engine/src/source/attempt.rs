@@ -254,7 +254,7 @@ impl Attempt {
 
     fn end(mut self, outcome: &Outcome) {
         // Given back already by the state machine, but for a defect.
-        self.slowing.take(0.0);
+        self.slowing.take(0.0, None);
         self.disconnect();
         if let Err(error) = self.machine.dirty_log().stop() {
             tracing::warn!("Dirty logging could not be stopped: {error}");

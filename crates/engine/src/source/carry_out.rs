@@ -8,6 +8,7 @@ use std::{
 use migration::{
     Postcopy,
     source::{Action, Event, State},
+    throttle::Throttling,
 };
 use ram::{DirtySet, PageSums};
 use wire::{Digest, MAX_FORWARD_BYTES, Message, Role};
@@ -54,7 +55,12 @@ impl Attempt {
             Action::Forward => self.forward(),
             Action::Push => self.push().err().map(Event::LinkLost),
             Action::Throttle { share } => {
-                self.slowing.take(share);
+                // Steps are taken from all alike, as QEMU does.
+                let most = match self.shared.source.lock().params().throttling {
+                    Throttling::Steps(_) => None,
+                    way => Some(way.max().max(share)),
+                };
+                self.slowing.take(share, most);
                 None
             }
             Action::FetchDirty => Some(self.fetch_dirty()),

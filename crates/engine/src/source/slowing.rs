@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use migration::throttle::spread;
+use migration::throttle::{from_the_busiest, spread};
 use parking_lot::Mutex;
 
 use crate::{SourceMachine, Throttle, VcpuLoad};
@@ -23,12 +23,23 @@ pub struct VcpuSlowed {
 pub(super) struct Slowing {
     throttle: Option<Arc<dyn Throttle>>,
     share: f64,
+    /// Most that may be taken from the busiest for it; `None` takes the same from all that write.
+    most: Option<f64>,
     /// When the attempt began.
     first: Vec<VcpuLoad>,
-    /// When shares were set last.
-    last: Vec<VcpuLoad>,
-    spread_at: Instant,
+    /// When it was looked at last, and the time before.
+    last: Look,
+    before: Look,
     shown: Arc<Mutex<Vec<VcpuSlowed>>>,
+}
+
+/// vCPUs as they were at some time.
+#[derive(Clone)]
+struct Look {
+    at: Instant,
+    loads: Vec<VcpuLoad>,
+    /// What was taken from them since then.
+    shares: Vec<f64>,
 }
 
 /// Who writes is looked at no more often: in less time a vCPU may dirty nothing by chance.
@@ -39,7 +50,8 @@ impl Slowing {
     pub(super) fn new(machine: &dyn SourceMachine, shown: Arc<Mutex<Vec<VcpuSlowed>>>) -> Self {
         let throttle = machine.throttle();
         let first = throttle.as_ref().map(|throttle| throttle.vcpus()).unwrap_or_default();
-        Self { throttle, share: 0.0, last: first.clone(), first, spread_at: Instant::now(), shown }
+        let last = Look { at: Instant::now(), shares: vec![0.0; first.len()], loads: first.clone() };
+        Self { throttle, share: 0.0, most: None, first, before: last.clone(), last, shown }
     }
 
     /// Whether this machine can be slowed down.
@@ -48,14 +60,14 @@ impl Slowing {
     }
 
     /// Takes this share from those vCPUs that write.
-    pub(super) fn take(&mut self, share: f64) {
-        self.share = share;
+    pub(super) fn take(&mut self, share: f64, most: Option<f64>) {
+        (self.share, self.most) = (share, most);
         self.apply();
     }
 
     /// Some time has passed: others may write now.
     pub(super) fn renew(&mut self) {
-        if self.share > 0.0 && self.spread_at.elapsed() >= SPREAD_AFTER {
+        if self.last.at.elapsed() >= SPREAD_AFTER {
             self.apply();
         }
     }
@@ -63,13 +75,11 @@ impl Slowing {
     fn apply(&mut self) {
         let Some(throttle) = &self.throttle else { return };
         let now = throttle.vcpus();
-        let writes: Vec<_> = now
-            .iter()
-            .zip(&self.last)
-            .map(|(now, last)| Some(now.faults?.saturating_sub(last.faults?)))
-            .collect();
-        let shares = spread(self.share, &writes);
-        throttle.set(&shares);
+        let shares = self.shares(&now);
+        // Also where nothing is taken as before: who sets shares is known to be there.
+        if self.share > 0.0 || self.last.shares.iter().any(|share| *share > 0.0) {
+            throttle.set(&shares);
+        }
         let slowed = now.iter().zip(&self.first).zip(&shares).map(|((now, first), share)| VcpuSlowed {
             share: *share,
             taken: now.taken.saturating_sub(first.taken),
@@ -79,12 +89,30 @@ impl Slowing {
         if slowed.iter().any(|vcpu| vcpu.share > 0.0 || !vcpu.taken.is_zero()) {
             *self.shown.lock() = slowed;
         }
-        (self.last, self.spread_at) = (now, Instant::now());
+        if self.last.at.elapsed() >= SPREAD_AFTER {
+            self.before = self.last.clone();
+        }
+        self.last = Look { at: Instant::now(), loads: now, shares };
+    }
+
+    /// What is taken from each, of whom it is known what they have written up to `now`.
+    fn shares(&self, now: &[VcpuLoad]) -> Vec<f64> {
+        let since = if self.last.at.elapsed() >= SPREAD_AFTER { &self.last } else { &self.before };
+        let written =
+            now.iter().zip(&since.loads).map(|(now, then)| Some(now.faults?.saturating_sub(then.faults?)));
+        match self.most {
+            None => spread(self.share, &written.collect::<Vec<_>>()),
+            Some(most) => {
+                let free =
+                    written.zip(&since.shares).map(|(written, share)| Some(written? as f64 / (1.0 - share)));
+                from_the_busiest(self.share, most, &free.collect::<Vec<_>>())
+            }
+        }
     }
 }
 
 impl Drop for Slowing {
     fn drop(&mut self) {
-        self.take(0.0);
+        self.take(0.0, None);
     }
 }

@@ -46,11 +46,6 @@ pub(crate) fn request(
             mode.name()
         )));
     }
-    if mode == DirtyRateMode::DirtyRing {
-        return Err(CommandError::generic(
-            "mode dirty-ring is not enabled, use other method instead: Whimbrel has page-sampling and dirty-bitmap",
-        ));
-    }
     Ok(DirtyRateRequest { calc_time: Duration::from_millis(milliseconds), sample_pages: pages, mode })
 }
 
@@ -58,6 +53,19 @@ pub(super) fn query_dirty_rate(context: Context<'_>, mut arguments: Arguments) -
     let unit = time_unit(&mut arguments)?;
     arguments.finish()?;
     to_value(&context.handler.query_dirty_rate().timed_in(unit))
+}
+
+pub(super) fn set_vcpu_dirty_limit(context: Context<'_>, mut arguments: Arguments) -> Outcome {
+    let cpu = arguments.optional_u64("cpu-index")?;
+    let rate = arguments.u64("dirty-rate")?;
+    arguments.finish()?;
+    done(context.handler.set_vcpu_dirty_limit(cpu, rate))
+}
+
+pub(super) fn cancel_vcpu_dirty_limit(context: Context<'_>, mut arguments: Arguments) -> Outcome {
+    let cpu = arguments.optional_u64("cpu-index")?;
+    arguments.finish()?;
+    done(context.handler.set_vcpu_dirty_limit(cpu, 0))
 }
 
 fn time_unit(arguments: &mut Arguments) -> Result<TimeUnit, CommandError> {

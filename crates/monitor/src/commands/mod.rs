@@ -48,7 +48,7 @@ enum Run {
 }
 
 /// Every command, in the order in which `query-commands` lists them.
-const COMMANDS: [Command; 41] = [
+const COMMANDS: [Command; 44] = [
     Command { name: NEGOTIATE, run: Run::With(|_, _| Err(negotiated_already())) },
     Command { name: "query-version", run: Run::Plain(|_| to_value(&VersionInfo::default())) },
     Command { name: "query-commands", run: Run::Plain(|_| Ok(query_commands())) },
@@ -88,6 +88,12 @@ const COMMANDS: [Command; 41] = [
     },
     Command { name: "calc-dirty-rate", run: Run::With(dirty_rate::calc_dirty_rate) },
     Command { name: "query-dirty-rate", run: Run::With(dirty_rate::query_dirty_rate) },
+    Command { name: "set-vcpu-dirty-limit", run: Run::With(dirty_rate::set_vcpu_dirty_limit) },
+    Command { name: "cancel-vcpu-dirty-limit", run: Run::With(dirty_rate::cancel_vcpu_dirty_limit) },
+    Command {
+        name: "query-vcpu-dirty-limit",
+        run: Run::Plain(|c| to_value(&c.handler.query_vcpu_dirty_limit())),
+    },
     Command { name: "whimbrel-predict", run: Run::With(prediction::whimbrel_predict) },
     Command {
         name: "query-whimbrel-prediction",

@@ -9,7 +9,7 @@ use crate::{
 pub(super) type Topic = fn(Context<'_>) -> Result<String, CommandError>;
 
 /// What `info` can show: name, help, text.
-const TOPICS: [(&str, &str, Topic); 14] = [
+const TOPICS: [(&str, &str, Topic); 15] = [
     ("balloon", "show balloon information", balloon),
     ("blockstats", "show what each disk has read and written", blockstats),
     ("cpus", "show the vCPUs and their threads", cpus),
@@ -29,6 +29,7 @@ const TOPICS: [(&str, &str, Topic); 14] = [
     ("status", "show whether the machine runs", status),
     ("threads", "show all threads of the process, to pin them to CPUs", threads),
     ("uuid", "show the machine's UUID", |c| Ok(line(c.handler.query_uuid().uuid))),
+    ("vcpu_dirty_limit", "show how fast vCPUs may write memory, and do", dirty_rate::limits),
     ("version", "show the version", |_| Ok(version())),
 ];
 

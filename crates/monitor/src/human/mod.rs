@@ -41,7 +41,7 @@ impl From<CommandError> for Failure {
 
 type Outcome = Result<String, Failure>;
 
-const COMMANDS: [Command; 24] = [
+const COMMANDS: [Command; 26] = [
     Command {
         name: "announce_self",
         alias: "",
@@ -62,8 +62,15 @@ const COMMANDS: [Command; 24] = [
         name: "calc_dirty_rate",
         alias: "",
         arguments: "[-r] [-b] second [sample_pages_per_GB]",
-        help: "start to measure how fast the guest writes its memory: by looking at pages, or with -b by the dirty log; see info dirty_rate",
+        help: "start to measure how fast the guest writes its memory: by looking at pages, with -b by the dirty log, or with -r by vCPU, where the log is rings; see info dirty_rate",
         run: dirty_rate::calc,
+    },
+    Command {
+        name: "cancel_vcpu_dirty_limit",
+        alias: "",
+        arguments: "[cpu_index]",
+        help: "let a vCPU, or all of them, write memory as fast as they can",
+        run: dirty_rate::cancel_limit,
     },
     Command {
         name: "cont",
@@ -170,6 +177,13 @@ const COMMANDS: [Command; 24] = [
         arguments: "keys [hold-ms]",
         help: "press keys, such as ctrl-alt-delete",
         run: sendkey,
+    },
+    Command {
+        name: "set_vcpu_dirty_limit",
+        alias: "",
+        arguments: "dirty_rate [cpu_index]",
+        help: "let a vCPU, or each of them, write no more than this many MiB of memory in a second; see info vcpu_dirty_limit",
+        run: dirty_rate::set_limit,
     },
     Command {
         name: "stop",

@@ -29,7 +29,7 @@ pub enum DirtyRateMode {
     /// Some pages are looked at twice.
     #[default]
     PageSampling,
-    /// KVM's dirty ring (QEMU only).
+    /// KVM's dirty rings, which also tell what each vCPU writes.
     DirtyRing,
     /// KVM's dirty log.
     DirtyBitmap,
@@ -59,8 +59,30 @@ pub enum TimeUnit {
     Millisecond,
 }
 
-/// What `query-dirty-rate` returns.
+/// How fast one vCPU writes memory: QEMU's `DirtyRateVcpu`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DirtyRateVcpu {
+    /// Number of the vCPU, from 0.
+    pub id: u64,
+    /// MiB of memory that it writes each second.
+    pub dirty_rate: u64,
+}
+
+/// A limit to how fast a vCPU may write memory: QEMU's `DirtyLimitInfo`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DirtyLimitInfo {
+    /// Number of the vCPU, from 0.
+    pub cpu_index: u64,
+    /// MiB that it may write each second.
+    pub limit_rate: u64,
+    /// MiB that it wrote in the last second.
+    pub current_rate: u64,
+}
+
+/// What `query-dirty-rate` returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct DirtyRateInfo {
     /// MiB of memory that the guest writes each second, a page counting once in a measurement; when it is measured.
@@ -78,6 +100,9 @@ pub struct DirtyRateInfo {
     pub sample_pages: u64,
     /// By which means.
     pub mode: DirtyRateMode,
+    /// What each vCPU writes, in their order; where it was measured by rings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_dirty_rate: Option<Vec<DirtyRateVcpu>>,
 }
 
 impl DirtyRateMode {

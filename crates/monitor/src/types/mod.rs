@@ -21,7 +21,9 @@ mod whimbrel;
 pub use address::SocketAddress;
 pub use block::{BlockDeviceStats, BlockStats};
 pub use capability::{MigrationCapability, MigrationCapabilityStatus};
-pub use dirty_rate::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit};
+pub use dirty_rate::{
+    DirtyLimitInfo, DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu, TimeUnit,
+};
 pub use dump::{DumpInfo, DumpRequest, DumpStatus};
 pub use encodings::{
     Chooser, Compression, CompressionStats, EncodingChange, EncodingParameters, MAX_CACHE_BYTES,

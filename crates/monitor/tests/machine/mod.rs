@@ -11,11 +11,12 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyRateInfo,
-        DirtyRateRequest, DirtyRateStatus, DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability,
-        MigrationCapabilityStatus, MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus,
-        NameInfo, ParameterChange, PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest,
-        PredictionStatus, RoundInfo, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyLimitInfo,
+        DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu, DumpInfo,
+        DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo,
+        MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange, PredictedMachine,
+        PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo, RunState,
+        ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 
@@ -51,6 +52,7 @@ pub(crate) struct State {
     pub(crate) announced: Option<AnnounceParameters>,
     pub(crate) incoming: Option<Address>,
     pub(crate) measured: Option<DirtyRateRequest>,
+    pub(crate) limited: Option<(Option<u64>, u64)>,
     pub(crate) dumped: Option<DumpRequest>,
     pub(crate) predicted: Option<PredictionRequest>,
     pub(crate) quitting: bool,
@@ -78,6 +80,7 @@ impl Machine {
             announced: None,
             incoming: None,
             measured: None,
+            limited: None,
             predicted: None,
             dumped: None,
             quitting: false,
@@ -364,8 +367,21 @@ impl Handler for Machine {
             calc_time: request.calc_time.as_secs(),
             sample_pages: request.sample_pages,
             mode: request.mode,
+            vcpu_dirty_rate: (request.mode == DirtyRateMode::DirtyRing).then(|| {
+                vec![DirtyRateVcpu { id: 0, dirty_rate: 70 }, DirtyRateVcpu { id: 1, dirty_rate: 7 }]
+            }),
             ..DirtyRateInfo::default()
         }
+    }
+
+    fn set_vcpu_dirty_limit(&self, cpu: Option<u64>, rate: u64) -> Outcome {
+        self.state().limited = Some((cpu, rate));
+        Ok(())
+    }
+
+    fn query_vcpu_dirty_limit(&self) -> Vec<DirtyLimitInfo> {
+        let Some((cpu, rate)) = self.state().limited.filter(|(_, rate)| *rate > 0) else { return Vec::new() };
+        vec![DirtyLimitInfo { cpu_index: cpu.unwrap_or(0), limit_rate: rate, current_rate: 3 }]
     }
 
     fn whimbrel_predict(&self, request: PredictionRequest) -> Outcome {

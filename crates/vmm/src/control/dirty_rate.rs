@@ -11,14 +11,14 @@ use std::{
 
 use monitor::{
     CommandError,
-    types::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, TimeUnit},
+    types::{DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu, TimeUnit},
 };
 use parking_lot::{Condvar, Mutex};
 use ram::{DirtyLog, PAGE_SIZE, PageSet, Ram, Sample, Touched};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Control;
-use crate::{Machine, seccomp::Role};
+use super::{Control, dirty_log::dirty_log};
+use crate::{Machine, kvm::DirtyRings, launcher::Launcher, seccomp::Role};
 
 /// The measurement under way, or the last one.
 #[derive(Debug, Default)]
@@ -44,6 +44,9 @@ impl Control {
     pub(super) fn calc_dirty_rate(self: &Arc<Self>, request: DirtyRateRequest) -> Result<(), CommandError> {
         self.refuse_while_pages_come()?;
         let machine = self.machine()?;
+        if request.mode == DirtyRateMode::DirtyRing && machine.dirty_rings().is_none() {
+            return Err(without_rings("Mode dirty-ring"));
+        }
         // A migration cannot begin as long as this is held.
         let _departing = match request.mode {
             DirtyRateMode::PageSampling => None,
@@ -63,7 +66,7 @@ impl Control {
     fn dirty_log_is_free(&self) -> Result<parking_lot::MutexGuard<'_, ()>, CommandError> {
         let in_use = || {
             CommandError::generic(
-                "Mode dirty-bitmap needs the dirty log, which the migration under way uses: wait for its end (query-migrate has the \
+                "This mode needs the dirty log, which the migration under way uses: wait for its end (query-migrate has the \
                  dirty rate, too), or use page-sampling, which does not disturb it",
             )
         };
@@ -77,7 +80,8 @@ impl Control {
         // A defect must not leave a measurement that never ends.
         let measured = crate::panics::catch(|| match request.mode {
             DirtyRateMode::PageSampling => self.dirty_rate.by_sampling(request, machine),
-            _ => self.dirty_rate.by_log(request, machine),
+            DirtyRateMode::DirtyBitmap => self.dirty_rate.by_log(request, machine, &self.launcher),
+            DirtyRateMode::DirtyRing => self.dirty_rate.by_rings(request, machine, &self.launcher),
         });
         self.dirty_rate.end(match measured {
             Ok(Ok(rate)) => rate,
@@ -93,7 +97,7 @@ impl Control {
 impl DirtyRate {
     /// The measurement under way, or the last one.
     pub(super) fn info(&self) -> DirtyRateInfo {
-        self.state.lock().info
+        self.state.lock().info.clone()
     }
 
     /// A migration is about to begin: it gets the dirty log. A measurement by the log is given up for that.
@@ -127,17 +131,22 @@ impl DirtyRate {
             calc_time_unit: TimeUnit::Millisecond,
             sample_pages: request.sample_pages,
             mode: request.mode,
+            vcpu_dirty_rate: None,
         };
         *state = State { info, is_given_up: false };
         Ok(())
     }
 
-    /// It is over, with this many bytes each second, or has come to nothing.
-    fn end(&self, rate: Option<f64>) {
+    /// It is over, or has come to nothing.
+    fn end(&self, measured: Option<Measured>) {
+        let mebibytes = |rate: f64| (rate / f64::from(1 << 20)) as u64;
         let mut state = self.state.lock();
-        state.info.dirty_rate = rate.map(|rate| (rate / f64::from(1 << 20)) as u64);
         state.info.status =
-            if rate.is_some() { DirtyRateStatus::Measured } else { DirtyRateStatus::Unstarted };
+            if measured.is_some() { DirtyRateStatus::Measured } else { DirtyRateStatus::Unstarted };
+        state.info.dirty_rate = measured.as_ref().map(|measured| mebibytes(measured.rate));
+        let vcpus = measured.and_then(|measured| measured.vcpus);
+        let vcpu = |(id, rate)| DirtyRateVcpu { id, dirty_rate: mebibytes(rate) };
+        state.info.vcpu_dirty_rate = vcpus.map(|vcpus| (0..).zip(vcpus).map(vcpu).collect());
         self.changed.notify_all();
     }
 
@@ -153,7 +162,11 @@ impl DirtyRate {
         self.state.lock().is_given_up
     }
 
-    fn by_sampling(&self, request: DirtyRateRequest, machine: &Weak<Machine>) -> io::Result<Option<f64>> {
+    fn by_sampling(
+        &self,
+        request: DirtyRateRequest,
+        machine: &Weak<Machine>,
+    ) -> io::Result<Option<Measured>> {
         // A machine that moves away meanwhile is not kept by this.
         let touched = || machine.upgrade().map(|machine| Touched::new(machine.ram().clone()));
         let Some(mut before) = touched() else { return Ok(None) };
@@ -168,11 +181,17 @@ impl DirtyRate {
         let took = began.elapsed();
         let Some(mut after) = touched() else { return Ok(None) };
         let share = sample.changed(&mut after) as f64 / sample.len().max(1) as f64;
-        Ok(Some(share * bytes as f64 / took.as_secs_f64().max(1e-3)))
+        Ok(Some(Measured::whole(share * bytes as f64 / took.as_secs_f64().max(1e-3))))
     }
 
-    fn by_log(&self, request: DirtyRateRequest, machine: &Weak<Machine>) -> io::Result<Option<f64>> {
-        let parts = || machine.upgrade().map(|machine| (machine.ram().clone(), machine.dirty_log()));
+    fn by_log(
+        &self,
+        request: DirtyRateRequest,
+        machine: &Weak<Machine>,
+        launcher: &Launcher,
+    ) -> io::Result<Option<Measured>> {
+        let parts =
+            || machine.upgrade().map(|machine| (machine.ram().clone(), dirty_log(&machine, launcher)));
         let Some((ram, log)) = parts() else { return Ok(None) };
         log.start()?;
         let logging = Logging(log.as_ref());
@@ -189,8 +208,70 @@ impl DirtyRate {
             logging.0.fetch(index, set.words_mut())?;
             pages += set.count();
         }
-        Ok(Some((pages * PAGE_SIZE as u64) as f64 / began.elapsed().as_secs_f64().max(1e-3)))
+        Ok(Some(Measured::whole(rate(pages, began))))
     }
+
+    /// As QEMU does, a page counts once in a second, and again in the next.
+    fn by_rings(
+        &self,
+        request: DirtyRateRequest,
+        machine: &Weak<Machine>,
+        launcher: &Launcher,
+    ) -> io::Result<Option<Measured>> {
+        const COLLECTED: Duration = Duration::from_secs(1);
+        let parts = || {
+            machine
+                .upgrade()
+                .and_then(|machine| Some((machine.dirty_rings()?, dirty_log(&machine, launcher))))
+        };
+        let Some((rings, log)) = parts() else { return Ok(None) };
+        log.start()?;
+        let _logging = Logging(log.as_ref());
+        let (before, began) = (counts(&rings), Instant::now());
+        loop {
+            let left = request.calc_time.saturating_sub(began.elapsed());
+            if !self.waits(left.min(COLLECTED)) {
+                return Ok(None);
+            }
+            let now = counts(&rings);
+            if began.elapsed() >= request.calc_time {
+                let written = now.iter().zip(&before).map(|(now, before)| now.saturating_sub(*before));
+                let vcpus: Vec<_> = written.map(|pages| rate(pages, began)).collect();
+                return Ok(Some(Measured { rate: vcpus.iter().sum(), vcpus: Some(vcpus) }));
+            }
+        }
+    }
+}
+
+/// Bytes each second.
+struct Measured {
+    rate: f64,
+    /// Of each vCPU, where that is known.
+    vcpus: Option<Vec<f64>>,
+}
+
+impl Measured {
+    fn whole(rate: f64) -> Self {
+        Self { rate, vcpus: None }
+    }
+}
+
+/// Bytes each second, if so many pages were written since then.
+fn rate(pages: u64, began: Instant) -> f64 {
+    (pages * PAGE_SIZE as u64) as f64 / began.elapsed().as_secs_f64().max(1e-3)
+}
+
+/// Pages that each vCPU has written up to now.
+fn counts(rings: &DirtyRings) -> Vec<u64> {
+    rings.collect();
+    rings.counts()
+}
+
+/// Why something cannot be had of a machine whose dirty log does not tell vCPUs apart.
+pub(super) fn without_rings(what: &str) -> CommandError {
+    CommandError::generic(format!(
+        "{what} needs to know which vCPU writes a page, and the dirty log of this machine does not tell: start it with --dirty-log ring"
+    ))
 }
 
 /// Logging that ends however the measurement does.

@@ -4,10 +4,10 @@ use migration::source::Verdict;
 use monitor::{
     CommandError, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyRateInfo, DirtyRateRequest, DumpInfo,
-        DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo,
-        MigrationParameters, MigrationStatus, NameInfo, ParameterChange, PredictionInfo, PredictionRequest,
-        RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
+        AnnounceParameters, BalloonInfo, BlockStats, CpuInfoFast, DirtyLimitInfo, DirtyRateInfo,
+        DirtyRateRequest, DumpInfo, DumpRequest, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+        MigrationInfo, MigrationParameters, MigrationStatus, NameInfo, ParameterChange, PredictionInfo,
+        PredictionRequest, RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo,
     },
 };
 use transport::Address;
@@ -207,6 +207,14 @@ impl Handler for Commands {
 
     fn query_dump(&self) -> DumpInfo {
         self.0.dump.info()
+    }
+
+    fn set_vcpu_dirty_limit(&self, cpu: Option<u64>, rate: u64) -> Result<(), CommandError> {
+        self.0.set_vcpu_dirty_limit(cpu, rate)
+    }
+
+    fn query_vcpu_dirty_limit(&self) -> Vec<DirtyLimitInfo> {
+        self.0.vcpu_dirty_limits()
     }
 
     fn query_dirty_rate(&self) -> DirtyRateInfo {

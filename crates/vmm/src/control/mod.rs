@@ -11,12 +11,15 @@
 //! * `threads`: the threads of the process, for whoever pins them.
 //! * `query`, `ending`: the engine's figures in the monitor's words; `wording` has what it advises.
 //! * `story`, `reports`: the report of a migration, and where it goes.
+//! * `dirty_log`, `dirty_limit`: dirty rings are emptied by a thread; vCPUs write no more than they may.
 //! * `dirty_rate`: how fast the guest writes its memory, for whoever asks.
 //! * `predict`: what a migration would be like, for whoever asks.
 //! * `storage`: a machine whose disks fail.
 //! * `settings`: parameters and capabilities of migration.
 
 mod announce;
+mod dirty_limit;
+mod dirty_log;
 mod dirty_rate;
 mod dump;
 mod encoded;
@@ -67,6 +70,7 @@ use crate::{
 pub use handler::Commands;
 pub use incoming::Awaited;
 
+use dirty_limit::DirtyLimits;
 use dirty_rate::DirtyRate;
 use dump::Dump;
 use keys::HeldKeys;
@@ -149,6 +153,7 @@ pub struct Control {
     names: Sight,
     held_keys: HeldKeys,
     dirty_rate: DirtyRate,
+    dirty_limits: DirtyLimits,
     prediction: Prediction,
     dump: Dump,
     settings: Mutex<Settings>,
@@ -214,6 +219,7 @@ impl Control {
             names: Sight::default(),
             held_keys: HeldKeys::default(),
             dirty_rate: DirtyRate::default(),
+            dirty_limits: DirtyLimits::default(),
             prediction: Prediction::default(),
             dump: Dump::default(),
             departure: Mutex::default(),

@@ -13,6 +13,7 @@ use wire::{DeviceInfo, Forward, SessionId};
 
 use super::{
     Control,
+    dirty_log::dirty_log,
     moves::Departure,
     offer::{self, Offer},
     one_line, query, security, story,
@@ -161,7 +162,7 @@ impl SourceMachine for Leaving {
     }
 
     fn dirty_log(&self) -> Arc<dyn DirtyLog> {
-        self.machine.dirty_log()
+        dirty_log(&self.machine, &self.control.launcher)
     }
 
     fn vcpu_times(&self) -> Option<VcpuTimes> {

@@ -6,7 +6,11 @@ use parking_lot::Mutex;
 use ram::DirtyLog;
 use vmm_sys_util::errno;
 
-use super::{MemorySlots, ioctl};
+use super::{
+    MemorySlots,
+    bits::{all_pages, check_range, invalid},
+    ioctl,
+};
 
 /// The dirty log of one VM.
 #[derive(Debug)]
@@ -78,14 +82,7 @@ impl DirtyLog for KvmDirtyLog {
 
     fn clear(&self, block: usize, first_page: u64, pages: u64, bits: &[u64]) -> io::Result<()> {
         let (slot, all) = self.block(block)?;
-        let end = first_page.checked_add(pages).filter(|end| *end <= all);
-        let end = end.ok_or_else(|| invalid("pages past the end of the block"))?;
-        if !first_page.is_multiple_of(64) || !(pages.is_multiple_of(64) || end == all) {
-            return Err(invalid("the range to clear is not on a multiple of 64 pages"));
-        }
-        if (bits.len() as u64) < pages.div_ceil(64) {
-            return Err(invalid("fewer bits than pages to clear"));
-        }
+        check_range(all, first_page, pages, bits)?;
         let Mode::Carried(carried) = &self.mode else {
             return ioctl::clear_dirty_log(&self.slots.vm, slot, first_page, pages, bits).map_err(io_error);
         };
@@ -97,20 +94,6 @@ impl DirtyLog for KvmDirtyLog {
         }
         Ok(())
     }
-}
-
-/// A set of `pages` pages with every page in it, and nothing past the last one.
-fn all_pages(pages: u64) -> Vec<u64> {
-    let words = usize::try_from(pages.div_ceil(64)).unwrap_or(usize::MAX);
-    let mut bits = vec![u64::MAX; words];
-    if let (Some(last), rest @ 1..) = (bits.last_mut(), pages % 64) {
-        *last = (1 << rest) - 1;
-    }
-    bits
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 fn io_error(error: errno::Error) -> io::Error {

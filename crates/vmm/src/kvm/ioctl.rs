@@ -17,6 +17,7 @@ use vmm_sys_util::{
 ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
 ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
 
+ioctl_io_nr!(KVM_RESET_DIRTY_RINGS, KVMIO, 0xc7);
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 
 /// A descriptor to read the statistics of a vCPU from.
@@ -82,4 +83,26 @@ pub(super) fn clear_dirty_log(
         0 => Ok(()),
         _ => Err(errno::Error::last()),
     }
+}
+
+/// Gives KVM the `entries` of dirty rings back that were taken out of them, and has their pages protected again. Returns whether it took all
+/// of them: not where it has filled in some anew.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn reset_dirty_rings(vm: &VmFd, entries: u32) -> Result<bool, errno::Error> {
+    // A signal that is pending makes it return before it is done, with what is done or EINTR.
+    const ATTEMPTS: u32 = 8;
+    let (mut done, mut in_vain) = (0, 0);
+    while done < entries && in_vain < ATTEMPTS {
+        // SAFETY: the call takes no argument.
+        let reset = unsafe { ioctl(vm, KVM_RESET_DIRTY_RINGS()) };
+        match u32::try_from(reset) {
+            Ok(0) => in_vain += 1,
+            Ok(reset) => done += reset,
+            Err(_) if errno::Error::last().errno() == libc::EINTR => in_vain += 1,
+            Err(_) => return Err(errno::Error::last()),
+        }
+    }
+    Ok(done >= entries)
 }

@@ -1,20 +1,25 @@
 //! The one door to `/dev/kvm`: opening it, checking that it can do what a machine needs, and making a VM.
 
+mod bits;
 mod dirty_log;
+mod dirty_ring;
 mod ioctl;
+mod ring;
 mod slots;
 
-use std::{path::Path, sync::Arc};
+use std::{mem::size_of, path::Path, sync::Arc};
 
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-    KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_CAP_XSAVE2, KVM_DIRTY_LOG_INITIALLY_SET,
-    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config,
+    KVM_API_VERSION, KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_EXCEPTION_PAYLOAD,
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_CAP_XSAVE2,
+    KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_PIT_SPEAKER_DUMMY, kvm_dirty_gfn,
+    kvm_enable_cap, kvm_pit_config,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::errno;
 
 pub(crate) use dirty_log::KvmDirtyLog;
+pub(crate) use dirty_ring::DirtyRings;
 pub(crate) use ioctl::stats_fd;
 pub(crate) use slots::MemorySlots;
 
@@ -43,6 +48,17 @@ pub enum KvmError {
     Capability {
         /// Name of the capability as in `linux/kvm.h`.
         capability: &'static str,
+    },
+    /// It keeps no dirty rings of this size.
+    #[error(
+        "KVM of this host keeps no dirty rings of {entries} entries, it has room for {most} (0: the kernel is older than 5.11): start the \
+         machine with --dirty-log bitmap, or with a smaller ring"
+    )]
+    DirtyRing {
+        /// What was asked for.
+        entries: u32,
+        /// What there is room for.
+        most: u32,
     },
     /// A KVM call failed.
     #[error("KVM failed to {operation}")]
@@ -79,7 +95,8 @@ pub(crate) struct Hypervisor {
 
 impl Hypervisor {
     /// Opens KVM and makes a VM. KVM needs a page at `identity_map` and three at `tss` on Intel processors.
-    pub(crate) fn open(identity_map: u64, tss: usize) -> Result<Self, KvmError> {
+    /// With `ring_entries` it writes down in rings which pages are dirtied, else it keeps bits.
+    pub(crate) fn open(identity_map: u64, tss: usize, ring_entries: Option<u32>) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|source| KvmError::Open { advice: advice(source), source })?;
         check(&kvm)?;
         let vm = kvm.create_vm().trying("create a virtual machine")?;
@@ -89,7 +106,11 @@ impl Hypervisor {
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).trying("create the interval timer")?;
         report_events_in_full(&vm)?;
-        let manual_protect = enable_manual_protect(&vm);
+        // Where pages are to be protected as they are cleared, rings do not protect them when logging starts.
+        let manual_protect = match ring_entries {
+            Some(entries) => enable_rings(&vm, entries).map(|()| false)?,
+            None => enable_manual_protect(&vm),
+        };
         let xsave_bytes = usize::try_from(vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0);
         Ok(Self { kvm, vm: Arc::new(vm), manual_protect, xsave_bytes: xsave_bytes.max(4096) })
     }
@@ -141,6 +162,19 @@ fn report_events_in_full(vm: &VmFd) -> Result<(), KvmError> {
         enable(KVM_CAP_X86_TRIPLE_FAULT_EVENT).trying("report pending triple faults")?;
     }
     Ok(())
+}
+
+/// Has KVM write down which pages are dirtied, in rings of so many entries, one for each vCPU that is made after this.
+fn enable_rings(vm: &VmFd, entries: u32) -> Result<(), KvmError> {
+    let entry = u32::try_from(size_of::<kvm_dirty_gfn>()).unwrap_or(u32::MAX);
+    let room = |cap: u32| u32::try_from(vm.check_extension_raw(cap.into())).unwrap_or(0) / entry;
+    // The second is offered by all kernels since 6.1; on x86 they are the same.
+    let caps = [KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING];
+    let cap = caps.into_iter().find(|cap| room(*cap) >= entries);
+    let refused = || KvmError::DirtyRing { entries, most: caps.map(room).into_iter().max().unwrap_or(0) };
+    let mut enable = kvm_enable_cap { cap: cap.ok_or_else(refused)?, ..Default::default() };
+    enable.args[0] = u64::from(entries) * u64::from(entry);
+    vm.enable_cap(&enable).trying("keep dirty rings")
 }
 
 /// Asks for a dirty log that starts full and is protected in the chunks that we clear. Says whether that was granted.

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use config::DirtyLogKind;
 use cpu::CpuModel;
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use parking_lot::RwLock;
@@ -12,7 +13,7 @@ use crate::{
     arch::{self, CpuidEntry, IrqchipV1, MsrError, PitV1, VcpuV1, layout},
     bus::Buses,
     events::Events,
-    kvm::{Hypervisor, KvmDirtyLog, KvmError, MemorySlots, Trying as _},
+    kvm::{DirtyRings, Hypervisor, KvmDirtyLog, KvmError, MemorySlots, Trying as _},
     vcpu::{Surroundings, Vcpu, VcpuThreads},
 };
 
@@ -22,12 +23,21 @@ pub(crate) struct Board {
     // Fields are dropped in this order: vCPU threads end before what they run on goes.
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) buses: Arc<RwLock<Arc<Buses>>>,
-    pub(crate) dirty_log: Arc<KvmDirtyLog>,
+    pub(crate) dirty_log: Tracking,
     pub(crate) ram: Ram,
     pub(crate) hypervisor: Hypervisor,
     pub(crate) processor: Processor,
     /// How everything in KVM is after power-on, for a reset.
     pub(crate) power_on: PowerOn,
+}
+
+/// How it is known which pages vCPUs write.
+#[derive(Debug)]
+pub(crate) enum Tracking {
+    /// By a bit for each page.
+    Bits(Arc<KvmDirtyLog>),
+    /// By a ring for each vCPU.
+    Rings(Arc<DirtyRings>),
 }
 
 /// What the vCPUs are.
@@ -103,6 +113,9 @@ pub enum BoardError {
         /// What KVM says.
         limit: usize,
     },
+    /// The ring of a vCPU is out of reach.
+    #[error("The dirty rings of the vCPUs cannot be mapped")]
+    Rings(#[source] io::Error),
     /// A vCPU's thread could not be started.
     #[error("Cannot start a thread for vCPU {vcpu}")]
     Thread {
@@ -138,6 +151,7 @@ impl Board {
         cpus: u8,
         bytes: u64,
         backing: Backing,
+        dirty_log: DirtyLogKind,
         cpu: &CpuModel,
         events: &Events,
         threads: &VcpuThreads,
@@ -146,19 +160,26 @@ impl Board {
         if backing == Backing::Hugetlb2M {
             check_group(bytes)?;
         }
-        let hypervisor = Hypervisor::open(layout::IDENTITY_MAP, layout::KVM_TSS)?;
+        let hypervisor = Hypervisor::open(layout::IDENTITY_MAP, layout::KVM_TSS, ring_entries(dirty_log))?;
         let limit = hypervisor.kvm.get_max_vcpus();
         if usize::from(cpus) > limit {
             return Err(BoardError::TooManyCpus { cpus, limit });
         }
         let ram = Ram::allocate(&layout::blocks(bytes), backing)?;
         let slots = MemorySlots::plug(hypervisor.vm.clone(), ram.clone())?;
-        let dirty_log = Arc::new(KvmDirtyLog::new(slots, hypervisor.manual_protect));
         let buses = Arc::new(RwLock::new(Arc::new(Buses::default())));
-        let surroundings = Surroundings { buses: buses.clone(), events: events.clone() };
         let mut fds = create_vcpus(&hypervisor.vm, cpus)?;
         let processor = Processor::of_this_host(&hypervisor, &mut fds, cpu, bytes)?;
         let power_on = PowerOn::read(&hypervisor, &fds, &processor)?;
+        let dirty_log = match ring_entries(dirty_log) {
+            None => Tracking::Bits(Arc::new(KvmDirtyLog::new(slots, hypervisor.manual_protect))),
+            Some(entries) => {
+                let rings = DirtyRings::map(slots, &fds, entries).map_err(BoardError::Rings)?;
+                Tracking::Rings(Arc::new(rings))
+            }
+        };
+        let surroundings =
+            Surroundings { buses: buses.clone(), events: events.clone(), rings: dirty_log.rings().cloned() };
         let vcpus = (0u8..).zip(fds).map(|(vcpu, fd)| {
             let spawned = Vcpu::spawn(vcpu, fd, surroundings.clone(), threads);
             spawned.map_err(|source| BoardError::Thread { vcpu, source })
@@ -237,6 +258,24 @@ impl PowerOn {
     }
 }
 
+impl Tracking {
+    /// The rings, where there are any.
+    pub(crate) fn rings(&self) -> Option<&Arc<DirtyRings>> {
+        match self {
+            Self::Bits(_) => None,
+            Self::Rings(rings) => Some(rings),
+        }
+    }
+}
+
+/// Entries of the dirty ring of each vCPU, where there are any.
+fn ring_entries(dirty_log: DirtyLogKind) -> Option<u32> {
+    match dirty_log {
+        DirtyLogKind::Auto | DirtyLogKind::Bitmap => None,
+        DirtyLogKind::Ring(entries) => Some(entries.get()),
+    }
+}
+
 fn create_vcpus(vm: &VmFd, cpus: u8) -> Result<Vec<VcpuFd>, KvmError> {
     (0..cpus).map(|vcpu| vm.create_vcpu(vcpu.into()).trying("create a vCPU")).collect()
 }
@@ -283,9 +322,16 @@ mod tests {
     /// Boots `code` on one vCPU, with a capturing device at the serial port's address.
     fn boot(code: &[u8]) -> (Board, Capture, std::sync::mpsc::Receiver<MachineEvent>) {
         let (events, received) = Events::channel();
-        let board =
-            Board::new(1, 64 << 20, Backing::Anonymous, &CpuModel::HOST, &events, &VcpuThreads::default())
-                .unwrap();
+        let board = Board::new(
+            1,
+            64 << 20,
+            Backing::Anonymous,
+            DirtyLogKind::Auto,
+            &CpuModel::HOST,
+            &events,
+            &VcpuThreads::default(),
+        )
+        .unwrap();
         let capture = Capture::default();
         let mut buses = Buses::default();
         buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));

@@ -120,7 +120,7 @@ pub(super) fn board(config: &Config, events: &Events, threads: &VcpuThreads) -> 
         config::Backing::Hugetlb => ram::Backing::Hugetlb2M,
     };
     let (cpus, cpu) = (config.cpus().get(), config.cpu().model());
-    Board::new(cpus, config.memory().bytes(), backing, cpu, events, threads)
+    Board::new(cpus, config.memory().bytes(), backing, config.dirty_log(), cpu, events, threads)
 }
 
 pub(super) fn extras(config: &Config) -> Extras {

@@ -52,12 +52,14 @@ pub use states::StatesError;
 pub use storage::StorageError;
 pub use workshop::DeviceError;
 
+use board::Tracking;
+
 pub(crate) use core_file::CoreFile;
 pub(crate) use ids::disk as disk_id;
 pub(crate) use image::ImageClues;
 pub(crate) use look::Sight;
 
-use crate::{events::Events, io_loop::IoThread, launcher::Launcher};
+use crate::{events::Events, io_loop::IoThread, kvm::DirtyRings, launcher::Launcher};
 
 /// One virtual machine. All methods may be called from any thread; those that change whether it runs wait for each other.
 ///
@@ -92,7 +94,15 @@ impl Machine {
     /// The pages that vCPUs write. Devices' writes are in the bitmap of [`Ram::memory`].
     #[must_use]
     pub fn dirty_log(&self) -> Arc<dyn DirtyLog> {
-        self.board.dirty_log.clone()
+        match &self.board.dirty_log {
+            Tracking::Bits(bits) => bits.clone(),
+            Tracking::Rings(rings) => rings.clone(),
+        }
+    }
+
+    /// The same, where KVM writes down in rings which pages are written.
+    pub(crate) fn dirty_rings(&self) -> Option<Arc<DirtyRings>> {
+        self.board.dirty_log.rings().cloned()
     }
 
     /// What another side must be able to offer for this machine to move there.
@@ -133,9 +143,14 @@ impl Machine {
 
     /// What each vCPU has dirtied, and what was taken from it.
     pub(crate) fn vcpu_loads(&self) -> Vec<engine::VcpuLoad> {
-        let load =
-            |vcpu: &crate::vcpu::Vcpu| engine::VcpuLoad { faults: vcpu.faults(), taken: vcpu.rested() };
-        self.board.vcpus.iter().map(load).collect()
+        // A ring says exactly what page faults only mostly are.
+        let written = self.board.dirty_log.rings().map(|rings| rings.counts()).unwrap_or_default();
+        let written = written.into_iter().map(Some).chain(std::iter::repeat(None));
+        let load = |(vcpu, written): (&crate::vcpu::Vcpu, Option<u64>)| engine::VcpuLoad {
+            faults: written.or_else(|| vcpu.faults()),
+            taken: vcpu.rested(),
+        };
+        self.board.vcpus.iter().zip(written).map(load).collect()
     }
 
     /// Presses the power button. What happens is up to the guest.

@@ -19,6 +19,9 @@ pub(super) const DIRTY_LOG: &[u64] =
 /// KVM_CLEAR_DIRTY_LOG.
 pub(super) const CLEAR_DIRTY_LOG: &[u64] = &[both::<kvm_clear_dirty_log>(0xc0)];
 
+/// KVM_RESET_DIRTY_RINGS.
+pub(super) const RESET_DIRTY_RINGS: &[u64] = &[none(0xc7)];
+
 /// Reading and setting the state of a vCPU.
 pub(super) const VCPU_STATE: &[u64] = &[
     read::<kvm_regs>(0x81),

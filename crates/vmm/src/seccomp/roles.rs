@@ -50,6 +50,8 @@ pub(crate) enum Role {
     Errand,
     /// Slows vCPUs down.
     Throttle,
+    /// Empties dirty rings.
+    Rings,
     /// Measures how fast the guest writes its memory.
     Measure,
     /// Writes reports of migrations.
@@ -84,7 +86,7 @@ pub(super) enum Argument {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Process,
         Self::Events,
         Self::Signals,
@@ -106,6 +108,7 @@ impl Role {
         Self::Errand,
         Self::Measure,
         Self::Throttle,
+        Self::Rings,
         Self::Report,
         Self::Dump,
         Self::Look,
@@ -176,6 +179,8 @@ impl Role {
             Self::Errand => vec![DROP],
             // These may hold the machine last.
             Self::Throttle => vec![DROP],
+            // It may hold the last of the VM.
+            Self::Rings => vec![DROP],
             Self::Measure => vec![HOLES, DROP],
             // It may hold the machine last.
             Self::Report => vec![FILES, FLUSH, DROP],
@@ -189,21 +194,30 @@ impl Role {
 
     fn ioctls(self) -> Vec<&'static [u64]> {
         use ioctls::{
-            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, PAGE_FAULTS, RESOLVE, RUN, SAVE_CHIPS,
-            TAP_FEATURES, UNACKNOWLEDGED, VCPU_STATE,
+            CAPABILITIES, CLEAR_DIRTY_LOG, DIRTY_LOG, NON_BLOCKING, PAGE_FAULTS, RESET_DIRTY_RINGS, RESOLVE,
+            RUN, SAVE_CHIPS, TAP_FEATURES, UNACKNOWLEDGED, VCPU_STATE,
         };
         match self {
             Self::Process => vec![ioctls::BUILD],
-            Self::Vcpu => vec![RUN, VCPU_STATE, TAP_FEATURES, NON_BLOCKING],
+            Self::Vcpu => vec![RUN, RESET_DIRTY_RINGS, VCPU_STATE, TAP_FEATURES, NON_BLOCKING],
             // The features are settled when the guest first uses its card.
             Self::Io => vec![TAP_FEATURES, NON_BLOCKING],
             Self::Monitor | Self::Accept => vec![NON_BLOCKING],
             Self::Migration => {
-                vec![DIRTY_LOG, CLEAR_DIRTY_LOG, SAVE_CHIPS, CAPABILITIES, NON_BLOCKING, PAGE_FAULTS]
+                vec![
+                    DIRTY_LOG,
+                    CLEAR_DIRTY_LOG,
+                    RESET_DIRTY_RINGS,
+                    SAVE_CHIPS,
+                    CAPABILITIES,
+                    NON_BLOCKING,
+                    PAGE_FAULTS,
+                ]
             }
-            Self::Channel => vec![CLEAR_DIRTY_LOG, PAGE_FAULTS, UNACKNOWLEDGED],
+            Self::Channel => vec![CLEAR_DIRTY_LOG, RESET_DIRTY_RINGS, PAGE_FAULTS, UNACKNOWLEDGED],
             Self::Faults => vec![PAGE_FAULTS],
-            Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG],
+            Self::Measure => vec![DIRTY_LOG, CLEAR_DIRTY_LOG, RESET_DIRTY_RINGS],
+            Self::Rings => vec![RESET_DIRTY_RINGS],
             Self::Dial | Self::Listen => vec![NON_BLOCKING, RESOLVE],
             Self::Events
             | Self::Signals

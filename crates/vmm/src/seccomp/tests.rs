@@ -165,5 +165,6 @@ fn ioctl_numbers_are_the_kernels() {
     assert_eq!(ioctls::RUN, [0xae80]);
     assert_eq!(ioctls::DIRTY_LOG, [0x4010_ae42, 0x4020_ae46]);
     assert_eq!(ioctls::CLEAR_DIRTY_LOG, [0xc018_aec0]);
+    assert_eq!(ioctls::RESET_DIRTY_RINGS, [0xaec7]);
     assert_eq!(ioctls::SAVE_CHIPS, [0xc208_ae62, 0x8070_ae9f, 0x8030_ae7c]);
 }

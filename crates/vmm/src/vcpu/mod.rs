@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 pub(crate) use threads::VcpuThreads;
 pub(crate) use times::Spent;
 
-use crate::{bus::Buses, events::Events, panics};
+use crate::{bus::Buses, events::Events, kvm::DirtyRings, panics};
 use kick::ImmediateExit;
 use rest::Rest;
 use run::End;
@@ -67,6 +67,8 @@ pub(crate) struct Surroundings {
     /// Filled in when the machine's devices are made, before any vCPU runs.
     pub(crate) buses: Arc<RwLock<Arc<Buses>>>,
     pub(crate) events: Events,
+    /// Where KVM writes down which pages vCPUs dirty, if it does.
+    pub(crate) rings: Option<Arc<DirtyRings>>,
 }
 
 impl Vcpu {
@@ -216,7 +218,7 @@ fn serve(
             Command::Call(call) => drop(panics::catch(|| call(fd))),
             Command::Run => {
                 let buses = surroundings.buses.read().clone();
-                let end = panics::catch(|| run::run(fd, shared, &buses));
+                let end = panics::catch(|| run::run(fd, shared, &buses, surroundings.rings.as_deref()));
                 let end = end.unwrap_or_else(|panic| End::Failed(format!("it panicked: {panic}")));
                 tell(&surroundings.events, index, end);
                 shared.park();

@@ -1,9 +1,10 @@
 use std::sync::atomic::Ordering;
 
+use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::{Shared, exit};
-use crate::bus::Buses;
+use crate::{bus::Buses, kvm::DirtyRings};
 
 /// Why a vCPU left the guest for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,28 +28,28 @@ enum Next {
 }
 
 /// Runs the guest until it is asked to stop, or cannot go on. On return no instruction is half done.
-pub(super) fn run(fd: &mut VcpuFd, shared: &Shared, buses: &Buses) -> End {
+pub(super) fn run(fd: &mut VcpuFd, shared: &Shared, buses: &Buses, rings: Option<&DirtyRings>) -> End {
     // Tells a guest that keeps time by kvmclock that it was stopped, so that its watchdogs do not bite; fails for others.
     let _ = fd.kvmclock_ctrl();
     shared.immediate_exit.set(false);
     // The flags come after: who sets one sets `immediate_exit` again after it, see `kick`.
     while !shared.stop.load(Ordering::SeqCst) {
         shared.rest.take(&shared.stop);
-        match step(fd, buses) {
+        match step(fd, buses, rings) {
             Next::Enter => {}
             Next::Interrupted => shared.immediate_exit.set(false),
             Next::Leave(end) => return end,
         }
     }
-    complete(fd, shared, buses)
+    complete(fd, shared, buses, rings)
 }
 
 /// Finishes the instruction whose port or MMIO access was served last: KVM does that on the next entry, and an
 /// instruction of several accesses takes several. With `immediate_exit` set, KVM comes back before it runs another.
-fn complete(fd: &mut VcpuFd, shared: &Shared, buses: &Buses) -> End {
+fn complete(fd: &mut VcpuFd, shared: &Shared, buses: &Buses, rings: Option<&DirtyRings>) -> End {
     shared.immediate_exit.set(true);
     loop {
-        match step(fd, buses) {
+        match step(fd, buses, rings) {
             Next::Enter => {}
             Next::Interrupted => return End::Asked,
             Next::Leave(end) => return end,
@@ -56,7 +57,7 @@ fn complete(fd: &mut VcpuFd, shared: &Shared, buses: &Buses) -> End {
     }
 }
 
-fn step(fd: &mut VcpuFd, buses: &Buses) -> Next {
+fn step(fd: &mut VcpuFd, buses: &Buses, rings: Option<&DirtyRings>) -> Next {
     let failed = |why: String| Next::Leave(End::Failed(why));
     match fd.run() {
         Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
@@ -69,6 +70,12 @@ fn step(fd: &mut VcpuFd, buses: &Buses) -> Next {
         }
         Ok(VcpuExit::MmioWrite(address, data)) => {
             buses.mmio.write(address, data);
+            Next::Enter
+        }
+        Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => {
+            if let Some(rings) = rings {
+                rings.collect();
+            }
             Next::Enter
         }
         Ok(VcpuExit::Intr) => Next::Interrupted,

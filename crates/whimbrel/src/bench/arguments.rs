@@ -81,6 +81,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RATE,…", value_delimiter = ',', conflicts_with_all = ["profile", "downtime", "postcopy"])]
     pub(super) link: Vec<BitRate>,
 
+    /// Measure moves of Whimbrel with a bitmap and with dirty rings in turns instead: one and two vCPUs that write a hundredth and half of
+    /// memory. Of lists, the first of each counts; --work and --cpus say nothing
+    #[arg(long, conflicts_with_all = ["profile", "downtime", "postcopy", "link", "fleet"])]
+    pub(super) dirty_log: bool,
+
     /// Guest memory in pages of 4 KiB (memfd) instead of huge pages of 2 MiB
     #[arg(long, conflicts_with_all = ["postcopy", "fleet"])]
     pub(super) small_pages: bool,

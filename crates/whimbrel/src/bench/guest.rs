@@ -19,7 +19,10 @@ impl Bench {
             // Nobody else is on the link.
             insecure: self.link.is_some(),
         };
-        let command = self.contenders.command(contender, end, &guest, files);
+        let mut command = self.contenders.command(contender, end, &guest, files);
+        if let (Some(log), Contender::Whimbrel) = (self.dirty_log, contender) {
+            command.args(["--dirty-log", log]);
+        }
         match &self.link {
             Some(link) => link.at(end, &command),
             None => command,

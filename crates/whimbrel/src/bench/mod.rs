@@ -7,6 +7,7 @@ mod arguments;
 mod bare_copy;
 mod case;
 mod cpu;
+mod dirty_log;
 mod downtime;
 mod fleet;
 mod guest;
@@ -140,6 +141,7 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         interrupt,
         backing: if arguments.small_pages { Backing::Memfd } else { Backing::Hugetlb },
         follows: None,
+        dirty_log: None,
         link,
     };
     bench.introduce();
@@ -157,6 +159,12 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         downtimes.print();
         keep(arguments, |path| downtimes.write(path))?;
         return Ok(downtimes.is_intact());
+    }
+    if arguments.dirty_log {
+        let logs = bench.dirty_logs()?;
+        logs.print();
+        keep(arguments, |path| logs.write(path))?;
+        return Ok(logs.is_intact());
     }
     if arguments.postcopy {
         let follows = bench.postcopies()?;
@@ -208,6 +216,8 @@ struct Bench {
     backing: Backing,
     /// How fast the guest writes, all over its memory, where postcopy is measured.
     follows: Option<&'static str>,
+    /// How it is found out which pages the guest writes, where that is measured.
+    dirty_log: Option<&'static str>,
     /// What is between the two ends, if it is not the loopback of this host.
     link: Option<Link>,
 }
@@ -225,6 +235,7 @@ impl Bench {
         let arguments = &self.arguments;
         let contenders = match &self.link {
             Some(_) => "In clear and encrypted".to_owned(),
+            None if arguments.dirty_log => "Whimbrel with a bitmap and with rings".to_owned(),
             None => format!("Whimbrel and {}", self.contenders.qemu_version()),
         };
         if arguments.postcopy {

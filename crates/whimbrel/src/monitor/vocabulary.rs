@@ -18,13 +18,15 @@ pub(super) struct Vocabulary {
 }
 
 /// Arguments of the QMP commands that have some.
-const QMP_ARGUMENTS: [(&str, &[&str]); 12] = [
+const QMP_ARGUMENTS: [(&str, &[&str]); 14] = [
     ("migrate", &["uri="]),
     ("migrate-incoming", &["uri=", "exit-on-error="]),
     ("migrate-continue", &["state=pre-switchover"]),
     ("migrate-set-capabilities", &[r#"capabilities=[{"capability":""#]),
     ("calc-dirty-rate", &["calc-time=", "calc-time-unit=", "sample-pages=", "mode="]),
     ("query-dirty-rate", &["calc-time-unit="]),
+    ("set-vcpu-dirty-limit", &["cpu-index=", "dirty-rate="]),
+    ("cancel-vcpu-dirty-limit", &["cpu-index="]),
     ("whimbrel-predict", &["bandwidth=", "time="]),
     ("dump-guest-memory", &["paging=false", "protocol=file:", "detach="]),
     ("balloon", &["value="]),

@@ -10,5 +10,6 @@ mod pairs;
 mod postcopy;
 mod report;
 mod reported;
+mod rings;
 mod run_state;
 mod zero_copy;

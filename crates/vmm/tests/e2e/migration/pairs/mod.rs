@@ -11,7 +11,7 @@ use self::covering::covering;
 use crate::harness::{HugePages, Lab, PAUSE_BEFORE_SWITCHOVER, Spec, Story, Vmm, until};
 
 /// What a migration can be, and in which ways. The values of each go from what is the default.
-const PROPERTIES: [(&str, &[&str]); 15] = [
+const PROPERTIES: [(&str, &[&str]); 16] = [
     ("protection", &["clear", "tls"]),
     ("channels", &["4", "1", "16"]),
     ("packing", &["none", "lz4", "zstd", "auto"]),
@@ -27,6 +27,7 @@ const PROPERTIES: [(&str, &[&str]); 15] = [
     ("pause-before-switchover", &["off", "on"]),
     ("way", &["tcp", "unix"]),
     ("vcpus", &["1", "2"]),
+    ("dirty-log", &["bitmap", "ring"]),
 ];
 
 /// Bytes per second of a limit: slow enough for some rounds.
@@ -53,7 +54,7 @@ impl Case {
     fn spec(&self) -> Spec {
         let guest = "work=12M rate=100M order=random touch=word fill=text";
         let spec = Spec::new(guest).memory_mib(64).cpus(self.of("vcpus").parse().unwrap());
-        spec.flag("--memory-backing", self.of("memory"))
+        spec.flag("--memory-backing", self.of("memory")).flag("--dirty-log", self.of("dirty-log"))
     }
 
     fn parameters(&self) -> Value {

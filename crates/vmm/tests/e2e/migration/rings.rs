@@ -1,0 +1,114 @@
+//! Machines whose vCPUs write down in rings which pages they dirty.
+
+use monitor::types::{MigrationStatus, RunState};
+use serde_json::json;
+
+use crate::harness::{Lab, Spec, Story, until};
+
+/// Bytes per second at which no machine of these tests converges.
+const TOO_SLOW: u64 = 30_000_000;
+
+fn busy() -> Spec {
+    Spec::new("work=24M rate=200M order=random cpus=2").cpus(2)
+}
+
+#[test]
+fn a_machine_with_rings_moves_there_and_back_and_is_the_same() {
+    let Some(lab) = Lab::new() else { return };
+    // Either side has its own way of finding out what is written.
+    let spec = busy();
+    let here = lab.boot(&spec.clone().flag("--dirty-log", "ring"));
+    let mut story = Story::of(&here);
+    story.filled();
+    let there = lab.vacancy(&spec.clone().flag("--dirty-log", "bitmap"));
+    here.set(json!({ "whimbrel-digest": "full", "downtime-limit": 1000 }));
+    here.moves_to(&there, &there.listen());
+    story.goes_on_at(&there);
+    story.goes_on(2);
+    let back = lab.vacancy(&spec.flag("--dirty-log", "ring=8192"));
+    there.set(json!({ "whimbrel-digest": "full", "downtime-limit": 1000 }));
+    there.moves_to(&back, &back.listen());
+    story.goes_on_at(&back);
+    story.goes_on(2);
+    story.assert_intact();
+}
+
+#[test]
+fn cancelled_attempts_leave_rings_that_the_next_ones_use() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = busy().flag("--dirty-log", "ring");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let uri = destination.listen();
+    for round in [1, 3, 2] {
+        source.set(json!({ "max-bandwidth": TOO_SLOW, "downtime-limit": 1, "whimbrel-digest": "transfer" }));
+        source.migrate(&uri);
+        source.round_is(round);
+        source.command("migrate_cancel", json!({}));
+        source.migration_is(MigrationStatus::Cancelled);
+        story.goes_on(1);
+    }
+    source.set(json!({ "max-bandwidth": 0, "downtime-limit": 1000, "whimbrel-digest": "full" }));
+    source.moves_to(&destination, &uri);
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    story.assert_intact();
+}
+
+#[test]
+fn rings_that_are_too_small_cost_an_attempt_at_most_and_never_a_write() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=24M rate=max order=random cpus=2").cpus(2).flag("--dirty-log", "ring=1024");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let uri = destination.listen();
+    let mut moved = false;
+    for _ in 0..4 {
+        source.set(json!({ "downtime-limit": 2000, "whimbrel-digest": "full" }));
+        source.migrate(&uri);
+        let info = until("it is over", || {
+            Some(source.query_migrate()).filter(|info| info.status.is_some_and(MigrationStatus::is_final))
+        });
+        moved = info.status == Some(MigrationStatus::Completed);
+        if moved {
+            break;
+        }
+        let why = info.error_desc.expect("a reason");
+        assert!(why.contains("larger ring"), "{why}");
+        assert_eq!(source.run_state(), RunState::Running);
+        story.goes_on(1);
+    }
+    if moved {
+        story.goes_on_at(&destination);
+    }
+    story.goes_on(2);
+    story.assert_intact();
+}
+
+#[test]
+fn only_the_vcpu_that_writes_is_slowed_down() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=300M order=random touch=page cpus=2 writers=1").cpus(2);
+    for log in ["ring", "bitmap"] {
+        let spec = spec.clone().flag("--dirty-log", log);
+        let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+        let mut story = Story::of(&source);
+        story.filled();
+        source.enable("auto-converge");
+        source.set(json!({
+            "max-bandwidth": TOO_SLOW, "avail-switchover-bandwidth": TOO_SLOW, "whimbrel-digest": "transfer"
+        }));
+        source.migrate(&destination.listen());
+        let done = source.migration_is(MigrationStatus::Completed);
+        let throttle = done.whimbrel.unwrap().throttle.expect("it was slowed down");
+        let [writer, reader] = &throttle.vcpus[..] else { panic!("{throttle:?}") };
+        assert!(writer.taken_ms > 10.0, "{log}: {throttle:?}");
+        // What is read for the first time since the log is on may count as written.
+        assert!(reader.taken_ms * 4.0 < writer.taken_ms, "{log}: {throttle:?}");
+        story.goes_on_at(&destination);
+        story.goes_on(2);
+        story.assert_intact();
+    }
+}
