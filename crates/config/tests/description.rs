@@ -69,6 +69,7 @@ paused: true
 seccomp: on
 report-dir: /var/lib/reports
 log: debug
+log-format: json
 ";
 
 #[test]
@@ -113,6 +114,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--seccomp=on",
         "--report-dir=/var/lib/reports",
         "--log=debug",
+        "--log-format=json",
     ]);
     assert_eq!(flags.unwrap(), yaml(FULL).unwrap());
 }

@@ -17,7 +17,7 @@ use rustix::{
 };
 use tokio::{runtime::Builder, time::sleep};
 
-use crate::{rig::Interrupt, up::log_to_stderr};
+use crate::{log, rig::Interrupt};
 
 /// Run the controllers of a fleet on Kubernetes. Of several that run, one decides and the others wait.
 ///
@@ -33,6 +33,8 @@ pub(crate) struct Arguments {
     /// What this is called in the lease of the leader [default: the host's name]
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     name: Option<String>,
+    #[command(flatten)]
+    log: log::Arguments,
 }
 
 /// The lease of the leader.
@@ -41,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let interrupt = Interrupt::install()?;
-    log_to_stderr();
+    arguments.log.to_stderr();
     let candidate = Candidate {
         namespace: arguments.namespace.clone(),
         name: LEASE.to_owned(),
