@@ -9,6 +9,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How a service logs, and the machines that it starts.
 #[derive(Clone, Copy, Debug, clap::Args)]
+// A group would be called after the type, as that of the arguments which these are among is.
+#[group(skip)]
 pub(crate) struct Arguments {
     /// How lines of the log are written
     #[arg(long = "log-format", value_name = "FORMAT", env = "WHIMBREL_LOG_FORMAT", default_value = "text")]

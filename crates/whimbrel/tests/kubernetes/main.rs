@@ -298,9 +298,10 @@ fn what_an_older_release_has_stored_is_read(site: &Site) {
 fn what_nobody_checked_is_not_acted_on(site: &Site) {
     let odd = machine().replace("name: busy", "name: odd").replace("128Mi", "129Mi");
     site.cluster.create(&odd);
-    let seen = site.cluster.wait("vmi/odd", |seen| seen["status"]["conditions"][0]["reason"] == "Invalid");
+    let seen = site.cluster.wait("vm/odd", |seen| seen["status"]["conditions"][0]["reason"] == "Invalid");
     let message = seen["status"]["conditions"][0]["message"].as_str().unwrap();
-    assert!(message.contains("spec.domain.memory.guest"), "{message}");
+    assert!(message.contains("domain.memory.guest"), "{message}");
+    assert!(site.cluster.get("vmi/odd").is_null(), "it has an instance");
     site.cluster.kubectl("delete vm odd --wait=false");
     // What the schema says is the server's to refuse.
     let (said, is_done) = site.cluster.apply(&machine().replace("Always", "Sometimes"));
