@@ -180,6 +180,12 @@ const RULES: &[Rule] = &[
         because: "it is figures of objects as text, and does not know who asks for them",
     },
     Rule {
+        name: "scrape",
+        may_use: &[],
+        must_not_use: &[KVM, SYSTEM, MEMORY, STORAGE, KUBERNETES],
+        because: "it serves a page for Prometheus, and does not know what is on it",
+    },
+    Rule {
         name: "store",
         may_use: &[],
         must_not_use: &[KVM, SYSTEM, MEMORY, HTTP, KUBERNETES],
@@ -211,7 +217,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "node",
-        may_use: &["config", "cpu", "mirror", "monitor", "objects", "release"],
+        may_use: &["config", "cpu", "mirror", "monitor", "objects", "release", "scrape"],
         must_not_use: &[KVM, MEMORY, STORAGE],
         because: "it knows the machines of its own host, by their monitors, and neither other nodes nor placement",
     },
@@ -236,6 +242,7 @@ const RULES: &[Rule] = &[
             "pages",
             "release",
             "report",
+            "scrape",
             "store",
             "transport",
         ],

@@ -38,7 +38,7 @@ pub use machine::{Boot, Config, MAX_DISKS, MAX_NETS};
 pub use net::{Net, NetBackend, RawNet, TapFd, TapName};
 pub use number::{CpuCount, MemorySize};
 pub use path::{DirectoryPath, FilePath, MonitorSocket, SerialPort, SocketPath};
-pub use raw::{Backing, Identity, LogLevel, RawConfig, Seccomp};
+pub use raw::{Backing, Identity, LogFormat, LogLevel, RawConfig, Seccomp};
 pub use text::{CommandLine, DiskSerial, VmName};
 pub use userfault::UserfaultDevice;
 pub use uuid::Uuid;

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use crate::{
     Backing, CommandLine, ConfigError, Cpu, CpuCount, DirectoryPath, DirtyLogKind, Disk, DiskSerial,
-    FilePath, Identity, Incoming, LogLevel, MacAddress, MemorySize, MonitorSocket, Net, NetBackend,
-    RawConfig, RawDisk, RawNet, Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
+    FilePath, Identity, Incoming, LogFormat, LogLevel, MacAddress, MemorySize, MonitorSocket, Net,
+    NetBackend, RawConfig, RawDisk, RawNet, Seccomp, SerialPort, UserfaultDevice, VmName, path::same_path,
 };
 
 /// Most disks that a machine has.
@@ -43,6 +43,7 @@ pub struct Config {
     seccomp: Seccomp,
     report_dir: Option<DirectoryPath>,
     log: LogLevel,
+    log_format: LogFormat,
 }
 
 /// What to boot.
@@ -89,6 +90,7 @@ impl Config {
             seccomp: raw.seccomp.unwrap_or(Seccomp::On),
             report_dir: raw.report_dir,
             log: raw.log.unwrap_or(LogLevel::Info),
+            log_format: raw.log_format.unwrap_or(LogFormat::Text),
         };
         if config.boot.is_none() && config.incoming.is_none() {
             return Err(ConfigError::MissingKernel);
@@ -259,6 +261,7 @@ impl From<&Config> for RawConfig {
             seccomp: Some(config.seccomp),
             report_dir: config.report_dir.clone(),
             log: Some(config.log),
+            log_format: Some(config.log_format),
         }
     }
 }
@@ -438,5 +441,11 @@ impl Config {
     #[must_use]
     pub fn log(&self) -> LogLevel {
         self.log
+    }
+
+    /// How lines on stderr are written.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
     }
 }

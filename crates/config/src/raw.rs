@@ -240,6 +240,13 @@ pub struct RawConfig {
     #[arg(long, value_name = "LEVEL", help_heading = PROCESS)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogLevel>,
+
+    /// How lines on stderr are written [default: text]
+    ///
+    /// Example: --log-format json
+    #[arg(long, value_name = "FORMAT", help_heading = PROCESS)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
 }
 
 const MACHINE: &str = "Machine";
@@ -301,6 +308,16 @@ pub enum LogLevel {
     Trace,
 }
 
+/// How lines of the log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// An object of JSON each
+    Json,
+}
+
 impl RawConfig {
     /// Reads YAML. `origin` is what error messages call it, for example its path.
     ///
@@ -346,6 +363,7 @@ impl RawConfig {
             seccomp: self.seccomp.or(base.seccomp),
             report_dir: self.report_dir.or(base.report_dir),
             log: self.log.or(base.log),
+            log_format: self.log_format.or(base.log_format),
         }
     }
 }

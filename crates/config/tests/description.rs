@@ -71,6 +71,7 @@ paused: true
 seccomp: on
 report-dir: /var/lib/reports
 log: debug
+log-format: json
 ";
 
 #[test]
@@ -116,6 +117,7 @@ fn flags_and_file_describe_the_same_machine() {
         "--seccomp=on",
         "--report-dir=/var/lib/reports",
         "--log=debug",
+        "--log-format=json",
     ]);
     assert_eq!(flags.unwrap(), yaml(FULL).unwrap());
 }

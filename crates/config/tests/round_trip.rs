@@ -63,6 +63,7 @@ prop_compose! {
         report_dir in option::of(typed("\\PC{1,40}")),
         tls in option::of(typed("\\PC{1,40}")),
         log in option::of(select(vec![config::LogLevel::Error, config::LogLevel::Warn, config::LogLevel::Trace])),
+        log_format in option::of(select(vec![config::LogFormat::Text, config::LogFormat::Json])),
         name in Just(name), uuid in Just(uuid), memory in Just(memory), memory_backing in Just(memory_backing),
         cpus in Just(cpus), kernel in Just(kernel), initrd in Just(initrd), cmdline in Just(cmdline),
     ) -> RawConfig {
@@ -71,7 +72,7 @@ prop_compose! {
         let tls_authz = tls.is_some().then(|| "dns:host-a;uri:spiffe://x/*".to_owned());
         RawConfig {
             tls, tls_hostname: tls_authz.clone(), tls_authz, name, uuid, memory, memory_backing, cpus, cpu, dirty_log, kernel: Some(kernel), initrd, cmdline, disks, nets, rng, balloon,
-            may_differ: incoming.as_ref().map(|_| differing), userfaultfd: incoming.as_ref().and(userfaultfd), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log,
+            may_differ: incoming.as_ref().map(|_| differing), userfaultfd: incoming.as_ref().and(userfaultfd), keyboard, serial, monitor, incoming, insecure, paused, seccomp, report_dir, log, log_format,
         }
     }
 }

@@ -38,6 +38,7 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
+use tracing::{Instrument, Span};
 
 pub use leader::{Candidate, LeaderError, lead};
 
@@ -133,7 +134,8 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
         if !is_done {
             continue;
         }
-        let outcome = timeout(PATIENCE, carry_out_if_true(client, intent)).await;
+        let outcome = timeout(PATIENCE, carry_out_if_true(client, intent)).instrument(about(intent)).await;
+        let _about = about(intent).entered();
         let Ok(outcome) = outcome else {
             tracing::warn!("The API does not reply; it is tried again");
             return;
@@ -146,6 +148,11 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
                 tracing::warn!(%refusal, subject = ?intent.subject(), "A write was refused");
                 is_done = false;
             }
+            // One object that is not understood holds up what rests on it, and no more.
+            Err(error @ kube::Error::SerdeError(_)) => {
+                tracing::warn!(%error, subject = ?intent.subject(), "What the API says is not understood");
+                is_done = false;
+            }
             Err(error) => {
                 tracing::warn!(%error, "The API cannot be reached; it is tried again");
                 return;
@@ -154,6 +161,14 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
         if !is_done && !intent.stands_alone() {
             left.extend(intent.subject());
         }
+    }
+}
+
+/// What every line of the log has that is about a migration: its UID. At the level of errors, so that these have it too.
+fn about(intent: &Intent) -> Span {
+    match intent.migration() {
+        Some(id) => tracing::error_span!("migration", id),
+        None => Span::none(),
     }
 }
 

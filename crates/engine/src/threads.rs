@@ -7,6 +7,15 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use tracing::Span;
+use wire::SessionId;
+
+/// What every line of the log has that is about a migration: its session, on both sides. At the level of errors, so that these have it too where
+/// nothing else is logged.
+pub(crate) fn about(session: SessionId) -> Span {
+    tracing::error_span!(parent: None, "migration", id = %session)
+}
+
 /// What a thread of the engine is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ThreadRole {
@@ -92,7 +101,7 @@ pub(crate) fn spawn(
 }
 
 /// A thread for [`Threads::spawn_all`]. `failed` is called on it, with a reason, if `body` panics or is not even begun: a caller
-/// waits for what it was to do.
+/// waits for what it was to do. What it logs is about the migration that whoever calls this logs about.
 pub(crate) fn new(
     threads: &Arc<dyn Threads>,
     role: ThreadRole,
@@ -101,14 +110,17 @@ pub(crate) fn new(
     failed: impl FnOnce(String) + Send + 'static,
 ) -> NewThread {
     let name = name.into();
-    let (theirs, called) = (threads.clone(), name.clone());
-    let body = move || match theirs.enter(role) {
-        Ok(()) => {
-            if let Err(panic) = catch_panic(body) {
-                failed(format!("Thread '{called}' panicked: {panic}"));
+    let (theirs, called, about) = (threads.clone(), name.clone(), Span::current());
+    let body = move || {
+        let _about = about.entered();
+        match theirs.enter(role) {
+            Ok(()) => {
+                if let Err(panic) = catch_panic(body) {
+                    failed(format!("Thread '{called}' panicked: {panic}"));
+                }
             }
+            Err(error) => failed(format!("Thread '{called}' cannot be used: {}", crate::chain(&error))),
         }
-        Err(error) => failed(format!("Thread '{called}' cannot be used: {}", crate::chain(&error))),
     };
     (name, Box::new(body))
 }

@@ -14,13 +14,21 @@ use fleet::World;
 
 use exposition::Page;
 
-/// All figures in a format.
+/// All figures in a format, of whoever decides.
 pub fn text(world: &World, tally: &Tally, format: Format) -> String {
     let mut page = Page::new(format);
+    now::leading(true, &mut page);
     now::migrations(world, &mut page);
     now::machines(world, &mut page);
     now::nodes(world, &mut page);
     now::drains(world, &mut page);
     tally.write(&mut page);
+    page.finish()
+}
+
+/// The figures of who could decide, and leaves it to another: that it does not. The rest is the other's to say, and is there once.
+pub fn text_while_waiting(format: Format) -> String {
+    let mut page = Page::new(format);
+    now::leading(false, &mut page);
     page.finish()
 }

@@ -11,6 +11,13 @@ use crate::exposition::{Kind, Page};
 /// A name, what it is, and how it is found.
 type Figure<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
+/// Whether this process decides for the fleet.
+pub(crate) fn leading(leads: bool, page: &mut Page) {
+    let name = "whimbrel_controllers_leading";
+    page.family(name, Kind::Gauge, "Whether this process decides for the fleet.");
+    page.sample(name, &[], f64::from(u8::from(leads)));
+}
+
 /// Migrations: how many stand where, and how far each one is whose memory moves.
 pub(crate) fn migrations(world: &World, page: &mut Page) {
     let phases = [

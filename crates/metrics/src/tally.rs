@@ -8,9 +8,9 @@ use std::{
 };
 
 use fleet::World;
-use objects::{
-    FailureReason, MigrationPhase, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationStatus,
-};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use objects::{FailureReason, MigrationPhase, VirtualMachineInstanceMigration};
 use serde::{Deserialize, Serialize};
 
 use crate::exposition::{Kind, Page};
@@ -19,6 +19,10 @@ use crate::exposition::{Kind, Page};
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];
 /// The downtime that a machine has where no policy says how much, in milliseconds: the engine's default.
 const BUDGET_MS: u64 = 300;
+
+/// How many migrations are remembered by their UIDs where what is kept has to be small. Those that clocks of two leaders differ about are among
+/// the latest.
+const REMEMBERED: usize = 2000;
 
 /// Why a migration can have failed.
 const REASONS: [FailureReason; 8] = [
@@ -63,6 +67,8 @@ pub struct Damaged {
 pub struct Tally {
     counts: Counts,
     file: Option<PathBuf>,
+    /// How many migrations are remembered by their UIDs; all where nothing is said.
+    remembers: Option<usize>,
 }
 
 /// As it is in the file.
@@ -78,6 +84,8 @@ struct Counts {
     over_budget: u64,
     /// UIDs of migrations that are counted and whose records are there: with these nothing is counted twice.
     counted: BTreeSet<String>,
+    /// What was over by then is counted too, although it is not remembered.
+    until: Option<Time>,
 }
 
 impl Tally {
@@ -91,17 +99,17 @@ impl Tally {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((Self { counts: Counts::default(), file }, None));
+                return Ok((Self { file, ..Self::default() }, None));
             }
             Err(source) => return Err(failed(source)),
         };
         match serde_json::from_slice(&bytes) {
-            Ok(counts) => Ok((Self { counts, file }, None)),
+            Ok(counts) => Ok((Self { counts, file, remembers: None }, None)),
             Err(source) => {
                 let kept = path.with_added_extension("damaged");
                 fs::rename(path, &kept).map_err(failed)?;
                 let damaged = Damaged { path: path.to_owned(), kept, source };
-                Ok((Self { counts: Counts::default(), file }, Some(damaged)))
+                Ok((Self { file, ..Self::default() }, Some(damaged)))
             }
         }
     }
@@ -111,19 +119,63 @@ impl Tally {
     /// # Errors
     /// The file cannot be written; what was counted is written the next time.
     pub fn observe(&mut self, world: &World) -> Result<(), TallyError> {
-        let over = world.migrations.iter().filter(|migration| is_over(migration));
-        let over: BTreeMap<_, _> =
-            over.filter_map(|migration| Some((migration.metadata.uid.as_deref()?, &**migration))).collect();
+        if self.count(world) { self.save() } else { Ok(()) }
+    }
+
+    /// What was written elsewhere, and will be: whoever has it keeps [`Self::to_text`] where it finds it again. Of the migrations that are counted
+    /// it has only the latest by their UIDs, so that it stays small: 100 KB. Who was over before the oldest of these counts as counted.
+    ///
+    /// # Errors
+    /// The text is not what was written.
+    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
+        Ok(Self { counts: serde_json::from_str(text)?, ..Self::new() })
+    }
+
+    /// As [`Self::from_text`], where nothing was written yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { remembers: Some(REMEMBERED), ..Self::default() }
+    }
+
+    /// Everything, to be kept.
+    pub fn to_text(&self) -> String {
+        // It is numbers and texts.
+        serde_json::to_string(&self.counts).unwrap_or_default()
+    }
+
+    /// Counts what is over and was not counted. Returns whether there is something new to keep.
+    pub fn count(&mut self, world: &World) -> bool {
+        let over = world.migrations.iter().filter_map(|migration| Some((ended(migration)?, &**migration)));
+        let over: BTreeMap<_, _> = over
+            .filter_map(|(ended, migration)| Some((migration.metadata.uid.as_deref()?, (ended, migration))))
+            .collect();
         let before = self.counts.counted.len();
         self.counts.counted.retain(|uid| over.contains_key(uid.as_str()));
         let mut has_changed = self.counts.counted.len() != before;
-        for (uid, migration) in over {
-            if self.counts.counted.insert(uid.to_owned()) {
+        for (uid, (ended, migration)) in &over {
+            let is_counted = self.counts.until.as_ref().is_some_and(|until| *ended <= until.0);
+            if !is_counted && self.counts.counted.insert((*uid).to_owned()) {
                 self.counts.count(migration);
                 has_changed = true;
             }
         }
-        if has_changed { self.save() } else { Ok(()) }
+        self.forget(&over);
+        has_changed
+    }
+
+    /// Forgets the oldest of those that are counted, where they are too many.
+    fn forget(&mut self, over: &BTreeMap<&str, (Timestamp, &VirtualMachineInstanceMigration)>) {
+        let Some(remembers) = self.remembers.filter(|most| self.counts.counted.len() > *most) else { return };
+        let of = |uid: &String| over.get(uid.as_str()).map(|(ended, _)| *ended);
+        let mut all: Vec<_> =
+            self.counts.counted.iter().filter_map(|uid| Some((of(uid)?, uid.clone()))).collect();
+        all.sort();
+        // Half of them, so that this is seldom.
+        let forgotten = all.len() - remembers / 2;
+        for (ended, uid) in all.drain(..forgotten) {
+            self.counts.counted.remove(&uid);
+            self.counts.until = Some(Time(ended));
+        }
     }
 
     fn save(&self) -> Result<(), TallyError> {
@@ -208,6 +260,9 @@ impl Counts {
     }
 }
 
-fn is_over(migration: &VirtualMachineInstanceMigration) -> bool {
-    migration.status.as_ref().map(VirtualMachineInstanceMigrationStatus::phase).unwrap_or_default().is_final()
+/// When a migration was over; `None` if it is not. One that does not say when was over long ago.
+fn ended(migration: &VirtualMachineInstanceMigration) -> Option<Timestamp> {
+    let status = migration.status.as_ref().filter(|status| status.phase().is_final())?;
+    let last = status.phase_transition_timestamps.last();
+    Some(last.map_or(Timestamp::UNIX_EPOCH, |last| last.phase_transition_timestamp.0))
 }

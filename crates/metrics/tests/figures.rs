@@ -10,6 +10,7 @@ use std::{
 };
 
 use fleet::World;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use metrics::{Format, Tally};
 use serde_json::json;
 
@@ -103,6 +104,43 @@ fn counts_of_a_later_release_are_taken_as_far_as_they_are_understood() {
     std::fs::write(&file, r#"{"transferred_bytes": 7, "colour": "red"}"#).unwrap();
     let text = metrics::text(&World::default(), &open(&file), Format::OpenMetrics);
     assert!(text.contains("whimbrel_migration_transferred_bytes_total 7"), "{text}");
+}
+
+/// On Kubernetes counts are in an object, which the next leader reads.
+#[test]
+fn the_next_leader_goes_on_where_the_last_one_has_counted() {
+    let first = world(vec![migration("1", "Succeeded", 4), migration("2", "Failed", 0)]);
+    let mut tally = Tally::new();
+    assert!(tally.count(&first));
+    let mut next = Tally::from_text(&tally.to_text()).unwrap();
+    assert!(!next.count(&first), "they are counted");
+    assert!(next.count(&world(vec![migration("1", "Succeeded", 4), migration("3", "Succeeded", 4)])));
+    let text = metrics::text(&World::default(), &next, Format::OpenMetrics);
+    assert!(text.contains("whimbrel_migrations_total{outcome=\"Succeeded\",reason=\"\"} 2"), "{text}");
+    assert!(Tally::from_text("{").is_err());
+}
+
+#[test]
+fn what_is_kept_stays_small_however_many_there_were_and_none_is_counted_twice() {
+    let ended = |uid: u32| {
+        let mut over = migration(&format!("{uid:032}"), "Succeeded", 4);
+        let time = jiff::Timestamp::from_second(1_800_000_000 + i64::from(uid)).unwrap();
+        over.status.as_mut().unwrap().enter(objects::MigrationPhase::Failed, &Time(time));
+        over
+    };
+    let all = world((0..5000).map(ended).collect());
+    let mut tally = Tally::new();
+    assert!(tally.count(&all));
+    for _ in 0..3 {
+        tally = Tally::from_text(&tally.to_text()).unwrap();
+        assert!(!tally.count(&all), "they are counted");
+    }
+    assert!(tally.to_text().len() < 100_000, "{}", tally.to_text().len());
+    assert!(tally.count(&world((0..5001).map(ended).collect())));
+    let text = metrics::text(&World::default(), &tally, Format::OpenMetrics);
+    let count = text.lines().filter(|line| line.starts_with("whimbrel_migrations_total{outcome=\"Failed\""));
+    let sum: f64 = count.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert!((sum - 5001.0).abs() < 0.5, "{text}");
 }
 
 #[test]

@@ -38,8 +38,9 @@ pub trait Handler: Send + Sync {
     fn quit(&self) -> Result<(), CommandError>;
 
     /// `migrate`: starts a migration to the address. When this returns, [`query_migrate`](Self::query_migrate) has a status,
-    /// and it is that of this migration: clients poll it at once.
-    fn migrate(&self, destination: &Address) -> Result<(), CommandError>;
+    /// and it is that of this migration: clients poll it at once. `session` is what both sides call it, a UUID that no other
+    /// migration has; one is made where none is said.
+    fn migrate(&self, destination: &Address, session: Option<&str>) -> Result<(), CommandError>;
 
     /// `migrate-incoming`: starts to listen, on a machine that was told to wait for this command. With `exit_on_error`
     /// (QEMU's default) a migration that fails ends the VMM.

@@ -18,6 +18,7 @@ use objects::{
 };
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, time::timeout};
+use tracing::span::EnteredSpan;
 
 use crate::{
     Config,
@@ -89,6 +90,7 @@ impl Actor {
 
     /// Does what was decided. What fails is said, and left alone for a moment: it is decided again.
     pub(crate) fn act(&mut self, action: &Action, observer: &mut Observer) {
+        let _about = action.migration().map(about);
         let vmm = action.vmm();
         if vmm.is_some_and(|vmm| self.failed.get(vmm).is_some_and(|failed| failed.elapsed() < REST)) {
             return;
@@ -106,7 +108,7 @@ impl Actor {
 
     fn try_to(&mut self, action: &Action, observer: &mut Observer) -> Result<(), ActError> {
         match action {
-            Action::Start { vmm, instance, from } => {
+            Action::Start { vmm, instance, from, .. } => {
                 let outcome = self.start(vmm, instance, from.as_deref());
                 match &outcome {
                     Err(ActError::Files { source, .. }) => observer.give_up(vmm, source.to_string()),
@@ -120,7 +122,7 @@ impl Actor {
                 outcome
             }
             Action::Migrate { vmm, migration } => self.migrate(vmm, migration, observer),
-            Action::Tell { vmm, what } => self.tell(observer, vmm, what.command()),
+            Action::Tell { vmm, what, .. } => self.tell(observer, vmm, what.command()),
             Action::Quit { vmm, process } => self.quit(vmm, *process, observer),
             Action::Remove { vmm } => {
                 self.remove(vmm)?;
@@ -209,6 +211,9 @@ impl Actor {
             let _settings = self.desk.settings();
             begin(observer, vmm, migration)
         };
+        if begun.is_ok() {
+            tracing::info!(node = self.config.name, vmm, "The engine has begun");
+        }
         let said = match begun {
             Err(ActError::Monitor { source: ClientError::Command { source, .. }, .. }) => source.to_string(),
             // Without a reply nobody knows whether it has begun: the next look tells.
@@ -280,7 +285,13 @@ impl Actor {
         let api: Api<VirtualMachineInstanceMigration> = self.api(migration.namespace());
         let write =
             async { api.replace_status(&migration.name_any(), &PostParams::default(), migration).await };
-        self.write(&migration.name_any(), write)
+        self.write(&migration.name_any(), write)?;
+        let state = migration.status.as_ref().and_then(|status| status.migration_state.as_ref());
+        if let Some(state) = state.filter(|state| state.completed && !is_progress) {
+            let why = state.failure_reason.as_deref();
+            tracing::info!(node = self.config.name, failed = state.failed, why, "The engine is done");
+        }
+        Ok(())
     }
 
     fn api<K>(&self, namespace: Option<String>) -> Api<K>
@@ -334,7 +345,26 @@ fn begin(
     parameters["tls-hostname"] = state.target_node.unwrap_or_default().into();
     parameters["multifd-channels"] = channels(values.channels).into();
     command(observer, vmm, "migrate-set-parameters", parameters)?;
-    command(observer, vmm, "migrate", json!({ "uri": state.target_node_address.unwrap_or_default() }))
+    migrate(observer, vmm, &state.target_node_address.unwrap_or_default(), migration.uid())
+}
+
+/// Has the engine begin. It calls the migration as the objects do, by the UID, so that all that is logged of it on both sides is found by that.
+fn migrate(observer: &mut Observer, vmm: &str, uri: &str, uid: Option<String>) -> Result<(), ActError> {
+    let named = json!({ "uri": uri, "whimbrel-session": uid });
+    match command(observer, vmm, "migrate", named) {
+        // By a VMM of a release that has no such argument, or by one for which the UID is no UUID: it finds a name of its own.
+        Err(ActError::Monitor { source: ClientError::Command { source, .. }, .. })
+            if source.to_string().contains("whimbrel-session") =>
+        {
+            command(observer, vmm, "migrate", json!({ "uri": uri }))
+        }
+        outcome => outcome,
+    }
+}
+
+/// What every line of the log has that is about a migration: its UID. At the level of errors, so that these have it too.
+fn about(id: &str) -> EnteredSpan {
+    tracing::error_span!("migration", id).entered()
 }
 
 /// The session that the engine of a VMM last began or took part in.

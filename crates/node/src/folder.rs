@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use config::RawConfig;
+use config::{LogFormat, RawConfig};
 use cpu::CpuModel;
 use objects::{Cpu, CpuFeaturePolicy, Disk, DiskCache, Interface, VirtualMachineInstance};
 use serde_json::{Value, json};
@@ -192,6 +192,8 @@ fn describe(
         "serial": format!("unix:{},logfile={}", folder.console().display(), at("serial.log")),
         "monitor": format!("unix:{}", folder.monitor().display()),
         "report-dir": at("reports"),
+        // Where nothing is said it is left out: an older VMM does not know it.
+        "log-format": (config.log_format != LogFormat::Text).then_some(config.log_format),
         "tls": config.tls.display().to_string(),
     });
     if let Some(initrd) = initrd {
@@ -311,6 +313,7 @@ mod tests {
             leases: "default".to_owned(),
             registration: crate::Registration::Agent,
             cgroup: None,
+            log_format: LogFormat::Json,
         };
         let own = Folder::new(folder.path(), "busy").unwrap();
         let seed = Seed { user: b"#cloud-config".to_vec(), ..Seed::default() };
@@ -324,6 +327,7 @@ mod tests {
         let seed = own.seed(1);
         assert_eq!(raw.disks[1].path.to_string(), seed.display().to_string());
         assert_eq!(fs::metadata(seed).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(raw.log_format, Some(LogFormat::Json));
         assert_eq!(raw.cpu.unwrap().to_string(), "x86-64-v2,+abm,-popcnt,-avx");
         assert_eq!(vmm_folders(folder.path()).unwrap(), ["busy"]);
     }

@@ -35,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use config::LogFormat;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
 use mirror::Mirror;
@@ -76,6 +77,8 @@ pub struct Config {
     pub registration: Registration,
     /// The control group that machines are put into, where they would end with the agent's otherwise: a container's processes end with it.
     pub cgroup: Option<PathBuf>,
+    /// How lines of the logs of VMMs are written.
+    pub log_format: LogFormat,
 }
 
 /// Who makes the Node of a host, and says of it what Kubernetes wants to know.

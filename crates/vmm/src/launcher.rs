@@ -53,7 +53,10 @@ impl Launcher {
             return Ok(job());
         }
         let (reply, result) = channel();
+        // What the job logs is about what its caller logs about.
+        let about = tracing::Span::current();
         let job = move || {
+            let _about = about.entered();
             // Only a caller that has died does not wait for it.
             let _ = reply.send(job());
         };

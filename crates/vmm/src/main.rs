@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use config::{Invocation, LogLevel, from_args};
+use config::{Invocation, LogFormat, LogLevel, from_args};
 
 fn main() -> ExitCode {
     let config = match from_args(std::env::args_os()) {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&error),
     };
-    log_to_stderr(config.log());
+    log_to_stderr(config.log(), config.log_format());
     match vmm::run(&config) {
         Ok(status) => {
             vmm::last_lines();
@@ -40,11 +40,15 @@ fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(level: LogLevel) {
+fn log_to_stderr(level: LogLevel, format: LogFormat) {
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_writer(output::Log::default).with_ansi(colours);
     // It would print its own errors with `eprintln!`, which panics where standard error is what fails.
-    log.log_internal_errors(false).with_max_level(max_level(level)).init();
+    let log = log.log_internal_errors(false).with_max_level(max_level(level));
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
 }
 
 fn max_level(level: LogLevel) -> tracing::level_filters::LevelFilter {

@@ -11,7 +11,7 @@ use std::{
 use apiserver::{Gateway, Server, tls_config};
 use tokio::{runtime::Builder, time::sleep};
 
-use crate::{rig::Interrupt, up::log_to_stderr};
+use crate::{log, rig::Interrupt};
 
 /// Serve the console of a fleet on Kubernetes.
 ///
@@ -30,13 +30,15 @@ pub(crate) struct Arguments {
     /// The directory with server-cert.pem and server-key.pem, which are read again when they change
     #[arg(long, value_name = "DIR")]
     tls: PathBuf,
+    #[command(flatten)]
+    log: log::Arguments,
 }
 
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let interrupt = Interrupt::install()?;
-    log_to_stderr();
+    arguments.log.to_stderr();
     let gateway = Gateway::new(pages::FILES, &arguments.server, &arguments.server_ca)?;
     let tls = tls_config(&arguments.tls)?;
     let listener = TcpListener::bind(arguments.listen).map_err(|error| {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    log,
     rig::Interrupt,
     up::{ControlPlane, Site, stay},
 };
@@ -27,6 +28,8 @@ pub(crate) struct Arguments {
     /// How other hosts call this one: a host name or an address. May be repeated; the first is in the ticket
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
+    #[command(flatten)]
+    log: log::Arguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
@@ -38,7 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     let interrupt = Interrupt::install()?;
     let site = Site::at(arguments.dir.as_deref())?;
-    let plane = ControlPlane::start(&site, arguments.listen, arguments.names.clone(), &[], None)?;
+    let plane =
+        ControlPlane::start(&site, arguments.listen, arguments.names.clone(), &[], arguments.log, None)?;
     output::say!(
         "The control plane is up at {}. Its files are in {}.",
         plane.endpoint.listens,

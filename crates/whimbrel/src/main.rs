@@ -12,6 +12,7 @@ mod crds;
 mod demo;
 mod drain;
 mod image;
+mod log;
 mod login;
 mod machine;
 mod migrate;

@@ -17,8 +17,9 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::{
     controllers::reach,
+    log,
     rig::{Interrupt, check_kvm, find_vmm},
-    up::{NODE_FILES, REVOKED_FILE, kubeconfig, log_to, log_to_stderr, make_private, write_private},
+    up::{NODE_FILES, REVOKED_FILE, kubeconfig, make_private, write_private},
 };
 
 /// Run the agent of this host, which starts machines and says how they are. The first time with `--join`.
@@ -67,6 +68,8 @@ pub(crate) struct Arguments {
     /// The namespace of the fleet's leases, on Kubernetes
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "whimbrel")]
     namespace: String,
+    #[command(flatten)]
+    log: log::Arguments,
 }
 
 /// Sockets of monitors are below the directory, whose paths may have 107 bytes.
@@ -108,10 +111,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let _lock = lock(&directory)?;
     let (handle, requests) = requests()?;
     let place = if arguments.kubernetes {
-        log_to_stderr();
+        arguments.log.to_stderr();
         handle.block_on(in_cluster(arguments, &directory))?
     } else {
-        log_to(&directory.join("whimbrel.log"))?;
+        arguments.log.to_file(&directory.join("whimbrel.log"))?;
         handle.block_on(in_fleet(arguments, &directory))?
     };
     let config = node::Config {
@@ -126,6 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         leases: place.leases.clone(),
         registration: place.registration,
         cgroup: arguments.cgroup.clone(),
+        log_format: arguments.log.format,
     };
     let listeners = listen(arguments, &place);
     let agent = {

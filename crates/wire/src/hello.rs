@@ -255,9 +255,13 @@ fn device_mismatches(theirs: &[DeviceInfo], ours: &[DeviceInfo]) -> Vec<String> 
     reasons
 }
 
+/// As a UUID is written, which is what it is where a fleet has chosen it.
 impl std::fmt::Display for SessionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().enumerate().try_for_each(|(index, byte)| {
+            let hyphen = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
+            write!(f, "{hyphen}{byte:02x}")
+        })
     }
 }
 
@@ -270,6 +274,13 @@ impl std::fmt::Debug for SessionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_written_as_a_uuid() {
+        let bytes: Vec<u8> = (0..16).collect();
+        let session = SessionId(bytes.try_into().unwrap());
+        assert_eq!(session.to_string(), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+    }
 
     fn device(id: &str, kind: &str, version: u32) -> DeviceInfo {
         DeviceInfo { id: id.into(), kind: kind.into(), version, oldest: version }

@@ -23,6 +23,7 @@ use crate::{MachineError, catch_panic, chain, machine};
 impl Server {
     /// Carries an action out. A machine that panics has failed, and the state machine knows what to do then.
     pub(super) fn carry_out_safely(&mut self, action: Action) -> Option<Event> {
+        let _about = self.about.clone().entered();
         let (is_check, is_run) = (matches!(action, Action::Check(_)), matches!(action, Action::Run { .. }));
         catch_panic(|| self.carry_out(action)).unwrap_or_else(|panic| {
             let reason = format!("The migration thread panicked: {panic}");

@@ -14,6 +14,7 @@ use migration::{
     handover::DestinationSide,
 };
 use state::DeviceState;
+use tracing::Span;
 use transport::{Connection, SessionSecret, Stopper};
 use wire::{Agreed, Greeted, Greeting, Hello, Message, SessionId};
 
@@ -21,7 +22,9 @@ use super::{
     Input, Shared, accept::Incoming, channels::Channels, figures::Counts, lacking::Lacking,
     waiting::WaitingSource,
 };
-use crate::{DestinationMachine, Observer, Threads, cpu_time::ThreadClock, greet::Proof, link::Link};
+use crate::{
+    DestinationMachine, Observer, Threads, cpu_time::ThreadClock, greet::Proof, link::Link, threads,
+};
 
 /// How long a source that gives up may take to be heard, once a channel of it has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -43,6 +46,8 @@ pub(super) struct Server {
     /// What connections of the session prove, where they are encrypted.
     secret: Option<SessionSecret>,
     pub(super) arriving: Option<Arriving>,
+    /// The migration that came last, for the log: also for what comes of it afterwards.
+    pub(super) about: Span,
     /// A source that came while another was being served.
     waiting: Option<WaitingSource>,
     /// Bytes that came for the machine where it was before.
@@ -82,6 +87,7 @@ impl Server {
             agreed: None,
             secret: None,
             arriving: None,
+            about: Span::none(),
             waiting: None,
             forwarded: 0,
             status: Status::None,
@@ -161,6 +167,7 @@ impl Server {
     }
 
     fn take(&mut self, input: Input) -> Vec<Action> {
+        let _about = self.about.clone().entered();
         let now = self.now();
         match input {
             Input::Incoming(incoming, slot) => {
@@ -219,6 +226,7 @@ impl Server {
             return Vec::new();
         }
         self.number += 1;
+        self.about = threads::about(hello.session);
         {
             let mut view = self.shared.view.lock();
             view.counts = Some(Arc::new(Counts::new(&hello, &source.release, link.connection())));
@@ -301,6 +309,7 @@ impl Server {
 
     /// A machine has arrived, and its source knows.
     fn end(mut self) {
+        let _about = self.about.clone().entered();
         self.stopper.stop();
         self.close();
         if let Some(waiting) = self.waiting.take() {

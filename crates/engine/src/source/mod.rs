@@ -155,6 +155,7 @@ pub fn start_on(
     target: Target,
     observer: Arc<dyn Observer>,
 ) -> Result<Handle, MachineError> {
+    let _about = threads::about(target.session).entered();
     let hello = describe(machine.as_ref(), &params, &target)?;
     let progress = Arc::new(RoundProgress::default());
     let pacer = Arc::new(Pacer::new(params.max_bandwidth));

@@ -15,16 +15,22 @@ pub(super) fn migrate(context: Context<'_>, mut arguments: Arguments) -> Outcome
     destination.check_to_dial()?;
     // Old clients send these with `false`; what they ask for with `true` does not exist.
     let resume = arguments.optional_bool("resume")?.unwrap_or(false);
+    let session = arguments.optional_string("whimbrel-session")?;
     for name in ["detach", "blk", "inc"] {
         if arguments.optional_bool(name)? == Some(true) && name != "detach" {
             return Err(CommandError::generic(format!("Parameter '{name}' is not supported")));
         }
     }
     arguments.finish()?;
+    if resume && session.is_some() {
+        return Err(CommandError::generic(
+            "Parameter 'whimbrel-session' is not for 'resume', which goes on in the session that there is",
+        ));
+    }
     done(if resume {
         context.handler.migrate_resume(&destination)
     } else {
-        context.handler.migrate(&destination)
+        context.handler.migrate(&destination, session.as_deref())
     })
 }
 

@@ -286,7 +286,7 @@ fn migrate(context: Context<'_>, arguments: &[&str]) -> Outcome {
     silent(if options.contains(&"-r") {
         context.handler.migrate_resume(&destination)
     } else {
-        context.handler.migrate(&destination)
+        context.handler.migrate(&destination, None)
     })
 }
 

@@ -236,7 +236,7 @@ impl Handler for Machine {
         Ok(())
     }
 
-    fn migrate(&self, destination: &Address) -> Outcome {
+    fn migrate(&self, destination: &Address, _session: Option<&str>) -> Outcome {
         let mut state = self.state();
         if Self::is_migrating(&state) {
             return Err(CommandError::generic("There's a migration process in progress"));

@@ -54,6 +54,7 @@ impl Here<'_> {
                     vmm: vmm.to_owned(),
                     instance,
                     from: state.source_node.clone(),
+                    migration: migration.metadata.uid.clone(),
                 });
             }
             Some(VmmState::Up { migration: info, .. }) => {
@@ -140,13 +141,14 @@ impl Here<'_> {
         run: RunState,
         vmm: &str,
     ) -> Vec<Action> {
+        let uid = migration.metadata.uid.clone();
         let wants_end = is_unwanted(&migration) || self.is_deleted(&migration);
         let state = migration.status.get_or_insert_default().migration_state.get_or_insert_default();
         let wants_end = wants_end || state.abort_requested;
         let mut actions = Vec::new();
         // Before and after that the engine would refuse: it has ended, or is past the point of no return.
         if wants_end && matches!(info.status, Some(MigrationStatus::Setup | MigrationStatus::Active)) {
-            actions.push(Action::Tell { vmm: vmm.to_owned(), what: Word::Cancel });
+            actions.push(Action::Tell { vmm: vmm.to_owned(), what: Word::Cancel, migration: uid.clone() });
         }
         if wants_end && state.abort_status.is_none() {
             state.abort_requested = true;
@@ -161,7 +163,7 @@ impl Here<'_> {
                 state.migration_configuration.as_ref().is_some_and(|values| values.allow_post_copy);
             let what = if may_follow { Word::PostCopy } else { Word::Stop };
             if info.status == Some(MigrationStatus::Active) && (may_follow || run == RunState::Running) {
-                actions.push(Action::Tell { vmm: vmm.to_owned(), what });
+                actions.push(Action::Tell { vmm: vmm.to_owned(), what, migration: uid });
             }
             if !may_follow && run == RunState::Paused {
                 state.mode = Some(MigrationMode::Paused);

@@ -29,12 +29,18 @@ pub(crate) struct Here<'a> {
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Describe the machine in a folder of this name and start its VMM; where `from` is, to receive it from that node.
-    Start { vmm: String, instance: Box<VirtualMachineInstance>, from: Option<String> },
+    /// Describe the machine in a folder of this name and start its VMM; where `from` is, to receive it from that node in the migration of this
+    /// UID.
+    Start {
+        vmm: String,
+        instance: Box<VirtualMachineInstance>,
+        from: Option<String>,
+        migration: Option<String>,
+    },
     /// Have a VMM migrate as this object says.
     Migrate { vmm: String, migration: Box<VirtualMachineInstanceMigration> },
-    /// Tell a VMM something.
-    Tell { vmm: String, what: Word },
+    /// Tell a VMM something; about the migration of this UID, where it is about one.
+    Tell { vmm: String, what: Word, migration: Option<String> },
     /// Have a VMM end.
     Quit { vmm: String, process: Option<u32> },
     /// Remove the folder of a VMM that has ended, but for its reports.
@@ -85,6 +91,21 @@ impl Action {
             | Self::Remove { vmm }
             | Self::Wonder { vmm } => Some(vmm),
             Self::SetInstance(_) | Self::SetMigration { .. } | Self::Release(_) => None,
+        }
+    }
+
+    /// The UID of the migration that it is about.
+    pub(crate) fn migration(&self) -> Option<&str> {
+        match self {
+            Self::Start { migration, .. } | Self::Tell { migration, .. } => migration.as_deref(),
+            Self::Migrate { migration, .. } | Self::SetMigration { migration, .. } => {
+                migration.metadata.uid.as_deref()
+            }
+            Self::Quit { .. }
+            | Self::Remove { .. }
+            | Self::Wonder { .. }
+            | Self::SetInstance(_)
+            | Self::Release(_) => None,
         }
     }
 }
@@ -168,14 +189,19 @@ impl Here<'_> {
             (InstancePhase::Scheduled, None | Some(VmmState::Prepared)) => {
                 plan.is_busy = true;
                 let instance = Box::new(instance.clone());
-                plan.actions.push(Action::Start { vmm: vmm.to_owned(), instance, from: None });
+                plan.actions.push(Action::Start {
+                    vmm: vmm.to_owned(),
+                    instance,
+                    from: None,
+                    migration: None,
+                });
             }
             (InstancePhase::Scheduled, Some(VmmState::Silent)) => plan.is_busy = true,
             (InstancePhase::Scheduled | InstancePhase::Running, Some(VmmState::Up { run, .. })) => {
                 up(&mut next, instance, *run, now);
                 if let Some(what) = self.wanted(instance, *run, vmm) {
                     plan.is_busy = true;
-                    plan.actions.push(Action::Tell { vmm: vmm.to_owned(), what });
+                    plan.actions.push(Action::Tell { vmm: vmm.to_owned(), what, migration: None });
                 }
             }
             // Another VMM may have the machine: what came of the migration is known first.

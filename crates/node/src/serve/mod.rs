@@ -51,10 +51,6 @@ const MAX_CONNECTIONS: usize = 128;
 const MAX_HANDSHAKES: usize = 64;
 /// How long a request may take with its reply. What it takes until a console begins counts, and no more.
 const REQUEST: Duration = Duration::from_secs(60);
-/// Scrapes of figures at a time.
-const MAX_SCRAPES: usize = 16;
-/// How long one may take.
-const SCRAPE: Duration = Duration::from_secs(30);
 /// What a handshake and the head of a request may take each.
 const PATIENCE: Duration = Duration::from_secs(10);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -125,43 +121,8 @@ pub(crate) async fn serve(listener: std::net::TcpListener, desk: Arc<Desk>) {
 
 /// Serves figures for ever, and nothing else, to whoever comes and without encryption.
 pub(crate) async fn serve_figures(listener: std::net::TcpListener, desk: Arc<Desk>) {
-    let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "The agent cannot listen: its figures are not to be had");
-            return;
-        }
-    };
-    let places = Arc::new(Semaphore::new(MAX_SCRAPES));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_AGAIN).await;
-            continue;
-        };
-        let desk = desk.clone();
-        task::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let desk = desk.clone();
-                async move { Ok::<_, Infallible>(figures_for(request.uri().path(), desk).await) }
-            });
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
-            let served = timeout(SCRAPE, builder.serve_connection(TokioIo::new(stream), service)).await;
-            if let Ok(Err(error)) = served {
-                tracing::debug!(%error, "A connection ended badly");
-            }
-            drop(place);
-        });
-    }
-}
-
-async fn figures_for(path: &str, desk: Arc<Desk>) -> Reply {
-    if path != "/metrics" {
-        return refused(&Refusal::not_found("there is /metrics here, and nothing else"));
-    }
-    let work = on_a_thread(move || Ok(text(figures::TYPE, figures::text(&desk).into_bytes())));
-    work.await.unwrap_or_else(|refusal| refused(&refusal))
+    let error = scrape::serve(listener, move |_| (figures::TYPE, figures::text(&desk))).await;
+    tracing::error!(%error, "The agent cannot listen: its figures are not to be had");
 }
 
 /// The control plane, if it is that which comes. Nobody else gets a word.

@@ -62,6 +62,7 @@ fn config(directory: &Path) -> Config {
         leases: "default".to_owned(),
         registration: Registration::Agent,
         cgroup: None,
+        log_format: config::LogFormat::Text,
     }
 }
 

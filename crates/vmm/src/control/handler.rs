@@ -12,7 +12,7 @@ use monitor::{
 };
 use transport::Address;
 
-use super::{Control, announce, query, security, storage, threads};
+use super::{Control, announce, outgoing, query, security, storage, threads};
 use crate::Keep;
 
 /// The commands of the monitor, for one machine.
@@ -47,9 +47,10 @@ impl Handler for Commands {
         self.0.ask_to_end(ShutdownCause::HostQmpQuit)
     }
 
-    fn migrate(&self, destination: &Address) -> Result<(), CommandError> {
+    fn migrate(&self, destination: &Address, session: Option<&str>) -> Result<(), CommandError> {
         let destination = destination.clone();
-        self.0.launch(move |control| control.depart(destination))
+        let session = outgoing::session(session)?;
+        self.0.launch(move |control| control.depart(destination, session))
     }
 
     fn migrate_incoming(&self, listen: &Address, _exit_on_error: bool) -> Result<(), CommandError> {

@@ -209,8 +209,7 @@ impl DestinationMachine for Vacancy {
     }
 
     fn check(&self, hello: &Hello) -> Vec<String> {
-        let session = uuid::Uuid::from_bytes(hello.session.0);
-        tracing::info!(%session, "A source offers a machine");
+        tracing::info!("A source offers a machine");
         // What comes now starts threads.
         self.filling.source_came(hello.channels);
         let Some(incoming) = &self.incoming else {

@@ -9,6 +9,7 @@ use monitor::{CommandError, types::RunState};
 use ram::{DirtyLog, Ram};
 use state::DeviceState;
 use transport::{Address, Dialler, Trust};
+use uuid::Uuid;
 use wire::{DeviceInfo, Forward, SessionId};
 
 use super::{
@@ -28,12 +29,18 @@ impl Control {
     }
 
     /// Starts moving the machine to `address`.
-    pub(super) fn depart(self: &Arc<Self>, address: Address) -> Result<(), CommandError> {
+    pub(super) fn depart(self: &Arc<Self>, address: Address, session: Uuid) -> Result<(), CommandError> {
+        let _about = tracing::error_span!("migration", id = %session).entered();
         // Held until the attempt is registered: two commands at once start one migration, and the first one's.
         let _departing = self.departing.lock();
         let under_way = |departure: &Departure| departure.handle.snapshot().status.is_under_way();
         if self.departure.lock().as_ref().is_some_and(under_way) {
             return Err(CommandError::generic("There's a migration process in progress"));
+        }
+        if self.departure.lock().as_ref().is_some_and(|departure| departure.session == session.to_string()) {
+            return Err(CommandError::generic(format!(
+                "Session {session} is over: every migration needs a new one"
+            )));
         }
         self.refuse_while_pages_come()?;
         self.dump.is_over()?;
@@ -47,7 +54,6 @@ impl Control {
         self.check_to_leave(&trust)?;
         self.dirty_rate.give_way()?;
         let total_bytes = machine.ram().bytes();
-        let session = uuid::Uuid::new_v4();
         let (params, fixed_costs) = {
             let settings = self.settings.lock();
             (settings.params(), settings.fixed_costs.unwrap_or_else(|| self.guessed_costs()))
@@ -58,7 +64,7 @@ impl Control {
                 security::in_clear(&address.to_string())
             );
         }
-        tracing::info!(%session, "Migrating to {address}");
+        tracing::info!("Migrating to {address}");
         let (goes_to, began) = (address.to_string(), SystemTime::now());
         let offer = wire::Offer::of(release::VERSION);
         let dialler = Dialler::new(address, trust);
@@ -148,6 +154,15 @@ impl Control {
     pub(super) fn trust(&self) -> Result<Trust, CommandError> {
         security::trust(&self.settings.lock().parameters, self.config.insecure())
     }
+}
+
+/// What a migration is to be called by both sides: what was said, or else what nobody has said.
+pub(super) fn session(said: Option<&str>) -> Result<Uuid, CommandError> {
+    let Some(said) = said else { return Ok(Uuid::new_v4()) };
+    let session = Uuid::try_parse(said).ok().filter(|session| !session.is_nil());
+    session.ok_or_else(|| {
+        CommandError::generic("Parameter 'whimbrel-session' expects a UUID that is not all zeros")
+    })
 }
 
 /// The machine as the engine's source sees it.

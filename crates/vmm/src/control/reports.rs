@@ -98,6 +98,7 @@ impl Directory {
         if self.files >= MAX_FILES {
             return;
         }
+        let _about = report.session.as_deref().map(|id| tracing::error_span!("migration", id).entered());
         let name = file_name(report);
         match self.write(&name, report) {
             Ok(()) => tracing::info!("The report is in {}", self.path.join(&name).display()),

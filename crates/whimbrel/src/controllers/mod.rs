@@ -1,11 +1,14 @@
 //! `whimbrel controllers`: what decides for a fleet whose objects a Kubernetes cluster has.
 
+mod figures;
+
 use std::{
     cell::Cell,
     error::Error,
     future::pending,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +20,9 @@ use rustix::{
 };
 use tokio::{runtime::Builder, time::sleep};
 
-use crate::{rig::Interrupt, up::log_to_stderr};
+use crate::{log, rig::Interrupt};
+
+use figures::Figures;
 
 /// Run the controllers of a fleet on Kubernetes. Of several that run, one decides and the others wait.
 ///
@@ -33,6 +38,11 @@ pub(crate) struct Arguments {
     /// What this is called in the lease of the leader [default: the host's name]
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     name: Option<String>,
+    /// The port where figures are for Prometheus, to whoever comes there and without encryption [default: none]
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<u16>,
+    #[command(flatten)]
+    log: log::Arguments,
 }
 
 /// The lease of the leader.
@@ -41,7 +51,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let interrupt = Interrupt::install()?;
-    log_to_stderr();
+    arguments.log.to_stderr();
     let candidate = Candidate {
         namespace: arguments.namespace.clone(),
         name: LEASE.to_owned(),
@@ -51,11 +61,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = reach(arguments.kubeconfig.as_deref()).await?;
+        let figures = Arc::new(Figures::default());
+        if let Some(port) = arguments.metrics_port {
+            tokio::spawn(figures::serve(figures.clone(), port));
+        }
         let leads = Cell::new(false);
         let work = async {
             leads.set(true);
             tokio::select! {
-                () = controllers::run(client.clone(), &arguments.namespace, |_| ()) => {}
+                () = controllers::run(client.clone(), &arguments.namespace, |world| figures.look(world)) => {}
+                // Also where nobody asks for them now: somebody may begin to.
+                () = figures.keep(&client, &arguments.namespace) => {}
                 () = interrupted(&interrupt) => {}
             }
         };

@@ -9,10 +9,8 @@ mod site;
 use std::{
     collections::BTreeMap,
     error::Error,
-    fs::OpenOptions,
     io::{self, IsTerminal},
     net::{IpAddr, SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -21,11 +19,13 @@ use std::{
 };
 
 use apiserver::{Api, Identity, Role, Server, tls_config};
-use parking_lot::Mutex;
 use store::{AbortAfter, Limits, Store};
 use tokio::runtime::{Builder, Handle};
 
-use crate::rig::{Interrupt, check_kvm, find_vmm};
+use crate::{
+    log,
+    rig::{Interrupt, check_kvm, find_vmm},
+};
 
 pub(crate) use site::{Endpoint, NODE_FILES, REVOKED_FILE, Site, kubeconfig, make_private, write_private};
 
@@ -46,6 +46,8 @@ pub(crate) struct Arguments {
     /// Leave machines running at the end, without asking
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    log: log::Arguments,
     /// Abort right after so many writes of machines and migrations, for tests
     #[arg(long, hide = true, value_name = "N")]
     abort_after: Option<u64>,
@@ -73,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let names: Vec<_> =
         (0..arguments.nodes).map(|index| format!("node-{}", (b'a' + index as u8) as char)).collect();
     let abort = arguments.abort_after.map(|changes| AbortAfter { prefix: "whimbrel.dev/", changes });
-    let plane = ControlPlane::start(&site, arguments.listen, Vec::new(), &names, abort)?;
+    let plane = ControlPlane::start(&site, arguments.listen, Vec::new(), &names, arguments.log, abort)?;
     let mut threads = plane.threads;
     let handle = plane.handle;
     let workload = guests::write_workload(site.directory())?;
@@ -90,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             leases: controllers::NODE_LEASES.to_owned(),
             registration: node::Registration::Agent,
             cgroup: None,
+            log_format: arguments.log.format,
         };
         let client = handle.block_on(mirror::connect(&site.node_kubeconfig(name)))?;
         let handle = handle.clone();
@@ -151,6 +154,7 @@ impl ControlPlane {
         listen: SocketAddr,
         names: Vec<String>,
         nodes: &[String],
+        log: log::Arguments,
         abort: Option<AbortAfter>,
     ) -> Result<Self, Box<dyn Error>> {
         let listener = TcpListener::bind(listen).map_err(|error| {
@@ -160,7 +164,7 @@ impl ControlPlane {
         })?;
         let endpoint = Endpoint { listens: listener.local_addr()?, names };
         let tokens = site.make(&endpoint, nodes)?;
-        log_to(&site.log())?;
+        log.to_file(&site.log())?;
         let store = Arc::new(Store::open(&site.store(), Limits::default())?.aborting(abort));
         let figures = Arc::new(figures::Figures::open(&site.counts())?);
         let agents = agents::Agents { tls: site.server_tls(), calls: apiserver::Calls::default() };
@@ -210,33 +214,6 @@ fn control(site: &Site, figures: Arc<figures::Figures>) -> Result<JoinHandle<()>
         }
     };
     Ok(thread::Builder::new().name("controllers".to_owned()).spawn(move || runtime.block_on(work))?)
-}
-
-/// Logs to standard error, as services do whose output somebody keeps.
-pub(crate) fn log_to_stderr() {
-    let log = tracing_subscriber::fmt().with_writer(output::Log::default).with_ansi(false);
-    log.log_internal_errors(false).with_max_level(tracing::level_filters::LevelFilter::INFO).init();
-}
-
-pub(crate) fn log_to(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    let file = Arc::new(Mutex::new(file));
-    let writer = move || LogFile(file.clone());
-    let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).log_internal_errors(false);
-    log.with_max_level(tracing::level_filters::LevelFilter::INFO).init();
-    Ok(())
-}
-
-struct LogFile(Arc<Mutex<std::fs::File>>);
-
-impl io::Write for LogFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut *self.0.lock(), bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn greet(site: &Site, names: &[String], login: &str) {

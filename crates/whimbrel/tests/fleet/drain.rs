@@ -67,6 +67,30 @@ fn a_drain_goes_on_where_it_was_when_the_fleet_is_killed_in_its_middle() {
 }
 
 #[test]
+fn a_drain_comes_to_its_end_though_the_fleet_is_killed_after_every_write() {
+    let Some(mut fleet) = Fleet::start() else { return };
+    fleet.machine("0");
+    let here = node_of(&fleet);
+    let drain = fleet.file(
+        "drain.yaml",
+        &format!(
+            "apiVersion: whimbrel.dev/v1\nkind: NodeDrain\nmetadata: {{name: d}}\nspec: {{nodes: [{here}]}}\n"
+        ),
+    );
+    let starts = fleet.while_aborting(|fleet| {
+        fleet.insist(&format!("create -f {drain}"), || {
+            fleet.get("nodedrain/d")["metadata"]["name"].is_string()
+        });
+        fleet.wait_phase("nodedrain/d", "Succeeded");
+    });
+    assert!(starts > 8, "it was killed {starts} times");
+    assert_eq!(fleet.get("nodedrain/d")["status"]["moved"], 1);
+    assert_eq!(fleet.get("vmim")["items"].as_array().unwrap().len(), 1, "it was asked for once");
+    assert!(is_cordoned(&fleet, &here) && node_of(&fleet) != here);
+    fleet.wait_vmms((1, 1));
+}
+
+#[test]
 fn a_drain_is_stopped_resumed_and_given_up_and_kubectl_is_told_what_to_use() {
     let Some(fleet) = Fleet::start() else { return };
     fleet.machine("50M");

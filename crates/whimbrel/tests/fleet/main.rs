@@ -8,6 +8,7 @@ mod programs;
 mod console;
 mod devices;
 mod drain;
+mod figures;
 mod join;
 mod operator;
 mod processors;

@@ -1,6 +1,7 @@
 //! A Kubernetes cluster without kubelets: etcd, and the API server of Kubernetes as it is.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -71,6 +72,8 @@ pub(crate) struct Cluster {
     server: Option<Running>,
     /// The way that services take to the server.
     pub(crate) line: Line,
+    /// Another, which they take instead where it is there: a port for each account.
+    bent: BTreeMap<String, u16>,
 }
 
 impl Cluster {
@@ -93,7 +96,8 @@ impl Cluster {
         assert!(made.status.success(), "{made:?}");
         let port = free_port();
         let line = Line::to(port);
-        let mut cluster = Self { folder, programs, port, etcd: (client, etcd), server: None, line };
+        let mut cluster =
+            Self { folder, programs, port, etcd: (client, etcd), server: None, line, bent: BTreeMap::new() };
         cluster.start_server();
         cluster
     }
@@ -150,8 +154,27 @@ impl Cluster {
         self.dir().join("kubeconfig")
     }
 
+    /// Has what is started from now on with an account take a way of its own, without encryption.
+    pub(crate) fn bend(&mut self, account: &str, port: Option<u16>) {
+        match port {
+            Some(port) => self.bent.insert(account.to_owned(), port),
+            None => self.bent.remove(account),
+        };
+    }
+
     /// One for a service account of the fleet's namespace, which takes the line.
     pub(crate) fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        if let Some(port) = self.bent.get(account) {
+            let path = self.dir().join(format!("kubeconfig.{account}.bent"));
+            let config = serde_json::json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "test",
+                "clusters": [{ "name": "test", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
+                "users": [{ "name": "test", "user": {} }],
+                "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test", "namespace": "default" } }],
+            });
+            fs::write(&path, config.to_string()).unwrap();
+            return path;
+        }
         let token = self.kubectl(&format!("create token {account} --namespace whimbrel"));
         let path = self.dir().join(format!("kubeconfig.{account}"));
         self.write_kubeconfig(&path, token.trim(), self.line.port);
@@ -196,6 +219,19 @@ impl Cluster {
         assert!(is_done, "{said}\n{text}");
     }
 
+    /// Applies a manifest until the server takes it.
+    pub(crate) fn insist(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (said, is_done) = self.apply(text);
+            if is_done {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{said}\n{text}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     pub(crate) fn get(&self, what: &str) -> Value {
         let output = self.run(&format!("get {what} -o json"));
         serde_json::from_slice(&output.stdout).unwrap_or_default()
@@ -233,6 +269,6 @@ impl Cluster {
 }
 
 /// A port that nobody listens at now.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -7,6 +7,7 @@
 mod programs;
 
 mod cluster;
+mod conflicts;
 mod line;
 mod site;
 
@@ -17,6 +18,7 @@ use std::{
 };
 
 use programs::vmm;
+use serde_json::{Value, json};
 use site::Site;
 
 #[test]
@@ -24,10 +26,15 @@ fn a_fleet_on_kubernetes_runs_moves_and_outlives_its_leader_and_its_server() {
     let Some(mut site) = Site::start() else { return };
     starts(&site);
     moves(&site);
+    is_in_the_logs_of_all_by_one_id(&site);
+    has_figures_of_who_leads(&site);
     goes_on_under_another_leader(&mut site);
     goes_on_under_another_server(&mut site);
     goes_on_over_a_bad_line(&site);
+    goes_on_although_every_write_conflicts(&mut site);
+    a_node_is_emptied_while_its_leader_is_killed(&mut site);
     agents_find_their_machines(&mut site);
+    what_an_older_release_has_stored_is_read(&site);
     what_nobody_checked_is_not_acted_on(&site);
     leaves_nothing(&site);
 }
@@ -87,6 +94,8 @@ fn goes_on_under_another_leader(site: &mut Site) {
     let record = site.cluster.wait_phase("vmim/leader", "Succeeded");
     assert_eq!(record["status"]["migrationState"]["migrationPolicyName"], "slow");
     assert_ne!(site.leader(), killed);
+    // What the one that was killed had counted is there, and what came to its end under the other.
+    site.wait_figure("whimbrel_migrations_total{outcome=\"Succeeded\",reason=\"\"} 2");
     site.start_controllers(&killed);
     // Who is asked to end gives the lease back, so that nobody waits for it to run out.
     let ended = site.end_leader();
@@ -141,6 +150,101 @@ fn goes_on_over_a_bad_line(site: &Site) {
     site.wait_vmms((1, 1));
 }
 
+/// Everybody calls a migration by its UID.
+fn is_in_the_logs_of_all_by_one_id(site: &Site) {
+    let record = site.cluster.get("vmim")["items"][0].clone();
+    let uid = record["metadata"]["uid"].as_str().unwrap();
+    let logs = site.logs();
+    let of = |part: &str| -> Vec<Value> {
+        let lines = logs.iter().filter(|(path, _)| path.contains(part)).flat_map(|(_, text)| text.lines());
+        lines.filter(|line| line.contains(uid)).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let says = |lines: &[Value], what: &str| {
+        lines.iter().any(|line| {
+            line["message"].as_str().is_some_and(|said| said.contains(what))
+                && line["span"]["name"] == "migration"
+                && line["span"]["id"] == uid
+        })
+    };
+    let source = record["status"]["migrationState"]["sourceNode"].as_str().unwrap();
+    let target = record["status"]["migrationState"]["targetNode"].as_str().unwrap();
+    for (part, what) in [
+        ("controllers-".to_owned(), "Runs on node"),
+        (format!("{source}.log"), "The engine has begun"),
+        (format!("{target}.log"), "A VMM was started"),
+        // The source's VMM and its log have gone by now.
+        (format!("{target}.d/vmms"), "A source offers a machine"),
+        (format!("{target}.d/vmms"), "The incoming migration is over"),
+    ] {
+        let lines = of(&part);
+        assert!(
+            says(&lines, what),
+            "{what} is not said of {uid} in {part}: {lines:#?}\n{}",
+            site.cluster.logs()
+        );
+    }
+    let state = &record["status"]["migrationState"];
+    assert_eq!(state["result"]["session"], uid, "{state:#}");
+}
+
+fn has_figures_of_who_leads(site: &Site) {
+    site.wait_figure("whimbrel_migrations_total{outcome=\"Succeeded\",reason=\"\"} 1");
+    let (leader, all) = (site.leader(), site.figures());
+    for (name, text) in all {
+        let leads = u8::from(name == leader);
+        assert!(text.contains(&format!("\nwhimbrel_controllers_leading {leads}\n")), "{name}: {text}");
+        assert_eq!(text.contains("whimbrel_node_ready{node=\"node-a\"} 1"), name == leader, "{name}: {text}");
+    }
+}
+
+/// Every write is refused, then done and refused all the same, and only then done and said to be.
+fn goes_on_although_every_write_conflicts(site: &mut Site) {
+    let ways = site.conflict();
+    let before = site.cluster.get("vmi/busy")["status"]["nodeName"].clone();
+    site.cluster.create(&migration("conflicts"));
+    site.cluster.wait_phase("vmim/conflicts", "Succeeded");
+    site.cluster.wait("vmi/busy", |seen| seen["status"]["nodeName"] != before);
+    site.wait_vmms((1, 1));
+    for (way, _) in &ways {
+        assert!(way.refused() > 5, "{} writes were refused", way.refused());
+    }
+    site.straighten();
+}
+
+/// One drain empties the node where the machine is, with the leader killed while it moves.
+fn a_node_is_emptied_while_its_leader_is_killed(site: &mut Site) {
+    site.cluster.create(SLOW);
+    let here = site.cluster.get("vmi/busy")["status"]["nodeName"].as_str().unwrap().to_owned();
+    let (said, is_done) = site.whimbrel(&format!("drain {here} --dry-run"));
+    assert!(is_done && said.contains("1 of 1 machines move"), "{said}");
+    let (said, is_done) = site.whimbrel(&format!("drain {here} --detach"));
+    assert!(is_done, "{said}");
+    site.cluster
+        .wait("vmim --selector whimbrel.dev/drain", |seen| seen["items"][0]["status"]["phase"] == "Running");
+    site.wait_figure(&format!("whimbrel_node_schedulable{{node=\"{here}\"}} 0"));
+    let killed = site.kill_leader();
+    let seen = site.cluster.wait("nodedrains", |seen| seen["items"][0]["status"]["phase"] == "Succeeded");
+    assert_eq!(seen["items"][0]["status"]["moved"], 1, "{seen:#}");
+    let made = site.cluster.get("vmim --selector whimbrel.dev/drain");
+    assert_eq!(made["items"].as_array().map(Vec::len), Some(1), "it was asked for once: {made:#}");
+    assert_eq!(site.cluster.get(&format!("node/{here}"))["spec"]["unschedulable"], true);
+    site.start_controllers(&killed);
+    // One that cannot be is stored by this server, and refused by who acts on it.
+    site.cluster.create(
+        "apiVersion: whimbrel.dev/v1\nkind: NodeDrain\nmetadata: {name: typo}\nspec: {nodes: [nowhere]}\n",
+    );
+    let seen = site.cluster.wait_phase("nodedrain/typo", "Failed");
+    assert!(
+        seen["status"]["conditions"][0]["message"].as_str().unwrap().contains("there is no such node"),
+        "{seen:#}"
+    );
+    let (said, is_done) = site.whimbrel(&format!("uncordon {here}"));
+    assert!(is_done, "{said}");
+    site.cluster.kubectl("delete migrationpolicy slow");
+    site.cluster.kubectl("delete nodedrains --all");
+    site.wait_vmms((1, 1));
+}
+
 fn agents_find_their_machines(site: &mut Site) {
     let before = site.cluster.get("vmi/busy")["status"]["vmm"].clone();
     site.replace_agents();
@@ -150,13 +254,54 @@ fn agents_find_their_machines(site: &mut Site) {
     site.wait_vmms((1, 1));
 }
 
+/// Policies that were stored in a version which the definitions say no more: one that is understood holds, and one that is not hides no other.
+fn what_an_older_release_has_stored_is_read(site: &Site) {
+    let own = site.cluster.get("crd/migrationpolicies.whimbrel.dev");
+    let definition = |stores_old: bool| {
+        let mut definition = own.clone();
+        definition["metadata"] = json!({ "name": own["metadata"]["name"] });
+        definition["status"] = Value::Null;
+        let versions = definition["spec"]["versions"].as_array_mut().unwrap();
+        versions[0]["storage"] = (!stores_old).into();
+        versions.push(json!({
+            "name": "v1alpha1", "served": stores_old, "storage": stores_old,
+            "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+        }));
+        definition.to_string()
+    };
+    site.cluster.create(&definition(true));
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: whimbrel.dev/v1alpha1\nkind: MigrationPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    };
+    let old = "{selectors: {virtualMachineInstanceSelector: {app: busy}}, bandwidthPerMigration: 256Mi, colour: red}";
+    // The server learns of a version in its own time.
+    site.cluster.insist(&policy("old", old));
+    site.cluster.insist(&policy("odd", "{selectors: [app], bandwidthPerMigration: {much: true}}"));
+    site.cluster.create(&definition(false));
+    site.cluster.wait("migrationpolicy/old", |seen| seen["apiVersion"] == "whimbrel.dev/v1");
+    site.cluster.create(&migration("old"));
+    let record = site.cluster.wait_phase("vmim/old", "Succeeded");
+    assert_eq!(record["status"]["migrationState"]["migrationPolicyName"], "old", "{record:#}");
+    let logs = site.logs();
+    assert!(
+        logs.values().any(|text| text.contains("An object is not understood")),
+        "{}",
+        site.cluster.logs()
+    );
+    site.cluster.kubectl("delete migrationpolicy old odd");
+    site.wait_vmms((1, 1));
+}
+
 /// The server knows schemas and no more. What it lets through says why nothing is done for it.
 fn what_nobody_checked_is_not_acted_on(site: &Site) {
     let odd = machine().replace("name: busy", "name: odd").replace("128Mi", "129Mi");
     site.cluster.create(&odd);
-    let seen = site.cluster.wait("vmi/odd", |seen| seen["status"]["conditions"][0]["reason"] == "Invalid");
+    let seen = site.cluster.wait("vm/odd", |seen| seen["status"]["conditions"][0]["reason"] == "Invalid");
     let message = seen["status"]["conditions"][0]["message"].as_str().unwrap();
-    assert!(message.contains("spec.domain.memory.guest"), "{message}");
+    assert!(message.contains("domain.memory.guest"), "{message}");
+    assert!(site.cluster.get("vmi/odd").is_null(), "it has an instance");
     site.cluster.kubectl("delete vm odd --wait=false");
     // What the schema says is the server's to refuse.
     let (said, is_done) = site.cluster.apply(&machine().replace("Always", "Sometimes"));

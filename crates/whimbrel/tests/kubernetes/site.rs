@@ -2,6 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::Path,
     process::Command,
     thread,
@@ -9,16 +12,21 @@ use std::{
 };
 
 use crate::{
-    cluster::{Cluster, PATIENCE, Running, programs},
+    cluster::{Cluster, PATIENCE, Running, free_port, programs},
+    conflicts::Conflicts,
     vmm,
 };
 
 /// The nodes of the cluster, as a kubelet registers them.
 const NODES: [&str; 2] = ["node-a", "node-b"];
 
+/// The accounts of what runs.
+const ACCOUNTS: [&str; 2] = ["whimbrel-controllers", "whimbrel-node"];
+
 pub(crate) struct Site {
     pub(crate) cluster: Cluster,
-    controllers: BTreeMap<String, Running>,
+    /// With the port of their figures.
+    controllers: BTreeMap<String, (Running, u16)>,
     agents: Vec<Running>,
 }
 
@@ -46,13 +54,28 @@ impl Site {
         Some(site)
     }
 
-    /// Definitions, accounts and rights. What is to run in pods is stored too, and nobody runs it: there are no kubelets.
+    /// Definitions, accounts and rights. What is to run in pods is stored too, and nobody runs it: there are no kubelets. With figures, which are a
+    /// component.
     fn install(&self) {
         let crds = whimbrel(&["crds", "--without-rules"]).output().unwrap();
         self.cluster.create(&String::from_utf8(crds.stdout).unwrap());
         self.cluster.kubectl("wait --for=condition=Established crd --all --timeout=60s");
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes/base");
-        self.cluster.kubectl(&format!("apply -k {}", base.display()));
+        let deploy =
+            fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes")).unwrap();
+        let own = fs::canonicalize(self.cluster.dir()).unwrap().join("kustomization");
+        fs::create_dir(&own).unwrap();
+        // Folders of others are known by the way there.
+        let up = "../".repeat(own.components().count() - 1);
+        let deploy = format!("{up}{}", deploy.strip_prefix("/").unwrap().display());
+        let text = format!("resources: [{deploy}/base]\ncomponents: [{deploy}/metrics]\n");
+        fs::write(own.join("kustomization.yaml"), text).unwrap();
+        self.cluster.kubectl(&format!("apply -k {}", own.display()));
+        for port in ["deployment/whimbrel-controllers", "daemonset/whimbrel-node"].map(|what| {
+            let path = "{.spec.template.spec.containers[0].ports[0].name}";
+            self.cluster.kubectl(&format!("get {what} --namespace whimbrel -o jsonpath={path}"))
+        }) {
+            assert_eq!(port, "metrics", "the services for figures lead to a port of that name");
+        }
     }
 
     /// Nodes as a kubelet makes them, and certificates for their agents.
@@ -78,17 +101,94 @@ impl Site {
 
     pub(crate) fn start_controllers(&mut self, name: &str) {
         let kubeconfig = self.cluster.kubeconfig_of("whimbrel-controllers");
-        let mut command = whimbrel(&["controllers", "--name", name]);
-        command.arg("--kubeconfig").arg(kubeconfig);
+        let port = free_port();
+        let mut command = whimbrel(&["controllers", "--log-format=json", "--name", name]);
+        command.arg("--kubeconfig").arg(kubeconfig).arg(format!("--metrics-port={port}"));
         let log = self.cluster.dir().join(format!("controllers-{name}.log"));
-        self.controllers.insert(name.to_owned(), Running::start(&mut command, &log));
+        self.controllers.insert(name.to_owned(), (Running::start(&mut command, &log), port));
+    }
+
+    /// The figures of each of the controllers, by their names.
+    pub(crate) fn figures(&self) -> BTreeMap<String, String> {
+        let scrape = |port: u16| -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply)?;
+            Ok(reply)
+        };
+        let all = self.controllers.iter();
+        all.map(|(name, (_, port))| (name.clone(), scrape(*port).unwrap_or_default())).collect()
+    }
+
+    /// Waits until the one that leads has that line among its figures.
+    pub(crate) fn wait_figure(&self, line: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let all = self.figures();
+            if all.values().any(|text| text.lines().any(|found| found == line)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{line} is not in {all:#?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What all programs have logged, by the names of their files; VMMs too.
+    pub(crate) fn logs(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.cluster.dir().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|name| name == "log") {
+                    let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+                    found.insert(path.display().to_string(), text);
+                }
+            }
+        }
+        found
+    }
+
+    /// Has controllers and agents, other ones, reach the server by ways on which every write conflicts.
+    pub(crate) fn conflict(&mut self) -> [(Conflicts, Running); 2] {
+        let ways = ACCOUNTS.map(|account| {
+            let (kubeconfig, port) = (self.cluster.kubeconfig_of(account), free_port());
+            let mut command = Command::new("kubectl");
+            command.env("KUBECONFIG", kubeconfig).args(["proxy", &format!("--port={port}")]);
+            let log = self.cluster.dir().join(format!("proxy-{account}.log"));
+            let proxy = Running::start(&mut command, &log);
+            let way = Conflicts::before(port);
+            self.cluster.bend(account, Some(way.port));
+            (way, proxy)
+        });
+        self.replace_all();
+        ways
+    }
+
+    /// Has them reach it as before.
+    pub(crate) fn straighten(&mut self) {
+        ACCOUNTS.iter().for_each(|account| self.cluster.bend(account, None));
+        self.replace_all();
+    }
+
+    fn replace_all(&mut self) {
+        let names: Vec<_> = self.controllers.keys().cloned().collect();
+        for name in names {
+            drop(self.controllers.remove(&name));
+            self.start_controllers(&name);
+        }
+        self.replace_agents();
     }
 
     fn start_agent(&mut self, node: &str) {
         let dir = self.cluster.dir();
         // `ca issue` names a host's directory after it.
         let (tls, home) = (dir.join(node), dir.join(format!("{node}.d")));
-        let mut command = whimbrel(&["node", "--kubernetes", "--name", node, "--address", "127.0.0.1"]);
+        let mut command = whimbrel(&["node", "--kubernetes", "--log-format=json", "--name", node]);
+        command.args(["--address", "127.0.0.1"]);
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig_of("whimbrel-node"));
         command.arg("--tls").arg(tls).arg("--dir").arg(home);
         let log = dir.join(format!("{node}.log"));
@@ -123,7 +223,7 @@ impl Site {
     /// Asks the leader to end.
     pub(crate) fn end_leader(&mut self) -> String {
         let leader = self.leader();
-        self.controllers.remove(&leader).expect("who leads is one of ours").end();
+        self.controllers.remove(&leader).expect("who leads is one of ours").0.end();
         leader
     }
 
