@@ -153,7 +153,7 @@ impl Image {
         let shows = clue.mark.map(|mark| self.lock.shows(mark));
         // A copy of what nobody writes is as good.
         let is_told = same_host && self.is_file && !self.read_only;
-        if let Some(found) = by_mark(shows, || is_told && self.lock.locks_are_seen()) {
+        if let Some(found) = by_mark(shows.as_ref(), || is_told && self.lock.locks_are_seen()) {
             return found;
         }
         let Some(samples) = &clue.samples else { return Found::NotTold };
@@ -174,7 +174,7 @@ impl Image {
 
 /// What the mark of the source's lock tells, if that `shows` here or does not; `is_told`: that it does not is because the image is another.
 /// `None`: nothing, the contents have to.
-fn by_mark(shows: Option<io::Result<bool>>, is_told: impl FnOnce() -> bool) -> Option<Found> {
+fn by_mark(shows: Option<&io::Result<bool>>, is_told: impl FnOnce() -> bool) -> Option<Found> {
     match shows {
         Some(Ok(true)) => Some(Found::Same),
         Some(Ok(false)) if is_told() => Some(Found::AnotherFile),
@@ -268,11 +268,11 @@ mod tests {
     fn storage_that_shows_no_locks_does_not_make_an_image_another_file() {
         let unsupported = || Some(Err(io::Error::from_raw_os_error(libc::EINVAL)));
         for shows in [unsupported(), Some(Ok(false)), None] {
-            assert_eq!(by_mark(shows, || false), None);
+            assert_eq!(by_mark(shows.as_ref(), || false), None);
         }
-        assert_eq!(by_mark(Some(Ok(true)), || false), Some(Found::Same));
-        assert_eq!(by_mark(Some(Ok(false)), || true), Some(Found::AnotherFile));
-        assert_eq!(by_mark(unsupported(), || true), None);
+        assert_eq!(by_mark(Some(&Ok(true)), || false), Some(Found::Same));
+        assert_eq!(by_mark(Some(&Ok(false)), || true), Some(Found::AnotherFile));
+        assert_eq!(by_mark(unsupported().as_ref(), || true), None);
     }
 
     #[test]
