@@ -87,6 +87,27 @@ fn a_destination_whose_image_does_not_open_again_answers_and_takes_the_machine_w
     until("it runs there", || (destination.run_state() == RunState::Running).then_some(()));
 }
 
+#[test]
+fn a_machine_does_not_stand_still_for_a_core_file_that_does_not_open() {
+    let Some(lab) = Lab::new() else { return };
+    let directory = lab.path("dead");
+    fs::create_dir(&directory).unwrap();
+    let Some(dead) = Dead::over(directory.clone()) else { return };
+    let vmm = lab.boot(&Spec::calm());
+    let events = vmm.events();
+    let core = json!({ "paging": false, "protocol": format!("file:{}", directory.join("core").display()) });
+    for said in ["there is no answer within", "there is no answer yet"] {
+        let why = vmm.refused("dump-guest-memory", core.clone());
+        assert!(why.contains(said) && why.contains(directory.to_str().unwrap()), "{why}");
+        assert_eq!(vmm.command("query-dump", NONE)["status"], "failed");
+        assert_eq!(vmm.run_state(), RunState::Running);
+    }
+    while let Some(event) = events.next(std::time::Duration::ZERO) {
+        assert_ne!(event.event, "STOP", "the machine was not stopped for it");
+    }
+    drop(dead);
+}
+
 /// Whether the thread that writes the output of the serial port waits for its storage.
 fn writer_waits(vmm: &Vmm) -> bool {
     let tasks = fs::read_dir(format!("/proc/{}/task", vmm.pid())).unwrap();
