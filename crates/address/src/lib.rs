@@ -127,22 +127,20 @@ impl FromStr for Address {
         match typed.split_once(':') {
             Some(("unix", path)) => Self::unix(path),
             Some(("tcp", rest)) => {
+                if let Some(bracketed) = rest.strip_prefix('[') {
+                    let closed = bracketed.split_once(']');
+                    let (host, rest) = closed.ok_or_else(|| wrong("has a bracket that is not closed"))?;
+                    if !host::is_ipv6(host) {
+                        return Err(wrong("has no IPv6 address in its brackets"));
+                    }
+                    let port =
+                        rest.strip_prefix(':').ok_or_else(|| wrong("has no port behind its brackets"))?;
+                    return Self::tcp(host, port);
+                }
                 let (host, port) = rest.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
-                let host = match host.strip_prefix('[') {
-                    Some(inner) => {
-                        let inner = inner
-                            .strip_suffix(']')
-                            .ok_or_else(|| wrong("has a bracket that is not closed"))?;
-                        if !host::is_ipv6(inner) {
-                            return Err(wrong("has no IPv6 address in its brackets"));
-                        }
-                        inner
-                    }
-                    None if host.contains(':') => {
-                        return Err(wrong("has an IPv6 address without brackets"));
-                    }
-                    None => host,
-                };
+                if host.contains(':') {
+                    return Err(wrong("has an IPv6 address without brackets"));
+                }
                 Self::tcp(host, port)
             }
             _ => Err(AddressError::Transport { typed: shown(typed) }),
@@ -185,6 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_behind_brackets_is_told_of_as_such() {
+        let told = |typed: &str| typed.parse::<Address>().unwrap_err().to_string();
+        for (typed, said) in [
+            ("tcp:[::1]", "no port behind its brackets"),
+            ("tcp:[::1]4444", "no port behind its brackets"),
+            ("tcp:[::1]:4444:1", "Port '4444:1' is not a number"),
+            ("tcp:[::1:4444", "a bracket that is not closed"),
+        ] {
+            assert!(told(typed).contains(said), "{typed}: {}", told(typed));
+        }
+    }
+
+    #[test]
     fn an_address_without_host_port_or_brackets_is_refused() {
         for typed in [
             "",
@@ -198,6 +209,8 @@ mod tests {
             "tcp:host:-1",
             "tcp:::1:4444",
             "tcp:[::1]",
+            "tcp:[::1]4444",
+            "tcp:[::1]:4444:1",
             "tcp:[::1:4444",
             "tcp:[]:1",
             "tcp:[127.0.0.1]:1",

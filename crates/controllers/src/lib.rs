@@ -3,11 +3,12 @@
 //! There is one loop and no memory but the mirrors. It runs when something has changed, and once a second, since some decisions come with
 //! time. A write that was overtaken fails and is decided again, so that any number of writes may be cut off at any place.
 
+mod clocks;
 mod leader;
 mod record;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
@@ -40,6 +41,7 @@ use tokio::{
 };
 use tracing::{Instrument, Span};
 
+use clocks::Clocks;
 pub use leader::{Candidate, LeaderError, lead};
 
 /// The namespace in which agents renew their leases, where nothing else is said.
@@ -97,6 +99,7 @@ impl Mirrors {
             fleets: self.fleets.all(),
             nodes: self.nodes.all(),
             leases: self.leases.all(),
+            heard: BTreeMap::new(),
             drains: self.drains.all(),
             namespaces: self.namespaces.all(),
         })
@@ -108,13 +111,18 @@ impl Mirrors {
 pub async fn run(client: Client, leases: &str, mut look: impl FnMut(&World)) {
     let changed = Arc::new(Notify::new());
     let mirrors = Mirrors::start(&client, leases, &changed);
+    let mut clocks = Clocks::default();
     loop {
         // Both ends are a reason to look: what changed, and time.
         let _ = timeout(TICK, changed.notified()).await;
-        let Some(world) = mirrors.world() else { continue };
+        let Some(mut world) = mirrors.world() else { continue };
+        let now = Time(Timestamp::now());
+        let news = clocks.look(&world.leases, &now);
+        world.heard = clocks.heard();
         look(&world);
         let began = Instant::now();
-        let intents = fleet::decide(&world, &Time(Timestamp::now()));
+        let mut intents = fleet::decide(&world, &now);
+        intents.extend(news.iter().filter_map(|apart| apart.note(&world.nodes)).map(Intent::Record));
         // However much changes, at most half of the time of a processor goes into decisions.
         let rest = began.elapsed().min(TICK);
         carry_out_all(&client, &intents).await;

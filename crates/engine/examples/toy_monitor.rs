@@ -22,9 +22,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use whimbrel_engine::{
-    Address, DestinationMachine, DeviceInfo, DeviceState, Dialler, Digest, DirtyLog, GuestMemory, Hello,
-    Incomplete, Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Schema, SessionId,
-    SourceMachine, Status, Trust, Userfaultfd, Value, VcpuTimes, destination, not_read, source,
+    Address, DestinationMachine, DeviceInfo, DeviceState, Dialler, Digest, DirtyLog, GuestMemory, Heard,
+    Hello, Incomplete, Listener, MachineError, Observer, Offer, Outcome, PAGE_SIZE, Params, Ram, Schema,
+    SessionId, SourceMachine, Status, Trust, Userfaultfd, Value, VcpuTimes, destination, not_read, source,
     vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap},
 };
 
@@ -349,7 +349,7 @@ impl DestinationMachine for Place {
         devices()
     }
 
-    fn check(&self, hello: &Hello) -> Vec<String> {
+    fn check(&self, hello: &Hello, _heard: Heard) -> Vec<String> {
         match hello.machine.decode::<MachineV1>() {
             Ok(machine) if machine == (MachineV1 { busy_pages: BUSY_PAGES }) => Vec::new(),
             Ok(machine) => {

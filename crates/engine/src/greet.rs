@@ -42,6 +42,8 @@ pub(crate) struct Welcomed {
     pub(crate) agreed: Agreed,
     /// On connections that are not control connections, if they are encrypted.
     pub(crate) proof: Option<Proof>,
+    /// Before it was answered.
+    pub(crate) answered: Instant,
 }
 
 impl Proof {
@@ -118,6 +120,7 @@ pub(crate) fn welcome(
         let proof = proof.insert(Proof { greeting: bytes, proof: [0; PROOF_BYTES] });
         connection.receive_by(&mut proof.proof, deadline)?;
     }
+    let answered = Instant::now();
     if matches!(greeting.role, Role::Control | Role::Ask) {
         let answer =
             Greeting { offer: ours.clone(), role: greeting.role, index: 0, session: SessionId::NONE };
@@ -125,7 +128,7 @@ pub(crate) fn welcome(
         connection.send_within(&answer.encode(), left)?;
     }
     let agreed = ours.with_source(&greeting.offer)?;
-    Ok(Welcomed { greeting, agreed, proof })
+    Ok(Welcomed { greeting, agreed, proof, answered })
 }
 
 /// A greeting, and its bytes.

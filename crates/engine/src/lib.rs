@@ -45,7 +45,7 @@ pub use transport::{
 };
 pub use wire::{BlockInfo, DeviceInfo, Digest, Forward, FrameKind, Hello, Offer, PageCounts, SessionId};
 
-pub use machine::{DestinationMachine, MachineError, Observer, SourceMachine, VcpuTimes};
+pub use machine::{DestinationMachine, Heard, MachineError, Observer, SourceMachine, VcpuTimes};
 pub use threads::{NewThread, PlainThreads, ThreadRole, Threads, catch_panic};
 pub use throttle::{Throttle, VcpuLoad};
 

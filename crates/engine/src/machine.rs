@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use migration::{Outcome, Status};
 use ram::{Block, DirtyLog, Incomplete, Ram, Userfaultfd};
@@ -27,6 +30,11 @@ pub trait SourceMachine: Send + Sync {
     fn devices(&self) -> Vec<DeviceInfo>;
     /// What the destination's machine must be able to be; it is compared by [`DestinationMachine::check`].
     fn description(&self) -> Result<DeviceState, MachineError>;
+    /// The same, when both sides have greeted and it is about to be sent: what of it says what time it is says it now. By default it goes
+    /// as it is.
+    fn description_now(&self, description: DeviceState) -> DeviceState {
+        description
+    }
 
     /// Begins to write what [`Self::stop`] would have to write to stable storage while the machine stands still, and waits so long at
     /// most. Returns how long that would take now; `None` for a machine whose stop writes nothing. Called before the first round, and
@@ -85,6 +93,24 @@ impl VcpuTimes {
     }
 }
 
+/// When a source said what a destination heard: by the clock of the destination, which greeted it before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// After this.
+    pub after: Instant,
+    /// Before this.
+    pub by: Instant,
+}
+
+impl Heard {
+    /// Just now.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = Instant::now();
+        Self { after: now, by: now }
+    }
+}
+
 /// A machine that can come, as the engine needs it. All methods are called on the migration thread.
 pub trait DestinationMachine: Send {
     /// Guest memory, fresh: all zero, not written to since [`Self::discard`] or the start.
@@ -92,8 +118,8 @@ pub trait DestinationMachine: Send {
     /// Every device that must come.
     fn devices(&self) -> Vec<DeviceInfo>;
     /// Every reason why the machine that `hello` describes cannot run here, beyond memory blocks and the list of devices,
-    /// which the engine compares.
-    fn check(&self, hello: &Hello) -> Vec<String>;
+    /// which the engine compares. What the source says of the present in it, it said in the time that was `heard`.
+    fn check(&self, hello: &Hello, heard: Heard) -> Vec<String>;
     /// What accesses to pages that are missing are made to wait with, for a machine that runs before all of its memory is here.
     /// Called in the handshake to find out whether there is one, and when the machine is loaded.
     ///

@@ -23,7 +23,7 @@ pub(crate) fn decide(world: &World, now: &Time, intents: &mut Vec<Intent>) {
     // The last one of a name stays.
     let leases: HashMap<_, _> =
         others.into_iter().chain(own).map(|lease| (name_of(&lease.metadata), lease)).collect();
-    let is_silent = |node: &Node| is_old(leases.get(name_of(&node.metadata)).copied(), now);
+    let is_silent = |node: &Node| is_old(world, leases.get(name_of(&node.metadata)).copied(), now);
     for node in world.nodes.iter().filter(|node| is_ready(node) && is_silent(node)) {
         let mut silent = Node::clone(node);
         let ready = agent_condition(node);
@@ -58,7 +58,7 @@ pub(crate) fn is_heard(world: &World, name: Option<&str>, now: &Time) -> bool {
 fn is_silent(world: &World, node: &Node, now: &Time) -> bool {
     let named = || world.leases.iter().filter(|lease| lease.metadata.name == node.metadata.name);
     let lease = named().find(|lease| is_agents(lease)).or_else(|| named().next());
-    is_old(lease.map(|lease| &**lease), now)
+    is_old(world, lease.map(|lease| &**lease), now)
 }
 
 /// Whether an agent says that it is its own: a kubelet's lease has the name of its node too. One of a release before has no label; where there is
@@ -67,8 +67,9 @@ fn is_agents(lease: &Lease) -> bool {
     lease.metadata.labels.as_ref().is_some_and(|all| all.contains_key(LEASE_LABEL))
 }
 
-fn is_old(lease: Option<&Lease>, now: &Time) -> bool {
-    let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
+fn is_old(world: &World, lease: Option<&Lease>, now: &Time) -> bool {
+    let said = lease.and_then(|lease| Some(lease.spec.as_ref()?.renew_time.as_ref()?.0));
+    let heard = lease.and_then(|lease| Some(world.heard.get(lease.metadata.uid.as_deref()?)?.0));
     // A clock that was set back makes nobody silent.
-    renewed.is_some_and(|renewed| now.0.duration_since(renewed.0).as_secs() > NODE_LEASE_SECONDS)
+    heard.or(said).is_some_and(|renewed| now.0.duration_since(renewed).as_secs() > NODE_LEASE_SECONDS)
 }

@@ -5,7 +5,7 @@ use k8s_openapi::{
         coordination::v1::Lease,
         core::v1::{Namespace, Node},
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use objects::{
     Fleet, MigrationPolicy, MigrationSettings, NodeDrain, SETTINGS_NAME, VirtualMachine,
@@ -29,6 +29,9 @@ pub struct World {
     pub nodes: Vec<Arc<Node>>,
     /// What agents renew while they live; named as their node.
     pub leases: Vec<Arc<Lease>>,
+    /// When each lease, by its UID, was last seen to be renewed, by the clock of whoever decides: that of an agent may show another time.
+    /// What is not in it counts by what the agent says.
+    pub heard: BTreeMap<String, Time>,
     /// Drains.
     pub drains: Vec<Arc<NodeDrain>>,
     /// Namespaces.

@@ -42,6 +42,23 @@ fn what_fits_nowhere_waits_with_the_reasons_of_every_node() {
 }
 
 #[test]
+fn an_agent_is_heard_of_by_when_it_was_heard_and_not_by_its_own_clock() {
+    let mut site = Site::default();
+    site.node("a", 8).machine("db", "Always", 1);
+    // Its clock is far behind.
+    site.silence("a");
+    site.hear("a", 980);
+    site.settle(1000);
+    assert_eq!(site.instance("db").status.clone().unwrap().node_name.as_deref(), Some("a"));
+    // It falls silent, and what it wrote last by a clock that is far ahead does not keep it alive.
+    let mut site = Site::default();
+    site.node("a", 8).machine("db", "Always", 1);
+    site.hear("a", 940);
+    site.settle(1000);
+    assert_eq!(site.instance("db").status.clone().unwrap().node_name, None);
+}
+
+#[test]
 fn a_machine_goes_where_the_processor_will_do_and_every_other_node_says_why_not() {
     let mut site = Site::default();
     for (name, gib) in [("old", 8), ("new", 4), ("silent", 32)] {

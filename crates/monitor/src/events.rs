@@ -62,7 +62,8 @@ impl Events {
     /// events before it and after. `tell` must not wait, nor tell an event.
     pub(crate) fn between<T>(&self, mut read: impl FnMut() -> T, tell: impl FnOnce(T)) {
         for last in [false; READ_AGAIN].into_iter().chain([true]) {
-            let before = self.shared.count.load(Ordering::SeqCst);
+            // With the lock: an event that is being told has been counted, and what it is about may not say so yet.
+            let before = self.count_when_told();
             let found = read();
             let _no_event = self.shared.listeners.lock();
             if last || self.shared.count.load(Ordering::SeqCst) == before {
@@ -130,6 +131,12 @@ impl Events {
         listeners.push(listener);
     }
 
+    /// How many events there were, and each of them is told.
+    fn count_when_told(&self) -> u64 {
+        let _told = self.shared.listeners.lock();
+        self.shared.count.load(Ordering::SeqCst)
+    }
+
     fn emit(&self, name: &str, data: Option<Value>) {
         self.emit_with(name, data, || {});
     }
@@ -178,6 +185,33 @@ mod tests {
         };
         events.between(read, |found| told.lock().push(found));
         assert_eq!(*told.lock(), [false], "it was told of as it is after STOP");
+    }
+
+    #[test]
+    fn what_was_read_while_an_event_was_being_told_is_not_told_after_it() {
+        let (events, running) = (Events::new(), AtomicBool::new(true));
+        let (has_read, reads) = std::sync::mpsc::channel();
+        let told = std::thread::scope(|scope| {
+            let mut asker = None;
+            events.stop(|| {
+                let (events, running) = (&events, &running);
+                let read = move || {
+                    // Nobody waits for it any more where it came later, as it should.
+                    let _ = has_read.send(());
+                    running.load(Ordering::SeqCst)
+                };
+                asker = Some(scope.spawn(move || {
+                    let mut told = None;
+                    events.between(read, |found| told = Some(found));
+                    told
+                }));
+                // Whoever asks just now has all the time to see what is about to change.
+                let _ = reads.recv_timeout(std::time::Duration::from_millis(200));
+                running.store(false, Ordering::SeqCst);
+            });
+            asker.unwrap().join().unwrap()
+        });
+        assert_eq!(told, Some(false), "STOP was told before");
     }
 
     #[test]

@@ -118,6 +118,17 @@ impl DiskLock {
         Ok(may_read && !may_write)
     }
 
+    /// Whether a lock of this image is seen by somebody who has opened it too: where it is not, that no mark is seen says nothing. May wait
+    /// for a file server.
+    pub(crate) fn locks_are_seen(&self) -> bool {
+        let seen = || {
+            let other = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+            fcntl(&other, libc::F_OFD_SETLK, Range::byte(libc::F_RDLCK, self.mark))?;
+            self.conflict(Range::byte(libc::F_WRLCK, self.mark))
+        };
+        seen().is_ok_and(|holder| holder.is_some())
+    }
+
     /// Sets the mark ahead of the lock, unless another machine has locked all of the image: then it is set with the lock. May wait
     /// for a file server.
     pub(crate) fn set_mark(&self) -> Result<(), DiskLockError> {
@@ -384,6 +395,20 @@ mod tests {
             waits.lock().unwrap();
             assert!(matches!(holder.lock(), Err(DiskLockError::InUse { .. })));
             assert!(looker.shows(waits.mark().unwrap()).unwrap());
+        }
+    }
+
+    #[test]
+    fn whether_locks_are_seen_is_found_out_whoever_has_some_and_leaves_none() {
+        for mode in [DiskLocking::On, DiskLocking::Off] {
+            let image = NamedTempFile::new().unwrap();
+            let file = File::options().read(true).write(true).open(image.path()).unwrap();
+            let lock = DiskLock::new(&file, image.path().to_owned(), false, mode).unwrap();
+            assert!(lock.locks_are_seen());
+            let looker = opened(&image, false);
+            assert!(!looker.shows(lock.mark).unwrap(), "it is gone with the look");
+            looker.lock().unwrap();
+            assert!(lock.locks_are_seen());
         }
     }
 

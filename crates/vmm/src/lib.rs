@@ -19,7 +19,7 @@ mod terminal;
 mod testing;
 mod vcpu;
 
-pub use arch::{CpuidEntry, KernelError, MsrError, Transit};
+pub use arch::{Ahead, CpuidEntry, KernelError, MsrError, Transit};
 pub use control::{Awaited, Beginning, Commands, Control, ControlError, Ending};
 pub use devices::{balloon::Stats as BalloonStats, input::UnknownKey};
 pub use disk_lock::DiskLockError;

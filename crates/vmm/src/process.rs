@@ -31,7 +31,9 @@ use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
 use crate::{
     Awaited, BuildError, Commands, Control, ControlError, Ending, Events, Machine, MachineEvent, PageFaults,
-    SeccompError, panics,
+    SeccompError,
+    machine::{OPENING, Sight},
+    panics,
     seccomp::{self, Role},
     terminal::{self, Terminal},
 };
@@ -130,8 +132,11 @@ fn serve(
 ) -> Result<Ending, ProcessError> {
     if let Some(socket) = config.monitor() {
         let (path, commands) = (socket.path().as_path(), Arc::new(Commands(control.clone())));
-        let confine = || Ok(seccomp::enter(Role::Monitor)?);
-        *server = Some(Server::bind_confined(path, commands, events, confine)?);
+        let (own, confine) = (path.to_owned(), || Ok(seccomp::enter(Role::Monitor)?));
+        let bound =
+            Sight::default().open(OPENING, move |_| Server::bind_confined(&own, commands, events, confine));
+        let unbound = |source| BindError::Io { path: path.to_owned(), source };
+        *server = Some(bound.map_err(|shut| unbound(shut.into()))??);
     }
     let listening = control.clone();
     spawn(Role::Events, "events", move || heard.into_iter().for_each(|event| listening.hear(event)))?;

@@ -114,6 +114,15 @@ pub enum DiskError {
         /// The image.
         path: PathBuf,
     },
+    /// There is nothing in it.
+    #[error(
+        "Disk image '{path}' has 0 bytes: give it the size that the disk is to have (truncate -s SIZE FILE), or see whether what should be \
+         there is not connected or mounted"
+    )]
+    Empty {
+        /// The image.
+        path: PathBuf,
+    },
     /// The size is odd.
     #[error(
         "Disk image '{path}' has {bytes} bytes, which is not a multiple of {block}: extend it (truncate -s %{block} FILE)"
@@ -337,6 +346,9 @@ impl Disk {
         }
         // The length in the metadata of a block device is zero; its end tells the size.
         let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|errno| failed(errno.into()))?;
+        if bytes == 0 {
+            return Err(DiskError::Empty { path: path.into() });
+        }
         let direct = match options.direct {
             true => Some(direct(&file, path)?),
             false => None,

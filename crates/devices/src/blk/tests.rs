@@ -327,6 +327,8 @@ fn what_is_no_disk_is_refused_with_advice() {
     fs::write(&odd, [0; 513]).unwrap();
     let open = |path: &Path| Disk::open(path, READ_ONLY).unwrap_err();
     assert!(open(&odd).to_string().contains("truncate -s %512"));
+    fs::write(&odd, []).unwrap();
+    assert!(open(&odd).to_string().contains("has 0 bytes"));
     assert!(matches!(open(directory.path()), DiskError::NotADisk { .. }));
     assert!(matches!(open("/dev/null".as_ref()), DiskError::NotADisk { .. }));
     // Opening it would wait for its writer.

@@ -36,6 +36,11 @@ pub enum BackendError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The thread that writes a file cannot be started.
+    #[error(
+        "Cannot start the thread that writes the output of the serial port: raise the limit of processes (ulimit -u)"
+    )]
+    Thread(#[source] io::Error),
     /// Nobody reads the pipe.
     #[error(
         "Nobody reads the pipe '{path}', where the output of the serial port is to go: start its reader first"

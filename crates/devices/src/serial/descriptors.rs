@@ -1,4 +1,5 @@
 use std::{
+    fs::File,
     io::{self, IsTerminal},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -8,7 +9,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Backend, BackendError, backend::Backlog};
+use super::{
+    Backend, BackendError,
+    backend::Backlog,
+    writer::{Confine, Writer},
+};
 use crate::{Interest, Watch};
 
 const INPUT: u32 = 0;
@@ -24,38 +29,59 @@ const CHUNK: usize = 4096;
 #[derive(Debug)]
 pub struct Descriptors {
     input: Option<OwnedFd>,
-    output: OwnedFd,
-    /// What is written at once: one byte to a terminal, which promises no more.
-    chunk: usize,
-    backlog: Backlog,
+    output: Output,
+}
+
+#[derive(Debug)]
+enum Output {
+    /// Something that can be asked whether it takes more.
+    Stream {
+        fd: OwnedFd,
+        /// What is written at once: one byte to a terminal, which promises no more.
+        chunk: usize,
+        backlog: Backlog,
+    },
+    /// A file, which always says that it does: a thread waits for its storage.
+    File(Writer),
 }
 
 impl Descriptors {
     /// Standard input and output of this process.
     ///
+    /// A thread writes where output is a file, which `confine` confines.
+    ///
     /// # Errors
-    /// They are closed, or the process has too many descriptors.
-    pub fn stdio() -> Result<Self, BackendError> {
+    /// They are closed, the process has too many descriptors, or the thread cannot be started.
+    pub fn stdio(confine: Confine) -> Result<Self, BackendError> {
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(BackendError::Stdio)?;
         let output = io::stdout().as_fd().try_clone_to_owned().map_err(BackendError::Stdio)?;
-        Ok(Self::new(Some(input), output))
+        Self::new(Some(input), output, confine)
     }
 
     /// Any descriptors.
-    #[must_use]
-    pub fn new(input: Option<OwnedFd>, output: OwnedFd) -> Self {
-        let chunk = if output.is_terminal() { 1 } else { CHUNK };
-        Self { input, output, chunk, backlog: Backlog::default() }
+    ///
+    /// # Errors
+    /// As [`Self::stdio`].
+    pub fn new(input: Option<OwnedFd>, output: OwnedFd, confine: Confine) -> Result<Self, BackendError> {
+        let file = File::from(output);
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let output = if is_file {
+            Output::File(Writer::start(file, confine).map_err(BackendError::Thread)?)
+        } else {
+            let chunk = if file.is_terminal() { 1 } else { CHUNK };
+            Output::Stream { fd: file.into(), chunk, backlog: Backlog::default() }
+        };
+        Ok(Self { input, output })
     }
 
     fn flush(&mut self) {
-        let (output, chunk) = (&self.output, self.chunk);
-        self.backlog.drain(|bytes| {
-            let bytes = &bytes[..bytes.len().min(chunk)];
-            if !is_ready(output.as_fd(), PollFlags::OUT) {
+        let Output::Stream { fd, chunk, backlog } = &mut self.output else { return };
+        backlog.drain(|bytes| {
+            let bytes = &bytes[..bytes.len().min(*chunk)];
+            if !is_ready(fd.as_fd(), PollFlags::OUT) {
                 return 0;
             }
-            match rustix::io::write(output, bytes) {
+            match rustix::io::write(&*fd, bytes) {
                 Ok(written) => written,
                 Err(Errno::INTR | Errno::AGAIN) => 0,
                 // Nobody will ever read this: a pipe without reader, a terminal that is gone.
@@ -68,7 +94,11 @@ impl Descriptors {
 impl Backend for Descriptors {
     fn watches(&self) -> Vec<Watch> {
         let input = self.input.as_ref().map(|fd| (fd.as_fd(), Interest::Read, INPUT));
-        let all = input.into_iter().chain([(self.output.as_fd(), Interest::ReadWrite, OUTPUT)]);
+        let output = match &self.output {
+            Output::Stream { fd, .. } => Some((fd.as_fd(), Interest::ReadWrite, OUTPUT)),
+            Output::File(_) => None,
+        };
+        let all = input.into_iter().chain(output);
         all.filter(|(fd, ..)| can_be_watched(*fd))
             .map(|(fd, interest, token)| Watch { fd: fd.as_raw_fd(), interest, token })
             .collect()
@@ -79,7 +109,10 @@ impl Backend for Descriptors {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.backlog.add(bytes);
+        match &mut self.output {
+            Output::Stream { backlog, .. } => backlog.add(bytes),
+            Output::File(writer) => writer.write(bytes),
+        }
         self.flush();
     }
 

@@ -7,23 +7,32 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{Backend, BackendError};
+use super::{
+    Backend, BackendError,
+    writer::{Confine, Writer},
+};
 use crate::Watch;
 
 /// A file that collects the output. There is no input.
 #[derive(Debug)]
-pub struct OutputFile {
-    file: File,
-    failed: bool,
+pub struct OutputFile(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// A file: its storage may hang, and a thread waits for that.
+    File(Writer),
+    /// A pipe, a terminal: it says at once what it does not take.
+    Stream { file: File, failed: bool },
 }
 
 impl OutputFile {
     /// Opens `path` for appending; makes it if it is not there. Of a pipe or a terminal neither the opening nor the output waits for the
-    /// other end: what that does not take is lost.
+    /// other end: what that does not take is lost. A file is written by a thread, which `confine` confines; what its storage does not
+    /// take is lost past a limit.
     ///
     /// # Errors
-    /// The file cannot be opened, or is a pipe that nobody reads.
-    pub fn open(path: &Path) -> Result<Self, BackendError> {
+    /// The file cannot be opened, or is a pipe that nobody reads; or the thread cannot be started.
+    pub fn open(path: &Path, confine: Confine) -> Result<Self, BackendError> {
         let failed = |source| BackendError::File { path: path.into(), source };
         let never_waits = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         let file = File::options().append(true).create(true).custom_flags(never_waits).open(path);
@@ -31,7 +40,10 @@ impl OutputFile {
             Some(libc::ENXIO) if is_pipe(path) => BackendError::Unread { path: path.into() },
             _ => failed(source),
         })?;
-        Ok(Self { file, failed: false })
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Ok(Self(Kind::Stream { file, failed: false }));
+        }
+        Ok(Self(Kind::File(Writer::start(file, confine).map_err(BackendError::Thread)?)))
     }
 }
 
@@ -43,11 +55,16 @@ impl Backend for OutputFile {
     fn ready(&mut self, _token: u32) {}
 
     fn write(&mut self, bytes: &[u8]) {
-        let result = self.file.write_all(bytes);
-        if let (Err(error), false) = (&result, self.failed) {
-            tracing::warn!(%error, "serial output is being lost");
+        match &mut self.0 {
+            Kind::File(writer) => writer.write(bytes),
+            Kind::Stream { file, failed } => {
+                let result = file.write_all(bytes);
+                if let (Err(error), false) = (&result, *failed) {
+                    tracing::warn!("Serial output is being lost: {error}");
+                }
+                *failed = result.is_err();
+            }
         }
-        self.failed = result.is_err();
     }
 
     fn read(&mut self, _room: &mut [u8]) -> usize {

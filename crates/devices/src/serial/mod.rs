@@ -9,6 +9,7 @@ mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use backend::{Backend, BackendError};
 pub use descriptors::Descriptors;
@@ -17,3 +18,4 @@ pub use logged::Logged;
 pub use model::{PORTS, Serial};
 pub use socket::Socket;
 pub use state::SerialV1;
+pub use writer::Confine;

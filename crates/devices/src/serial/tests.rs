@@ -12,9 +12,11 @@ use state::{DeviceState, StateError};
 use tempfile::TempDir;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Backend, BackendError, Descriptors, Logged, OutputFile, Serial, SerialV1, Socket};
+use super::{Backend, BackendError, Confine, Descriptors, Logged, OutputFile, Serial, SerialV1, Socket};
 use crate::{BusDevice, IoDevice, Lifecycle, fixtures, machine_testing::touch_everything};
 
+/// Threads of a test need not be confined.
+const FREE: Confine = || Ok(());
 const DATA: u64 = 0;
 const INTERRUPT_ENABLE: u64 = 1;
 const INTERRUPT_IDENTIFICATION: u64 = 2;
@@ -40,7 +42,7 @@ fn port() -> Port {
 fn pipes() -> (Descriptors, File, File) {
     let (to_guest, input) = std::io::pipe().unwrap();
     let (output, from_guest) = std::io::pipe().unwrap();
-    let backend = Descriptors::new(Some(to_guest.into()), from_guest.into());
+    let backend = Descriptors::new(Some(to_guest.into()), from_guest.into(), FREE).unwrap();
     (backend, File::from(OwnedFd::from(input)), File::from(OwnedFd::from(output)))
 }
 
@@ -163,7 +165,7 @@ fn an_output_without_reader_is_not_an_error() {
 #[test]
 fn what_cannot_be_watched_is_not() {
     let null = || OwnedFd::from(File::options().read(true).write(true).open("/dev/null").unwrap());
-    assert_eq!(Descriptors::new(Some(null()), null()).watches().len(), 0);
+    assert_eq!(Descriptors::new(Some(null()), null(), FREE).unwrap().watches().len(), 0);
     assert_eq!(pipes().0.watches().len(), 2);
 }
 
@@ -172,14 +174,14 @@ fn a_file_collects_the_output_of_several_machines() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("console");
     for text in [b"first ".as_slice(), b"second"] {
-        send(&mut serial(OutputFile::open(&path).unwrap()), text);
+        send(&mut serial(OutputFile::open(&path, FREE).unwrap()), text);
     }
     assert_eq!(std::fs::read(&path).unwrap(), b"first second");
 }
 
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
-    let error = OutputFile::open("/nowhere/console".as_ref()).unwrap_err();
+    let error = OutputFile::open("/nowhere/console".as_ref(), FREE).unwrap_err();
     assert!(error.to_string().contains("'/nowhere/console'"), "{error}");
 }
 
@@ -219,7 +221,7 @@ fn a_client_talks_to_the_guest() {
 fn a_log_has_what_the_guest_says_with_a_client_and_without() {
     let directory = TempDir::new().unwrap();
     let (path, log) = (directory.path().join("serial"), directory.path().join("log"));
-    let backend = Logged::new(OutputFile::open(&log).unwrap(), Socket::listen(&path).unwrap());
+    let backend = Logged::new(OutputFile::open(&log, FREE).unwrap(), Socket::listen(&path).unwrap());
     let mut port = Listening { serial: serial(backend), path, _directory: directory };
     send(&mut port.serial, b"alone ");
     let mut client = client(&mut port);
@@ -228,6 +230,8 @@ fn a_log_has_what_the_guest_says_with_a_client_and_without() {
     client.write_all(b"typed").unwrap();
     port.serial.ready(0);
     assert_eq!(receive(&mut port.serial), b"typed");
+    let Listening { serial, _directory, .. } = port;
+    drop(serial);
     assert_eq!(std::fs::read(&log).unwrap(), b"alone heard");
 }
 
@@ -294,10 +298,10 @@ fn a_pipe_for_output_is_never_waited_for() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("pipe");
     make_pipe(&path);
-    let unread = OutputFile::open(&path).unwrap_err();
+    let unread = OutputFile::open(&path, FREE).unwrap_err();
     assert!(matches!(unread, BackendError::Unread { .. }), "{unread}");
     let _reader = File::options().read(true).write(true).open(&path).unwrap();
-    let mut output = OutputFile::open(&path).unwrap();
+    let mut output = OutputFile::open(&path, FREE).unwrap();
     // More than the pipe holds, and nobody takes it.
     output.write(&pattern(1_000_000));
 }

@@ -15,7 +15,7 @@ use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, Sessi
 
 use super::backlog::{Backlog, Pending, Slot};
 use crate::{
-    ThreadRole, Threads, chain,
+    Heard, ThreadRole, Threads, chain,
     frames::FrameError,
     greet::{self, GreetError, Proof, Welcomed},
     link::Link,
@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// A source that wants to migrate.
-    Source { link: Link, hello: Box<Hello>, source: Greeted },
+    Source { link: Link, hello: Box<Hello>, source: Greeted, heard: Heard },
     /// A page channel of a session, or its urgent connection.
     Channel { connection: Arc<Connection>, greeting: Greeting, agreed: Agreed, proof: Option<Proof> },
     /// A source that lost its link and wants to know what became of its session.
@@ -127,12 +127,15 @@ enum GreetingError {
 /// not keep a thread.
 fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Incoming, GreetingError> {
     let connection = pending.connection().clone();
-    let Welcomed { greeting, agreed, proof } = greet::welcome(&connection, ours, deadline)?;
+    let welcomed = greet::welcome(&connection, ours, deadline)?;
+    let Welcomed { greeting, agreed, proof, answered } = welcomed;
     let incoming = match greeting.role {
         Role::Pages | Role::Urgent => {
             Incoming::Channel { connection: connection.clone(), greeting, agreed, proof }
         }
-        Role::Control | Role::Ask => first_message(&connection, greeting, agreed, proof, deadline)?,
+        Role::Control | Role::Ask => {
+            first_message(&connection, greeting, (agreed, proof), answered, deadline)?
+        }
     };
     pending.identified()?;
     Ok(incoming)
@@ -142,8 +145,8 @@ fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Incomin
 fn first_message(
     connection: &Arc<Connection>,
     Greeting { role, session, offer, .. }: Greeting,
-    agreed: Agreed,
-    proof: Option<Proof>,
+    (agreed, proof): (Agreed, Option<Proof>),
+    answered: Instant,
     deadline: Instant,
 ) -> Result<Incoming, GreetingError> {
     let mut link = Link::new(connection.clone());
@@ -155,7 +158,8 @@ fn first_message(
     match (role, message) {
         (Role::Control, Message::Hello(hello)) if hello.session == session => {
             let source = Greeted { agreed, release: offer.release };
-            Ok(Incoming::Source { link, hello: Box::new(hello), source })
+            let heard = Heard { after: answered, by: Instant::now() };
+            Ok(Incoming::Source { link, hello: Box::new(hello), source, heard })
         }
         (Role::Ask, Message::Ask { session: asked }) if asked == session => {
             Ok(Incoming::Question { link, session, proof })

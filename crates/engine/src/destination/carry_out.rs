@@ -113,7 +113,7 @@ impl Server {
         let ram = self.machine.ram();
         let devices = self.machine.devices();
         let mut reasons = hello.mismatches(&machine::blocks(&ram), &devices);
-        reasons.extend(self.machine.check(hello));
+        reasons.extend(self.machine.check(hello, self.heard));
         if hello.postcopy
             && let Err(error) = self.machine.userfault()
         {

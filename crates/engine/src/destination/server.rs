@@ -23,7 +23,7 @@ use super::{
     waiting::WaitingSource,
 };
 use crate::{
-    DestinationMachine, Observer, Threads, cpu_time::ThreadClock, greet::Proof, link::Link, threads,
+    DestinationMachine, Heard, Observer, Threads, cpu_time::ThreadClock, greet::Proof, link::Link, threads,
 };
 
 /// How long a source that gives up may take to be heard, once a channel of it has ended.
@@ -43,6 +43,8 @@ pub(super) struct Server {
     pub(super) link: Option<Link>,
     /// With the source that is being served.
     pub(super) agreed: Option<Agreed>,
+    /// When that was heard.
+    pub(super) heard: Heard,
     /// What connections of the session prove, where they are encrypted.
     secret: Option<SessionSecret>,
     pub(super) arriving: Option<Arriving>,
@@ -85,6 +87,7 @@ impl Server {
             number: 0,
             link: None,
             agreed: None,
+            heard: Heard::now(),
             secret: None,
             arriving: None,
             about: Span::none(),
@@ -205,7 +208,7 @@ impl Server {
 
     fn connection_came(&mut self, incoming: Incoming) -> Vec<Action> {
         match incoming {
-            Incoming::Source { link, hello, source } => self.source_came(link, *hello, source),
+            Incoming::Source { link, hello, source, heard } => self.source_came(link, *hello, source, heard),
             Incoming::Channel { connection, greeting, agreed, proof } => {
                 self.channel_came(connection, &greeting, agreed, proof.as_ref())
             }
@@ -213,9 +216,9 @@ impl Server {
         }
     }
 
-    fn source_came(&mut self, link: Link, hello: Hello, source: Greeted) -> Vec<Action> {
+    fn source_came(&mut self, link: Link, hello: Hello, source: Greeted, heard: Heard) -> Vec<Action> {
         if self.destination.is_busy() {
-            let waiting = WaitingSource::new(link, hello, source, self.now());
+            let waiting = WaitingSource::new(link, hello, source, heard, self.now());
             match self.waiting.take_if(|earlier| !earlier.is_gone()) {
                 Some(earlier) => {
                     waiting.refuse();
@@ -236,6 +239,7 @@ impl Server {
         }
         self.forwarded = 0;
         self.agreed = Some(source.agreed);
+        self.heard = heard;
         // It is authenticated: it came here by way of its greeting.
         self.secret = link.connection().session_secret(&hello.session.0).unwrap_or_default();
         self.link = Some(link);
@@ -248,7 +252,9 @@ impl Server {
         let busy = self.destination.is_busy();
         match self.waiting.take_if(|waiting| !busy || waiting.until() <= now) {
             Some(waiting) if busy => waiting.refuse(),
-            Some(WaitingSource { link, hello, source, .. }) => return self.source_came(link, hello, source),
+            Some(WaitingSource { link, hello, source, heard, .. }) => {
+                return self.source_came(link, hello, source, heard);
+            }
             None => {}
         }
         Vec::new()

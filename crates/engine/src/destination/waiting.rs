@@ -3,7 +3,7 @@ use std::time::Duration;
 use migration::Time;
 use wire::{Greeted, Hello, Message, Refuse};
 
-use crate::link::Link;
+use crate::{Heard, link::Link};
 
 /// How long a source may have to wait. The one before may be gone already, and the word of that on its way on another
 /// connection: a migration that is cancelled and tried again at once must not be refused for that.
@@ -14,13 +14,14 @@ pub(super) struct WaitingSource {
     pub(super) link: Link,
     pub(super) hello: Hello,
     pub(super) source: Greeted,
+    pub(super) heard: Heard,
     until: Time,
 }
 
 impl WaitingSource {
     /// One that came now.
-    pub(super) fn new(link: Link, hello: Hello, source: Greeted, now: Time) -> Self {
-        Self { link, hello, source, until: now + PATIENCE }
+    pub(super) fn new(link: Link, hello: Hello, source: Greeted, heard: Heard, now: Time) -> Self {
+        Self { link, hello, source, heard, until: now + PATIENCE }
     }
 
     /// When it is to be refused at the latest.

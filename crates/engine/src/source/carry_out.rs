@@ -40,6 +40,10 @@ impl Attempt {
     fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Connect(role) => self.dial(role),
+            Action::Send(Message::Hello(mut hello)) => {
+                hello.machine = self.machine.description_now(hello.machine);
+                self.send(&Message::Hello(hello))
+            }
             Action::Send(message) => self.send(&message),
             Action::Prepare { channels } => Some(self.prepare(channels).unwrap_or_else(Event::LinkLost)),
             Action::SendRound { round, last } => self.send_round(round, last),

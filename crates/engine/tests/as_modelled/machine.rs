@@ -10,7 +10,7 @@ use migration::{Outcome, Status};
 use ram::{Backing, BlockLayout, DirtyLog, Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::DeviceState;
 use vm_memory::{Bytes as _, GuestAddress};
-use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
+use whimbrel_engine::{DestinationMachine, Heard, MachineError, Observer, SourceMachine};
 use wire::{DeviceInfo, Hello};
 
 use crate::{source::Ending, trail::Seen};
@@ -223,7 +223,7 @@ impl DestinationMachine for There {
     fn devices(&self) -> Vec<DeviceInfo> {
         devices()
     }
-    fn check(&self, _: &Hello) -> Vec<String> {
+    fn check(&self, _: &Hello, _: Heard) -> Vec<String> {
         let fails = self.stage.strikes(Call::Check);
         self.stage.note(Seen::IsChecked { well: !fails });
         if fails { vec!["on purpose".into()] } else { Vec::new() }

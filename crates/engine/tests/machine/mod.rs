@@ -18,7 +18,7 @@ use migration::{Outcome, Status};
 use ram::{Backing, BlockLayout, DirtyLog, Incomplete, PAGE_SIZE, Ram, Userfaultfd};
 use state::{DeviceState, Schema, Value, not_read};
 use vm_memory::{Bytes, GuestAddress};
-use whimbrel_engine::{DestinationMachine, MachineError, Observer, SourceMachine};
+use whimbrel_engine::{DestinationMachine, Heard, MachineError, Observer, SourceMachine};
 use wire::{DeviceInfo, Forward, Hello};
 
 /// Pages of the machine.
@@ -323,7 +323,7 @@ impl DestinationMachine for Vacancy {
     fn devices(&self) -> Vec<DeviceInfo> {
         devices()
     }
-    fn check(&self, hello: &Hello) -> Vec<String> {
+    fn check(&self, hello: &Hello, _heard: Heard) -> Vec<String> {
         let differs = hello.machine != description();
         differs.then(|| "Another kind of machine".into()).into_iter().collect()
     }

@@ -121,6 +121,15 @@ impl Site {
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(renewed));
     }
 
+    /// The lease of the node's agent was seen to be renewed then, whatever it says itself.
+    pub(crate) fn hear(&mut self, name: &str, seconds: i64) {
+        let lease = self.world.leases.iter_mut().map(Arc::make_mut);
+        let lease = lease.into_iter().find(|lease| lease.metadata.name.as_deref() == Some(name)).unwrap();
+        let uid = format!("lease-{name}");
+        lease.metadata.uid = Some(uid.clone());
+        self.world.heard.insert(uid, at(seconds));
+    }
+
     /// Decides and applies until nothing is left to do.
     pub(crate) fn settle(&mut self, seconds: i64) {
         for _ in 0..50 {

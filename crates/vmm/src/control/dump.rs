@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,10 +17,14 @@ use monitor::{
     CommandError,
     types::{DumpInfo, DumpRequest, DumpStatus, RunState},
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Control, one_line, why_it_may_not_run};
-use crate::{machine::CoreFile, panics, seccomp::Role};
+use crate::{
+    machine::{CoreFile, Sight},
+    panics,
+    seccomp::Role,
+};
 
 /// How long a command waits for storage that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Dump {
     state: Mutex<State>,
     ended: Condvar,
+    /// Of the file: one that hangs gets no second thread.
+    sight: Sight,
 }
 
 #[derive(Debug, Default)]
@@ -47,25 +53,47 @@ impl Control {
     /// It cannot be stopped, it is about to move, another dump is under way, or the file cannot be written; with
     /// [`DumpRequest::detach`] the last is told by the event alone.
     pub(super) fn dump(self: &Arc<Self>, request: &DumpRequest) -> Result<(), CommandError> {
+        drop(self.no_migration()?);
+        self.dump.is_over()?;
+        let path = request.path.clone();
+        // Before the machine stands still: where storage hangs, it would for as long.
+        let asked = self.dump.sight.ask(Role::Dump, &self.launcher, "dump-file", {
+            let path = path.clone();
+            move || create(&path)
+        });
+        match asked.unwrap_or_else(|why| Err(io::Error::other(why))) {
+            Ok(file) => self.dump_into(file, path)?,
+            Err(error) => self.end_dump(false, Err(unwritten(&path, &error))),
+        }
+        if request.detach { Ok(()) } else { self.dump.wait() }
+    }
+
+    fn dump_into(self: &Arc<Self>, file: File, path: PathBuf) -> Result<(), CommandError> {
         // No migration begins before the dump is noted.
+        let still = self.no_migration().and_then(|_departing| self.stand_still());
+        let (core, ran) = still.inspect_err(|_| {
+            let empty = path.clone();
+            // Nothing is in it, it may be gone by itself, and where there is no thread it stays.
+            let _ = self.launcher.spawn(Role::Dump, "dump-file", move || drop(fs::remove_file(empty)));
+        })?;
+        let control = self.clone();
+        let write = move || control.write_dump(&core, file, &path, ran);
+        if let Err(error) = self.launcher.spawn(Role::Dump, "dump", write) {
+            self.end_dump(ran, Err(error));
+        }
+        Ok(())
+    }
+
+    /// No migration is under way, nor begins while this is held.
+    fn no_migration(&self) -> Result<MutexGuard<'_, ()>, CommandError> {
         let departing = self.departing.try_lock();
-        let moves = || CommandError::generic("A migration is under way: dump the machine when it is over");
         let under_way = self.departure.lock().as_ref().is_some_and(|departure| {
             let status = departure.handle.snapshot().status;
             // Of a machine that runs at the destination, what it was is here, as long as pages of it are.
             status.is_under_way() && !status.is_postcopy()
         });
-        if departing.is_none() || under_way {
-            return Err(moves());
-        }
-        let (core, ran) = self.stand_still()?;
-        drop(departing);
-        let (control, path) = (self.clone(), request.path.clone());
-        let write = move || control.write_dump(&core, &path, ran);
-        if let Err(error) = self.launcher.spawn(Role::Dump, "dump", write) {
-            self.end_dump(ran, Err(error));
-        }
-        if request.detach { Ok(()) } else { self.dump.wait() }
+        let moves = || CommandError::generic("A migration is under way: dump the machine when it is over");
+        departing.filter(|_| !under_way).ok_or_else(moves)
     }
 
     /// Stops the machine, and keeps it so. Returns what is to be written, and whether it ran.
@@ -92,20 +120,16 @@ impl Control {
         Ok((core, ran))
     }
 
-    fn write_dump(&self, core: &CoreFile, path: &Path, ran: bool) {
+    fn write_dump(&self, core: &CoreFile, mut file: File, path: &Path, ran: bool) {
         let completed = self.dump.state.lock().completed.clone();
         let written = panics::catch(|| {
-            let mut file = create(path)?;
             core.write(&mut file, &completed).inspect_err(|_| {
                 // A part of a core is of no use. It may be gone by itself.
                 let _ = fs::remove_file(path);
             })
         });
         let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let written = written.map_err(|error| {
-            io::Error::new(error.kind(), format!("'{}' cannot be written: {error}", path.display()))
-        });
-        self.end_dump(ran, written);
+        self.end_dump(ran, written.map_err(|error| unwritten(path, &error)));
     }
 
     /// The dump is over. The machine goes on if it `ran`.
@@ -175,6 +199,10 @@ impl State {
     fn info(&self) -> DumpInfo {
         DumpInfo { status: self.status, completed: self.completed.load(Ordering::Relaxed), total: self.total }
     }
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("'{}' cannot be written: {error}", path.display()))
 }
 
 /// A file that was not there, which its owner alone may read: it has all that the guest had in memory.

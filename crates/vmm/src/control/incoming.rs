@@ -4,7 +4,7 @@ use std::{
 };
 
 use config::{Config, Identity};
-use engine::{DestinationMachine, MachineError, Observer, destination};
+use engine::{DestinationMachine, Heard, MachineError, Observer, destination};
 use migration::{Outcome, Status};
 use monitor::{
     CommandError,
@@ -24,8 +24,8 @@ use super::{
     one_line, query, security, story,
 };
 use crate::{
-    BuildError, Events, Incoming, Keep, Machine, PageFaults, Transit, launcher::Launcher, machine::Sight,
-    seccomp::Role,
+    Ahead, BuildError, Events, Incoming, Keep, Machine, PageFaults, Transit, launcher::Launcher,
+    machine::Sight, seccomp::Role,
 };
 
 /// Why no machine is taken in.
@@ -127,7 +127,7 @@ impl Control {
             incoming: Some(incoming),
             machine: None,
             states_came: None,
-            ahead_ns: Mutex::default(),
+            ahead: Mutex::new(Ahead::Unknown),
             lacking: None,
         };
         let watch = Arc::new(Watch { control: Arc::downgrade(self), filling });
@@ -194,7 +194,7 @@ struct Vacancy {
     /// When the first state of the machine came that is about to be loaded.
     states_came: Option<Instant>,
     /// By how much the wall clock of this host is ahead of that of the source that came last.
-    ahead_ns: Mutex<Option<i128>>,
+    ahead: Mutex<Ahead>,
     /// Of the machine that is about to be loaded, if pages of it will follow.
     lacking: Option<Weak<Incomplete>>,
 }
@@ -208,7 +208,7 @@ impl DestinationMachine for Vacancy {
         self.devices.clone()
     }
 
-    fn check(&self, hello: &Hello) -> Vec<String> {
+    fn check(&self, hello: &Hello, heard: Heard) -> Vec<String> {
         tracing::info!("A source offers a machine");
         // What comes now starts threads.
         self.filling.source_came(hello.channels);
@@ -219,7 +219,7 @@ impl DestinationMachine for Vacancy {
         };
         match hello.machine.decode::<Offer>() {
             Ok(offer) => {
-                *self.ahead_ns.lock() = offer.ahead_ns();
+                *self.ahead.lock() = offer.ahead(heard);
                 offer::refusals(incoming, &offer, &self.may_differ, &self.launcher)
             }
             Err(error) => vec![one_line(&error)],
@@ -256,7 +256,7 @@ impl DestinationMachine for Vacancy {
         let incoming = self.incoming.take().ok_or("there is no place for the machine")?;
         let states = states.to_vec();
         let came = self.states_came.take().unwrap_or_else(Instant::now);
-        let transit = Transit { came, ahead_ns: self.ahead_ns.lock().take() };
+        let transit = Transit { came, ahead: *self.ahead.lock() };
         let restored = self.launcher.run(move || incoming.restore(&description, &states, transit))?;
         let machine = self.machine.insert(restored?);
         if let Some(memory) = self.lacking.take() {

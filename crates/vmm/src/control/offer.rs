@@ -1,10 +1,13 @@
+use std::time::Instant;
+
 use config::Identity;
+use engine::Heard;
 use serde::{Deserialize, Serialize};
 use state::{Schema, Value, not_read};
 use wire::DeviceInfo;
 
 use crate::{
-    DeviceDescription, Events, Incoming, MachineDescription, arch::realtime_ns, events::RequestsV2,
+    Ahead, DeviceDescription, Events, Incoming, MachineDescription, arch::realtime_ns, events::RequestsV2,
     launcher::Launcher, machine::ImageClues,
 };
 
@@ -13,15 +16,33 @@ use crate::{
 pub(super) struct Offer {
     pub(super) machine: MachineDescription,
     pub(super) images: ImageClues,
-    /// The wall clock of the source when it said this, in nanoseconds since 1970; none from a release that did not.
+    /// The wall clock of the source when it had this made, in nanoseconds since 1970; none from a release that did not say.
     #[serde(default)]
     pub(super) realtime_ns: Option<u64>,
+    /// The same when the destination had greeted it, and this was about to be sent.
+    #[serde(default)]
+    pub(super) greeted_ns: Option<u64>,
 }
 
 impl Offer {
-    /// By how much the wall clock here is ahead of the source's, in nanoseconds, and the time that it took to come here.
-    pub(super) fn ahead_ns(&self) -> Option<i128> {
-        Some(i128::from(realtime_ns()) - i128::from(self.realtime_ns?))
+    /// The same as of now, for a destination that has greeted this side.
+    pub(super) fn now(self) -> Self {
+        Self { greeted_ns: Some(realtime_ns()), ..self }
+    }
+
+    /// By how much the wall clock here is ahead of the source's, which said this when it was `heard`.
+    pub(super) fn ahead(&self, heard: Heard) -> Ahead {
+        let (now, shows) = (Instant::now(), i128::from(realtime_ns()));
+        let showed = |then: Instant| {
+            shows - i128::try_from(now.saturating_duration_since(then).as_nanos()).unwrap_or_default()
+        };
+        match (self.greeted_ns.map(i128::from), self.realtime_ns.map(i128::from)) {
+            (Some(said), _) => {
+                Ahead::Between { least: showed(heard.after) - said, most: showed(heard.by) - said }
+            }
+            (None, Some(said)) => Ahead::AtMost(showed(heard.by) - said),
+            (None, None) => Ahead::Unknown,
+        }
     }
 }
 

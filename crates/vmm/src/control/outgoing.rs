@@ -199,8 +199,15 @@ impl SourceMachine for Leaving {
         // As late as this: the guest may rewrite its disks before the other side looks at them.
         let images = self.machine.image_clues(&self.control.launcher);
         let machine = self.machine.description().clone();
-        let offer = Offer { machine, images, realtime_ns: Some(realtime_ns()) };
+        let offer = Offer { machine, images, realtime_ns: Some(realtime_ns()), greeted_ns: None };
         Ok(DeviceState::encode("machine", &offer)?)
+    }
+
+    fn description_now(&self, description: DeviceState) -> DeviceState {
+        let offer = description.decode::<Offer>();
+        let now = offer.and_then(|offer| DeviceState::encode("machine", &offer.now()));
+        // It is what this side made itself.
+        now.unwrap_or(description)
     }
 
     fn is_running(&self) -> bool {

@@ -14,7 +14,11 @@ use report::Report;
 use rustix::fs::{Access, AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use super::ControlError;
-use crate::{launcher::Launcher, seccomp::Role};
+use crate::{
+    launcher::Launcher,
+    machine::{OPENING, Sight},
+    seccomp::Role,
+};
 
 /// Most files that one process leaves. Whoever can connect to a destination can make attempts fail for ever, and must not fill
 /// the disk with that.
@@ -50,10 +54,9 @@ impl Reports {
     /// There is none, or nothing can be written there.
     pub(super) fn into_directory(path: &Path, launcher: &Launcher) -> Result<Self, ControlError> {
         let unusable = |source| ControlError::Reports { path: path.to_owned(), source };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unusable(error.into()))?;
-        rustix::fs::accessat(&fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())
-            .map_err(|error| unusable(error.into()))?;
+        let wanted = path.to_owned();
+        let opened = Sight::default().open(OPENING, move |_| open(&wanted));
+        let fd = opened.unwrap_or_else(|shut| Err(shut.into())).map_err(unusable)?;
         let directory = Directory { fd, path: path.to_owned(), files: 0 };
         let writer = Writer::start(directory, launcher).map_err(ControlError::Threads)?;
         Ok(Self { writer: Mutex::new(Some(writer)) })
@@ -135,6 +138,13 @@ impl Directory {
         file.write_all(json.as_bytes())?;
         file.sync_data()
     }
+}
+
+fn open(directory: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(directory, flags, Mode::empty())?;
+    rustix::fs::accessat(&fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())?;
+    Ok(fd)
 }
 
 /// Sorts by time; the two sides of one migration are told apart by their ends.

@@ -336,7 +336,7 @@ mod tests {
         let mut buses = Buses::default();
         buses.ports.insert(0x3f8, 8, Arc::new(Mutex::new(capture.clone())));
         *board.buses.write() = Arc::new(buses);
-        let entry = BootFiles::open(&testing::path(&guest(code)), None)
+        let entry = BootFiles::open(&testing::path(&guest(code)), None, &|| {})
             .unwrap()
             .load(board.ram.memory(), "")
             .unwrap();

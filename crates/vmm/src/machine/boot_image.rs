@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use config::Config;
@@ -17,7 +17,7 @@ use devices::GuestMemory;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::look::{Blind, Look, PATIENCE, Sight};
+use super::look::{Blind, Look, OPENING, PATIENCE, Sight};
 use crate::{
     arch::{BootFile, BootFiles, Entry, KernelError, layout, write_acpi_tables},
     launcher::Launcher,
@@ -33,6 +33,9 @@ pub(crate) struct BootImage {
     /// Which of the files is being looked at, or was last.
     looks_at: AtomicUsize,
 }
+
+/// How long it may take to read it once more, which the page cache has as a rule.
+const LOADING: Duration = Duration::from_secs(60);
 
 /// A look at it that goes on.
 pub(super) type Verifying = Result<Look<Result<(), KernelError>>, Blind>;
@@ -63,19 +66,25 @@ impl BootImage {
     /// Opens what `config` boots, if it does, and reads it once.
     pub(super) fn open(config: &Config) -> Result<Option<Self>, KernelError> {
         let Some(boot) = config.boot() else { return Ok(None) };
-        let initrd = boot.initrd().map(config::FilePath::as_path);
-        let files = BootFiles::open(boot.kernel().as_path(), initrd)?;
+        let kernel = boot.kernel().as_path().to_owned();
+        let initrd = boot.initrd().map(|initrd| initrd.as_path().to_owned());
+        let (sight, opens) = (Sight::default(), kernel.clone());
+        // Of an initrd that does not open it is not known that the kernel did: both are named then.
+        let both = initrd.as_ref().map_or_else(
+            || kernel.clone(),
+            |initrd| format!("{}' or initrd '{}", kernel.display(), initrd.display()).into(),
+        );
+        let opened =
+            sight.open(OPENING, move |pulse| BootFiles::open(&opens, initrd.as_deref(), &|| pulse.beat()));
+        let files = opened.unwrap_or_else(|shut| {
+            Err(KernelError::Unreadable { what: "kernel", path: both, source: shut.into() })
+        })?;
         let description = BootDescription {
             kernel: FileDescription::from(&files.kernel),
             initrd: files.initrd.as_ref().map(FileDescription::from),
             command_line: boot.cmdline().as_str().to_owned(),
         };
-        Ok(Some(Self {
-            files: Mutex::new(files),
-            description,
-            sight: Sight::default(),
-            looks_at: AtomicUsize::new(0),
-        }))
+        Ok(Some(Self { files: Mutex::new(files), description, sight, looks_at: AtomicUsize::new(0) }))
     }
 
     /// For the other side of a migration.
@@ -115,14 +124,22 @@ impl BootImage {
     }
 
     /// Puts kernel, initrd, command line and ACPI tables into memory that is all zero.
+    ///
+    /// # Errors
+    /// Its files cannot be read, or take too long. What hangs writes that memory when it comes back, and nothing else is loaded before.
     pub(super) fn load(
-        &self,
+        self: &Arc<Self>,
         memory: &GuestMemory,
         cpus: u8,
         virtio_slots: usize,
     ) -> Result<Entry, KernelError> {
         let command_line = with_virtio_devices(&self.description.command_line, virtio_slots);
-        let entry = self.files.lock().load(memory, &command_line)?;
+        let (own, into) = (self.clone(), memory.clone());
+        let loaded = self.sight.open(LOADING, move |_| own.files.lock().load(&into, &command_line));
+        let entry = loaded.unwrap_or_else(|shut| {
+            let path = self.description.kernel.path.clone().into();
+            Err(KernelError::Unreadable { what: "kernel", path, source: shut.into() })
+        })?;
         write_acpi_tables(memory, cpus, virtio_slots).map_err(KernelError::BootData)?;
         Ok(entry)
     }

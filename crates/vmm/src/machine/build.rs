@@ -13,13 +13,13 @@ use super::{
     description::MachineDescription,
     devices::Devices,
     image::Images,
+    look::Sight,
     resources::{HostResources, ResourceError},
-    storage::Storage,
+    storage::{Storage, StorageError},
     workshop::{DeviceError, Extras, Origin, Workshop},
 };
 use crate::{
     arch::{Entry, KernelError, boot_registers},
-    disk_lock::DiskLockError,
     events::Events,
     io_loop::IoThread,
     vcpu::VcpuThreads,
@@ -40,9 +40,9 @@ pub enum BuildError {
     /// A file, tap or terminal.
     #[error(transparent)]
     Resource(#[from] ResourceError),
-    /// A disk image that is in use.
+    /// A disk image that is in use, or storage that does not answer.
     #[error(transparent)]
-    Lock(#[from] DiskLockError),
+    Storage(#[from] StorageError),
     /// A device.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -62,9 +62,9 @@ impl Machine {
     pub fn boot(config: &Config, events: Events) -> Result<Self, BuildError> {
         // What can be wrong with files is found before memory is allocated.
         let boot = Arc::new(BootImage::open(config)?.ok_or(BuildError::NoKernel)?);
-        let resources = HostResources::open(config)?;
-        resources.disks.iter().try_for_each(|disk| disk.lock.lock())?;
+        let resources = HostResources::open(config, &[], &Sight::default())?;
         let storage = Storage::new(&resources.disks).map_err(BuildError::Threads)?;
+        storage.lock()?;
         let board = board(config, &events, &VcpuThreads::default())?;
         let description = MachineDescription::of(config, &board, &resources, extras(config), Some(&boot));
         let images = Images::of(&resources, &[]);

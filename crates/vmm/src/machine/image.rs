@@ -150,12 +150,11 @@ impl Image {
     fn compare(&self, clue: &ImageClue, same_host: bool) -> Found {
         // For when this side gets the image; if it cannot be set now, it is then.
         let _ = self.lock.set_mark();
-        match clue.mark.map(|mark| self.lock.shows(mark)) {
-            Some(Ok(true)) => return Found::Same,
-            // A copy of what nobody writes is as good.
-            Some(Ok(false)) if same_host && self.is_file && !self.read_only => return Found::AnotherFile,
-            // Nothing is known of locks: the contents have to tell.
-            Some(Ok(false) | Err(_)) | None => {}
+        let shows = clue.mark.map(|mark| self.lock.shows(mark));
+        // A copy of what nobody writes is as good.
+        let is_told = same_host && self.is_file && !self.read_only;
+        if let Some(found) = by_mark(shows.as_ref(), || is_told && self.lock.locks_are_seen()) {
+            return found;
         }
         let Some(samples) = &clue.samples else { return Found::NotTold };
         match self.reader.sums_at(samples, READING) {
@@ -170,6 +169,16 @@ impl Image {
                 Found::Same
             }
         }
+    }
+}
+
+/// What the mark of the source's lock tells, if that `shows` here or does not; `is_told`: that it does not is because the image is another.
+/// `None`: nothing, the contents have to.
+fn by_mark(shows: Option<&io::Result<bool>>, is_told: impl FnOnce() -> bool) -> Option<Found> {
+    match shows {
+        Some(Ok(true)) => Some(Found::Same),
+        Some(Ok(false)) if is_told() => Some(Found::AnotherFile),
+        Some(Ok(false) | Err(_)) | None => None,
     }
 }
 
@@ -253,6 +262,17 @@ mod tests {
         assert_eq!(said(&disk(&copy, false, "two"), &clues(&source)), "");
         let reads = disk(&image, true, "one");
         assert_eq!(said(&disk(&copy, true, "one"), &clues(&reads)), "");
+    }
+
+    #[test]
+    fn storage_that_shows_no_locks_does_not_make_an_image_another_file() {
+        let unsupported = || Some(Err(io::Error::from_raw_os_error(libc::EINVAL)));
+        for shows in [unsupported(), Some(Ok(false)), None] {
+            assert_eq!(by_mark(shows.as_ref(), || false), None);
+        }
+        assert_eq!(by_mark(Some(&Ok(true)), || false), Some(Found::Same));
+        assert_eq!(by_mark(Some(&Ok(false)), || true), Some(Found::AnotherFile));
+        assert_eq!(by_mark(unsupported().as_ref(), || true), None);
     }
 
     #[test]

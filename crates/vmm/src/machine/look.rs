@@ -2,11 +2,13 @@
 //! seconds.
 
 use std::{
+    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, channel},
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +16,8 @@ use crate::{launcher::Launcher, seccomp::Role};
 
 /// How long anybody waits for storage that does not answer. A source waits for the destination's answer for twice as long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long nothing may come of opening a file, and of reading it.
+pub(crate) const OPENING: Duration = Duration::from_secs(10);
 
 /// Something in storage. It is looked at by a thread of its own, and a look that hangs is not joined by a second one. A handle:
 /// clones are the same.
@@ -35,6 +39,14 @@ pub(super) enum Blind {
 
 /// A look that has not come back yet.
 pub(super) struct Look<T>(Receiver<T>);
+
+/// A file that does not open, as its storage does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shut(Blind, Duration);
+
+/// Something still comes of what takes long.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pulse(Arc<AtomicU64>);
 
 impl Sight {
     /// Begins to look, on a thread called `name`.
@@ -67,6 +79,37 @@ impl Sight {
             Blind::NoAnswer => format!("there is no answer within {} s", patience.as_secs()),
             Blind::NoThread => "there is no thread to ask with".into(),
         })
+    }
+
+    /// Has a file opened on a thread that may do what whoever asks may, and waits for that: so long that nothing comes of it for
+    /// `patience`.
+    ///
+    /// # Errors
+    /// Nothing has, or what was to be done the last time is not over.
+    pub(crate) fn open<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        open: impl FnOnce(&Pulse) -> T + Send + 'static,
+    ) -> Result<T, Shut> {
+        let shut = |blind| Shut(blind, patience);
+        let busy = Busy::begin(&self.busy).ok_or(shut(Blind::StillLooking))?;
+        let (pulse, (answer, answers)) = (Pulse::default(), channel());
+        let beats = pulse.clone();
+        let body = move || {
+            let opened = open(&beats);
+            drop(busy);
+            // Nobody waits for it any more only when it took too long.
+            let _ = answer.send(opened);
+        };
+        thread::Builder::new().name("open".into()).spawn(body).map_err(|_| shut(Blind::NoThread))?;
+        loop {
+            let before = pulse.count();
+            match answers.recv_timeout(patience) {
+                Ok(opened) => return Ok(opened),
+                Err(RecvTimeoutError::Timeout) if pulse.count() != before => {}
+                Err(_) => return Err(shut(Blind::NoAnswer)),
+            }
+        }
     }
 
     fn look_as<T: Send + 'static>(
@@ -108,6 +151,39 @@ impl Blind {
     }
 }
 
+impl Shut {
+    /// What is the matter, and what to do.
+    pub(crate) fn why(self) -> String {
+        let since = match self {
+            Self(Blind::NoThread, _) => {
+                return "there is no thread to open it with, raise the limit of processes (ulimit -u)".into();
+            }
+            Self(Blind::StillLooking, _) => "since it was asked before".into(),
+            Self(Blind::NoAnswer, patience) => format!("within {patience:?}"),
+        };
+        format!(
+            "its storage has not answered {since}. See whether its file system is frozen, or its file server gone"
+        )
+    }
+}
+
+impl From<Shut> for io::Error {
+    fn from(shut: Shut) -> Self {
+        Self::new(io::ErrorKind::TimedOut, shut.why())
+    }
+}
+
+impl Pulse {
+    /// Something has come of it.
+    pub(crate) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// It is being looked at.
 struct Busy(Arc<AtomicBool>);
 
@@ -126,6 +202,30 @@ impl Drop for Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_does_not_open_is_waited_for_as_long_as_something_comes_of_it() {
+        const SHORT: Duration = Duration::from_millis(50);
+        let sight = Sight::default();
+        let slow = |pulse: &Pulse| {
+            for _ in 0..6 {
+                pulse.beat();
+                thread::sleep(SHORT / 2);
+            }
+            7
+        };
+        assert_eq!(sight.open(SHORT, slow), Ok(7));
+        let (go, goes) = channel::<()>();
+        let hangs = sight.open(SHORT, move |_| goes.recv()).unwrap_err();
+        assert!(hangs.why().contains("has not answered within 50ms"), "{}", hangs.why());
+        // No second thread hangs there.
+        let again = sight.open(SHORT, |_| ()).unwrap_err();
+        assert!(again.why().contains("since it was asked before"), "{}", again.why());
+        drop(go);
+        while sight.open(OPENING, |_| ()).is_err() {
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_look_that_hangs_is_waited_for_until_the_deadline_and_is_not_joined_by_another() {

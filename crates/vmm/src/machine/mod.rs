@@ -57,7 +57,7 @@ use board::Tracking;
 pub(crate) use core_file::CoreFile;
 pub(crate) use ids::disk as disk_id;
 pub(crate) use image::ImageClues;
-pub(crate) use look::Sight;
+pub(crate) use look::{OPENING, Sight};
 
 use crate::{events::Events, io_loop::IoThread, kvm::DirtyRings, launcher::Launcher};
 

@@ -1,12 +1,12 @@
 //! What a machine uses of its host: files, taps, the terminal. Opened before anything runs, on either side of a migration.
 
 use std::{
-    io,
+    io, iter,
     os::{
         fd::{BorrowedFd, RawFd},
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -14,10 +14,17 @@ use config::{Config, ImageFormat, NetBackend, OnReadError, OnWriteError, SerialP
 use devices::{
     blk::{Disk, DiskError, DiskOptions, ErrorPolicy, OnError},
     net::{Tap, TapError},
-    serial::{Backend, BackendError, Descriptors, Logged, OutputFile, Socket},
+    serial::{Backend, BackendError, Confine, Descriptors, Logged, OutputFile, Socket},
 };
 
-use crate::disk_lock::DiskLock;
+use super::{
+    ids,
+    look::{OPENING, Shut, Sight},
+};
+use crate::{
+    disk_lock::DiskLock,
+    seccomp::{self, Role},
+};
 
 /// The open host resources of a machine.
 #[derive(Debug)]
@@ -54,6 +61,16 @@ pub enum ResourceError {
     /// A tap.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// What would be opened is in storage that does not answer.
+    #[error("The {what} '{}' cannot be opened: {why}", path.display())]
+    NoAnswer {
+        /// What the machine needs it for.
+        what: String,
+        /// Where it is.
+        path: PathBuf,
+        /// How long it was waited for, and what to do.
+        why: String,
+    },
     /// A descriptor that was to be inherited.
     #[error("Descriptor {fd} is not open: have the parent process pass it on")]
     Descriptor {
@@ -85,12 +102,21 @@ pub enum ResourceError {
 }
 
 impl HostResources {
-    /// Opens everything that `config` names, and locks nothing.
-    pub(crate) fn open(config: &Config) -> Result<Self, ResourceError> {
-        let disks: Vec<_> = config.disks().iter().map(open_disk).collect::<Result<_, _>>()?;
+    /// Opens everything that `config` names, and locks nothing. Of the images by `images`, of the serial port by `serial` it is known that
+    /// their storage still has not answered.
+    pub(crate) fn open(config: &Config, images: &[Sight], serial: &Sight) -> Result<Self, ResourceError> {
+        let sights = images.iter().cloned().chain(iter::repeat_with(Sight::default));
+        let open = |((index, disk), sight): ((usize, &config::Disk), Sight)| {
+            let wanted = disk.clone();
+            sight.open(OPENING, move |_| open_disk(&wanted)).unwrap_or_else(|shut| {
+                Err(no_answer(format!("image of disk '{}'", ids::disk(index)), disk.path().as_path(), shut))
+            })
+        };
+        let disks: Vec<_> =
+            config.disks().iter().enumerate().zip(sights).map(open).collect::<Result<_, _>>()?;
         check_images(&disks)?;
         Ok(Self {
-            serial: open_serial(config.serial())?,
+            serial: open_serial_within(config.serial(), serial)?,
             disks,
             nets: config.nets().iter().map(open_net).collect::<Result<_, _>>()?,
         })
@@ -119,15 +145,33 @@ fn check_images(disks: &[OpenDisk]) -> Result<(), ResourceError> {
     Ok(())
 }
 
+fn no_answer(what: String, path: &Path, shut: Shut) -> ResourceError {
+    ResourceError::NoAnswer { what, path: path.to_owned(), why: shut.why() }
+}
+
+fn open_serial_within(port: &SerialPort, sight: &Sight) -> Result<Box<dyn Backend>, ResourceError> {
+    let path = match port {
+        SerialPort::File(path) | SerialPort::Unix { log: Some(path), .. } => path.as_path(),
+        SerialPort::Unix { socket, log: None } => socket.as_path(),
+        SerialPort::Stdio | SerialPort::None => return Ok(open_serial(port)?),
+    };
+    let wanted = port.clone();
+    let opened = sight.open(OPENING, move |_| open_serial(&wanted));
+    Ok(opened.map_err(|shut| no_answer("file of the serial port".into(), path, shut))??)
+}
+
 fn open_serial(port: &SerialPort) -> Result<Box<dyn Backend>, BackendError> {
+    // What is written is like a line of the log.
+    let confine: Confine = || Ok(seccomp::enter(Role::Log)?);
     Ok(match port {
-        SerialPort::Stdio => Box::new(Descriptors::stdio()?),
-        SerialPort::File(path) => Box::new(OutputFile::open(path.as_path())?),
+        SerialPort::Stdio => Box::new(Descriptors::stdio(confine)?),
+        SerialPort::File(path) => Box::new(OutputFile::open(path.as_path(), confine)?),
         SerialPort::Unix { socket, log: None } => Box::new(Socket::listen(socket.as_path())?),
-        SerialPort::Unix { socket, log: Some(log) } => {
-            Box::new(Logged::new(OutputFile::open(log.as_path())?, Socket::listen(socket.as_path())?))
-        }
-        SerialPort::None => Box::new(OutputFile::open("/dev/null".as_ref())?),
+        SerialPort::Unix { socket, log: Some(log) } => Box::new(Logged::new(
+            OutputFile::open(log.as_path(), confine)?,
+            Socket::listen(socket.as_path())?,
+        )),
+        SerialPort::None => Box::new(OutputFile::open("/dev/null".as_ref(), confine)?),
     })
 }
 

@@ -54,6 +54,8 @@ pub struct Keep {
     room: Option<Arc<Room>>,
     /// Of the disks: a look that hangs may outlast an attempt.
     sights: Vec<Sight>,
+    /// Of where the serial port leads.
+    serial: Sight,
 }
 
 impl Keep {
@@ -67,7 +69,8 @@ impl Keep {
         let page_faults = Arc::new(page_faults);
         let is_reserved = config.memory_backing() == Backing::Hugetlb;
         let room = (!is_reserved).then(|| Arc::new(Room::open()));
-        Ok(Self { boot, threads: VcpuThreads::default(), page_faults, room, sights })
+        let (threads, serial) = (VcpuThreads::default(), Sight::default());
+        Ok(Self { boot, threads, page_faults, room, sights, serial })
     }
 
     /// What accesses to pages of a machine that are still to come are made to wait with.
@@ -117,7 +120,7 @@ impl Incoming {
     /// # Errors
     /// Something that the machine needs is missing, or not what it should be.
     pub fn prepare(config: &Config, keep: &Keep, events: Events) -> Result<Self, BuildError> {
-        let resources = HostResources::open(config)?;
+        let resources = HostResources::open(config, &keep.sights, &keep.serial)?;
         let board = build::board(config, &events, &keep.threads)?;
         let extras = build::extras(config);
         let mut description =

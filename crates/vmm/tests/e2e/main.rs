@@ -9,6 +9,7 @@ mod dirty_rate;
 mod disk_locks;
 mod dump;
 mod faults;
+mod hanging;
 mod harmed;
 mod harness;
 mod identity;

@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::harness::{Lab, Spec, Story, Vmm, until};
 
 /// Threads that build machines and start the others, and so have the filter of the process and no other: by their names.
-const BUILDERS: [&str; 2] = ["whimbrel-vmm", "launcher"];
+/// The last opens a file for one of the others.
+const BUILDERS: [&str; 3] = ["whimbrel-vmm", "launcher", "open"];
 
 /// The threads of a process by name, each with its seccomp mode and its number of filters.
 fn threads(vmm: &Vmm) -> BTreeMap<String, (u32, u32)> {

@@ -11,7 +11,7 @@ use std::{
 use monitor::types::{MigrationStatus, RunState};
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, PATIENCE, Spec, Story, Vmm, skipped, until};
+use crate::harness::{Freezer, Lab, PATIENCE, Spec, Story, Vmm, skipped, until};
 
 const NONE: Value = Value::Null;
 
@@ -47,53 +47,6 @@ impl Small {
 impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
-    }
-}
-
-/// A file system that can be frozen: whoever writes to it then waits.
-struct Freezer {
-    directory: PathBuf,
-    image: PathBuf,
-}
-
-impl Freezer {
-    /// None where this process may not mount one.
-    fn new(lab: &Lab) -> Option<Self> {
-        let (directory, device) = (lab.path("frozen"), lab.path("frozen.ext4"));
-        std::fs::create_dir(&directory).unwrap();
-        std::fs::File::create(&device).unwrap().set_len(64 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").arg("-q").arg(&device).status();
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).args([&device, &directory]);
-        let mounted =
-            made.is_ok_and(|made| made.success()) && mount.status().is_ok_and(|status| status.success());
-        if !mounted {
-            skipped("a file system cannot be made and mounted");
-            return None;
-        }
-        let image = directory.join("disk.img");
-        std::fs::File::create(&image).unwrap().set_len(20 << 20).unwrap();
-        Some(Self { directory, image })
-    }
-
-    fn freeze(&self) -> Frozen<'_> {
-        assert!(Command::new("fsfreeze").arg("-f").arg(&self.directory).status().unwrap().success());
-        Frozen(self)
-    }
-}
-
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
-    }
-}
-
-/// As long as it is there the file system is frozen: processes that write to it cannot even be killed.
-struct Frozen<'a>(&'a Freezer);
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0.directory).status();
     }
 }
 

@@ -152,7 +152,8 @@ const MAX_FILE_BYTES: u64 = 4 << 30;
 const PIECE: usize = 1 << 20;
 
 impl BootFile {
-    pub(super) fn open(what: &'static str, path: &Path) -> Result<Self, KernelError> {
+    /// Opens and reads it; `beat` is called whenever something was read.
+    pub(super) fn open(what: &'static str, path: &Path, beat: &dyn Fn()) -> Result<Self, KernelError> {
         let unreadable = |source| KernelError::Unreadable { what, path: path.to_owned(), source };
         // Before it is opened: that would wait for the other end of a pipe.
         let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
@@ -169,7 +170,7 @@ impl BootFile {
             return Err(unreadable(io::Error::from(io::ErrorKind::FileTooLarge)));
         }
         let written = metadata.modified().map_err(unreadable)?;
-        let digest = digest(&file, bytes).map_err(unreadable)?;
+        let digest = digest(&file, bytes, beat).map_err(unreadable)?;
         Ok(Self { file, what, path: path.to_owned(), bytes, digest, written })
     }
 
@@ -186,7 +187,7 @@ impl BootFile {
             return Ok(());
         }
         // Written to, maybe with what was there.
-        if is_as_long && digest(&self.file, self.bytes).map_err(unreadable)? == self.digest {
+        if is_as_long && digest(&self.file, self.bytes, &|| {}).map_err(unreadable)? == self.digest {
             return Ok(());
         }
         Err(KernelError::Changed { what: self.what, path: self.path.clone() })
@@ -199,7 +200,7 @@ impl BootFile {
 }
 
 /// The digest of the first `bytes` bytes of the file, or of as many as there are.
-fn digest(file: &File, bytes: u64) -> io::Result<u128> {
+fn digest(file: &File, bytes: u64, beat: &dyn Fn()) -> io::Result<u128> {
     let mut hasher = Xxh3::new();
     let mut piece = vec![0; PIECE];
     let mut at = 0;
@@ -209,6 +210,7 @@ fn digest(file: &File, bytes: u64) -> io::Result<u128> {
             Ok(0) => break,
             Ok(count) => {
                 hasher.update(&piece[..count]);
+                beat();
                 at += count as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

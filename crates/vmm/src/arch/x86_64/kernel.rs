@@ -36,11 +36,11 @@ impl Entry {
 }
 
 impl BootFiles {
-    /// Opens kernel and initrd.
-    pub(crate) fn open(kernel: &Path, initrd: Option<&Path>) -> Result<Self, KernelError> {
+    /// Opens kernel and initrd, and reads them; `beat` is called whenever something was read.
+    pub(crate) fn open(kernel: &Path, initrd: Option<&Path>, beat: &dyn Fn()) -> Result<Self, KernelError> {
         Ok(Self {
-            kernel: BootFile::open("kernel", kernel)?,
-            initrd: initrd.map(|path| BootFile::open("initrd", path)).transpose()?,
+            kernel: BootFile::open("kernel", kernel, beat)?,
+            initrd: initrd.map(|path| BootFile::open("initrd", path, beat)).transpose()?,
         })
     }
 

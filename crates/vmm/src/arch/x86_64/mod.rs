@@ -38,5 +38,5 @@ pub(crate) use trap::trapped_arguments;
 pub(crate) use vcpu_state::{
     Time, VcpuV1, restore as restore_vcpu, save as save_vcpu, tell_that_it_stood_still, tsc,
 };
-pub use vm_state::Transit;
+pub use vm_state::{Ahead, Transit};
 pub(crate) use vm_state::{ClockV1, IrqchipV1, PitV1, realtime_ns};

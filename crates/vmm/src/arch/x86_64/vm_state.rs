@@ -58,16 +58,31 @@ pub(crate) struct ClockV1 {
 pub struct Transit {
     /// When the state came, by a clock that nobody sets.
     pub came: Instant,
-    /// Nanoseconds by which this host's wall clock is ahead of that of the machine's last one, and what it took to be told of that one more.
-    /// `None`: that host has not said.
-    pub ahead_ns: Option<i128>,
+    /// How the wall clocks of both hosts differ.
+    pub ahead: Ahead,
+}
+
+/// What a host knows of how far its wall clock is ahead of that of a machine's last host, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// That host has not said what its clock shows.
+    Unknown,
+    /// It has, and no more is known of when than that it was heard.
+    AtMost(i128),
+    /// It has after it was asked, and before it was heard.
+    Between {
+        /// At least.
+        least: i128,
+        /// At most.
+        most: i128,
+    },
 }
 
 impl Transit {
     /// Of a state that comes now, from a host of which nothing is known.
     #[must_use]
     pub fn now() -> Self {
-        Self { came: Instant::now(), ahead_ns: None }
+        Self { came: Instant::now(), ahead: Ahead::Unknown }
     }
 }
 
@@ -163,7 +178,7 @@ impl ClockV1 {
     /// it reads the wall clock a second time.
     pub(crate) fn restore(&self, vm: &VmFd, tsc_khz: u32, transit: Transit) -> Result<u64, KvmError> {
         let now_ns = realtime_ns();
-        let away = self.away(now_ns, transit.came.elapsed(), transit.ahead_ns);
+        let away = self.away(now_ns, transit.came.elapsed(), transit.ahead);
         let by_wall = i128::from(now_ns) - i128::from(self.realtime_ns);
         let apart_ms = (by_wall - i128::try_from(away.as_nanos()).unwrap_or_default()) / 1_000_000;
         if apart_ms != 0 {
@@ -182,14 +197,21 @@ impl ClockV1 {
     }
 
     /// How long the machine has been stopped at `now_ns`, having been on this host for `here`. The wall clocks of both hosts tell it
-    /// best, way included, as long as they are set alike; else they do less how far they are apart. What they tell is at least the
+    /// best, way included, as long as they may be set alike; else they do less how far they are apart. What they tell is at least the
     /// time here, and little more.
-    fn away(&self, now_ns: u64, here: Duration, ahead_ns: Option<i128>) -> Duration {
+    fn away(&self, now_ns: u64, here: Duration, ahead: Ahead) -> Duration {
         let by_wall = i128::from(now_ns) - i128::from(self.realtime_ns);
         let here_ns = i128::try_from(here.as_nanos()).unwrap_or(i128::MAX);
         // Both are too much by some time on the way, of the source's word or of its machine: the lesser one is less so.
-        let ahead = ahead_ns.map(|ahead| ahead.min(by_wall.saturating_sub(here_ns)));
-        let apart = ahead.filter(|ahead| ahead.unsigned_abs() > SET_ALIKE.as_nanos()).unwrap_or(0);
+        let at_most = |most: i128| most.min(by_wall.saturating_sub(here_ns));
+        let apart = match ahead {
+            Ahead::Unknown => 0,
+            Ahead::AtMost(most) => {
+                Some(at_most(most)).filter(|ahead| ahead.unsigned_abs() > SET_ALIKE.as_nanos()).unwrap_or(0)
+            }
+            Ahead::Between { least, most } if least <= 0 && at_most(most) >= 0 => 0,
+            Ahead::Between { least, most } => i128::midpoint(least, at_most(most)),
+        };
         let away = u64::try_from(by_wall.saturating_sub(apart)).ok().map(Duration::from_nanos);
         away.filter(|away| (here..=here + LONGEST_WAY).contains(away)).unwrap_or(here)
     }
@@ -200,7 +222,8 @@ fn ticks(time: Duration, tsc_khz: u32) -> u64 {
     u64::try_from(time.as_nanos().saturating_mul(tsc_khz.into()) / 1_000_000).unwrap_or(u64::MAX)
 }
 
-/// Wall clocks that seem to be no further apart are taken for set alike: it takes a while to tell another host what time it is here.
+/// Wall clocks that seem to be no further apart are taken for set alike where the other host did not wait to be asked: it takes a while
+/// until what it says is heard.
 const SET_ALIKE: Duration = Duration::from_millis(200);
 /// A state that takes longer from host to host is believed not to: it is the wall clocks that differ.
 const LONGEST_WAY: Duration = Duration::from_millis(500);
@@ -245,8 +268,8 @@ mod tests {
     #[test]
     fn time_spent_on_the_way_counts_and_never_backwards() {
         let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 1_000, tsc: 0 };
-        assert_eq!(clock.away(1_500, Duration::ZERO, None), Duration::from_nanos(500));
-        assert_eq!(clock.away(900, Duration::ZERO, None), Duration::ZERO);
+        assert_eq!(clock.away(1_500, Duration::ZERO, Ahead::Unknown), Duration::from_nanos(500));
+        assert_eq!(clock.away(900, Duration::ZERO, Ahead::Unknown), Duration::ZERO);
     }
 
     #[test]
@@ -255,10 +278,10 @@ mod tests {
         let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 2 * HOUR_NS, tsc: 0 };
         let here = Duration::from_millis(30);
         for now_ns in [HOUR_NS, 2 * HOUR_NS, 2 * HOUR_NS + 29_999_999, 3 * HOUR_NS, u64::MAX, 0] {
-            assert_eq!(clock.away(now_ns, here, None), here, "{now_ns}");
+            assert_eq!(clock.away(now_ns, here, Ahead::Unknown), here, "{now_ns}");
         }
         // Where they are set alike they tell of the way too.
-        assert_eq!(clock.away(2 * HOUR_NS + 70_000_000, here, None), Duration::from_millis(70));
+        assert_eq!(clock.away(2 * HOUR_NS + 70_000_000, here, Ahead::Unknown), Duration::from_millis(70));
     }
 
     #[test]
@@ -269,18 +292,46 @@ mod tests {
         // 30 ms here, after 40 on the way; 1 ms to be told of the source's clock.
         for apart_ms in [0, 5, -5, 199, 300, -300, 3_600_000, -3_600_000] {
             let now_ns = u64::try_from((1_i128 << 60) + (apart_ms + 70) * MS_NS).unwrap();
-            let away = clock.away(now_ns, ms(30), Some((apart_ms + 1) * MS_NS));
+            let away = clock.away(now_ns, ms(30), Ahead::AtMost((apart_ms + 1) * MS_NS));
             let is_told = i128::try_from(away.as_millis()).unwrap() - 70;
             // Small differences cannot be told from the way.
             assert!(is_told.abs() <= 1.max(apart_ms.abs().min(200)), "{apart_ms}: {away:?}");
         }
         // It took long to be told, on a busy host: what the machine's own way says is nearer.
         let now_ns = (1 << 60) + 70_000_000;
-        assert_eq!(clock.away(now_ns, ms(30), Some(900 * MS_NS)), ms(70));
+        assert_eq!(clock.away(now_ns, ms(30), Ahead::AtMost(900 * MS_NS)), ms(70));
         // Somebody has set one of them meanwhile: what passed here is sure.
         let later = (1 << 60) + 3_600_000_000_000;
-        assert_eq!(clock.away(later, ms(30), Some(0)), ms(30));
-        assert_eq!(clock.away(1 << 60, ms(30), Some(i128::MIN)), ms(30));
-        assert_eq!(clock.away(1 << 60, ms(30), Some(i128::MAX)), ms(30));
+        assert_eq!(clock.away(later, ms(30), Ahead::AtMost(0)), ms(30));
+        assert_eq!(clock.away(1 << 60, ms(30), Ahead::AtMost(i128::MIN)), ms(30));
+        assert_eq!(clock.away(1 << 60, ms(30), Ahead::AtMost(i128::MAX)), ms(30));
+    }
+
+    #[test]
+    fn hosts_that_have_asked_each_other_are_wrong_by_the_round_trip_at_most() {
+        const MS_NS: i128 = 1_000_000;
+        let clock = ClockV1 { kvmclock_ns: 0, realtime_ns: 1 << 60, tsc: 0 };
+        let ms = Duration::from_millis;
+        // 30 ms here after 5 on the way; what the source says is `back_ms` under way, `there_ms` after it was asked.
+        for apart_ms in [0, 3, -3, 20, -20, 150, -150, 199, 3_600_000, -3_600_000] {
+            for (there_ms, back_ms) in [(1, 1), (0, 8), (8, 0), (4, 4)] {
+                let now_ns = u64::try_from((1_i128 << 60) + (apart_ms + 35) * MS_NS).unwrap();
+                let (least, most) = ((apart_ms - there_ms) * MS_NS, (apart_ms + back_ms) * MS_NS);
+                let away = clock.away(now_ns, ms(30), Ahead::Between { least, most });
+                let wrong_ms = i128::try_from(away.as_millis()).unwrap() - 35;
+                assert!(
+                    wrong_ms.abs() <= there_ms + back_ms,
+                    "{apart_ms} ms apart, {there_ms} + {back_ms}: {away:?}"
+                );
+            }
+        }
+        // Of clocks that are set by NTP nothing is taken off for a round trip over a slow line.
+        let now_ns = (1 << 60) + 80_000_000;
+        let (least, most) = (-5 * MS_NS, 195 * MS_NS);
+        assert_eq!(clock.away(now_ns, ms(30), Ahead::Between { least, most }), ms(80));
+        for (least, most) in [(i128::MIN, i128::MAX), (i128::MAX, i128::MIN), (i128::MAX, i128::MAX)] {
+            let away = clock.away(now_ns, ms(30), Ahead::Between { least, most });
+            assert!((ms(30)..=ms(80)).contains(&away), "{away:?}");
+        }
     }
 }

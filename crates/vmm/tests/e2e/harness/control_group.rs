@@ -6,7 +6,11 @@ use std::{
 use super::skipped;
 
 /// A control group whose processes get no more memory than this. Dropping it takes it away, once they have ended.
-pub(crate) struct ControlGroup(PathBuf);
+pub(crate) struct ControlGroup {
+    folder: PathBuf,
+    /// What was switched on for it, and is off again afterwards: a file, and what is written there.
+    switched_on: Option<(PathBuf, &'static str)>,
+}
 
 impl ControlGroup {
     /// Makes one beside others of this process; `None`, said, where that is not allowed.
@@ -22,8 +26,8 @@ impl ControlGroup {
             };
             let group = Path::new(root).join(path).join(format!("whimbrel-{name}-{}", std::process::id()));
             fs::create_dir(&group).ok()?;
-            let group = Self(group);
-            fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+            let group = Self { folder: group, switched_on: None };
+            fs::write(group.folder.join(limit), bytes.to_string()).ok()?;
             Some(group)
         });
         if made.is_none() {
@@ -41,12 +45,16 @@ impl ControlGroup {
             if kind != "cgroup2" {
                 return None;
             }
-            // It may be on already.
-            let _ = fs::write(root.join("cgroup.subtree_control"), "+hugetlb");
-            let group = root.join(format!("whimbrel-{name}-{}", std::process::id()));
-            fs::create_dir(&group).ok()?;
-            let group = Self(group);
-            fs::write(group.0.join("hugetlb.2MB.max"), bytes.to_string()).ok()?;
+            let control = root.join("cgroup.subtree_control");
+            let is_on = fs::read_to_string(&control).ok()?.split_whitespace().any(|on| on == "hugetlb");
+            let folder = root.join(format!("whimbrel-{name}-{}", std::process::id()));
+            let mut group = Self { folder, switched_on: None };
+            if !is_on {
+                fs::write(&control, "+hugetlb").ok()?;
+                group.switched_on = Some((control, "-hugetlb"));
+            }
+            fs::create_dir(&group.folder).ok()?;
+            fs::write(group.folder.join("hugetlb.2MB.max"), bytes.to_string()).ok()?;
             Some(group)
         });
         if made.is_none() {
@@ -57,7 +65,8 @@ impl ControlGroup {
 
     /// What a process is started with in front of the program, to be in it.
     pub(crate) fn prefix(&self) -> Vec<String> {
-        let enter = format!("echo $$ > '{}' && exec \"$0\" \"$@\"", self.0.join("cgroup.procs").display());
+        let enter =
+            format!("echo $$ > '{}' && exec \"$0\" \"$@\"", self.folder.join("cgroup.procs").display());
         ["sh", "-c", &enter].map(str::to_owned).to_vec()
     }
 }
@@ -65,6 +74,9 @@ impl ControlGroup {
 impl Drop for ControlGroup {
     fn drop(&mut self) {
         // What could not be taken away is empty, and in nobody's way.
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.folder);
+        if let Some((file, off)) = &self.switched_on {
+            let _ = fs::write(file, off);
+        }
     }
 }

@@ -65,6 +65,8 @@ pub(crate) enum Stderr {
 pub(crate) enum Serial {
     /// To a file, and nothing comes from there.
     File,
+    /// To this file.
+    FileAt(PathBuf),
     /// Output to a file, input from a pipe in which tests type.
     Typed,
     /// To a socket.
@@ -195,6 +197,10 @@ impl Spec {
 
     pub(crate) fn typed(self) -> Self {
         Self { serial: Serial::Typed, ..self }
+    }
+
+    pub(crate) fn serial_file(self, path: &Path) -> Self {
+        Self { serial: Serial::FileAt(path.to_owned()), ..self }
     }
 
     pub(crate) fn serial_socket(self, path: &Path) -> Self {

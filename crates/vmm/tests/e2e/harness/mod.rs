@@ -6,6 +6,7 @@
 //! * [`until`] waits for a condition. Nothing here sleeps in the hope that something has happened meanwhile.
 
 mod control_group;
+mod hanging;
 mod huge_pages;
 mod lab;
 mod migration;
@@ -15,6 +16,7 @@ mod story;
 mod wait;
 
 pub(crate) use control_group::ControlGroup;
+pub(crate) use hanging::{Dead, Freezer};
 pub(crate) use huge_pages::HugePages;
 pub(crate) use lab::{Kernel, Lab, Spec, Stderr};
 pub(crate) use migration::{MIGRATION_EVENTS, PAUSE_BEFORE_SWITCHOVER, capability};

@@ -54,6 +54,7 @@ impl Vmm {
         }
         let serial = match &spec.serial {
             Serial::File => format!("file:{}", file("serial").display()),
+            Serial::FileAt(path) => format!("file:{}", path.display()),
             Serial::Typed => "stdio".into(),
             Serial::Socket(path) => format!("unix:{}", path.display()),
         };
