@@ -109,7 +109,8 @@ impl Control {
         let Some(throttler) =
             machine.upgrade().map(|machine| Throttler::new(&machine, self.launcher.clone()))
         else {
-            return Ok(self.dirty_limits.end());
+            self.dirty_limits.end();
+            return Ok(());
         };
         rings.collect();
         let (mut before, mut since) = (rings.counts(), Instant::now());
