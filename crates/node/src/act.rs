@@ -345,11 +345,11 @@ fn begin(
     parameters["tls-hostname"] = state.target_node.unwrap_or_default().into();
     parameters["multifd-channels"] = channels(values.channels).into();
     command(observer, vmm, "migrate-set-parameters", parameters)?;
-    migrate(observer, vmm, &state.target_node_address.unwrap_or_default(), migration.uid())
+    migrate(observer, vmm, &state.target_node_address.unwrap_or_default(), migration.metadata.uid.as_deref())
 }
 
 /// Has the engine begin. It calls the migration as the objects do, by the UID, so that all that is logged of it on both sides is found by that.
-fn migrate(observer: &mut Observer, vmm: &str, uri: &str, uid: Option<String>) -> Result<(), ActError> {
+fn migrate(observer: &mut Observer, vmm: &str, uri: &str, uid: Option<&str>) -> Result<(), ActError> {
     let named = json!({ "uri": uri, "whimbrel-session": uid });
     match command(observer, vmm, "migrate", named) {
         // By a VMM of a release that has no such argument, or by one for which the UID is no UUID: it finds a name of its own.
