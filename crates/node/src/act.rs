@@ -345,7 +345,7 @@ fn begin(
     parameters["tls-hostname"] = state.target_node.unwrap_or_default().into();
     parameters["multifd-channels"] = channels(values.channels).into();
     command(observer, vmm, "migrate-set-parameters", parameters)?;
-    migrate(observer, vmm, &state.target_node_address.unwrap_or_default(), migration.uid().as_deref())
+    migrate(observer, vmm, &state.target_node_address.unwrap_or_default(), migration.metadata.uid.as_deref())
 }
 
 /// Has the engine begin. It calls the migration as the objects do, by the UID, so that all that is logged of it on both sides is found by that.
