@@ -3,9 +3,6 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::mpsc::channel,
-    thread,
-    time::Duration,
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -25,9 +22,6 @@ pub enum Invocation {
 
 /// Longest file taken for a machine description, in bytes. The largest that makes sense has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// How long storage may take to open a machine description and to read it.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs one virtual machine on KVM.
 ///
@@ -86,6 +80,25 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    from_args_with(args, |path, most| {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    })
+}
+
+/// Like [`from_args`]; `first_bytes` reads the file, up to so many bytes.
+///
+/// # Errors
+/// As [`from_args`].
+pub fn from_args_with<I, T>(
+    args: I,
+    first_bytes: impl FnOnce(&Path, u64) -> io::Result<Vec<u8>>,
+) -> Result<Invocation, ConfigError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let asks = |pair: &[OsString]| pair[0] == "--cpu" && (pair[1] == "help" || pair[1] == "?");
     if args.windows(2).any(asks) || args.iter().any(|arg| arg == "--cpu=help" || arg == "--cpu=?") {
@@ -102,7 +115,7 @@ where
         return Ok(Invocation::PrintCpu);
     }
     let raw = match &command_line.config {
-        Some(path) => command_line.machine.over(read(path)?),
+        Some(path) => command_line.machine.over(read(path, first_bytes)?),
         None => command_line.machine,
     };
     let config = Config::new(raw)?;
@@ -113,8 +126,12 @@ where
     })
 }
 
-fn read(path: &Path) -> Result<RawConfig, ConfigError> {
-    let yaml = read_in_time(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+fn read(
+    path: &Path,
+    first_bytes: impl FnOnce(&Path, u64) -> io::Result<Vec<u8>>,
+) -> Result<RawConfig, ConfigError> {
+    let yaml = first_bytes(path, MAX_FILE_BYTES + 1)
+        .map_err(|source| ConfigError::Read { path: path.into(), source })?;
     if yaml.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::FileTooLong { path: path.into(), limit: MAX_FILE_BYTES });
     }
@@ -124,44 +141,6 @@ fn read(path: &Path) -> Result<RawConfig, ConfigError> {
         detail: format!("byte {} is not UTF-8: save the file as UTF-8", error.utf8_error().valid_up_to()),
     })?;
     RawConfig::from_yaml(&yaml, &origin)
-}
-
-/// The first bytes of a file, whose storage may not answer. A pipe has all the time that its writer takes.
-fn read_in_time(path: &Path) -> io::Result<Vec<u8>> {
-    enum Said {
-        IsNoFile,
-        Read(io::Result<Vec<u8>>),
-    }
-    let (say, said) = channel();
-    let (wanted, tell) = (path.to_owned(), say.clone());
-    let read = move || {
-        let file = File::open(wanted)?;
-        if !file.metadata()?.is_file() {
-            // Nobody waits any more only where it took too long.
-            let _ = tell.send(Said::IsNoFile);
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    thread::Builder::new().name("config".into()).spawn(move || {
-        let _ = say.send(Said::Read(read()));
-    })?;
-    let why = || {
-        let seconds = PATIENCE.as_secs();
-        let why = format!(
-            "its storage has not answered within {seconds} s. See whether its file system is frozen, or its file server gone"
-        );
-        io::Error::new(io::ErrorKind::TimedOut, why)
-    };
-    match said.recv_timeout(PATIENCE) {
-        Ok(Said::Read(read)) => read,
-        Ok(Said::IsNoFile) => match said.recv() {
-            Ok(Said::Read(read)) => read,
-            Ok(Said::IsNoFile) | Err(_) => Err(why()),
-        },
-        Err(_) => Err(why()),
-    }
 }
 
 /// clap begins its messages with `error: `; whoever prints ours says so itself.

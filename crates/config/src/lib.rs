@@ -28,7 +28,7 @@ mod text;
 mod userfault;
 
 pub use self::cpu::Cpu;
-pub use cli::{Invocation, command, from_args};
+pub use cli::{Invocation, command, from_args, from_args_with};
 pub use dirty_log::{DirtyLogKind, RingEntries};
 pub use disk::{Disk, DiskLocking, ImageFormat, OnReadError, OnWriteError, RawDisk};
 pub use error::{ConfigError, ValueError};

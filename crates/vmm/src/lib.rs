@@ -4,6 +4,7 @@
 mod arch;
 mod bus;
 mod control;
+mod description_file;
 mod disk_lock;
 mod events;
 mod host_cpu;
@@ -21,6 +22,7 @@ mod vcpu;
 
 pub use arch::{Ahead, CpuidEntry, KernelError, MsrError, Transit};
 pub use control::{Awaited, Beginning, Commands, Control, ControlError, Ending};
+pub use description_file::read_in_time;
 pub use devices::{balloon::Stats as BalloonStats, input::UnknownKey};
 pub use disk_lock::DiskLockError;
 pub use events::{Events, MachineEvent};

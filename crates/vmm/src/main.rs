@@ -2,10 +2,10 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use config::{Invocation, LogFormat, LogLevel, from_args};
+use config::{Invocation, LogFormat, LogLevel, from_args_with};
 
 fn main() -> ExitCode {
-    let config = match from_args(std::env::args_os()) {
+    let config = match from_args_with(std::env::args_os(), vmm::read_in_time) {
         Ok(Invocation::Run(config)) => *config,
         Ok(Invocation::Print(text)) => {
             return match output::show(&format!("{text}\n")) {
