@@ -1,11 +1,8 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, Read},
+    io::Read,
     path::{Path, PathBuf},
-    sync::mpsc::channel,
-    thread,
-    time::Duration,
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -25,9 +22,6 @@ pub enum Invocation {
 
 /// Longest file taken for a machine description, in bytes. The largest that makes sense has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// How long storage may take to open a machine description and to read it.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs one virtual machine on KVM.
 ///
@@ -114,7 +108,9 @@ where
 }
 
 fn read(path: &Path) -> Result<RawConfig, ConfigError> {
-    let yaml = read_in_time(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let failed = |source| ConfigError::Read { path: path.into(), source };
+    let mut yaml = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut yaml)).map_err(failed)?;
     if yaml.len() as u64 > MAX_FILE_BYTES {
         return Err(ConfigError::FileTooLong { path: path.into(), limit: MAX_FILE_BYTES });
     }
@@ -124,44 +120,6 @@ fn read(path: &Path) -> Result<RawConfig, ConfigError> {
         detail: format!("byte {} is not UTF-8: save the file as UTF-8", error.utf8_error().valid_up_to()),
     })?;
     RawConfig::from_yaml(&yaml, &origin)
-}
-
-/// The first bytes of a file, whose storage may not answer. A pipe has all the time that its writer takes.
-fn read_in_time(path: &Path) -> io::Result<Vec<u8>> {
-    enum Said {
-        IsNoFile,
-        Read(io::Result<Vec<u8>>),
-    }
-    let (say, said) = channel();
-    let (wanted, tell) = (path.to_owned(), say.clone());
-    let read = move || {
-        let file = File::open(wanted)?;
-        if !file.metadata()?.is_file() {
-            // Nobody waits any more only where it took too long.
-            let _ = tell.send(Said::IsNoFile);
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    thread::Builder::new().name("config".into()).spawn(move || {
-        let _ = say.send(Said::Read(read()));
-    })?;
-    let why = || {
-        let seconds = PATIENCE.as_secs();
-        let why = format!(
-            "its storage has not answered within {seconds} s. See whether its file system is frozen, or its file server gone"
-        );
-        io::Error::new(io::ErrorKind::TimedOut, why)
-    };
-    match said.recv_timeout(PATIENCE) {
-        Ok(Said::Read(read)) => read,
-        Ok(Said::IsNoFile) => match said.recv() {
-            Ok(Said::Read(read)) => read,
-            Ok(Said::IsNoFile) | Err(_) => Err(why()),
-        },
-        Err(_) => Err(why()),
-    }
 }
 
 /// clap begins its messages with `error: `; whoever prints ours says so itself.

@@ -29,7 +29,6 @@ fn a_process_whose_files_do_not_open_ends_and_says_which() {
         (vec!["--serial".into(), format!("unix:{}", file("port"))], "port"),
         (vec!["--report-dir".into(), file("reports")], "reports"),
         (vec!["--monitor".into(), format!("unix:{}", file("qmp"))], "qmp"),
-        (vec!["--config".into(), file("machine.yaml")], "machine.yaml"),
     ]
     .into();
     thread::scope(|scope| {
