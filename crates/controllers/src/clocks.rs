@@ -46,9 +46,10 @@ impl Clocks {
         let said = lease.spec.as_ref().and_then(|spec| Some(spec.renew_time.as_ref()?.0));
         let fresh = Clock { said, heard: now, is_apart: false };
         let clock = match self.0.entry(lease.metadata.uid.clone()?) {
-            // How old it is cannot be told.
+            // How old it is cannot be told but by what it says: a host that died while nobody looked is not to count as one that was
+            // just heard of. One whose clock is behind is silent until its next renewal is seen.
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(fresh);
+                entry.insert(Clock { heard: said.map_or(now, |said| said.min(now)), ..fresh });
                 return None;
             }
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -118,7 +119,8 @@ mod tests {
             let mut clocks = Clocks::default();
             for second in (0..60).step_by(10) {
                 let news = clocks.look(&lease(second + apart), &Time(time(second)));
-                assert_eq!(clocks.heard()["lease-a"], Time(time(second)));
+                let heard = if second == 0 { apart.min(0) } else { second };
+                assert_eq!(clocks.heard()["lease-a"], Time(time(heard)));
                 let told = (second == 10).then(|| Apart { node: "a".into(), seconds: apart });
                 assert_eq!(news, Vec::from_iter(told), "{apart}, {second}");
             }

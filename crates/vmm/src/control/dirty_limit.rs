@@ -74,6 +74,7 @@ impl Control {
         let (control, machine) = (self.clone(), Arc::downgrade(&machine));
         let serve = move || control.limit_vcpus(&machine, &rings);
         self.launcher.spawn(Role::Measure, "dirty-limit", serve).map_err(|error| {
+            *state = State::default();
             CommandError::generic(format!("There is no thread to limit vCPUs with: {error}"))
         })?;
         state.is_served = true;
@@ -99,6 +100,7 @@ impl Control {
             attend(rings.clone(), &self.launcher)?;
             self.keep_limits(machine, rings)
         });
+        self.dirty_limits.end();
         let stopped = rings.stop_counting();
         if let Err(error) = limited.and(stopped) {
             tracing::warn!("What vCPUs write is not limited any more: {error}");
@@ -109,7 +111,6 @@ impl Control {
         let Some(throttler) =
             machine.upgrade().map(|machine| Throttler::new(&machine, self.launcher.clone()))
         else {
-            self.dirty_limits.end();
             return Ok(());
         };
         rings.collect();
@@ -126,7 +127,6 @@ impl Control {
             (before, since) = (counts, now);
         }
         throttler.set(&[]);
-        self.dirty_limits.end();
         Ok(())
     }
 }

@@ -26,7 +26,10 @@ struct Attended {
 impl DirtyLog for Attended {
     fn start(&self) -> io::Result<()> {
         self.rings.start()?;
-        attend(self.rings.clone(), &self.launcher)
+        attend(self.rings.clone(), &self.launcher).inspect_err(|_| {
+            // What is told is why it could not be started.
+            let _ = self.rings.stop();
+        })
     }
 
     fn stop(&self) -> io::Result<()> {

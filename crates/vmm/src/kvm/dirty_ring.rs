@@ -22,6 +22,7 @@ use super::{
     ioctl,
     ring::{DirtyPage, Ring},
 };
+use crate::vcpu::uninterrupted;
 
 /// The dirty rings of one VM.
 #[derive(Debug)]
@@ -180,7 +181,7 @@ impl DirtyRings {
             // Not one entry is left that KVM has not filled in since it had one back: it may have filled in some twice.
             let all = taken.len() as u32 + std::mem::take(&mut skipped);
             let is_full = all >= capacity || ring.is_dirty(capacity - 1 - all);
-            let had_back = ioctl::reset_dirty_rings(&self.slots.vm, all);
+            let had_back = uninterrupted(|| ring.settle(|| ioctl::reset_dirty_rings(&self.slots.vm)));
             if is_full || matches!(had_back, Ok(false)) {
                 astray[index] = true;
                 broken.get_or_insert_with(|| overrun(index, capacity));
@@ -281,7 +282,7 @@ impl Logging {
 
 fn overrun(vcpu: usize, entries: u32) -> String {
     format!(
-        "vCPU {vcpu} has written more pages than the {entries} that its dirty ring has room for before KVM made it stop: start the machine \
+        "vCPU {vcpu} has written more pages than the {entries} that its dirty ring has room for before KVM made it stop, or KVM was interrupted while it had them back: start the machine \
          with a larger ring (--dirty-log ring), or with a bitmap (--dirty-log bitmap)"
     )
 }

@@ -24,6 +24,8 @@ pub(super) struct Ring {
     count: u32,
     /// The entry to be read next, counted without an end.
     next: u32,
+    /// Entries before it that KVM is to have back.
+    owed: u32,
 }
 
 /// A page in a memory slot.
@@ -52,7 +54,7 @@ impl Ring {
             )
         };
         match NonNull::new(entries.cast()) {
-            Some(entries) if entries.as_ptr() as isize != -1 => Ok(Self { entries, count, next: 0 }),
+            Some(entries) if entries.as_ptr() as isize != -1 => Ok(Self { entries, count, next: 0, owed: 0 }),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -96,6 +98,38 @@ impl Ring {
     fn give_back(&mut self) {
         self.flags(self.next).store(RESET, Ordering::Release);
         self.next = self.next.wrapping_add(1);
+        self.owed = self.owed.saturating_add(1);
+    }
+
+    /// Has KVM have back what was taken out. `reset` is `KVM_RESET_DIRTY_RINGS`. Returns whether it took all of it.
+    ///
+    /// Where KVM has written over an entry that it was to have back, one that is not marked is among those that it waits for, and it would
+    /// wait for ever. Nobody knows how many these are: one after the other is marked, from the last on, until it goes on.
+    pub(super) fn settle<E>(&mut self, mut reset: impl FnMut() -> Result<u32, E>) -> Result<bool, E> {
+        let owed = self.owed;
+        let mut had_back = reset()?;
+        let is_whole = had_back >= owed;
+        let mut marked = Vec::new();
+        if had_back == 0 && owed > 0 {
+            for index in (1..=self.count).map(|back| self.next.wrapping_sub(back)) {
+                match self.flags(index).compare_exchange(0, RESET, Ordering::Release, Ordering::Relaxed) {
+                    Err(RESET) => continue,
+                    // It is filled in: what is taken out next may be what KVM waits for.
+                    Err(_) => break,
+                    Ok(_) => marked.push(index),
+                }
+                had_back = reset()?;
+                if had_back > 0 {
+                    break;
+                }
+            }
+        }
+        for index in marked {
+            // It was not what KVM waited for.
+            let _ = self.flags(index).compare_exchange(RESET, 0, Ordering::Release, Ordering::Relaxed);
+        }
+        self.owed = owed.saturating_sub(had_back);
+        Ok(is_whole)
     }
 
     fn entry(&self, index: u32) -> *mut kvm_dirty_gfn {
@@ -159,6 +193,21 @@ mod tests {
             }
         }
 
+        /// What KVM does for `KVM_RESET_DIRTY_RINGS`: has those back that are marked so, from `from` on.
+        fn reset_from(&self, from: &mut u32) -> u32 {
+            let begun = *from;
+            loop {
+                let place = bytes(*from % COUNT) as u64;
+                let mut flags = [0; 4];
+                self.file.read_exact_at(&mut flags, place).unwrap();
+                if u32::from_ne_bytes(flags) & RESET == 0 {
+                    return *from - begun;
+                }
+                self.file.write_all_at(&[0; 4], place).unwrap();
+                *from += 1;
+            }
+        }
+
         /// Has so many entries back that were taken out.
         fn reset(&self, first: u32, count: u32) {
             for index in first..first + count {
@@ -189,6 +238,26 @@ mod tests {
         }
         kvm.fill([5]);
         assert_eq!(ring.take(), Some(DirtyPage { slot: 7, page: 5 }));
+    }
+
+    #[test]
+    fn entries_that_were_to_be_given_back_and_were_written_over_hold_nothing_up() {
+        let (mut ring, mut kvm) = ring();
+        let mut had_back = 0;
+        kvm.fill(0..u64::from(COUNT) - 24);
+        assert_eq!(taken(&mut ring).len(), COUNT as usize - 24);
+        // Before KVM has them back it writes over the first ten of them.
+        kvm.fill(1000..1034);
+        assert!(!ring.settle(|| Ok::<_, ()>(kvm.reset_from(&mut had_back))).unwrap());
+        assert_eq!(taken(&mut ring), (1000..1034).collect::<Vec<_>>());
+        // In some rounds it is as if nothing had been.
+        for round in 0..3 {
+            ring.settle(|| Ok::<_, ()>(kvm.reset_from(&mut had_back))).unwrap();
+            kvm.fill([round]);
+            assert_eq!(taken(&mut ring), [round]);
+        }
+        assert!(ring.settle(|| Ok::<_, ()>(kvm.reset_from(&mut had_back))).unwrap());
+        assert_eq!((had_back, ring.next, ring.owed), (kvm.next, kvm.next, 0));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct BootImage {
 }
 
 /// How long it may take to read it once more, which the page cache has as a rule.
-const LOADING: Duration = Duration::from_secs(60);
+const LOADING: Duration = Duration::from_secs(300);
 
 /// A look at it that goes on.
 pub(super) type Verifying = Result<Look<Result<(), KernelError>>, Blind>;

@@ -82,6 +82,18 @@ fn number() -> i32 {
     signal::SIGRTMIN()
 }
 
+/// Does something in which that signal must not interrupt this thread; one that comes meanwhile interrupts it afterwards.
+pub(crate) fn uninterrupted<T>(something: impl FnOnce() -> T) -> T {
+    // Where it is blocked already it stays so.
+    let is_ours = signal::block_signal(number()).is_ok();
+    let done = something();
+    if is_ours {
+        // Fails for no signal that could be blocked.
+        let _ = signal::unblock_signal(number());
+    }
+    done
+}
+
 /// Makes the signal interrupt system calls instead of killing the process. Once per process is enough.
 pub(super) fn install_handler() -> Result<(), errno::Error> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}

@@ -26,6 +26,7 @@ pub(crate) use times::Spent;
 
 use crate::{bus::Buses, events::Events, kvm::DirtyRings, panics};
 use kick::ImmediateExit;
+pub(crate) use kick::uninterrupted;
 use rest::Rest;
 use run::End;
 use threads::Worker;
