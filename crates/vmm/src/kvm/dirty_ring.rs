@@ -20,9 +20,9 @@ use super::{
     MemorySlots,
     bits::{all_pages, check_range, invalid},
     ioctl,
+    kick::uninterrupted,
     ring::{DirtyPage, Ring},
 };
-use crate::vcpu::uninterrupted;
 
 /// The dirty rings of one VM.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ mod bits;
 mod dirty_log;
 mod dirty_ring;
 mod ioctl;
+mod kick;
 mod ring;
 mod slots;
 
@@ -21,6 +22,7 @@ use vmm_sys_util::errno;
 pub(crate) use dirty_log::KvmDirtyLog;
 pub(crate) use dirty_ring::DirtyRings;
 pub(crate) use ioctl::stats_fd;
+pub(crate) use kick::kick_signal;
 pub(crate) use slots::MemorySlots;
 
 /// Where KVM lives.

@@ -27,6 +27,8 @@ use vmm_sys_util::{
     signal::{self, Killable as _},
 };
 
+use crate::kvm::kick_signal;
+
 /// Bytes of the shared page that are mapped: `immediate_exit` is its second byte.
 const MAPPED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
@@ -77,33 +79,16 @@ unsafe impl Send for ImmediateExit {}
 // SAFETY: as above.
 unsafe impl Sync for ImmediateExit {}
 
-/// The signal that interrupts `KVM_RUN`: the first that libc leaves to programs.
-fn number() -> i32 {
-    signal::SIGRTMIN()
-}
-
-/// Does something in which that signal must not interrupt this thread; one that comes meanwhile interrupts it afterwards.
-pub(crate) fn uninterrupted<T>(something: impl FnOnce() -> T) -> T {
-    // Where it is blocked already it stays so.
-    let is_ours = signal::block_signal(number()).is_ok();
-    let done = something();
-    if is_ours {
-        // Fails for no signal that could be blocked.
-        let _ = signal::unblock_signal(number());
-    }
-    done
-}
-
 /// Makes the signal interrupt system calls instead of killing the process. Once per process is enough.
 pub(super) fn install_handler() -> Result<(), errno::Error> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     static INSTALLED: OnceLock<Result<(), errno::Error>> = OnceLock::new();
-    *INSTALLED.get_or_init(|| signal::register_signal_handler(number(), nothing))
+    *INSTALLED.get_or_init(|| signal::register_signal_handler(kick_signal(), nothing))
 }
 
 /// Interrupts the system call that `thread` is in.
 pub(super) fn interrupt<T>(thread: &JoinHandle<T>) {
     // Fails only when the thread has ended: the handle keeps its id from being reused, and the number was checked when
     // the handler was installed.
-    let _ = thread.kill(number());
+    let _ = thread.kill(kick_signal());
 }

@@ -26,7 +26,6 @@ pub(crate) use times::Spent;
 
 use crate::{bus::Buses, events::Events, kvm::DirtyRings, panics};
 use kick::ImmediateExit;
-pub(crate) use kick::uninterrupted;
 use rest::Rest;
 use run::End;
 use threads::Worker;
