@@ -4,12 +4,11 @@ use std::io;
 
 use parking_lot::Mutex;
 use ram::DirtyLog;
-use vmm_sys_util::errno;
 
 use super::{
     MemorySlots,
     bits::{all_pages, check_range, invalid},
-    ioctl,
+    ioctl::{self, io_error},
 };
 
 /// The dirty log of one VM.
@@ -96,50 +95,22 @@ impl DirtyLog for KvmDirtyLog {
     }
 }
 
-fn io_error(error: errno::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use kvm_ioctls::VcpuFd;
 
-    use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
-    use ram::{Backing, BlockLayout, Ram};
-    use vm_memory::{Bytes as _, GuestAddress};
-
-    use super::*;
+    use super::{
+        super::{
+            enable_manual_protect,
+            writer_guest::{PAGES, fetch, run, writer},
+        },
+        *,
+    };
     use crate::testing;
 
-    const PAGES: u64 = 100;
-
-    /// mov [0x5000],al; mov [0x9000],al; hlt; and from the start again. Real mode.
-    const WRITER: [u8; 9] = [0xa2, 0x00, 0x50, 0xa2, 0x00, 0x90, 0xf4, 0xeb, 0xf7];
-
     fn machine(manual_protect: bool) -> (KvmDirtyLog, VcpuFd) {
-        let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
-        assert!(!manual_protect || super::super::enable_manual_protect(&vm));
-        let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: PAGES * 4096 };
-        let ram = Ram::allocate(&[layout], Backing::Anonymous).unwrap();
-        ram.memory().write_slice(&WRITER, GuestAddress(0x1000)).unwrap();
-        let vcpu = vm.create_vcpu(0).unwrap();
-        let mut sregs = vcpu.get_sregs().unwrap();
-        (sregs.cs.base, sregs.cs.selector) = (0, 0);
-        vcpu.set_sregs(&sregs).unwrap();
-        let mut regs = vcpu.get_regs().unwrap();
-        (regs.rip, regs.rflags) = (0x1000, 2);
-        vcpu.set_regs(&regs).unwrap();
-        (KvmDirtyLog::new(MemorySlots::plug(vm, ram).unwrap(), manual_protect), vcpu)
-    }
-
-    fn run(vcpu: &mut VcpuFd) {
-        assert!(matches!(vcpu.run(), Ok(VcpuExit::Hlt)));
-    }
-
-    fn fetch(log: &KvmDirtyLog) -> Vec<u64> {
-        let mut bits = [0; 2];
-        log.fetch(0, &mut bits).unwrap();
-        (0..128).filter(|page| bits[page / 64] >> (page % 64) & 1 == 1).map(|page| page as u64).collect()
+        let (slots, vcpu) = writer(|vm| assert!(!manual_protect || enable_manual_protect(vm)));
+        (KvmDirtyLog::new(slots, manual_protect), vcpu)
     }
 
     /// Old and new kernels keep the same contract.

@@ -14,12 +14,11 @@ use std::{
 use kvm_ioctls::VcpuFd;
 use parking_lot::{Condvar, Mutex, RwLock};
 use ram::{Block, DirtyLog};
-use vmm_sys_util::errno;
 
 use super::{
     MemorySlots,
     bits::{all_pages, check_range, invalid},
-    ioctl,
+    ioctl::{self, io_error},
     kick::uninterrupted,
     ring::{DirtyPage, Ring},
 };
@@ -287,10 +286,6 @@ fn overrun(vcpu: usize, entries: u32) -> String {
     )
 }
 
-fn io_error(error: errno::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -299,40 +294,18 @@ mod tests {
     use ram::{Backing, BlockLayout, Ram};
     use vm_memory::{Bytes as _, GuestAddress};
 
-    use super::*;
+    use super::{
+        super::writer_guest::{PAGES, fetch, run, writer},
+        *,
+    };
     use crate::testing;
 
-    const PAGES: u64 = 100;
-
-    /// mov [0x5000],al; mov [0x9000],al; hlt; and from the start again. Real mode.
-    const WRITER: [u8; 9] = [0xa2, 0x00, 0x50, 0xa2, 0x00, 0x90, 0xf4, 0xeb, 0xf7];
-
     fn machine() -> (DirtyRings, VcpuFd) {
-        let vm = Arc::new(Kvm::new().unwrap().create_vm().unwrap());
-        super::super::enable_rings(&vm, 1024).unwrap();
-        let layout = BlockLayout { name: "ram".into(), guest_address: 0, bytes: PAGES * 4096 };
-        let ram = Ram::allocate(&[layout], Backing::Anonymous).unwrap();
-        ram.memory().write_slice(&WRITER, GuestAddress(0x1000)).unwrap();
-        let vcpus = [vm.create_vcpu(0).unwrap()];
-        let mut sregs = vcpus[0].get_sregs().unwrap();
-        (sregs.cs.base, sregs.cs.selector) = (0, 0);
-        vcpus[0].set_sregs(&sregs).unwrap();
-        let mut regs = vcpus[0].get_regs().unwrap();
-        (regs.rip, regs.rflags) = (0x1000, 2);
-        vcpus[0].set_regs(&regs).unwrap();
-        let rings = DirtyRings::map(MemorySlots::plug(vm, ram).unwrap(), &vcpus, 1024).unwrap();
+        let (slots, vcpu) = writer(|vm| super::super::enable_rings(vm, 1024).unwrap());
+        let vcpus = [vcpu];
+        let rings = DirtyRings::map(slots, &vcpus, 1024).unwrap();
         let [vcpu] = vcpus;
         (rings, vcpu)
-    }
-
-    fn run(vcpu: &mut VcpuFd) {
-        assert!(matches!(vcpu.run(), Ok(VcpuExit::Hlt)));
-    }
-
-    fn fetch(log: &DirtyRings) -> Vec<u64> {
-        let mut bits = [0; 2];
-        log.fetch(0, &mut bits).unwrap();
-        (0..128).filter(|page| bits[page / 64] >> (page % 64) & 1 == 1).map(|page| page as u64).collect()
     }
 
     /// The contract is that of a log of bits.

@@ -1,7 +1,10 @@
 //! The KVM calls that `kvm-ioctls` does not offer, or offers only with an allocation per call.
 #![expect(unsafe_code, reason = "these are system calls with pointers")]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd},
+};
 
 use kvm_bindings::{
     KVMIO, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_dirty_log, kvm_dirty_log__bindgen_ty_1,
@@ -96,4 +99,9 @@ pub(super) fn reset_dirty_rings(vm: &VmFd) -> Result<u32, errno::Error> {
     // SAFETY: the call takes no argument.
     let reset = unsafe { ioctl(vm, KVM_RESET_DIRTY_RINGS()) };
     u32::try_from(reset).map_err(|_| errno::Error::last())
+}
+
+/// As other errors of the system are told.
+pub(super) fn io_error(error: errno::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
 }

@@ -7,6 +7,8 @@ mod ioctl;
 mod kick;
 mod ring;
 mod slots;
+#[cfg(test)]
+mod writer_guest;
 
 use std::{mem::size_of, path::Path, sync::Arc};
 
