@@ -125,13 +125,13 @@ pub async fn run(client: Client, leases: &str, mut look: impl FnMut(&World)) {
         intents.extend(news.iter().filter_map(|apart| apart.note(&world.nodes)).map(Intent::Record));
         // However much changes, at most half of the time of a processor goes into decisions.
         let rest = began.elapsed().min(TICK);
-        carry_out_all(&client, &intents).await;
+        carry_out_all(&client, &world, &intents).await;
         sleep(rest).await;
     }
 }
 
 /// Carries out what can be. A machine or a drain of which something fails is left for the next time, and holds up no other.
-async fn carry_out_all(client: &Client, intents: &[Intent]) {
+async fn carry_out_all(client: &Client, world: &World, intents: &[Intent]) {
     let mut left = BTreeSet::new();
     let mut is_done = true;
     for intent in intents {
@@ -142,7 +142,7 @@ async fn carry_out_all(client: &Client, intents: &[Intent]) {
         if !is_done {
             continue;
         }
-        let outcome = timeout(PATIENCE, carry_out_if_true(client, intent)).instrument(about(intent)).await;
+        let outcome = timeout(PATIENCE, carry_out_if_true(client, world, intent)).instrument(about(intent)).await;
         let _about = about(intent).entered();
         let Ok(outcome) = outcome else {
             tracing::warn!("The API does not reply; it is tried again");
@@ -181,13 +181,33 @@ fn about(intent: &Intent) -> Span {
 }
 
 /// Returns whether it is still true what an intent says, and carries it out only then.
-async fn carry_out_if_true(client: &Client, intent: &Intent) -> kube::Result<bool> {
+async fn carry_out_if_true(client: &Client, world: &World, intent: &Intent) -> kube::Result<bool> {
     if let Intent::SetDrainStatus(_, emptied) = intent
         && !are_empty(client, emptied).await?
     {
         return Ok(false);
     }
+    if intent.goes_by_policies() && !rules_are_current(client, world).await? {
+        return Ok(false);
+    }
     carry_out(client, intent).await.map(|()| true)
+}
+
+/// Looks afresh at what a migration goes by: what was written before the migration was asked for holds for it, although its kind is
+/// watched by itself and may be heard of later.
+async fn rules_are_current(client: &Client, world: &World) -> kube::Result<bool> {
+    let (policies, fleets, namespaces) =
+        (Api::all(client.clone()), Api::all(client.clone()), Api::all(client.clone()));
+    let (policies, fleets, namespaces) = tokio::try_join!(
+        mirror::are_current(&policies, &world.policies),
+        mirror::are_current(&fleets, &world.fleets),
+        mirror::are_current(&namespaces, &world.namespaces),
+    )?;
+    let are_current = policies && fleets && namespaces;
+    if !are_current {
+        tracing::debug!("What migrations go by has changed, and was not heard of yet");
+    }
+    Ok(are_current)
 }
 
 /// Looks afresh whether nodes are empty: a machine that was put there a moment ago may not have been heard of.

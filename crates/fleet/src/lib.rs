@@ -40,7 +40,9 @@ use k8s_openapi::{
     api::core::v1::{Namespace, Node},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use objects::{NodeDrain, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration};
+use objects::{
+    MigrationPhase, NodeDrain, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
+};
 
 pub use node::NODE_LEASE_SECONDS;
 pub use world::{World, vmm_name};
@@ -161,6 +163,12 @@ impl Intent {
             Self::Record(note) => (note.kind == MIGRATION_KIND).then_some(note.uid.as_str()),
             _ => None,
         }
+    }
+
+    /// Whether it sends a migration on its way, by the policies, the limits and the namespaces that were seen.
+    pub fn goes_by_policies(&self) -> bool {
+        let Self::SetMigrationStatus(migration) = self else { return false };
+        migration.status.as_ref().is_some_and(|status| status.phase() == MigrationPhase::Scheduled)
     }
 
     /// Whether nothing of the same subject builds on it: what a drain asks of one machine is no matter of its other machines.

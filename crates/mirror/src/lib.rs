@@ -108,6 +108,28 @@ pub enum PostError {
     Refused(#[from] kube::Error),
 }
 
+/// Returns whether objects, as a copy had them, are what the API has at this moment. One that is not understood now counts as current.
+///
+/// # Errors
+/// The API cannot be reached, or refuses.
+pub async fn are_current<K>(api: &Api<K>, seen: &[Arc<K>]) -> kube::Result<bool>
+where
+    K: Resource + Clone + DeserializeOwned,
+{
+    let identity = |object: &K| {
+        let metadata = object.meta();
+        let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        (key, metadata.resource_version.clone())
+    };
+    let mut seen: BTreeMap<Key, Option<String>> = seen.iter().map(|object| identity(object)).collect();
+    let (_, found) = understood::list(api).await?;
+    let is_news = |(key, object): &(Key, Option<K>)| {
+        let had = seen.remove(key);
+        object.as_ref().is_some_and(|object| had != Some(object.meta().resource_version.clone()))
+    };
+    Ok(!found.iter().any(is_news) && seen.is_empty())
+}
+
 /// The objects of a kind.
 #[derive(Clone, Debug)]
 pub struct Mirror<K> {

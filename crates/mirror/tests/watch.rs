@@ -127,3 +127,32 @@ async fn an_object_that_is_not_understood_hides_no_other() {
     };
     tokio::time::timeout(PATIENCE, all).await.unwrap();
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_was_seen_is_current_until_the_api_has_something_else() {
+    const NOW: &str = r#"{"apiVersion":"v1","kind":"NodeList","metadata":{"resourceVersion":"9"},"items":[
+{"metadata":{"name":"a","resourceVersion":"3"}},
+{"metadata":{"name":"odd","resourceVersion":"4"},"spec":{"unschedulable":"perhaps"}}]}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_folder, client) = client(&listener).await;
+    let (sender, _requests) = mpsc::channel();
+    thread::spawn(move || serve(&listener, NOW, "", &sender));
+    let api = Api::<Node>::all(client);
+    let seen = |names: &[(&str, &str)]| -> Vec<Arc<Node>> {
+        let node = |&(name, version): &(&str, &str)| {
+            json!({ "metadata": { "name": name, "resourceVersion": version } })
+        };
+        names.iter().map(|name| Arc::new(serde_json::from_value(node(name)).unwrap())).collect()
+    };
+    for (names, is_current) in [
+        (&[("a", "3")][..], true),
+        // As it was last understood.
+        (&[("a", "3"), ("odd", "1")], true),
+        (&[], false),
+        (&[("a", "2")], false),
+        (&[("a", "3"), ("gone", "2")], false),
+    ] {
+        let found = mirror::are_current(&api, &seen(names)).await.unwrap();
+        assert_eq!(found, is_current, "{names:?}");
+    }
+}

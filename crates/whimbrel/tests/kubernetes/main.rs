@@ -284,12 +284,7 @@ fn what_an_older_release_has_stored_is_read(site: &Site) {
     site.cluster.create(&migration("old"));
     let record = site.cluster.wait_phase("vmim/old", "Succeeded");
     assert_eq!(record["status"]["migrationState"]["migrationPolicyName"], "old", "{record:#}");
-    let logs = site.logs();
-    assert!(
-        logs.values().any(|text| text.contains("An object is not understood")),
-        "{}",
-        site.cluster.logs()
-    );
+    site.wait_logged("An object is not understood");
     site.cluster.kubectl("delete migrationpolicy old odd");
     site.wait_vmms((1, 1));
 }

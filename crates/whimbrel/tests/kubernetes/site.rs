@@ -152,6 +152,15 @@ impl Site {
         found
     }
 
+    /// Waits until one of them logs it.
+    pub(crate) fn wait_logged(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.logs().values().any(|log| log.contains(text)) {
+            assert!(Instant::now() < deadline, "nobody says '{text}':\n{}", self.cluster.logs());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Has controllers and agents, other ones, reach the server by ways on which every write conflicts.
     pub(crate) fn conflict(&mut self) -> [(Conflicts, Running); 2] {
         let ways = ACCOUNTS.map(|account| {
