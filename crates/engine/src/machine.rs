@@ -157,6 +157,10 @@ pub trait DestinationMachine: Send {
     /// # Errors
     /// Not one instruction of the machine has run.
     fn run(&mut self, run: bool) -> Result<(), MachineError>;
+    /// The machine is about to run, and packets for it follow ([`Self::deliver`]): of each device until one that
+    /// [is the end](Forward::is_end), or until that takes too long. What comes for it here meanwhile came later, and a machine that gets it
+    /// before them takes them for lost. Called before [`Self::run`]; by default nothing waits.
+    fn packets_follow(&mut self) {}
     /// Packets that came for the machine at the source while it was on its way. It runs here, or is paused. What is in them came from
     /// a network, and from the peer. By default they are lost, as packets may be.
     fn deliver(&mut self, packets: Forward) {

@@ -133,10 +133,15 @@ fn what_came_for_a_machine_on_its_way_follows_it_to_a_peer_that_takes_it() {
     let packets = || {
         // More than a message may have.
         let first = Forward::new("net0", (0..50).map(|number| vec![number; 60_000]));
-        [first, Forward::default(), Forward::new("net1", [vec![3; 60]])]
+        [first, Forward::new("net2", []), Forward::new("net1", [vec![3; 60]])]
     };
     let none = Features::default();
-    for (features, runs) in [(Features::OURS, true), (Features::OURS, false), (none, true)] {
+    for (features, runs, follow, ends) in [
+        (Features::OURS, true, true, true),
+        (Features::OURS, false, false, false),
+        (Features::FORWARD, true, true, false),
+        (none, true, false, false),
+    ] {
         let machine = Machine::new(ram(), 0);
         machine.fill();
         machine.undelivered.lock().unwrap().extend(packets());
@@ -147,8 +152,8 @@ fn what_came_for_a_machine_on_its_way_follows_it_to_a_peer_that_takes_it() {
         let destination = destination_as(&offer, &loopback(), &machine);
         let (_handle, notes) = migrate(machine.clone(), destination.address(), Params::default());
         assert_arrived_whole(&machine, &destination, &notes);
-        // What is empty is not sent; what came for a machine that is paused is of the past when it goes on.
-        let follows = if runs && features == Features::OURS { packets().to_vec() } else { Vec::new() };
+        // What came for a machine that is paused is of the past when it goes on.
+        let follows = if follow { packets().to_vec() } else { Vec::new() };
         let each = |forwards: &[Forward]| -> Vec<_> {
             let of_one = |forward: &Forward| {
                 forward
@@ -159,6 +164,12 @@ fn what_came_for_a_machine_on_its_way_follows_it_to_a_peer_that_takes_it() {
             };
             forwards.iter().flat_map(of_one).collect()
         };
-        assert_eq!(each(&destination.arrival.delivered.lock().unwrap()), each(&follows));
+        let delivered = destination.arrival.delivered.lock().unwrap();
+        assert_eq!(each(&delivered), each(&follows));
+        assert_eq!(destination.arrival.foretold.load(std::sync::atomic::Ordering::SeqCst), ends);
+        for device in ["net0", "net1", "net2"].iter().filter(|_| ends) {
+            let last = delivered.iter().rfind(|forward| forward.device == *device);
+            assert!(last.is_some_and(Forward::is_end), "{device}: {last:?}");
+        }
     }
 }

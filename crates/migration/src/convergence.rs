@@ -24,6 +24,8 @@ pub struct Standing {
     pub running: bool,
     /// Rounds that were already added below the limit.
     pub extra_rounds: u32,
+    /// Whether its vCPUs are slowed down: each round costs the guest more than time.
+    pub slowed: bool,
 }
 
 /// The step that follows a round.
@@ -49,9 +51,15 @@ pub struct Decision {
     pub advice: Option<Advice>,
 }
 
-/// Rounds that may be added below the limit. Each must at least take a quarter off the downtime, so that eight take off
+/// Rounds that may be added below the limit. Where each takes a quarter off the downtime, eight take off
 /// nine tenths; what is left after that is noise.
 const MAX_EXTRA_ROUNDS: u32 = 8;
+
+/// What a round must take off the downtime to pay: a quarter of it; or an eighth, where it takes no longer than a twentieth of what all
+/// took until then, and vCPUs are not slowed down. So eight of them take off two thirds, and cost less than half as much again.
+const PAYS: u32 = 4;
+const PAYS_CHEAP: u32 = 8;
+const CHEAP: u32 = 20;
 
 /// What a paused machine has left may be sent at once, whatever the limit, if it is no more than this many bytes.
 const LITTLE: u64 = 1 << 20;
@@ -101,6 +109,7 @@ pub fn decide(params: &Params, fixed: &FixedCosts, last: &RoundStats, standing: 
             transfer,
             rate.bytes_per_second,
             limit,
+            if standing.slowed { Duration::ZERO } else { last.began + last.duration },
         )
     {
         let after = ms(after);
@@ -134,12 +143,18 @@ fn left(bytes: u64, rate: Option<WireRate>) -> String {
 }
 
 /// How long the last pass would take after one more round, in which `dirty_rate` bytes are dirtied in a second and `rate` bytes sent, if
-/// that round pays: it takes a quarter off and costs no more
-/// time than the downtime limit.
-fn worth_another_round(dirty_rate: f64, transfer: Duration, rate: f64, limit: Duration) -> Option<Duration> {
+/// that round pays and costs no more time than the downtime limit. Beside `until_now` it may be cheap.
+fn worth_another_round(
+    dirty_rate: f64,
+    transfer: Duration,
+    rate: f64,
+    limit: Duration,
+    until_now: Duration,
+) -> Option<Duration> {
     let after = transfer.mul_f64((dirty_rate / rate).min(1.0));
     let gain = transfer.saturating_sub(after);
-    (transfer <= limit && gain >= WORTHWHILE && gain >= transfer / 4).then_some(after)
+    let pays = if transfer <= until_now / CHEAP { PAYS_CHEAP } else { PAYS };
+    (transfer <= limit && gain >= WORTHWHILE && gain >= transfer / pays).then_some(after)
 }
 
 #[cfg(test)]
@@ -170,6 +185,7 @@ mod tests {
             wire_rate: Some(wire_rate),
             running: true,
             extra_rounds: 0,
+            slowed: false,
         }
     }
 
@@ -264,6 +280,18 @@ mod tests {
         let last = after_round(1400.0 * MB);
         let decision = decide(&Params::default(), &FixedCosts::default(), &last, &left_at(64, 1500.0));
         assert!(decision.switches(), "{}", decision.reason);
+    }
+
+    #[test]
+    fn a_round_that_takes_a_fifth_off_pays_where_it_is_short_beside_all_before() {
+        let switches = |began: u64, slowed: bool| {
+            let last = RoundStats { began: Duration::from_secs(began), ..after_round(1200.0 * MB) };
+            let standing = Standing { slowed, ..left_at(150, 1500.0) };
+            decide(&Params::default(), &FixedCosts::default(), &last, &standing).switches()
+        };
+        assert!(switches(1, false), "a tenth of a second beside one");
+        assert!(!switches(10, false));
+        assert!(switches(10, true), "the guest pays for it");
     }
 
     #[test]

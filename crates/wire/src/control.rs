@@ -54,7 +54,8 @@ pub enum Message {
         session: SessionId,
     },
     /// Source, once after [`Message::Running`]: what the world had still sent to the machine here. Only with
-    /// [`Features::FORWARD`](crate::Features::FORWARD).
+    /// [`Features::FORWARD`](crate::Features::FORWARD). One without packets says that nothing more follows for its device
+    /// ([`Features::FORWARD_ENDS`](crate::Features::FORWARD_ENDS)).
     Forward(Forward),
     /// Some of the pages that the destination does not have, or has as they were before. The source says so before
     /// [`Message::Complete`] of those that will follow when the machine runs; the destination, in a recovery, of those that have

@@ -29,16 +29,31 @@ impl Forward {
         Self { device: device.into(), packets: packets.into_iter().map(ByteBuf::from).collect() }
     }
 
-    /// The same in messages that can be sent, in order; none where there are no packets.
+    /// Says that nothing more follows for the device.
+    #[must_use]
+    pub fn end(device: impl Into<String>) -> Self {
+        Self::new(device, [])
+    }
+
+    /// Whether it says that nothing more follows for its device. A peer without [`Features::FORWARD_ENDS`](crate::Features::FORWARD_ENDS)
+    /// takes it for no packets.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// The same in messages that can be sent, in order, the last of which says that it is the last.
     #[must_use]
     pub fn cut(self) -> Vec<Self> {
         let mut messages = Vec::<Self>::new();
+        let end = Self::end(self.device.clone());
         for packet in self.packets {
             match messages.last_mut().filter(|last| last.bytes() < MESSAGE_BYTES) {
                 Some(last) => last.packets.push(packet),
                 None => messages.push(Self { device: self.device.clone(), packets: vec![packet] }),
             }
         }
+        messages.push(end);
         messages
     }
 
@@ -61,12 +76,14 @@ mod tests {
         assert!(forward.bytes() > MAX_FORWARD_BYTES);
         let messages = forward.cut();
         assert!(messages.len() > 10);
+        let ends: Vec<_> = messages.iter().map(Forward::is_end).collect();
+        assert_eq!(ends.iter().position(|is_end| *is_end), Some(ends.len() - 1), "the last, and no other");
         for message in &messages {
             assert_eq!(message.device, "net0");
             assert!(Message::Forward(message.clone()).encode(0).is_ok());
         }
         let sent = messages.into_iter().flat_map(|message| message.packets).map(ByteBuf::into_vec);
         assert!(sent.eq(packets()));
-        assert_eq!(Forward::default().cut(), []);
+        assert_eq!(Forward::new("net1", []).cut(), [Forward::end("net1")]);
     }
 }

@@ -195,6 +195,10 @@ impl Features {
     /// What came for the machine while it was on its way is [forwarded](crate::Message::Forward).
     pub const FORWARD: Self = Self(1 << 4);
 
+    /// Of each device whose packets it forwards, and of each that had none, the source says when there are no more: by a
+    /// [`Forward`](crate::Forward) without packets.
+    pub const FORWARD_ENDS: Self = Self(1 << 5);
+
     /// What follows the table of a batch may be [packed](crate::Packing).
     pub const PACKING: Self = Self(1 << 6);
 
@@ -203,7 +207,13 @@ impl Features {
 
     /// What this release can do beyond the protocol version.
     pub const OURS: Self = Self(
-        Self::POSTCOPY.0 | Self::PULSE.0 | Self::SUMS.0 | Self::FORWARD.0 | Self::PACKING.0 | Self::DELTAS.0,
+        Self::POSTCOPY.0
+            | Self::PULSE.0
+            | Self::SUMS.0
+            | Self::FORWARD.0
+            | Self::FORWARD_ENDS.0
+            | Self::PACKING.0
+            | Self::DELTAS.0,
     );
 
     /// Features by their bits.

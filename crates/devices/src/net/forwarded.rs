@@ -17,6 +17,8 @@ const SHORTEST: usize = HEADER_BYTES + 14;
 pub(super) struct Forwarded {
     packets: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// More of them are on their way: the tap has to wait.
+    more: bool,
 }
 
 impl Forwarded {
@@ -30,6 +32,16 @@ impl Forwarded {
             self.packets.push_back(packet);
         }
         fits
+    }
+
+    /// Says whether more of them are on their way.
+    pub(super) fn expect(&mut self, more: bool) {
+        self.more = more;
+    }
+
+    /// Whether what the tap has must wait.
+    pub(super) fn goes_first(&self) -> bool {
+        self.more || !self.packets.is_empty()
     }
 
     pub(super) fn take(&mut self) -> Option<Vec<u8>> {

@@ -163,6 +163,18 @@ impl VirtioMmio<Net> {
         })
     }
 
+    /// Packets that [`Self::take_waiting`] takes where the machine was before are on their way: until [`Self::no_packets_follow`] the driver
+    /// gets nothing from the tap, since what comes there came later.
+    pub fn packets_follow(&self) {
+        self.with(|net| net.forwarded.expect(true));
+    }
+
+    /// No more are on their way, or none are waited for.
+    pub fn no_packets_follow(&self) {
+        self.with(|net| net.forwarded.expect(false));
+        self.again(RECEIVE);
+    }
+
     /// Gives the driver packets that [`Self::take_waiting`] took where the machine was before, as soon as it has buffers. Returns how many
     /// were taken: of those that are no packets, and of too many, none are.
     pub fn forward(&self, packets: impl IntoIterator<Item = Vec<u8>>) -> usize {

@@ -71,7 +71,11 @@ fn fill<'m>(
 
 /// Puts the next packet into `room`. Returns its length.
 fn next(tap: &Tap, forwarded: &mut Forwarded, room: &Buffers<'_>) -> io::Result<usize> {
-    forwarded.take().map_or_else(|| room.read_from(tap), |packet| Ok(room.write(&packet)))
+    match forwarded.take() {
+        Some(packet) => Ok(room.write(&packet)),
+        None if forwarded.goes_first() => Err(ErrorKind::WouldBlock.into()),
+        None => room.read_from(tap),
+    }
 }
 
 impl<'m> Window<'m> {

@@ -416,6 +416,29 @@ fn what_waits_where_a_machine_was_reaches_its_driver_where_it_is() {
 }
 
 #[test]
+fn what_comes_here_waits_for_what_follows_the_machine() {
+    let Some((mut guest, wire)) = started(MRG) else { return };
+    let follows = |byte: usize| [vec![0; HEADER], frame(&payload(byte))].concat();
+    guest.device.packets_follow();
+    wire.send(&payload(60));
+    guest.offer_buffers(16, 600);
+    guest.tap_ready();
+    assert_eq!(guest.packet(), None);
+    assert_eq!(guest.device.forward([follows(300)]), 1);
+    assert_eq!(guest.wait_for_packet(), (payload(300), 1));
+    guest.run();
+    assert_eq!(guest.packet(), None, "another may follow");
+    assert_eq!(guest.device.forward([follows(200)]), 1);
+    guest.device.no_packets_follow();
+    assert_eq!(guest.wait_for_packet(), (payload(200), 1));
+    assert_eq!(guest.wait_for_packet(), (payload(60), 1));
+    // One that has been reset waits for nothing.
+    guest.device.packets_follow();
+    guest.device.clone().reset();
+    assert!(guest.device.take_waiting(1 << 20).is_empty());
+}
+
+#[test]
 fn what_no_driver_took_is_forwarded_again() {
     let (Some((here, _wire)), Some((there, _other))) = (started(MRG), started(MRG)) else { return };
     let packet = [vec![0; HEADER], frame(&payload(200))].concat();

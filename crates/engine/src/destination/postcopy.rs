@@ -7,7 +7,7 @@ use migration::{
     destination::{Action, Event},
     handover::DestinationSide,
 };
-use wire::{Message, PageBits};
+use wire::{Features, Message, PageBits};
 
 use super::{channels::Channels, follow::Postcopy, server::Server};
 use crate::MachineError;
@@ -53,6 +53,9 @@ impl Server {
     /// Lets the machine run. From the first instruction on its memory is not given up.
     pub(super) fn run_machine(&mut self, run: bool) -> Result<(), MachineError> {
         self.ran(true);
+        if run && self.features().has(Features::FORWARD.and(Features::FORWARD_ENDS)) {
+            self.machine.packets_follow();
+        }
         let result = self.machine.run(run);
         if result.is_err() {
             self.ran(false);

@@ -283,6 +283,8 @@ pub(crate) struct Arrival {
     pub(crate) must_wait: Mutex<bool>,
     /// How often what had arrived was thrown away.
     pub(crate) discards: AtomicU64,
+    /// Whether packets were foretold.
+    pub(crate) foretold: AtomicBool,
     /// Packets that followed the machine.
     pub(crate) delivered: Mutex<Vec<Forward>>,
     /// Whether pages cannot follow the machine here.
@@ -361,6 +363,10 @@ impl DestinationMachine for Vacancy {
         *self.arrival.machine.lock().unwrap() = Some(machine);
         *self.arrival.ran.lock().unwrap() = Some(run);
         Ok(())
+    }
+    fn packets_follow(&mut self) {
+        assert!(self.arrival.ran.lock().unwrap().is_none(), "it may have got others");
+        self.arrival.foretold.store(true, Ordering::SeqCst);
     }
     fn deliver(&mut self, packets: Forward) {
         assert!(self.arrival.ran.lock().unwrap().is_some(), "there is no machine yet");

@@ -134,6 +134,7 @@ impl Source {
             wire_rate: self.statistics.wire_rate(),
             running: rounds.running,
             extra_rounds: rounds.extra,
+            slowed: self.course.throttle.share() > 0.0,
         };
         let limit = self.limit();
         let params = Params { downtime_limit: limit, ..self.params.clone() };

@@ -9,8 +9,12 @@ use monitor::types::AnnounceParameters;
 use super::Control;
 use crate::seccomp::Role;
 
+/// How long what has come for the machine here waits for what follows it from where it was before. What follows is there within a
+/// round trip and what it takes to read a few packets.
+const FOLLOWING: Duration = Duration::from_millis(20);
+
 /// Announces the machine to the network, several times with growing pauses: switches learn where it is now from frames that
-/// may get lost. Ends early when the machine goes.
+/// may get lost. Soon after the first it waits for nothing more that may follow it. Ends early when the machine goes.
 ///
 /// # Errors
 /// There is no thread to be had for it.
@@ -20,19 +24,31 @@ pub(super) fn start(control: &Arc<Control>, parameters: AnnounceParameters) -> i
 }
 
 fn run(control: &Weak<Control>, parameters: AnnounceParameters) {
-    for round in 0..parameters.rounds {
-        let Some(control) = control.upgrade() else { return };
-        // A machine that is about to go, or has gone, is not announced here.
-        let Ok((turn, machine)) = control.to_change() else { return };
-        if let Err(error) = machine.announce() {
-            tracing::warn!("The machine could not be announced to the network: {error}");
-        }
-        drop((turn, machine));
-        drop(control);
-        if round + 1 < parameters.rounds {
-            std::thread::sleep(pause(round, &parameters));
-        }
+    let mut is_there = parameters.rounds > 0 && announce(control);
+    std::thread::sleep(FOLLOWING);
+    let machine = control.upgrade().and_then(|control| control.machine.lock().clone());
+    if let Some(machine) = machine {
+        machine.no_packets_follow();
     }
+    let mut waited = FOLLOWING;
+    for round in 1..parameters.rounds {
+        if !is_there {
+            return;
+        }
+        std::thread::sleep(pause(round - 1, &parameters).saturating_sub(waited));
+        waited = Duration::ZERO;
+        is_there = announce(control);
+    }
+}
+
+/// Announces it once. Returns whether it is there to be announced: one that is about to go, or has gone, is not.
+fn announce(control: &Weak<Control>) -> bool {
+    let Some(control) = control.upgrade() else { return false };
+    let Ok((_turn, machine)) = control.to_change() else { return false };
+    if let Err(error) = machine.announce() {
+        tracing::warn!("The machine could not be announced to the network: {error}");
+    }
+    true
 }
 
 /// The pause after announcement number `round`, as QEMU has it: it grows by `step` up to `max`.

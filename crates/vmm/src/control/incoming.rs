@@ -172,6 +172,7 @@ impl Control {
         }
         self.machine_events.repeat();
         if let Err(error) = announce::start(self, self.settings.lock().parameters.announce) {
+            machine.no_packets_follow();
             tracing::warn!("The machine that has arrived cannot be announced to the network: {error}");
         }
         Ok(())
@@ -273,6 +274,12 @@ impl DestinationMachine for Vacancy {
         let control = self.control.upgrade().ok_or(ENDING)?;
         let machine = self.machine.take().ok_or("there is no machine")?;
         control.take_over(machine, run)
+    }
+
+    fn packets_follow(&mut self) {
+        if let Some(machine) = &self.machine {
+            machine.packets_follow();
+        }
     }
 
     fn deliver(&mut self, packets: Forward) {

@@ -75,7 +75,11 @@ impl Devices {
     /// Gives that to the network card of this id. Returns how many packets it has taken.
     pub(super) fn deliver(&self, forward: Forward) -> usize {
         let found = self.nets.iter().enumerate().find(|(index, _)| ids::net(*index) == forward.device);
-        found.map_or(0, |(_, net)| net.forward(forward.packets.into_iter().map(ByteBuf::into_vec)))
+        let Some((_, net)) = found else { return 0 };
+        if forward.is_end() {
+            net.no_packets_follow();
+        }
+        net.forward(forward.packets.into_iter().map(ByteBuf::into_vec))
     }
 
     /// Puts all devices into their condition after power-on.

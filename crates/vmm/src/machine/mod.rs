@@ -174,11 +174,23 @@ impl Machine {
         self.devices.undelivered(most)
     }
 
+    /// Packets that came for the machine where it was before follow it: until [`Self::deliver`] of the last, what comes here waits.
+    pub fn packets_follow(&self) {
+        self.devices.nets.iter().for_each(|net| net.packets_follow());
+    }
+
+    /// Nothing that may yet follow is waited for any more.
+    pub fn no_packets_follow(&self) {
+        self.devices.nets.iter().for_each(|net| net.no_packets_follow());
+    }
+
     /// Gives packets to the network card that they came for where the machine was before. They may be lost, as in any network.
     pub fn deliver(&self, forward: Forward) {
         let (device, came) = (forward.device.clone(), forward.packets.len());
         let taken = self.devices.deliver(forward);
-        tracing::info!(device, came, taken, "Packets have followed the machine");
+        if came > 0 {
+            tracing::info!(device, came, taken, "Packets have followed the machine");
+        }
     }
 
     /// Whether there is a balloon.
