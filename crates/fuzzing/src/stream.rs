@@ -1,8 +1,8 @@
 //! What a peer sends during a migration: control frames, and the frames of page channels.
 
 use wire::{
-    Ack, Batch, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Message,
-    Offer, Packing, PageCounts, Refuse, Role, RoundEnd, Run, SessionId,
+    Ack, Batch, Came, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Message,
+    Offer, Packing, PageCounts, Probe, Probed, Refuse, Role, RoundEnd, Run, SessionId,
 };
 
 /// Pages of the blocks of the machine that receives. Others do not exist.
@@ -22,6 +22,15 @@ pub(crate) fn control(bytes: &[u8]) {
     assert!(!message.name().is_empty());
     if let Message::Hello(hello) = &message {
         let _ = hello.mismatches(&[], &[]);
+    }
+    match message {
+        Message::Probe(probe) => {
+            assert!(probe.bytes() <= wire::MAX_PROBE_BYTES && probe.time() <= wire::MAX_PROBE_TIME);
+        }
+        Message::Probed(probed) => {
+            assert!(probed.bytes_per_second(wire::MAX_PROBE_BYTES).is_none_or(|speed| speed > 0));
+        }
+        _ => {}
     }
 }
 
@@ -107,6 +116,11 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
         Message::Go,
         Message::NotRunning { reason: "disk in use".into() },
         Message::Ask { session: SessionId([7; 16]) },
+        Message::Probe(Probe::FULL),
+        Message::Probed(Probed {
+            whole: Came { bytes: 1 << 20, nanoseconds: 900_000_000 },
+            late: Came { bytes: 1 << 19, nanoseconds: 1 },
+        }),
     ];
     messages.iter().filter_map(|message| message.encode(0).ok()).collect()
 }

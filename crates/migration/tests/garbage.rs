@@ -10,7 +10,7 @@ use whimbrel_migration::{
 };
 use wire::{
     Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Forward, Greeted, Hello, Message,
-    PageBits, PageCounts, Refuse, SessionId, StateVersions,
+    PageBits, PageCounts, Probe, Probed, Refuse, SessionId, StateVersions,
 };
 
 /// Random numbers that are the same for the same seed (splitmix64).
@@ -68,7 +68,7 @@ fn complete() -> Complete {
 
 fn message(rng: &mut Rng) -> Message {
     let session = 1 + rng.below(2) as u8;
-    match rng.below(24) {
+    match rng.below(26) {
         0 => Message::Hello(Hello { channels: rng.below(70) as u16, ..hello(session) }),
         1 => Message::Accept(Accept { channels: rng.below(70) as u16, reads: reads() }),
         2 => Message::Refuse(Refuse { reasons: Vec::new() }),
@@ -95,6 +95,8 @@ fn message(rng: &mut Rng) -> Message {
         20 => Message::Recover,
         21 => Message::Recovering { pages: rng.below(3) },
         22 => Message::Forward(Forward::new("net0", [vec![0; rng.below(100) as usize]])),
+        23 => Message::Probe(Probe::FULL),
+        24 => Message::Probed(Probed::default()),
         _ => Message::Abort { reason: "no".into() },
     }
 }
