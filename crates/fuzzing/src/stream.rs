@@ -1,8 +1,8 @@
 //! What a peer sends during a migration: control frames, and the frames of page channels.
 
 use wire::{
-    Ack, Batch, Came, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Message,
-    Offer, Packing, PageCounts, Probe, Probed, Refuse, Role, RoundEnd, Run, SessionId,
+    Ack, Batch, Came, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES,
+    Message, Offer, Packing, PageCounts, Probe, Probed, Refuse, Role, RoundEnd, Run, SessionId,
 };
 
 /// Pages of the blocks of the machine that receives. Others do not exist.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use state::{DeviceState, MAX_BODY_BYTES};
 
 use crate::{
-    Accept, Forward, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Probe, Probed, Refuse, SessionId,
-    WireError, missing::PageBits,
+    Accept, Forward, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Probe, Probed, Refuse,
+    SessionId, WireError, missing::PageBits,
 };
 
 /// Longest encoded message, in bytes: the largest device state and its envelope.

@@ -52,8 +52,7 @@ pub struct Came {
 
 impl Probe {
     /// The largest that there is.
-    pub const FULL: Self =
-        Self { bytes: MAX_PROBE_BYTES, milliseconds: MAX_PROBE_TIME.as_millis() as u32 };
+    pub const FULL: Self = Self { bytes: MAX_PROBE_BYTES, milliseconds: MAX_PROBE_TIME.as_millis() as u32 };
 
     /// Bytes that are counted.
     #[must_use]

@@ -8,9 +8,9 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use state::DeviceState;
 use whimbrel_wire::{
-    Accept, Ack, Batch, BlockInfo, Came, Complete, DeviceInfo, Digest, Encoding, Features, Forward, FrameHeader,
-    FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION, Packing,
-    PageCounts, Probe, Probed, Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
+    Accept, Ack, Batch, BlockInfo, Came, Complete, DeviceInfo, Digest, Encoding, Features, Forward,
+    FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION,
+    Packing, PageCounts, Probe, Probed, Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
 };
 
 const SESSION: SessionId = SessionId([0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAF]);

@@ -38,7 +38,12 @@ use transport::Accept;
 use wire::{Message, Offer};
 
 use self::{
-    accept::{Desk, Incoming}, arrived::Arrived, backlog::Slot, faults::Faults, figures::Counts, probed::Probes,
+    accept::{Desk, Incoming},
+    arrived::Arrived,
+    backlog::Slot,
+    faults::Faults,
+    figures::Counts,
+    probed::Probes,
     server::Server,
 };
 use crate::{
@@ -120,7 +125,8 @@ pub fn listen_on(
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
     let view = Mutex::new(View { status: Status::Setup, ..View::default() });
-    let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view, probes: Arc::default() });
+    let shared =
+        Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view, probes: Arc::default() });
     let (queue, inbox) = unbounded();
     let stopper = listener.stopper();
     let incoming = queue.clone();

@@ -59,7 +59,10 @@ impl Probes {
             return Ok(refuse("another source is measuring the way there, which takes a second: try again"));
         };
         let probed = self.count(connection, probe)?;
-        Ok(probed.map_or_else(|| refuse("a machine comes there now: try again when that is over"), Message::Probed))
+        Ok(probed.map_or_else(
+            || refuse("a machine comes there now: try again when that is over"),
+            Message::Probed,
+        ))
     }
 
     /// What comes; `None` if a machine does.
@@ -78,10 +81,8 @@ impl Probes {
             }
         }
         let half = half.unwrap_or(whole);
-        let late = Came {
-            bytes: whole.bytes - half.bytes,
-            nanoseconds: whole.nanoseconds - half.nanoseconds,
-        };
+        let late =
+            Came { bytes: whole.bytes - half.bytes, nanoseconds: whole.nanoseconds - half.nanoseconds };
         tracing::info!("The way here was measured: {} bytes in {:?}", whole.bytes, began.elapsed());
         Ok(Some(Probed { whole, late }))
     }
@@ -106,5 +107,67 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (Arc<Connection>, Connection) {
+        let (here, there) = UnixStream::pair().unwrap();
+        (Arc::new(Connection::from_socket(here).unwrap()), Connection::from_socket(there).unwrap())
+    }
+
+    fn probe(bytes: u64) -> Probe {
+        Probe { bytes, ..Probe::FULL }
+    }
+
+    #[test]
+    fn what_comes_is_counted_whole_and_from_its_half_on() {
+        let (here, there) = pair();
+        let sent = std::thread::spawn(move || there.send(&[7; 1 << 20]));
+        let answer = Probes::default().answer(&here, probe(1 << 20)).unwrap();
+        sent.join().unwrap().unwrap();
+        let Message::Probed(probed) = answer else { panic!("{answer:?}") };
+        assert_eq!(probed.whole.bytes, 1 << 20);
+        assert!(probed.late.bytes <= 1 << 19 && probed.late.nanoseconds <= probed.whole.nanoseconds);
+        assert!(probed.bytes_per_second(1 << 20).is_some());
+    }
+
+    #[test]
+    fn a_source_that_sends_nothing_is_not_waited_for_longer_than_a_probe_takes() {
+        let (here, _there) = pair();
+        let short = Probe { milliseconds: 30, ..Probe::FULL };
+        let answer = Probes::default().answer(&here, short).unwrap();
+        let Message::Probed(probed) = answer else { panic!("{answer:?}") };
+        assert_eq!((probed.whole.bytes, probed.bytes_per_second(1)), (0, None));
+    }
+
+    #[test]
+    fn nothing_is_measured_while_a_machine_comes_or_another_source_measures() {
+        let (here, _there) = pair();
+        let probes = Probes::default();
+        let turn = Turn::take(&probes.is_one).unwrap();
+        let refused = |probes: &Probes| {
+            let answer = probes.answer(&here, Probe::FULL).unwrap();
+            let Message::Refuse(Refuse { reasons }) = answer else { panic!("{answer:?}") };
+            reasons.concat()
+        };
+        assert!(refused(&probes).contains("another source"));
+        drop(turn);
+        probes.busy(true);
+        assert!(refused(&probes).contains("a machine comes"));
+        probes.busy(false);
+        assert!(!probes.is_one.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn who_hangs_up_is_not_answered() {
+        let (here, there) = pair();
+        drop(there);
+        assert!(matches!(Probes::default().answer(&here, Probe::FULL), Err(TransportError::Closed)));
     }
 }

@@ -154,9 +154,7 @@ fn converse(link: &mut Link) -> Result<(u64, u64), ProbeError> {
             speed.map(|speed| (speed, sent)).ok_or(ProbeError::Nothing { came, sent })
         }
         Ok(Message::Refuse(refuse)) => Err(ProbeError::Refused { reason: refuse.reasons.join("; ") }),
-        Ok(other) => {
-            Err(ProbeError::Stranger(format!("it answered a probe with {}", other.name()).into()))
-        }
+        Ok(other) => Err(ProbeError::Stranger(format!("it answered a probe with {}", other.name()).into())),
         Err(error) => Err(stalled(sent, broke.map_or(error, FrameError::Transport))),
     }
 }

@@ -390,7 +390,7 @@ impl Handler for Machine {
     }
 
     fn query_whimbrel_prediction(&self) -> PredictionInfo {
-        let Some(request) = self.state().predicted else { return PredictionInfo::default() };
+        let Some(request) = self.state().predicted.clone() else { return PredictionInfo::default() };
         let mode = |mode: &str, ends, forbidden: Option<&str>| PredictedMode {
             mode: mode.into(),
             ends,

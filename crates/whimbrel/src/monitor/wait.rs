@@ -84,7 +84,10 @@ pub(super) fn for_prediction(
             Some("measuring") if !interrupt.came() => thread::sleep(LOOK),
             Some("measuring") => return Ok(("`info prediction` says what is foretold".into(), true)),
             Some("predicted") => return Ok((client.human("info prediction")?, true)),
-            _ => return Ok(("It came to nothing: the machine went away meanwhile".into(), false)),
+            _ => {
+                let why = info["error-desc"].as_str().unwrap_or("the machine went away meanwhile");
+                return Ok((format!("It came to nothing. {why}"), false));
+            }
         }
     }
 }
