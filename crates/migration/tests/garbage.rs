@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use state::DeviceState;
 use whimbrel_migration::{
-    ByWhen, Destination, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling, Time,
+    ByWhen, Destination, DirtyLimit, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling, Time,
     destination::{self, Action as Done},
     source::{self, Action, State},
 };
@@ -141,6 +141,7 @@ fn good_answers(action: &Action) -> Vec<source::Event> {
         Action::Send(_)
         | Action::CutRound
         | Action::Throttle { .. }
+        | Action::Limit(_)
         | Action::Needed(_)
         | Action::Forward
         | Action::Disconnect
@@ -195,6 +196,8 @@ struct SourceLife {
     whole: bool,
     /// Time is taken from vCPUs.
     slowed: bool,
+    /// They may dirty no more than somebody says.
+    limited: bool,
 }
 
 impl SourceLife {
@@ -213,7 +216,8 @@ impl SourceLife {
                     assert!((0.0..=0.99).contains(share), "{share}");
                     self.slowed = *share > 0.0;
                 }
-                Action::Stop => assert!(!self.slowed, "slowed down while it is stopped"),
+                Action::Limit(limit) => self.limited = limit.is_some(),
+                Action::Stop => assert!(!self.slowed && !self.limited, "slowed down while it is stopped"),
                 Action::Send(Message::Complete(complete)) => self.lacks = complete.to_come.is_some(),
                 Action::End(Outcome::Completed) => {
                     assert!(self.gone && !source.side().may_run());
@@ -223,7 +227,7 @@ impl SourceLife {
                 _ => {}
             }
             self.ended |= matches!(action, Action::End(_));
-            assert!(!self.ended || !self.slowed, "slowed down after the end");
+            assert!(!self.ended || !self.slowed && !self.limited, "slowed down after the end");
         }
         assert!(self.not_running || !self.gone || !source.side().may_run(), "may run after go");
     }
@@ -249,8 +253,13 @@ fn deadline(rng: &mut Rng) -> Option<ByWhen> {
 }
 
 fn throttling(rng: &mut Rng) -> Throttling {
-    [Throttling::Off, Throttling::Computed { max: 0.99 }, Throttling::Steps(Steps::default())]
-        [rng.below(3) as usize]
+    let limit = DirtyLimit { bytes_per_second: rng.below(1 << 30), period: Duration::ZERO, trigger: 1 };
+    [
+        Throttling::Off,
+        Throttling::Computed { max: 0.99 },
+        Throttling::Steps(Steps::default()),
+        Throttling::Limit(limit),
+    ][rng.below(4) as usize]
 }
 
 #[test]

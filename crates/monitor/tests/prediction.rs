@@ -51,7 +51,7 @@ fn people_read_a_table() {
          Memory: 1024 MiB, 256 MiB of it zero\n\
          Working set: 64 MiB, dirtied at 100 MiB/s\n\
          Packed: to 25 %\n\
-         Bandwidth: 125 MB/s\n\
+         Bandwidth: 125 MB/s (as given)\n\
          mode         total s  downtime ms        MB    CPU s  loss %\n\
          precopy    does not end\n\
          postcopy         8.2          2.1       805      0.4    12.0  (postcopy-ram is off)\n\

@@ -67,6 +67,10 @@ impl Attempt {
                 self.slowing.take(share, most);
                 None
             }
+            Action::Limit(limit) => {
+                self.slowing.limit(limit);
+                None
+            }
             Action::FetchDirty => Some(self.fetch_dirty()),
             Action::Stop => Some(match self.machine.stop() {
                 Ok(was_running) => Event::Stopped { was_running },

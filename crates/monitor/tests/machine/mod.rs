@@ -11,7 +11,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyLimitInfo,
+        AnnounceParameters, BalloonInfo, BandwidthFrom, BlockDeviceStats, BlockStats, CpuInfoFast,
+        DirtyLimitInfo,
         DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu, DumpInfo,
         DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo,
         MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange, PredictedMachine,
@@ -412,9 +413,11 @@ impl Handler for Machine {
                 packed: 0.25,
             }),
             bandwidth: request.bandwidth,
+            bandwidth_from: Some(BandwidthFrom::Given),
             modes: vec![mode("precopy", false, None), mode("postcopy", true, Some("postcopy-ram is off"))],
             choice: Some("precopy".into()),
             reason: Some("It does not end as it is set".into()),
+            error_desc: None,
         }
     }
 

@@ -112,3 +112,38 @@ fn only_the_vcpu_that_writes_is_slowed_down() {
         story.assert_intact();
     }
 }
+
+#[test]
+fn a_dirty_limit_holds_writers_alone_and_until_the_attempt_ends() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=300M order=random touch=page cpus=2 writers=1").cpus(2);
+    let (source, destination) =
+        (lab.boot(&spec.clone().flag("--dirty-log", "ring")), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.enable("dirty-limit");
+    source.set(json!({
+        "max-bandwidth": TOO_SLOW, "avail-switchover-bandwidth": TOO_SLOW, "downtime-limit": 1,
+        "vcpu-dirty-limit": 1, "x-vcpu-dirty-limit-period": 100, "whimbrel-digest": "transfer",
+    }));
+    let uri = destination.listen();
+    source.migrate(&uri);
+    let vcpus = || source.query_migrate().whimbrel.and_then(|own| own.throttle).map(|own| own.vcpus);
+    let held = until("the writer is held", || vcpus().filter(|vcpus| vcpus[0].taken_ms > 300.0));
+    assert!(held[1].taken_ms * 4.0 < held[0].taken_ms, "{held:?}");
+    source.command("migrate_cancel", json!({}));
+    source.migration_is(MigrationStatus::Cancelled);
+    let left = vcpus().unwrap();
+    assert!(left.iter().all(|vcpu| vcpu.percentage == 0.0), "{left:?}");
+    story.goes_on(2);
+    assert_eq!(vcpus().unwrap(), left, "it is held for an attempt that is over");
+    // With more time to stop, what may be dirtied fits.
+    source.set(json!({ "downtime-limit": 500, "vcpu-dirty-limit": 5 }));
+    source.migrate(&uri);
+    let done = source.migration_is(MigrationStatus::Completed);
+    let decided = done.whimbrel.unwrap().decisions;
+    assert!(decided.iter().any(|decision| decision.text.contains("No vCPU dirties more than")), "{decided:?}");
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    story.assert_intact();
+}
