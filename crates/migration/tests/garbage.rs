@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use state::DeviceState;
 use whimbrel_migration::{
-    ByWhen, Destination, DirtyLimit, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling, Time,
+    ByWhen, Destination, DirtyLimit, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling,
+    Time,
     destination::{self, Action as Done},
     source::{self, Action, State},
 };

@@ -12,12 +12,11 @@ use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
         AnnounceParameters, BalloonInfo, BandwidthFrom, BlockDeviceStats, BlockStats, CpuInfoFast,
-        DirtyLimitInfo,
-        DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu, DumpInfo,
-        DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo,
-        MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange, PredictedMachine,
-        PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo, RunState,
-        ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+        DirtyLimitInfo, DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu,
+        DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+        MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
+        PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo,
+        RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 

@@ -118,8 +118,7 @@ fn only_the_vcpu_that_writes_is_slowed_down() {
 fn a_dirty_limit_holds_writers_alone_and_until_the_attempt_ends() {
     let Some(lab) = Lab::new() else { return };
     let spec = Spec::new("work=32M rate=300M order=random touch=page cpus=2 writers=1").cpus(2);
-    let (source, destination) =
-        (lab.boot(&spec.clone().flag("--dirty-log", "ring")), lab.vacancy(&spec));
+    let (source, destination) = (lab.boot(&spec.clone().flag("--dirty-log", "ring")), lab.vacancy(&spec));
     let mut story = Story::of(&source);
     story.filled();
     source.enable("dirty-limit");
@@ -143,7 +142,10 @@ fn a_dirty_limit_holds_writers_alone_and_until_the_attempt_ends() {
     source.migrate(&uri);
     let done = source.migration_is(MigrationStatus::Completed);
     let decided = done.whimbrel.unwrap().decisions;
-    assert!(decided.iter().any(|decision| decision.text.contains("No vCPU dirties more than")), "{decided:?}");
+    assert!(
+        decided.iter().any(|decision| decision.text.contains("No vCPU dirties more than")),
+        "{decided:?}"
+    );
     story.goes_on_at(&destination);
     story.goes_on(2);
     story.assert_intact();
@@ -159,8 +161,9 @@ fn read_rate(from: &Report, to: &Report) -> f64 {
 #[ignore = "says something of a host with four CPUs and nothing else to do: make reader"]
 fn a_vcpu_that_only_reads_keeps_its_speed_while_another_is_slowed_down() {
     let Some(lab) = Lab::new() else { return };
-    let spec =
-        Spec::new("work=256M rate=2000M order=random verify=90 cpus=2 writers=1 report=100").memory_mib(1024).cpus(2);
+    let spec = Spec::new("work=256M rate=2000M order=random verify=90 cpus=2 writers=1 report=100")
+        .memory_mib(1024)
+        .cpus(2);
     let mut kept = Vec::new();
     for log in ["ring", "bitmap"] {
         let spec = spec.clone().flag("--dirty-log", log);
@@ -179,7 +182,8 @@ fn a_vcpu_that_only_reads_keeps_its_speed_while_another_is_slowed_down() {
         let done = source.migration_is(MigrationStatus::Completed);
         let last = story.reports().last().cloned().unwrap();
         let (free, held) = (read_rate(&before.0, &before.1), read_rate(&first, &last));
-        let dirtied = (last.dirtied - first.dirtied) as f64 / (last.tsc_ms - first.tsc_ms).max(1) as f64 / 1e3;
+        let dirtied =
+            (last.dirtied - first.dirtied) as f64 / (last.tsc_ms - first.tsc_ms).max(1) as f64 / 1e3;
         let vcpus = done.whimbrel.unwrap().throttle.unwrap().vcpus;
         println!(
             "{log}: reader {free:.0} pages/s before, {held:.0} while the other was slowed down ({:.1} %), for {} ms; the writer dirtied \
