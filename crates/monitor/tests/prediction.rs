@@ -42,9 +42,6 @@ fn people_read_a_table() {
     assert_eq!(client.human("info prediction").unwrap(), "Status: none\n");
     assert!(client.human("whimbrel_predict 120M").unwrap().starts_with("Looking at the machine"));
     assert_eq!(bench.machine.state().predicted.clone().unwrap().bandwidth, Some(120 << 20));
-    client.human("whimbrel_predict tcp:host-b:4444").unwrap();
-    let asked = bench.machine.state().predicted.clone().unwrap();
-    assert_eq!((asked.to, asked.bandwidth), (Some("tcp:host-b:4444".parse().unwrap()), None));
     assert_eq!(
         client.human("info prediction").unwrap(),
         "Status: predicted\n\
@@ -57,6 +54,9 @@ fn people_read_a_table() {
          postcopy         8.2          2.1       805      0.4    12.0  (postcopy-ram is off)\n\
          Would be taken: precopy. It does not end as it is set\n"
     );
+    client.human("whimbrel_predict tcp:host-b:4444").unwrap();
+    let asked = bench.machine.state().predicted.clone().unwrap();
+    assert_eq!((asked.to, asked.bandwidth), (Some("tcp:host-b:4444".parse().unwrap()), None));
 }
 
 #[test]
