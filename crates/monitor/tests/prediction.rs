@@ -54,7 +54,7 @@ fn people_read_a_table() {
          postcopy         8.2          2.1       805      0.4    12.0  (postcopy-ram is off)\n\
          Would be taken: precopy. It does not end as it is set\n"
     );
-    client.human("whimbrel_predict tcp:host-b:4444").unwrap();
+    client.human("predict tcp:host-b:4444").unwrap();
     let asked = bench.machine.state().predicted.clone().unwrap();
     assert_eq!((asked.to, asked.bandwidth), (Some("tcp:host-b:4444".parse().unwrap()), None));
 }

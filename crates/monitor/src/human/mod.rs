@@ -215,7 +215,7 @@ const COMMANDS: [Command; 26] = [
     },
     Command {
         name: "whimbrel_predict",
-        alias: "",
+        alias: "predict",
         arguments: "[uri|bandwidth]",
         help: "foretell a migration to there, or over a way that takes so many bytes in a second; see info prediction",
         run: prediction::predict,
