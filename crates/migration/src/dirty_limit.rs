@@ -20,7 +20,7 @@ const LEAST_RUN: f64 = 0.01;
 /// same unit. A vCPU does not write less in proportion where it writes the same pages again and again, so that this takes some periods.
 #[must_use]
 pub fn limited(share: f64, current: f64, limit: f64) -> f64 {
-    let ratio = limit / current.max(limit * 1e-6);
+    let ratio = limit / current.max(f64::MIN_POSITIVE);
     let run = (1.0 - share) * ratio.clamp(0.25, 1.5);
     1.0 - run.clamp(LEAST_RUN, 1.0)
 }
@@ -45,6 +45,7 @@ mod tests {
     #[test]
     fn nothing_written_is_nothing_taken_and_no_limit_stops_a_vcpu() {
         assert_eq!(limited(0.0, 0.0, 1.0), 0.0);
+        assert_eq!(limited(0.0, 0.0, 0.0), 0.75);
         let share = (0..50).fold(0.0, |share, _| limited(share, 1e6, 1.0));
         assert!((share - 0.99).abs() < 1e-9, "{share}");
     }

@@ -137,9 +137,7 @@ impl Slowing {
             }
         }
     }
-}
 
-impl Slowing {
     /// What is taken from each vCPU so that it dirties no more than it may. One of which that is not known has all its time.
     fn limited(&self, now: &[VcpuLoad], limit: DirtyLimit) -> Vec<f64> {
         let seconds = self.last.at.elapsed().as_secs_f64();
@@ -150,7 +148,7 @@ impl Slowing {
                 return *share;
             }
             let written = now.faults.zip(then.faults).map(|(now, then)| now.saturating_sub(then));
-            let current = |pages: u64| (pages * wire::PAGE_BYTES as u64) as f64 / seconds;
+            let current = |pages: u64| pages as f64 * wire::PAGE_BYTES as f64 / seconds;
             written.map_or(0.0, |pages| limited(*share, current(pages), limit.bytes_per_second as f64))
         };
         vcpus.map(share).collect()

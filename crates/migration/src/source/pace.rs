@@ -151,7 +151,7 @@ impl Source {
         if self.params.by_when.is_some() {
             let mut actions = self.follow_plan(now, rounds, Position { unsent: pages, dirty: pages }, wire);
             // No plan decides on a limit.
-            if matches!(self.params.throttling, Throttling::Limit(_)) {
+            if matches!(self.params.throttling, Throttling::Limit(_)) && !within_limit {
                 actions.extend(self.steps_after(now, rounds, next, Round { sent, dirty, pace: None }));
             }
             return actions;
