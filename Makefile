@@ -3,7 +3,7 @@
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 release := $(target_dir)/release
 
-.PHONY: help demo test check console lab soak model simulation forecasts bench compare fuzz package test-packages test-kubernetes clean
+.PHONY: help demo test check console lab soak model simulation forecasts reader bench compare fuzz package test-packages test-kubernetes clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -67,6 +67,10 @@ simulation: ## Play the decisions of the fleet through, for large fleets and SEE
 forecasts: ## Compare what is foretold of 40 guests and links with what comes, which takes minutes
 	@scripts/bootstrap build
 	cargo test --locked --package whimbrel-vmm --test e2e -- --ignored --nocapture forty_guests
+
+reader: ## Measure what a vCPU that only reads keeps of its speed while one that writes is slowed down
+	@scripts/bootstrap build
+	cargo test --locked --package whimbrel-vmm --test e2e -- --ignored --nocapture only_reads_keeps
 
 bench: ## Measure, side by side with QEMU where it does the same
 	@scripts/bootstrap bench

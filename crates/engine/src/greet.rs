@@ -7,8 +7,8 @@ use wire::{
     Agreed, GREETING_BYTES, Greeted, Greeting, Incompatible, Offer, Role, SessionId, WireError, greeting,
 };
 
-/// How long a destination may take to greet.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a destination may take to greet, and to take a greeting.
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why two sides do not come to speak with each other.
 #[derive(Debug, thiserror::Error)]
@@ -62,19 +62,21 @@ impl Proof {
 }
 
 /// A source's greeting on a control connection, or one to ask on, and what the destination answers. `secret` is the one of the session,
-/// where its control connection was encrypted.
+/// where its control connection was encrypted. Both may take `patience`.
 pub(crate) fn exchange(
     connection: &Connection,
     ours: &Offer,
     role: Role,
     session: SessionId,
     secret: Option<&SessionSecret>,
+    patience: Duration,
 ) -> Result<Greeted, GreetError> {
     // A destination passes over what it does not know. Now and then it has to, so that this stays true.
     let features = ours.features.and_an_unknown_one(session);
     let greeting = Greeting { offer: Offer { features, ..ours.clone() }, role, index: 0, session };
-    send(connection, &greeting, secret)?;
-    let (answer, _) = receive(connection, Instant::now() + GREETING_TIMEOUT)?;
+    let deadline = Instant::now() + patience;
+    send(connection, &greeting, secret, patience)?;
+    let (answer, _) = receive(connection, deadline)?;
     let agreed = ours.with_destination(&answer.offer)?;
     Ok(Greeted { agreed, release: answer.offer.release })
 }
@@ -90,7 +92,7 @@ pub(crate) fn on_channel(
     secret: Option<&SessionSecret>,
 ) -> Result<(), TransportError> {
     let greeting = Greeting { offer: agreed.offer(release), role, index, session };
-    send(connection, &greeting, secret)
+    send(connection, &greeting, secret, GREETING_TIMEOUT)
 }
 
 /// Sends a greeting, and the proof where one is needed.
@@ -98,13 +100,14 @@ fn send(
     connection: &Connection,
     greeting: &Greeting,
     secret: Option<&SessionSecret>,
+    patience: Duration,
 ) -> Result<(), TransportError> {
     let mut bytes = greeting.encode().to_vec();
     if let (Some(secret), false) = (secret, greeting.role == Role::Control) {
         let proof = secret.proof(connection, &bytes)?;
         bytes.extend_from_slice(&proof);
     }
-    connection.send_within(&bytes, GREETING_TIMEOUT)
+    connection.send_within(&bytes, patience)
 }
 
 /// At the destination: finds out who comes, hears what for, and answers, by `deadline`.

@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire_greeting", run: stream::greeting, seeds: stream::greeting_seeds },
     Target { name: "wire_control", run: stream::control, seeds: stream::control_seeds },
     Target { name: "wire_pages", run: stream::pages, seeds: stream::pages_seeds },
+    Target { name: "wire_probe", run: stream::probe, seeds: stream::probe_seeds },
     Target { name: "page_delta", run: encodings::delta, seeds: encodings::delta_seeds },
     Target { name: "page_packed", run: encodings::packed, seeds: encodings::packed_seeds },
     Target { name: "report_json", run: report::read, seeds: report::seeds },

@@ -1,8 +1,8 @@
 //! What a peer sends during a migration: control frames, and the frames of page channels.
 
 use wire::{
-    Ack, Batch, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Message,
-    Offer, Packing, PageCounts, Refuse, Role, RoundEnd, Run, SessionId,
+    Ack, Batch, Came, Complete, Encoding, FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES,
+    Message, Offer, Packing, PageCounts, Probe, Probed, Refuse, Request, Role, RoundEnd, Run, SessionId,
 };
 
 /// Pages of the blocks of the machine that receives. Others do not exist.
@@ -23,6 +23,38 @@ pub(crate) fn control(bytes: &[u8]) {
     if let Message::Hello(hello) = &message {
         let _ = hello.mismatches(&[], &[]);
     }
+    match message {
+        Message::Probe(probe) => {
+            assert!(probe.bytes() <= wire::MAX_PROBE_BYTES && probe.time() <= wire::MAX_PROBE_TIME);
+        }
+        Message::Probed(probed) => is_a_speed(&probed, wire::MAX_PROBE_BYTES),
+        Message::Missing(bits) => {
+            let words = bits.words().unwrap_or_default();
+            assert!(words.len() <= bits.bits.len().div_ceil(8), "{} words", words.len());
+        }
+        _ => {}
+    }
+}
+
+/// What a destination says that came of a probe: five numbers, the last of which is what was sent.
+pub(crate) fn probe(bytes: &[u8]) {
+    let (numbers, _) = bytes.as_chunks::<8>();
+    let [whole, whole_time, late, late_time, sent, ..] = numbers else { return };
+    let came = |bytes: &[u8; 8], nanoseconds: &[u8; 8]| Came {
+        bytes: u64::from_le_bytes(*bytes),
+        nanoseconds: u64::from_le_bytes(*nanoseconds),
+    };
+    let probed = Probed { whole: came(whole, whole_time), late: came(late, late_time) };
+    is_a_speed(&probed, u64::from_le_bytes(*sent));
+}
+
+fn is_a_speed(probed: &Probed, sent: u64) {
+    let Some(speed) = probed.bytes_per_second(sent) else { return };
+    assert!(speed > 0 && probed.whole.bytes <= sent, "{speed} bytes/s of {probed:?}");
+    // No more than came can come in the time that it took.
+    let most = [probed.whole, probed.late].map(|came| u128::from(came.bytes) * 1_000_000_000);
+    let by = [probed.whole, probed.late].map(|came| u128::from(speed) * u128::from(came.nanoseconds));
+    assert!(by[0] <= most[0] || by[1] <= most[1], "{speed} bytes/s of {probed:?}");
 }
 
 /// The first bytes of a connection.
@@ -53,6 +85,10 @@ pub(crate) fn pages(bytes: &[u8]) {
         let mut frame = Vec::new();
         batch.encode_into(0, &mut frame);
         assert_eq!(&frame[HEADER_BYTES..], body, "a table has one spelling");
+    }
+    if let Ok(request) = Request::decode(body, block_pages) {
+        assert!((1..=wire::MAX_REQUESTED_PAGES).contains(&request.pages), "{request:?}");
+        assert_eq!(&request.encode(3)[HEADER_BYTES..], body);
     }
     if let Ok(end) = RoundEnd::decode(body) {
         assert_eq!(&end.encode(3)[HEADER_BYTES..], body);
@@ -107,8 +143,18 @@ pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
         Message::Go,
         Message::NotRunning { reason: "disk in use".into() },
         Message::Ask { session: SessionId([7; 16]) },
+        Message::Probe(Probe::FULL),
+        Message::Probed(Probed {
+            whole: Came { bytes: 1 << 20, nanoseconds: 900_000_000 },
+            late: Came { bytes: 1 << 19, nanoseconds: 1 },
+        }),
     ];
     messages.iter().filter_map(|message| message.encode(0).ok()).collect()
+}
+
+pub(crate) fn probe_seeds() -> Vec<Vec<u8>> {
+    let numbers = [60_000_000_u64, 900_000_000, 50_000_000, 400_000_000, 100_000_000];
+    vec![numbers.iter().flat_map(|number| number.to_le_bytes()).collect(), vec![0xff; 40], vec![0; 40]]
 }
 
 pub(crate) fn greeting_seeds() -> Vec<Vec<u8>> {
@@ -138,5 +184,14 @@ pub(crate) fn pages_seeds() -> Vec<Vec<u8>> {
     let with_packing =
         Batch { runs: of(Encoding::Raw), packed: Some((Packing::Zstd, 400)), ..Batch::default() };
     with_packing.encode_into(0, &mut packed);
-    vec![batch, deltas, packed, end.encode(1), too_long, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()]
+    let request = Request { block: 0, first_page: 512, pages: 512 }.encode(2).to_vec();
+    vec![
+        batch,
+        deltas,
+        packed,
+        end.encode(1),
+        request,
+        too_long,
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+    ]
 }

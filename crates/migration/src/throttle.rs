@@ -1,13 +1,14 @@
 //! How much of their time is taken from vCPUs, so that a migration comes to its end.
 //!
 //! Two ways: *computed* takes what is needed at once, from how fast memory is dirtied and how fast it is sent; *steps* takes a little
-//! more each time that too much was dirtied, as QEMU's auto-converge does with its parameters.
+//! more each time that too much was dirtied, as QEMU's auto-converge does with its parameters. Beside these a *limit* has each vCPU
+//! dirty no more than the user says, and no share is decided on here.
 //!
 //! Nothing is taken before the first round is over, which sends all memory whatever is dirtied, nor where rounds become shorter by
 //! themselves. What was taken is given back when the machine is stopped, and at every end of an attempt: [`crate::Source`] sees to
 //! that in one place.
 
-use crate::dirtying::Pace;
+use crate::{DirtyLimit, dirtying::Pace};
 
 /// Whether vCPUs may be slowed down, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -22,6 +23,8 @@ pub enum Throttling {
     },
     /// As QEMU does it.
     Steps(Steps),
+    /// As much as it takes that none dirties more than this.
+    Limit(DirtyLimit),
 }
 
 /// QEMU's parameters of auto-converge, in per cent.
@@ -45,6 +48,8 @@ pub struct Throttle {
     share: f64,
     /// Rounds, one after the other, in which too much was dirtied.
     strikes: u8,
+    /// Rounds have called for a limit.
+    is_limiting: bool,
 }
 
 /// A round that is over.
@@ -81,7 +86,7 @@ impl Throttling {
     #[must_use]
     pub fn max(&self) -> f64 {
         match self {
-            Self::Off => 0.0,
+            Self::Off | Self::Limit(_) => 0.0,
             Self::Computed { max } => max.clamp(0.0, MOST),
             Self::Steps(steps) => f64::from(steps.max) / 100.0,
         }
@@ -107,6 +112,12 @@ impl Throttle {
         self.strikes
     }
 
+    /// Whether rounds have called for a limit to what vCPUs dirty.
+    #[must_use]
+    pub fn is_limiting(&self) -> bool {
+        self.is_limiting
+    }
+
     /// Takes this share from here on. Returns whether that is another.
     pub fn take(&mut self, share: f64) -> bool {
         let share = if share < NOTICEABLE { 0.0 } else { share.min(MOST) };
@@ -121,6 +132,7 @@ impl Throttle {
     pub fn after(&mut self, way: &Throttling, round: &Round) -> Option<String> {
         match way {
             Throttling::Off => None,
+            Throttling::Limit(limit) => self.limit(limit, round),
             Throttling::Computed { .. } => self.compute(way.max(), round),
             Throttling::Steps(steps) => self.step(steps, round),
         }
@@ -167,18 +179,40 @@ impl Throttle {
         })
     }
 
-    /// QEMU's migration_trigger_throttle() and mig_throttle_guest_down(), for a round where QEMU has a period.
-    fn step(&mut self, steps: &Steps, round: &Round) -> Option<String> {
-        let threshold = round.sent as f64 * f64::from(steps.trigger) / 100.0;
+    /// As QEMU does with its capability `dirty-limit`: from the second time on, until the rounds are over.
+    fn limit(&mut self, limit: &DirtyLimit, round: &Round) -> Option<String> {
         let dirty = round.dirty as f64;
-        if dirty <= threshold {
+        if self.is_limiting || !self.strikes_out(dirty, threshold(round, limit.trigger)) {
             return None;
+        }
+        self.is_limiting = true;
+        Some(format!(
+            "No vCPU dirties more than {:.1} MB/s: twice in a row more than {} % of what was sent was dirtied",
+            limit.bytes_per_second as f64 / 1e6,
+            limit.trigger
+        ))
+    }
+
+    /// Whether too much was dirtied, and not for the first time.
+    fn strikes_out(&mut self, dirty: f64, threshold: f64) -> bool {
+        if dirty <= threshold {
+            return false;
         }
         self.strikes += 1;
         if self.strikes < STRIKES {
-            return None;
+            return false;
         }
         self.strikes = 0;
+        true
+    }
+
+    /// QEMU's migration_trigger_throttle() and mig_throttle_guest_down(), for a round where QEMU has a period.
+    fn step(&mut self, steps: &Steps, round: &Round) -> Option<String> {
+        let threshold = threshold(round, steps.trigger);
+        let dirty = round.dirty as f64;
+        if !self.strikes_out(dirty, threshold) {
+            return None;
+        }
         let now = (self.share * 100.0).round();
         let max = f64::from(steps.max);
         let percent = if now == 0.0 {
@@ -196,6 +230,11 @@ impl Throttle {
             )
         })
     }
+}
+
+/// Pages of more than which too much was dirtied in a round.
+fn threshold(round: &Round, trigger: u8) -> f64 {
+    round.sent as f64 * f64::from(trigger) / 100.0
 }
 
 /// The share to take so that a round is `aim` of the one before: wire rate / dirty rate × present share, of a rate at which vCPUs are
@@ -254,6 +293,8 @@ fn cap(rates: &[f64], all: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn round(sent: u64, dirty: u64, ratio: f64) -> Round {
@@ -323,6 +364,22 @@ mod tests {
             .collect();
         assert_eq!(shares, [0.0, 20.0, 20.0, 30.0, 30.0, 40.0, 40.0, 50.0]);
         assert_eq!(throttle.after(&way, &Round { sent: 100, dirty: 50, pace: None }), None);
+    }
+
+    #[test]
+    fn a_limit_is_called_for_once_and_by_the_second_round_that_leaves_too_much() {
+        let limit = DirtyLimit { bytes_per_second: 1 << 20, period: Duration::from_secs(1), trigger: 50 };
+        let way = Throttling::Limit(limit);
+        let mut throttle = Throttle::default();
+        let mut calls = |dirty| {
+            let why = throttle.after(&way, &Round { sent: 100, dirty, pace: None });
+            (why.is_some(), throttle.is_limiting())
+        };
+        assert_eq!(calls(50), (false, false));
+        assert_eq!(calls(60), (false, false));
+        assert_eq!(calls(60), (true, true));
+        assert_eq!(calls(100), (false, true));
+        assert_eq!((way.max(), throttle.share()), (0.0, 0.0), "no share is decided on");
     }
 
     #[test]

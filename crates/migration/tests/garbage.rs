@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use state::DeviceState;
 use whimbrel_migration::{
-    ByWhen, Destination, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling, Time,
+    ByWhen, Destination, DirtyLimit, FixedCosts, Means, Outcome, Params, Postcopy, Source, Steps, Throttling,
+    Time,
     destination::{self, Action as Done},
     source::{self, Action, State},
 };
 use wire::{
     Accept, Ack, Agreed, BlockInfo, Complete, DeviceInfo, Features, Forward, Greeted, Hello, Message,
-    PageBits, PageCounts, Refuse, SessionId, StateVersions,
+    PageBits, PageCounts, Probe, Probed, Refuse, SessionId, StateVersions,
 };
 
 /// Random numbers that are the same for the same seed (splitmix64).
@@ -68,7 +69,7 @@ fn complete() -> Complete {
 
 fn message(rng: &mut Rng) -> Message {
     let session = 1 + rng.below(2) as u8;
-    match rng.below(24) {
+    match rng.below(26) {
         0 => Message::Hello(Hello { channels: rng.below(70) as u16, ..hello(session) }),
         1 => Message::Accept(Accept { channels: rng.below(70) as u16, reads: reads() }),
         2 => Message::Refuse(Refuse { reasons: Vec::new() }),
@@ -95,6 +96,8 @@ fn message(rng: &mut Rng) -> Message {
         20 => Message::Recover,
         21 => Message::Recovering { pages: rng.below(3) },
         22 => Message::Forward(Forward::new("net0", [vec![0; rng.below(100) as usize]])),
+        23 => Message::Probe(Probe::FULL),
+        24 => Message::Probed(Probed::default()),
         _ => Message::Abort { reason: "no".into() },
     }
 }
@@ -139,6 +142,7 @@ fn good_answers(action: &Action) -> Vec<source::Event> {
         Action::Send(_)
         | Action::CutRound
         | Action::Throttle { .. }
+        | Action::Limit(_)
         | Action::Needed(_)
         | Action::Forward
         | Action::Disconnect
@@ -193,6 +197,8 @@ struct SourceLife {
     whole: bool,
     /// Time is taken from vCPUs.
     slowed: bool,
+    /// They may dirty no more than somebody says.
+    limited: bool,
 }
 
 impl SourceLife {
@@ -211,7 +217,8 @@ impl SourceLife {
                     assert!((0.0..=0.99).contains(share), "{share}");
                     self.slowed = *share > 0.0;
                 }
-                Action::Stop => assert!(!self.slowed, "slowed down while it is stopped"),
+                Action::Limit(limit) => self.limited = limit.is_some(),
+                Action::Stop => assert!(!self.slowed && !self.limited, "slowed down while it is stopped"),
                 Action::Send(Message::Complete(complete)) => self.lacks = complete.to_come.is_some(),
                 Action::End(Outcome::Completed) => {
                     assert!(self.gone && !source.side().may_run());
@@ -221,7 +228,7 @@ impl SourceLife {
                 _ => {}
             }
             self.ended |= matches!(action, Action::End(_));
-            assert!(!self.ended || !self.slowed, "slowed down after the end");
+            assert!(!self.ended || !self.slowed && !self.limited, "slowed down after the end");
         }
         assert!(self.not_running || !self.gone || !source.side().may_run(), "may run after go");
     }
@@ -247,8 +254,13 @@ fn deadline(rng: &mut Rng) -> Option<ByWhen> {
 }
 
 fn throttling(rng: &mut Rng) -> Throttling {
-    [Throttling::Off, Throttling::Computed { max: 0.99 }, Throttling::Steps(Steps::default())]
-        [rng.below(3) as usize]
+    let limit = DirtyLimit { bytes_per_second: rng.below(1 << 30), period: Duration::ZERO, trigger: 1 };
+    [
+        Throttling::Off,
+        Throttling::Computed { max: 0.99 },
+        Throttling::Steps(Steps::default()),
+        Throttling::Limit(limit),
+    ][rng.below(4) as usize]
 }
 
 #[test]

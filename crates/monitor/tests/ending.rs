@@ -21,6 +21,8 @@ fn defaults_are_qemus_and_no_deadline() {
         ("cpu-throttle-increment", json!(10)),
         ("cpu-throttle-tailslow", json!(false)),
         ("max-cpu-throttle", json!(99)),
+        ("vcpu-dirty-limit", json!(1)),
+        ("x-vcpu-dirty-limit-period", json!(1000)),
         ("whimbrel-throttle", json!("computed")),
         ("whimbrel-deadline", json!(0)),
         ("whimbrel-means", json!("downtime,throttle,postcopy")),
@@ -41,6 +43,8 @@ fn what_is_set_is_in_force_by_qmp_and_by_lines() {
         "migrate_set_parameter cpu-throttle-tailslow off",
         "migrate_set_parameter whimbrel-throttle steps",
         "migrate_set_parameter whimbrel-deadline 31536000",
+        "migrate_set_parameter vcpu-dirty-limit 50",
+        "migrate_set_parameter x-vcpu-dirty-limit-period 1",
         "migrate_set_parameter whimbrel-means postcopy,downtime",
     ] {
         assert_eq!(client.human(line).unwrap(), "", "{line}");
@@ -50,6 +54,8 @@ fn what_is_set_is_in_force_by_qmp_and_by_lines() {
         throttle_trigger_threshold: 100,
         whimbrel_throttle: ThrottleWay::Steps,
         whimbrel_deadline: 31_536_000,
+        vcpu_dirty_limit: 50,
+        x_vcpu_dirty_limit_period: 1,
         whimbrel_means: "postcopy,downtime".into(),
         ..EndParameters::default()
     };
@@ -68,6 +74,10 @@ fn what_is_out_of_range_is_refused_and_changes_nothing() {
         ("cpu-throttle-increment", json!(100)),
         ("max-cpu-throttle", json!(100)),
         ("max-cpu-throttle", json!(-1)),
+        ("vcpu-dirty-limit", json!(0)),
+        ("vcpu-dirty-limit", json!(1_u64 << 44)),
+        ("x-vcpu-dirty-limit-period", json!(0)),
+        ("x-vcpu-dirty-limit-period", json!(1001)),
         ("cpu-throttle-tailslow", json!("maybe")),
         ("whimbrel-deadline", json!(31_536_001_u64)),
         ("whimbrel-deadline", json!(1.5)),

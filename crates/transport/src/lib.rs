@@ -13,6 +13,7 @@ mod bulk;
 mod connection;
 mod dial;
 mod error_queue;
+mod filler;
 mod in_flight;
 mod listener;
 mod options;

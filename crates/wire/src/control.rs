@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use state::{DeviceState, MAX_BODY_BYTES};
 
 use crate::{
-    Accept, Forward, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Refuse, SessionId, WireError,
-    missing::PageBits,
+    Accept, Forward, FrameHeader, FrameKind, HEADER_BYTES, Hello, PageCounts, Probe, Probed, Refuse,
+    SessionId, WireError, missing::PageBits,
 };
 
 /// Longest encoded message, in bytes: the largest device state and its envelope.
@@ -77,6 +77,11 @@ pub enum Message {
         /// Why.
         reason: String,
     },
+    /// Source, as the first message of a control connection: no machine moves, this is about how fast the way is. Only with
+    /// [`Features::PROBE`](crate::Features::PROBE).
+    Probe(Probe),
+    /// Destination: what came of a probe. It may [refuse](Self::Refuse) instead.
+    Probed(Probed),
 }
 
 /// What must have arrived for the machine to be whole.
@@ -172,6 +177,8 @@ impl Message {
             Self::Recovering { .. } => "Recovering",
             Self::Bye => "Bye",
             Self::Abort { .. } => "Abort",
+            Self::Probe(_) => "Probe",
+            Self::Probed(_) => "Probed",
         }
     }
 }

@@ -205,6 +205,9 @@ impl Features {
     /// Pages that were sent before may come as [differences](crate::Encoding::Delta).
     pub const DELTAS: Self = Self(1 << 7);
 
+    /// A control connection may begin with [`Message::Probe`](crate::Message::Probe), by which no machine moves.
+    pub const PROBE: Self = Self(1 << 8);
+
     /// What this release can do beyond the protocol version.
     pub const OURS: Self = Self(
         Self::POSTCOPY.0
@@ -213,7 +216,8 @@ impl Features {
             | Self::FORWARD.0
             | Self::FORWARD_ENDS.0
             | Self::PACKING.0
-            | Self::DELTAS.0,
+            | Self::DELTAS.0
+            | Self::PROBE.0,
     );
 
     /// Features by their bits.

@@ -13,6 +13,7 @@
 //! * [`control`]: what the two sides say to each other, one [`Message`] a frame, CBOR (so a recorded stream can be printed).
 //! * [`forward`]: what came for the machine at the host that it has left.
 //! * [`missing`]: which pages the destination lacks, and asking for some of them.
+//! * [`probe`]: how fast the way to a destination is.
 //! * [`pages`]: page batches on the channels: a table of runs, then the raw pages, ready to be placed without a copy.
 //!
 //! All integers of the fixed parts are little-endian. Every length is capped before anything is allocated for it; nothing
@@ -25,6 +26,7 @@ pub mod header;
 pub mod hello;
 pub mod missing;
 pub mod pages;
+pub mod probe;
 
 pub use control::{Ack, Complete, MAX_CONTROL_BYTES, Message};
 pub use forward::{Forward, MAX_FORWARD_BYTES};
@@ -36,6 +38,7 @@ pub use pages::{
     Batch, Encoding, MAX_BATCH_BYTES, MAX_DELTA_BYTES, MAX_HELD_BYTES, MAX_RUNS, PUSHED, Packing, PageCounts,
     RoundEnd, Run,
 };
+pub use probe::{Came, MAX_PROBE_BYTES, MAX_PROBE_TIME, Probe, Probed};
 
 /// Version of the protocol that this build speaks. Peers settle on the highest version that both speak.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -8,9 +8,9 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use state::DeviceState;
 use whimbrel_wire::{
-    Accept, Ack, Batch, BlockInfo, Complete, DeviceInfo, Digest, Encoding, Features, Forward, FrameHeader,
-    FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION, Packing,
-    PageCounts, Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
+    Accept, Ack, Batch, BlockInfo, Came, Complete, DeviceInfo, Digest, Encoding, Features, Forward,
+    FrameHeader, FrameKind, GREETING_BYTES, Greeting, HEADER_BYTES, Hello, Message, Offer, PROTOCOL_VERSION,
+    Packing, PageCounts, Probe, Probed, Refuse, Role, RoundEnd, Run, SessionId, StateVersions,
 };
 
 const SESSION: SessionId = SessionId([0xA0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAF]);
@@ -75,6 +75,11 @@ fn messages() -> Vec<Message> {
         Message::Forward(Forward::new("net0", [vec![0xAA; 3], vec![0xBB; 2]])),
         Message::Bye,
         Message::Abort { reason: "cancelled".into() },
+        Message::Probe(Probe::FULL),
+        Message::Probed(Probed {
+            whole: Came { bytes: 1 << 28, nanoseconds: 250_000_000 },
+            late: Came { bytes: 1 << 27, nanoseconds: 100_000_000 },
+        }),
     ]
 }
 

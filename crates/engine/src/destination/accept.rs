@@ -11,9 +11,14 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender as Queue, bounded};
 use transport::{Accept, Connection, TransportError};
-use wire::{Agreed, Greeted, Greeting, Hello, Message, Offer, Refuse, Role, SessionId, WireError};
+use wire::{
+    Agreed, Features, Greeted, Greeting, Hello, Message, Offer, Probe, Refuse, Role, SessionId, WireError,
+};
 
-use super::backlog::{Backlog, Pending, Slot};
+use super::{
+    backlog::{Backlog, Pending, Slot},
+    probed::Probes,
+};
 use crate::{
     Heard, ThreadRole, Threads, chain,
     frames::FrameError,
@@ -43,14 +48,26 @@ pub(super) enum Incoming {
 /// Hands a connection to the migration thread. The slot is free again when it is dropped.
 pub(super) type Deliver = Arc<dyn Fn(Incoming, Slot) + Send + Sync>;
 
+/// What a connection turns out to be.
+#[derive(Debug)]
+enum Said {
+    /// Something of a migration.
+    Incoming(Incoming),
+    /// No machine comes: the way here is to be measured.
+    Probe(Link, Probe),
+}
+
+/// What those who greet work with.
+pub(super) struct Desk {
+    ours: Offer,
+    deliver: Deliver,
+    backlog: Arc<Backlog>,
+    probes: Arc<Probes>,
+}
+
 /// Accepts until the listener is stopped.
-pub(super) fn accept_all(
-    listener: &dyn Accept,
-    threads: &Arc<dyn Threads>,
-    ours: &Arc<Offer>,
-    deliver: &Deliver,
-) {
-    let greeters = Greeters::new(threads, ours, deliver);
+pub(super) fn accept_all(listener: &dyn Accept, threads: &Arc<dyn Threads>, desk: &Arc<Desk>) {
+    let greeters = Greeters { threads, desk, next: bounded(0) };
     loop {
         match listener.accept() {
             Ok(connection) => greeters.greet(connection),
@@ -67,26 +84,19 @@ pub(super) fn accept_all(
 /// as the channels of a source come one after the other, and a thread takes longer to start than to greet.
 struct Greeters<'a> {
     threads: &'a Arc<dyn Threads>,
-    ours: &'a Arc<Offer>,
-    deliver: &'a Deliver,
-    backlog: Arc<Backlog>,
+    desk: &'a Arc<Desk>,
     /// Taken only by a thread that waits for it.
     next: (Queue<Pending>, Receiver<Pending>),
 }
 
-impl<'a> Greeters<'a> {
-    fn new(threads: &'a Arc<dyn Threads>, ours: &'a Arc<Offer>, deliver: &'a Deliver) -> Self {
-        Self { threads, ours, deliver, backlog: Arc::default(), next: bounded(0) }
-    }
-
+impl Greeters<'_> {
     fn greet(&self, connection: Connection) {
-        let Err(unheard) = self.next.0.try_send(self.backlog.add(connection)) else { return };
-        let (ours, deliver, backlog) = (self.ours.clone(), self.deliver.clone(), self.backlog.clone());
-        let next = self.next.1.clone();
+        let Err(unheard) = self.next.0.try_send(self.desk.backlog.add(connection)) else { return };
+        let (desk, next) = (self.desk.clone(), self.next.1.clone());
         let greet = move || {
             let mut pending = unheard.into_inner();
             loop {
-                greet(pending, &ours, &deliver, &backlog);
+                desk.greet(pending);
                 match next.recv_timeout(IDLE) {
                     Ok(another) => pending = another,
                     Err(_) => return,
@@ -100,13 +110,20 @@ impl<'a> Greeters<'a> {
     }
 }
 
-fn greet(pending: Pending, ours: &Offer, deliver: &Deliver, backlog: &Backlog) {
-    match identify(pending, ours, Instant::now() + GREETING_TIMEOUT) {
-        Ok(incoming) => match backlog.slot() {
-            Some(slot) => deliver(incoming, slot),
-            None => tracing::warn!("A connection was closed: too many others are waiting"),
-        },
-        Err(error) => tracing::warn!("A connection was closed: {}", chain(&error)),
+impl Desk {
+    pub(super) fn new(ours: Offer, deliver: Deliver, probes: Arc<Probes>) -> Self {
+        Self { ours, deliver, backlog: Arc::default(), probes }
+    }
+
+    fn greet(&self, pending: Pending) {
+        match identify(pending, &self.ours, Instant::now() + GREETING_TIMEOUT) {
+            Ok(Said::Probe(link, probe)) => self.probes.serve(link, probe),
+            Ok(Said::Incoming(incoming)) => match self.backlog.slot() {
+                Some(slot) => (self.deliver)(incoming, slot),
+                None => tracing::warn!("A connection was closed: too many others are waiting"),
+            },
+            Err(error) => tracing::warn!("A connection was closed: {}", chain(&error)),
+        }
     }
 }
 
@@ -125,20 +142,20 @@ enum GreetingError {
 
 /// Exchanges greetings, and reads the first frame where there is one, all by `deadline`: a peer that sends a byte now and then does
 /// not keep a thread.
-fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Incoming, GreetingError> {
+fn identify(pending: Pending, ours: &Offer, deadline: Instant) -> Result<Said, GreetingError> {
     let connection = pending.connection().clone();
     let welcomed = greet::welcome(&connection, ours, deadline)?;
     let Welcomed { greeting, agreed, proof, answered } = welcomed;
-    let incoming = match greeting.role {
+    let said = match greeting.role {
         Role::Pages | Role::Urgent => {
-            Incoming::Channel { connection: connection.clone(), greeting, agreed, proof }
+            Said::Incoming(Incoming::Channel { connection: connection.clone(), greeting, agreed, proof })
         }
         Role::Control | Role::Ask => {
             first_message(&connection, greeting, (agreed, proof), answered, deadline)?
         }
     };
     pending.identified()?;
-    Ok(incoming)
+    Ok(said)
 }
 
 /// Reads what a source says first, which must be of the session that it greeted with.
@@ -148,7 +165,7 @@ fn first_message(
     (agreed, proof): (Agreed, Option<Proof>),
     answered: Instant,
     deadline: Instant,
-) -> Result<Incoming, GreetingError> {
+) -> Result<Said, GreetingError> {
     let mut link = Link::new(connection.clone());
     let message = link.first_message(deadline).inspect_err(|error| {
         if let FrameError::Wire(error) = error {
@@ -159,10 +176,13 @@ fn first_message(
         (Role::Control, Message::Hello(hello)) if hello.session == session => {
             let source = Greeted { agreed, release: offer.release };
             let heard = Heard { after: answered, by: Instant::now() };
-            Ok(Incoming::Source { link, hello: Box::new(hello), source, heard })
+            Ok(Said::Incoming(Incoming::Source { link, hello: Box::new(hello), source, heard }))
         }
         (Role::Ask, Message::Ask { session: asked }) if asked == session => {
-            Ok(Incoming::Question { link, session, proof })
+            Ok(Said::Incoming(Incoming::Question { link, session, proof }))
+        }
+        (Role::Control, Message::Probe(probe)) if agreed.features.has(Features::PROBE) => {
+            Ok(Said::Probe(link, probe))
         }
         (_, message) => Err(GreetingError::Message { role, session, message: message.name() }),
     }

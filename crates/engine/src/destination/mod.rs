@@ -19,6 +19,7 @@ mod handle;
 mod lacking;
 mod latency;
 mod postcopy;
+mod probed;
 mod pushed;
 mod receiver;
 mod scan;
@@ -37,7 +38,13 @@ use transport::Accept;
 use wire::{Message, Offer};
 
 use self::{
-    accept::Incoming, arrived::Arrived, backlog::Slot, faults::Faults, figures::Counts, server::Server,
+    accept::{Desk, Incoming},
+    arrived::Arrived,
+    backlog::Slot,
+    faults::Faults,
+    figures::Counts,
+    probed::Probes,
+    server::Server,
 };
 use crate::{
     DestinationMachine, Observer, PlainThreads, ThreadRole, Threads, cpu_time::CpuTime,
@@ -60,6 +67,7 @@ struct Shared {
     began: Instant,
     cpu: Arc<CpuTime>,
     view: Mutex<View>,
+    probes: Arc<Probes>,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +125,8 @@ pub fn listen_on(
     observer: Arc<dyn Observer>,
 ) -> std::io::Result<Handle> {
     let view = Mutex::new(View { status: Status::Setup, ..View::default() });
-    let shared = Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view });
+    let shared =
+        Arc::new(Shared { began: Instant::now(), cpu: Arc::default(), view, probes: Arc::default() });
     let (queue, inbox) = unbounded();
     let stopper = listener.stopper();
     let incoming = queue.clone();
@@ -126,8 +135,8 @@ pub fn listen_on(
         let _ = incoming.send(Input::Incoming(connection, slot));
     });
     let greeters = threads.clone();
-    let offer = Arc::new(offer);
-    let accept = move || accept::accept_all(&listener, &greeters, &offer, &deliver);
+    let desk = Arc::new(Desk::new(offer, deliver, shared.probes.clone()));
+    let accept = move || accept::accept_all(&listener, &greeters, &desk);
     let failed =
         |reason| tracing::error!("{reason}: no source can connect any more, start this process anew");
     let acceptor = threads::spawn(threads, ThreadRole::Accept, "mig-accept", accept, failed)?;

@@ -131,6 +131,7 @@ impl Server {
                     todo.extend(self.serve_waiting());
                 }
             }
+            self.shared.probes.busy(self.destination.is_busy());
             if let Some(clock) = &mut self.clock {
                 clock.add_to(&self.shared.cpu);
             }
@@ -228,6 +229,7 @@ impl Server {
             }
             return Vec::new();
         }
+        self.shared.probes.busy(true);
         self.number += 1;
         self.about = threads::about(hello.session);
         {

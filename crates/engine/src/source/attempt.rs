@@ -163,9 +163,14 @@ impl Attempt {
             let (deadline, look_due) = (source.deadline(), self.looks.due(source.state()));
             drop(source);
             let deadline = deadline.map(|deadline| self.shared.began + deadline);
-            let input = match deadline.into_iter().chain(look_due).min() {
+            let limit_due = self.slowing.due();
+            let input = match deadline.into_iter().chain(look_due).chain(limit_due).min() {
                 Some(deadline) => match inputs.recv_deadline(deadline) {
                     Ok(input) => input,
+                    Err(_) if limit_due.is_some_and(|due| due <= Instant::now()) => {
+                        self.slowing.renew();
+                        continue;
+                    }
                     Err(_) if look_due.is_some_and(|due| due <= Instant::now()) => return self.look(),
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Event::Tick,
                 },

@@ -67,6 +67,10 @@ impl Attempt {
                 self.slowing.take(share, most);
                 None
             }
+            Action::Limit(limit) => {
+                self.slowing.limit(limit);
+                None
+            }
             Action::FetchDirty => Some(self.fetch_dirty()),
             Action::Stop => Some(match self.machine.stop() {
                 Ok(was_running) => Event::Stopped { was_running },
@@ -98,8 +102,14 @@ impl Attempt {
         let dial = move || {
             let dialled = target.dial.dial(DIAL_TIMEOUT);
             let greeted = dialled.map_err(|error| chain(&error)).and_then(|connection| {
-                let greeted =
-                    greet::exchange(&connection, &target.offer, role, target.session, secret.as_ref());
+                let greeted = greet::exchange(
+                    &connection,
+                    &target.offer,
+                    role,
+                    target.session,
+                    secret.as_ref(),
+                    greet::GREETING_TIMEOUT,
+                );
                 let greeted = greeted.map_err(|error| chain(&error))?;
                 Ok((Arc::new(connection), greeted))
             });

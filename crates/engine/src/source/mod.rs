@@ -15,6 +15,7 @@ mod needed;
 mod outlet;
 mod packed_share;
 mod postcopy;
+mod probe;
 mod pulse;
 mod pusher;
 mod readers;
@@ -52,6 +53,7 @@ pub use self::{
     handle::{Handle, Snapshot},
     outlet::ZeroCopyFigures,
     packed_share::packed_share,
+    probe::{Measured, ProbeError, probe, probe_on},
     slowing::VcpuSlowed,
     stalls::RoundStalls,
 };

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use migration::throttle::{from_the_busiest, spread};
+use migration::{
+    DirtyLimit,
+    dirty_limit::limited,
+    throttle::{from_the_busiest, spread},
+};
 use parking_lot::Mutex;
 
 use crate::{SourceMachine, Throttle, VcpuLoad};
@@ -25,6 +29,8 @@ pub(super) struct Slowing {
     share: f64,
     /// Most that may be taken from the busiest for it; `None` takes the same from all that write.
     most: Option<f64>,
+    /// What each may dirty at most: then it is not the share that counts.
+    limit: Option<DirtyLimit>,
     /// When the attempt began.
     first: Vec<VcpuLoad>,
     /// When it was looked at last, and the time before.
@@ -44,6 +50,8 @@ struct Look {
 
 /// Who writes is looked at no more often: in less time a vCPU may dirty nothing by chance.
 const SPREAD_AFTER: Duration = Duration::from_millis(200);
+/// Nor is a limit kept to in less.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(20);
 
 impl Slowing {
     /// None yet. What becomes of it is in `shown`.
@@ -51,7 +59,7 @@ impl Slowing {
         let throttle = machine.throttle();
         let first = throttle.as_ref().map(|throttle| throttle.vcpus()).unwrap_or_default();
         let last = Look { at: Instant::now(), shares: vec![0.0; first.len()], loads: first.clone() };
-        Self { throttle, share: 0.0, most: None, first, before: last.clone(), last, shown }
+        Self { throttle, share: 0.0, most: None, limit: None, first, before: last.clone(), last, shown }
     }
 
     /// Whether this machine can be slowed down.
@@ -65,11 +73,27 @@ impl Slowing {
         self.apply();
     }
 
+    /// Has none of them dirty more than this.
+    pub(super) fn limit(&mut self, limit: Option<DirtyLimit>) {
+        self.limit = limit;
+        self.apply();
+    }
+
     /// Some time has passed: others may write now.
     pub(super) fn renew(&mut self) {
-        if self.last.at.elapsed() >= SPREAD_AFTER {
+        if self.last.at.elapsed() >= self.pause() {
             self.apply();
         }
+    }
+
+    /// When it is to be [renewed](Self::renew) at the latest, where there is a limit.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.limit.map(|_| self.last.at + self.pause())
+    }
+
+    /// What vCPUs do is looked at no more often.
+    fn pause(&self) -> Duration {
+        self.limit.map_or(SPREAD_AFTER, |limit| limit.period.max(SHORTEST_PERIOD))
     }
 
     fn apply(&mut self) {
@@ -77,7 +101,8 @@ impl Slowing {
         let now = throttle.vcpus();
         let shares = self.shares(&now);
         // Also where nothing is taken as before: who sets shares is known to be there.
-        if self.share > 0.0 || self.last.shares.iter().any(|share| *share > 0.0) {
+        let takes = |shares: &[f64]| shares.iter().any(|share| *share > 0.0);
+        if self.share > 0.0 || takes(&shares) || takes(&self.last.shares) {
             throttle.set(&shares);
         }
         let slowed = now.iter().zip(&self.first).zip(&shares).map(|((now, first), share)| VcpuSlowed {
@@ -97,6 +122,9 @@ impl Slowing {
 
     /// What is taken from each, of whom it is known what they have written up to `now`.
     fn shares(&self, now: &[VcpuLoad]) -> Vec<f64> {
+        if let Some(limit) = self.limit {
+            return self.limited(now, limit);
+        }
         let since = if self.last.at.elapsed() >= SPREAD_AFTER { &self.last } else { &self.before };
         let written =
             now.iter().zip(&since.loads).map(|(now, then)| Some(now.faults?.saturating_sub(then.faults?)));
@@ -109,10 +137,27 @@ impl Slowing {
             }
         }
     }
+
+    /// What is taken from each vCPU so that it dirties no more than it may. One of which that is not known has all its time.
+    fn limited(&self, now: &[VcpuLoad], limit: DirtyLimit) -> Vec<f64> {
+        let seconds = self.last.at.elapsed().as_secs_f64();
+        let vcpus = now.iter().zip(&self.last.loads).zip(&self.last.shares);
+        let share = |((now, then), share): ((&VcpuLoad, &VcpuLoad), &f64)| {
+            // Of a time too short nothing is known yet.
+            if seconds < SHORTEST_PERIOD.as_secs_f64() {
+                return *share;
+            }
+            let written = now.faults.zip(then.faults).map(|(now, then)| now.saturating_sub(then));
+            let current = |pages: u64| pages as f64 * wire::PAGE_BYTES as f64 / seconds;
+            written.map_or(0.0, |pages| limited(*share, current(pages), limit.bytes_per_second as f64))
+        };
+        vcpus.map(share).collect()
+    }
 }
 
 impl Drop for Slowing {
     fn drop(&mut self) {
+        self.limit = None;
         self.take(0.0, None);
     }
 }

@@ -2,7 +2,7 @@
 
 use wire::{Greeted, Message, PageBits, PageCounts, Role};
 
-use crate::Outcome;
+use crate::{DirtyLimit, Outcome};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +134,8 @@ pub enum Action {
         /// 0 to [`crate::throttle::MOST`].
         share: f64,
     },
+    /// Let no vCPU dirty more than this from now on; `None` lets each do as it likes.
+    Limit(Option<DirtyLimit>),
     /// Stop the machine; answer with `Stopped`.
     Stop,
     /// Save and send device states while the last pages fly, release disk locks; answer with `Saved`.

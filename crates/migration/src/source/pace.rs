@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Rounds, Source, State};
 use crate::{
-    Advice, ByWhen, Postcopy, Throttling, Time,
+    Advice, ByWhen, DirtyLimit, Postcopy, Throttling, Time,
     by_when::{Facts, Means, Plan},
     convergence::Next,
     dirtying::{JUDGED_AFTER, Look, Pace, Position},
@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Course {
     pub(super) throttle: throttle::Throttle,
     dirtying: crate::dirtying::Dirtying,
+    /// What vCPUs may dirty at most, as it was told last.
+    dirty_limit: Option<DirtyLimit>,
     /// The downtime limit, where a deadline wants a longer one than the user's.
     limit: Option<Duration>,
     /// What was planned last.
@@ -73,7 +75,16 @@ impl Source {
     pub(super) fn lift_throttle(&mut self, actions: &mut Vec<Action>) {
         let is_in_rounds =
             matches!(self.state, State::Sending(_) | State::Fetching(_) | State::Resting { .. });
-        let may_be_slowed = is_in_rounds && self.params.throttling != Throttling::Off;
+        let limit = match self.params.throttling {
+            Throttling::Limit(limit) => Some(limit),
+            _ => None,
+        };
+        let wanted = limit.filter(|_| is_in_rounds && self.course.throttle.is_limiting());
+        if wanted != self.course.dirty_limit {
+            self.course.dirty_limit = wanted;
+            actions.insert(0, Action::Limit(wanted));
+        }
+        let may_be_slowed = is_in_rounds && limit.is_none() && self.params.throttling != Throttling::Off;
         if !may_be_slowed && self.course.throttle.take(0.0) {
             // Nor is anything taken that was decided a moment before the end of the rounds.
             actions.retain(|action| !matches!(action, Action::Throttle { .. }));
@@ -138,7 +149,12 @@ impl Source {
             return self.steps_after(now, rounds, next, Round { sent, dirty, pace: None });
         };
         if self.params.by_when.is_some() {
-            return self.follow_plan(now, rounds, Position { unsent: pages, dirty: pages }, wire);
+            let mut actions = self.follow_plan(now, rounds, Position { unsent: pages, dirty: pages }, wire);
+            // No plan decides on a limit.
+            if matches!(self.params.throttling, Throttling::Limit(_)) && !within_limit {
+                actions.extend(self.steps_after(now, rounds, next, Round { sent, dirty, pace: None }));
+            }
+            return actions;
         }
         if next != Next::Round || within_limit || !rounds.running {
             return Vec::new();
@@ -153,7 +169,9 @@ impl Source {
 
     fn steps_after(&mut self, now: Time, rounds: Rounds, next: Next, round: Round) -> Vec<Action> {
         let in_the_way = self.fixed.obstacle(self.limit(), now).is_some();
-        if next != Next::Round || !rounds.running || in_the_way || self.params.by_when.is_some() {
+        let is_limit = matches!(self.params.throttling, Throttling::Limit(_));
+        let is_planned = self.params.by_when.is_some() && !is_limit;
+        if next != Next::Round || !rounds.running || in_the_way || is_planned {
             return Vec::new();
         }
         let why = self.course.throttle.after(&self.params.throttling, &round);
@@ -163,7 +181,11 @@ impl Source {
     fn throttled(&mut self, now: Time, why: Option<String>) -> Vec<Action> {
         let Some(why) = why else { return Vec::new() };
         self.statistics.decide(now, why);
-        vec![Action::Throttle { share: self.course.throttle.share() }]
+        // A limit is told where it is lifted.
+        match self.params.throttling {
+            Throttling::Limit(_) => Vec::new(),
+            _ => vec![Action::Throttle { share: self.course.throttle.share() }],
+        }
     }
 
     fn follow_plan(&mut self, now: Time, rounds: Rounds, position: Position, wire: f64) -> Vec<Action> {

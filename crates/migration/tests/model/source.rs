@@ -259,6 +259,7 @@ impl Duty {
             Action::Prepare { .. } => Self::Prepare,
             Action::SendRound { last, .. } => Self::SendRound { last: *last },
             Action::Throttle { share } => Self::Throttle { on: *share > 0.0 },
+            Action::Limit(limit) => Self::Throttle { on: limit.is_some() },
             Action::FetchDirty => Self::FetchDirty,
             Action::Stop => Self::Stop,
             Action::SaveDevices => Self::SaveDevices,

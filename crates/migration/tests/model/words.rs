@@ -75,6 +75,7 @@ impl Word {
             Message::Whole => Self::Whole,
             Message::Recover => Self::Recover,
             Message::Recovering { pages } => Self::Recovering { missing: few(*pages) },
+            Message::Probe(_) | Message::Probed(_) => unreachable!("no machine moves with that"),
         }
     }
 

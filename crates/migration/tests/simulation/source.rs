@@ -343,6 +343,7 @@ impl World {
             Action::End(outcome) => Carried::Ended(outcome),
             Action::CutRound
             | Action::Throttle { .. }
+            | Action::Limit(_)
             | Action::Divide { .. }
             | Action::Needed(_)
             | Action::Reopen { .. }
@@ -501,6 +502,7 @@ fn name_of(action: &Action) -> &'static str {
         Action::Disconnect => "Disconnect",
         Action::CutRound => "CutRound",
         Action::Throttle { .. } => "Throttle",
+        Action::Limit(_) => "Limit",
         Action::Divide { .. } => "Divide",
         Action::Needed(_) => "Needed",
         Action::Reopen { .. } => "Reopen",

@@ -9,18 +9,22 @@ use crate::{
 };
 
 /// Their names, as they are set.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 11] = [
     "throttle-trigger-threshold",
     "cpu-throttle-initial",
     "cpu-throttle-increment",
     "cpu-throttle-tailslow",
     "max-cpu-throttle",
+    "vcpu-dirty-limit",
+    "x-vcpu-dirty-limit-period",
     "whimbrel-throttle",
     "whimbrel-deadline",
     "whimbrel-means",
     "whimbrel-downtime-max",
 ];
 
+/// MiB in a second; more have no number in bytes.
+const MAX_DIRTY_LIMIT: u64 = u64::MAX >> 20;
 /// Milliseconds that a downtime limit may be, as for `downtime-limit`.
 const DOWNTIME_MS: RangeInclusive<u64> = 0..=2_000_000;
 
@@ -55,6 +59,8 @@ pub(super) fn take(arguments: &mut Arguments) -> Result<EndChange, CommandError>
         cpu_throttle_increment: percent(number("cpu-throttle-increment", 1..=99)?),
         cpu_throttle_tailslow,
         max_cpu_throttle: percent(number("max-cpu-throttle", 1..=99)?),
+        vcpu_dirty_limit: number("vcpu-dirty-limit", 1..=MAX_DIRTY_LIMIT)?,
+        x_vcpu_dirty_limit_period: number("x-vcpu-dirty-limit-period", 1..=1000)?,
         whimbrel_throttle,
         whimbrel_deadline: number("whimbrel-deadline", 0..=MAX_DEADLINE_SECONDS)?,
         whimbrel_means,

@@ -29,7 +29,7 @@ pub(crate) const PARAMETER_NAMES: [&str; 14] = [
 ];
 
 /// Parameters of QEMU's that mean something that Whimbrel does not do.
-const NOT_SUPPORTED: [&str; 14] = [
+const NOT_SUPPORTED: [&str; 12] = [
     "block-bitmap-mapping",
     "block-incremental",
     "compress-level",
@@ -40,9 +40,7 @@ const NOT_SUPPORTED: [&str; 14] = [
     "mode",
     "multifd-qatzip-level",
     "multifd-zlib-level",
-    "vcpu-dirty-limit",
     "x-checkpoint-delay",
-    "x-vcpu-dirty-limit-period",
     "zero-page-detection",
 ];
 

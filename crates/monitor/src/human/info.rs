@@ -113,6 +113,8 @@ fn migrate_parameters(context: Context<'_>) -> Result<String, CommandError> {
         format!("cpu-throttle-increment: {}\n", p.end.cpu_throttle_increment),
         format!("cpu-throttle-tailslow: {}\n", if p.end.cpu_throttle_tailslow { "on" } else { "off" }),
         format!("max-cpu-throttle: {}\n", p.end.max_cpu_throttle),
+        format!("x-vcpu-dirty-limit-period: {} ms\n", p.end.x_vcpu_dirty_limit_period),
+        format!("vcpu-dirty-limit: {} MB/s\n", p.end.vcpu_dirty_limit),
         format!("tls-creds: '{}'\n", p.tls_creds),
         format!("tls-hostname: '{}'\n", p.tls_hostname),
         format!("max-bandwidth: {} bytes/second\n", p.max_bandwidth),

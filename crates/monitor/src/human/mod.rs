@@ -215,9 +215,9 @@ const COMMANDS: [Command; 26] = [
     },
     Command {
         name: "whimbrel_predict",
-        alias: "",
-        arguments: "[bandwidth]",
-        help: "foretell a migration over a way that takes so many bytes in a second; see info prediction",
+        alias: "predict",
+        arguments: "[uri|bandwidth]",
+        help: "foretell a migration to there, or over a way that takes so many bytes in a second; see info prediction",
         run: prediction::predict,
     },
 ];

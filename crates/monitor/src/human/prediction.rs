@@ -5,18 +5,23 @@ use crate::{
     types::{PredictedMode, PredictionInfo, PredictionStatus},
 };
 
-/// `whimbrel_predict [bandwidth]`: with a suffix as `migrate_set_parameter max-bandwidth` takes, but bytes without one.
+/// `whimbrel_predict [uri|bandwidth]`: a bandwidth with a suffix as `migrate_set_parameter max-bandwidth` takes, but bytes without one.
 pub(super) fn predict(context: Context<'_>, arguments: &[&str]) -> Outcome {
-    let bandwidth = match arguments {
-        [] => None,
-        [bandwidth] => Some(commands::parse_size("bandwidth", bandwidth, 1)?),
+    let request = match arguments {
+        [] => commands::prediction_request(None, None, None)?,
+        // No number has one.
+        [uri] if uri.contains(':') => commands::prediction_request(None, Some(uri), None)?,
+        [bandwidth] => {
+            let bandwidth = commands::parse_size("bandwidth", bandwidth, 1)?;
+            commands::prediction_request(Some(bandwidth), None, None)?
+        }
         _ => return Err(TOO_MANY),
     };
-    let request = commands::prediction_request(bandwidth, None)?;
+    let time = request.time;
     context.handler.whimbrel_predict(request).map_err(Failure::from)?;
     Ok(format!(
         "Looking at the machine for {} ms\n[Please use 'info prediction' to see what is foretold]\n",
-        request.time.as_millis()
+        time.as_millis()
     ))
 }
 
@@ -28,6 +33,9 @@ pub(super) fn info(context: Context<'_>) -> Result<String, CommandError> {
 /// What is foretold, as text.
 fn text(info: &PredictionInfo) -> String {
     let mut text = format!("Status: {}\n", info.status.name());
+    if let Some(why) = &info.error_desc {
+        text += &format!("{why}\n");
+    }
     let (PredictionStatus::Predicted, Some(machine)) = (info.status, &info.machine) else { return text };
     let mib = |bytes: u64| bytes >> 20;
     text += &format!(
@@ -40,7 +48,8 @@ fn text(info: &PredictionInfo) -> String {
     if machine.packed < 1.0 {
         text += &format!("Packed: to {:.0} %\n", machine.packed * 100.0);
     }
-    text += &format!("Bandwidth: {} MB/s\n", info.bandwidth.unwrap_or(0) / 1_000_000);
+    let known = info.bandwidth_from.map(|from| format!(" ({})", from.told())).unwrap_or_default();
+    text += &format!("Bandwidth: {} MB/s{known}\n", info.bandwidth.unwrap_or(0) / 1_000_000);
     text += "mode         total s  downtime ms        MB    CPU s  loss %\n";
     text += &info.modes.iter().map(line).collect::<String>();
     if let Some((choice, reason)) = info.choice.as_ref().zip(info.reason.as_ref()) {

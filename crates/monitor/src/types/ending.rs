@@ -16,6 +16,10 @@ pub struct EndParameters {
     pub cpu_throttle_tailslow: bool,
     /// Most that is taken of vCPU time, in per cent, `cpu_throttle_initial` to 99.
     pub max_cpu_throttle: u8,
+    /// With the capability `dirty-limit`: MiB that each vCPU may dirty in a second, 1 or more.
+    pub vcpu_dirty_limit: u64,
+    /// With it: how often it is looked at what a vCPU has dirtied, in milliseconds, 1 to 1000.
+    pub x_vcpu_dirty_limit_period: u64,
     /// How much is taken of vCPU time. Whimbrel's own.
     pub whimbrel_throttle: ThrottleWay,
     /// Seconds from its start in which a migration is to be over; 0 means no deadline. Whimbrel's own.
@@ -65,6 +69,8 @@ impl Default for EndParameters {
             cpu_throttle_increment: 10,
             cpu_throttle_tailslow: false,
             max_cpu_throttle: 99,
+            vcpu_dirty_limit: 1,
+            x_vcpu_dirty_limit_period: 1000,
             whimbrel_throttle: ThrottleWay::default(),
             whimbrel_deadline: 0,
             whimbrel_means: MEANS.join(","),
@@ -86,6 +92,8 @@ impl EndParameters {
         set(&mut self.cpu_throttle_increment, &change.cpu_throttle_increment);
         set(&mut self.cpu_throttle_tailslow, &change.cpu_throttle_tailslow);
         set(&mut self.max_cpu_throttle, &change.max_cpu_throttle);
+        set(&mut self.vcpu_dirty_limit, &change.vcpu_dirty_limit);
+        set(&mut self.x_vcpu_dirty_limit_period, &change.x_vcpu_dirty_limit_period);
         set(&mut self.whimbrel_throttle, &change.whimbrel_throttle);
         set(&mut self.whimbrel_deadline, &change.whimbrel_deadline);
         set(&mut self.whimbrel_means, &change.whimbrel_means);
@@ -126,6 +134,8 @@ pub struct EndChange {
     pub cpu_throttle_increment: Option<u8>,
     pub cpu_throttle_tailslow: Option<bool>,
     pub max_cpu_throttle: Option<u8>,
+    pub vcpu_dirty_limit: Option<u64>,
+    pub x_vcpu_dirty_limit_period: Option<u64>,
     pub whimbrel_throttle: Option<ThrottleWay>,
     pub whimbrel_deadline: Option<u64>,
     pub whimbrel_means: Option<String>,

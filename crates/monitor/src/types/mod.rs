@@ -39,7 +39,9 @@ pub use migration::{MigrationInfo, MigrationRamStats, MigrationStatus};
 pub use parameters::{
     AnnounceParameters, Digest, MAX_CHANNELS, MigrationParameters, ParameterChange, Postcopy,
 };
-pub use prediction::{PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus};
+pub use prediction::{
+    BandwidthFrom, PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus,
+};
 pub use status::{BlockError, BlockErrorAction, BlockOperation, RunState, ShutdownCause, StatusInfo};
 pub use whimbrel::{
     ArrivedInfo, CertificateInfo, DowntimePhases, FaultsInfo, MigrationGlobals, RoundInfo, SecurityInfo,

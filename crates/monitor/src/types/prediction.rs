@@ -1,12 +1,15 @@
 use std::{ops::RangeInclusive, time::Duration};
 
+use address::Address;
 use serde::{Deserialize, Serialize};
 
 /// What `whimbrel-predict` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PredictionRequest {
     /// Bytes that the way to the destination takes in a second, if the client says so.
     pub bandwidth: Option<u64>,
+    /// The destination, if the way there is to be measured; not with a bandwidth.
+    pub to: Option<Address>,
     /// How long to look at the machine, in [`PredictionRequest::TIME_MS`].
     pub time: Duration,
     /// By what the client knows its own again, if it says so.
@@ -31,7 +34,7 @@ pub enum PredictionStatus {
     Measuring,
     /// It is there.
     Predicted,
-    /// It came to nothing: the machine went away meanwhile, or could not be looked at.
+    /// It came to nothing: [`PredictionInfo::error_desc`] says why.
     Failed,
 }
 
@@ -51,6 +54,9 @@ pub struct PredictionInfo {
     /// Bytes per second of the way to the destination that it rests on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<u64>,
+    /// How that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth_from: Option<BandwidthFrom>,
     /// By each mode, in the order of the harm that they do.
     pub modes: Vec<PredictedMode>,
     /// The mode that would be taken.
@@ -59,6 +65,23 @@ pub struct PredictionInfo {
     /// Why, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why it came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_desc: Option<String>,
+}
+
+/// How it is known what the way to the destination takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BandwidthFrom {
+    /// The client said so.
+    Given,
+    /// It was measured just now.
+    Probe,
+    /// The last migration from here found it.
+    LastMigration,
+    /// It is what a migration is limited to.
+    MaxBandwidth,
 }
 
 /// What is known of a machine, from a sample of its pages.
@@ -99,6 +122,19 @@ pub struct PredictedMode {
     /// Why it is not used as the parameters and capabilities are; absent if it may be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forbidden: Option<String>,
+}
+
+impl BandwidthFrom {
+    /// In words, behind a figure.
+    #[must_use]
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Given => "as given",
+            Self::Probe => "measured by a probe",
+            Self::LastMigration => "as the last migration found",
+            Self::MaxBandwidth => "max-bandwidth",
+        }
+    }
 }
 
 impl PredictionStatus {

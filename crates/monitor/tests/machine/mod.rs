@@ -11,12 +11,12 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use whimbrel_monitor::{
     CommandError, Events, Handler,
     types::{
-        AnnounceParameters, BalloonInfo, BlockDeviceStats, BlockStats, CpuInfoFast, DirtyLimitInfo,
-        DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu, DumpInfo,
-        DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus, MigrationInfo,
-        MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange, PredictedMachine,
-        PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo, RunState,
-        ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
+        AnnounceParameters, BalloonInfo, BandwidthFrom, BlockDeviceStats, BlockStats, CpuInfoFast,
+        DirtyLimitInfo, DirtyRateInfo, DirtyRateMode, DirtyRateRequest, DirtyRateStatus, DirtyRateVcpu,
+        DumpInfo, DumpRequest, DumpStatus, KeyCode, MigrationCapability, MigrationCapabilityStatus,
+        MigrationInfo, MigrationParameters, MigrationRamStats, MigrationStatus, NameInfo, ParameterChange,
+        PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus, RoundInfo,
+        RunState, ShutdownCause, StatusInfo, ThreadInfo, UuidInfo, WhimbrelInfo,
     },
 };
 
@@ -390,7 +390,7 @@ impl Handler for Machine {
     }
 
     fn query_whimbrel_prediction(&self) -> PredictionInfo {
-        let Some(request) = self.state().predicted else { return PredictionInfo::default() };
+        let Some(request) = self.state().predicted.clone() else { return PredictionInfo::default() };
         let mode = |mode: &str, ends, forbidden: Option<&str>| PredictedMode {
             mode: mode.into(),
             ends,
@@ -412,9 +412,11 @@ impl Handler for Machine {
                 packed: 0.25,
             }),
             bandwidth: request.bandwidth,
+            bandwidth_from: Some(BandwidthFrom::Given),
             modes: vec![mode("precopy", false, None), mode("postcopy", true, Some("postcopy-ram is off"))],
             choice: Some("precopy".into()),
             reason: Some("It does not end as it is set".into()),
+            error_desc: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use engine::Throttle as _;
+use migration::dirty_limit::limited;
 use monitor::{CommandError, types::DirtyLimitInfo};
 use parking_lot::{Condvar, Mutex};
 use ram::PAGE_SIZE;
@@ -41,8 +42,6 @@ struct Limit {
 
 /// What a vCPU writes is measured over so long, in which a page counts once, as QEMU does.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A vCPU keeps this part of its time at least.
-const LEAST_RUN: f64 = 0.01;
 
 impl Control {
     /// Limits one vCPU or all; a rate of 0 lifts the limit.
@@ -148,7 +147,7 @@ impl DirtyLimits {
         let share = |(limit, current): (&mut Option<Limit>, f64)| {
             let Some(limit) = limit else { return 0.0 };
             limit.current = current;
-            limit.share = adapted(limit.share, current, limit.rate as f64);
+            limit.share = limited(limit.share, current, limit.rate as f64);
             limit.share
         };
         limits.map(share).collect()
@@ -156,38 +155,5 @@ impl DirtyLimits {
 
     fn end(&self) {
         *self.state.lock() = State::default();
-    }
-}
-
-/// The share to take from a vCPU that wrote at the rate `current` while `share` was taken, so that it is `limit`. It does not write less
-/// in proportion where it writes the same pages again and again, so that this takes some periods.
-fn adapted(share: f64, current: f64, limit: f64) -> f64 {
-    let ratio = limit / current.max(1e-3);
-    let run = (1.0 - share) * ratio.clamp(0.25, 1.5);
-    1.0 - run.clamp(LEAST_RUN, 1.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vcpu_comes_to_write_what_it_may_and_is_let_go_when_it_writes_less() {
-        let mut share = 0.0;
-        for _ in 0..20 {
-            share = adapted(share, 400.0 * (1.0 - share), 50.0);
-        }
-        assert!((share - 0.875).abs() < 0.01, "{share}");
-        for _ in 0..20 {
-            share = adapted(share, 10.0 * (1.0 - share), 50.0);
-        }
-        assert_eq!(share, 0.0);
-    }
-
-    #[test]
-    fn nothing_written_is_nothing_taken_and_no_limit_stops_a_vcpu() {
-        assert_eq!(adapted(0.0, 0.0, 1.0), 0.0);
-        let share = (0..50).fold(0.0, |share, _| adapted(share, 1e6, 1.0));
-        assert!((share - 0.99).abs() < 1e-9, "{share}");
     }
 }

@@ -17,7 +17,8 @@ pub(super) fn throttle(snapshot: &Snapshot) -> Option<ThrottleInfo> {
         percentage: vcpu.share * 100.0,
         taken_ms: vcpu.taken.as_secs_f64() * 1e3,
     });
-    let percentage = snapshot.throttle * 100.0;
+    // With a limit to what each may dirty there is no share that they have in common.
+    let percentage = snapshot.slowed.iter().map(|vcpu| vcpu.share).fold(snapshot.throttle, f64::max) * 100.0;
     (!snapshot.slowed.is_empty()).then(|| ThrottleInfo { percentage, vcpus: vcpus.collect() })
 }
 

@@ -8,18 +8,27 @@ use std::{
     time::{Duration, Instant},
 };
 
+use engine::{
+    Threads,
+    source::{self, ProbeError},
+};
 use migration::{
     FixedCosts, PAGE_BYTES, Params,
     predict::{self, Forecast, Link, Pattern, Seen},
 };
 use monitor::{
     CommandError,
-    types::{PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus},
+    types::{
+        BandwidthFrom, PredictedMachine, PredictedMode, PredictionInfo, PredictionRequest, PredictionStatus,
+    },
 };
 use parking_lot::{Condvar, Mutex};
 use ram::{Sample, Touched};
+use transport::{Address, Dialler};
+use uuid::Uuid;
+use wire::SessionId;
 
-use super::Control;
+use super::{Control, moves::Departure, one_line, security};
 use crate::{Machine, seccomp::Role};
 
 /// The prediction under way, or the last one.
@@ -39,6 +48,25 @@ const LOOKS: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
 /// Pages that are packed to see what comes of it.
 const PACKED: usize = 512;
 
+/// What is said where there is nothing to look at any more.
+const GONE: &str = "The machine went away while it was looked at";
+const DEFECT: &str =
+    "This is a defect of whimbrel-vmm, see its log: the thread panicked that looked at the machine";
+
+/// What is known of the way to the destination.
+enum Way {
+    Known(Speed),
+    /// But not where it leads to.
+    Unknown(source::Target),
+}
+
+#[derive(Clone, Copy)]
+struct Speed {
+    bytes_per_second: u64,
+    is_encrypted: bool,
+    from: BandwidthFrom,
+}
+
 impl Control {
     /// Starts to look at the machine.
     pub(super) fn predict(self: &Arc<Self>, request: PredictionRequest) -> Result<(), CommandError> {
@@ -49,55 +77,79 @@ impl Control {
             (settings.params(), settings.fixed_costs)
         };
         let fixed = fixed.unwrap_or_else(|| FixedCosts::guess(self.config.cpus().get()));
-        let bandwidth = self.bandwidth(&request, &params)?;
+        let way = self.way(&request, &params)?;
         self.prediction.begin(request.id)?;
         let (control, machine) = (self.clone(), Arc::downgrade(&machine));
         let predict = move || {
             // A defect must not leave a prediction that never ends.
-            let predicted = crate::panics::catch(|| {
-                control.look_and_predict(&request, &machine, bandwidth, &params, &fixed)
-            });
-            control.prediction.end(predicted.ok().flatten());
+            let predicted =
+                crate::panics::catch(|| control.look_and_predict(&request, &machine, &way, &params, &fixed));
+            control.prediction.end(predicted.unwrap_or_else(|_| Err(DEFECT.into())));
         };
         self.launcher.spawn(Role::Measure, "predict", predict).map(|_| ()).map_err(|error| {
-            self.prediction.end(None);
-            CommandError::generic(format!("There is no thread to look at the machine with: {error}"))
+            let why = format!("There is no thread to look at the machine with: {error}");
+            self.prediction.end(Err(why.clone()));
+            CommandError::generic(why)
         })
     }
 
-    /// Bytes that the way to the destination takes in a second: as the client says, as the last migration from here found, or as
-    /// it is limited to.
-    fn bandwidth(&self, request: &PredictionRequest, params: &Params) -> Result<u64, CommandError> {
+    /// What is known of the way to the destination, or where that is, so that it can be measured.
+    fn way(&self, request: &PredictionRequest, params: &Params) -> Result<Way, CommandError> {
+        if let Some(to) = &request.to {
+            return self.way_to(to);
+        }
+        let known = |bandwidth: Option<u64>, from| Some((bandwidth.filter(|known| *known > 0)?, from));
         let measured = || {
             let departure = self.departure.lock().clone()?;
             let rate = departure.handle.snapshot().statistics.wire_rate()?;
             Some(rate.bytes_per_second as u64)
         };
-        let limit = Some(params.max_bandwidth).filter(|limit| *limit > 0);
-        let known = request.bandwidth.or_else(measured).or(limit).filter(|known| *known > 0);
-        known.ok_or_else(|| {
+        let known = known(request.bandwidth, BandwidthFrom::Given)
+            .or_else(|| known(measured(), BandwidthFrom::LastMigration))
+            .or_else(|| known(Some(params.max_bandwidth), BandwidthFrom::MaxBandwidth));
+        let (bytes_per_second, from) = known.ok_or_else(|| {
             CommandError::generic(
-                "Nothing is known of the way to the destination: say how many bytes it takes in a second (bandwidth=125000000 for 1 Gb/s)",
+                "Nothing is known of the way to the destination: say how many bytes it takes in a second (bandwidth=125000000 for 1 Gb/s), \
+                 or where it is (uri=tcp:host:port), to have that measured",
             )
-        })
+        })?;
+        let is_encrypted = !self.settings.lock().parameters.tls_creds.is_empty();
+        Ok(Way::Known(Speed { bytes_per_second, is_encrypted, from }))
+    }
+
+    /// The way to a destination, which is looked at as if a migration went there.
+    fn way_to(&self, to: &Address) -> Result<Way, CommandError> {
+        let under_way = |departure: &Departure| departure.handle.snapshot().status.is_under_way();
+        if self.departure.lock().as_ref().is_some_and(under_way) {
+            return Err(CommandError::generic(
+                "A migration is under way, which a probe would take from: say how many bytes the way takes in a second (bandwidth)",
+            ));
+        }
+        let trust = self.trust()?;
+        security::check_address(&trust, to)?;
+        self.check_to_leave(&trust)?;
+        let session = SessionId(*Uuid::new_v4().as_bytes());
+        let offer = wire::Offer::of(release::VERSION);
+        Ok(Way::Unknown(source::Target::new(Dialler::new(to.clone(), trust), session, offer)))
     }
 
     fn look_and_predict(
         &self,
         request: &PredictionRequest,
         machine: &Weak<Machine>,
-        bandwidth: u64,
+        way: &Way,
         params: &Params,
         fixed: &FixedCosts,
-    ) -> Option<PredictionInfo> {
-        let seen = self.prediction.look(request.time, machine, params)?;
+    ) -> Result<PredictionInfo, String> {
+        let speed = way.speed(&self.threads()).map_err(|error| one_line(&error))?;
+        let seen = self.prediction.look(request.time, machine, params).ok_or(GONE)?;
         let machine = predict::Machine { vcpus: self.config.cpus().get(), ..seen };
-        let is_encrypted = !self.settings.lock().parameters.tls_creds.is_empty();
-        let link = Link { bytes_per_second: bandwidth as f64, is_encrypted };
+        let Speed { bytes_per_second, is_encrypted, from } = speed;
+        let link = Link { bytes_per_second: bytes_per_second as f64, is_encrypted };
         let predicted = predict::predict(&machine, &link, params, fixed);
         let bytes = |pages: f64| (pages * PAGE_BYTES as f64) as u64;
         let pattern = machine.dirtying.unwrap_or(Pattern { working_set: 0.0, hazard: 0.0 });
-        Some(PredictionInfo {
+        Ok(PredictionInfo {
             status: PredictionStatus::Predicted,
             id: request.id,
             machine: Some(PredictedMachine {
@@ -107,11 +159,32 @@ impl Control {
                 dirty_rate: bytes(pattern.rate()),
                 packed: machine.packed,
             }),
-            bandwidth: Some(bandwidth),
+            bandwidth: Some(bytes_per_second),
+            bandwidth_from: Some(from),
             modes: predicted.forecasts.iter().map(told).collect(),
             choice: Some(predicted.choice.name().into()),
             reason: Some(predicted.reason),
+            error_desc: None,
         })
+    }
+}
+
+impl Way {
+    /// Measures it if need be, which takes a second or so.
+    fn speed(&self, threads: &Arc<dyn Threads>) -> Result<Speed, ProbeError> {
+        match self {
+            Self::Known(speed) => Ok(*speed),
+            Self::Unknown(target) => {
+                let measured = source::probe_on(threads, target)?;
+                tracing::info!(
+                    "The way to a destination of release {} takes {} bytes in a second",
+                    measured.release,
+                    measured.bytes_per_second
+                );
+                let source::Measured { bytes_per_second, is_encrypted, .. } = measured;
+                Ok(Speed { bytes_per_second, is_encrypted, from: BandwidthFrom::Probe })
+            }
+        }
     }
 }
 
@@ -132,8 +205,12 @@ impl Prediction {
         Ok(())
     }
 
-    fn end(&self, predicted: Option<PredictionInfo>) {
-        let failed = || PredictionInfo { status: PredictionStatus::Failed, ..PredictionInfo::default() };
+    fn end(&self, predicted: Result<PredictionInfo, String>) {
+        let failed = |why| PredictionInfo {
+            status: PredictionStatus::Failed,
+            error_desc: Some(why),
+            ..PredictionInfo::default()
+        };
         let mut info = self.info.lock();
         *info = PredictionInfo { id: info.id, ..predicted.unwrap_or_else(failed) };
     }
@@ -144,7 +221,7 @@ impl Prediction {
         let mut before = touched()?;
         let pages = before.ram().bytes() / PAGE_BYTES;
         let per_gib = (SAMPLE << 18).checked_div(pages).unwrap_or(SAMPLE).clamp(PER_GIB.0, PER_GIB.1);
-        let sample = Sample::draw(&mut before, per_gib, uuid::Uuid::new_v4().as_u64_pair().0);
+        let sample = Sample::draw(&mut before, per_gib, Uuid::new_v4().as_u64_pair().0);
         let began = Instant::now();
         let packed = engine::source::packed_share(&params.encodings, &sample.copies(&mut before, PACKED));
         drop(before);

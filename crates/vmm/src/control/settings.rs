@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use config::Config;
-use migration::{ByWhen, Encodings, FixedCosts, Means, Params, Steps, Throttling};
+use config::{Config, DirtyLogKind};
+use migration::{ByWhen, DirtyLimit, Encodings, FixedCosts, Means, Params, Steps, Throttling};
 use monitor::{
     CommandError,
     types::{
@@ -11,7 +11,7 @@ use monitor::{
 };
 use wire::Packing;
 
-use super::pinned::Pinned;
+use super::{dirty_rate::without_rings, pinned::Pinned};
 
 /// Page channels unless the user says otherwise: more than CPUs do not help, and four fill a fast network.
 const DEFAULT_CHANNELS: usize = 4;
@@ -23,6 +23,8 @@ pub(super) struct Settings {
     pub(super) capabilities: Vec<MigrationCapability>,
     /// As many as this process may use, as it was at its start.
     processors: u16,
+    /// Whether the machine's dirty log tells which vCPU writes a page.
+    has_rings: bool,
     pinned: Pinned,
     /// What switchovers have cost so far in this process, if there were any.
     pub(super) fixed_costs: Option<FixedCosts>,
@@ -31,8 +33,9 @@ pub(super) struct Settings {
 /// Capabilities that can be switched on and off.
 /// Those of postcopy but the first change nothing: pages that the machine waits for always have a connection of their own, and how long
 /// it waits is always measured.
-const SWITCHABLE: [MigrationCapability; 9] = [
+const SWITCHABLE: [MigrationCapability; 10] = [
     MigrationCapability::AutoConverge,
+    MigrationCapability::DirtyLimit,
     MigrationCapability::Events,
     MigrationCapability::PauseBeforeSwitchover,
     MigrationCapability::Multifd,
@@ -63,7 +66,8 @@ impl Settings {
         parameters.tls_authz = config.tls_authz().unwrap_or_default().into();
         let processors = u16::try_from(cpus).unwrap_or(u16::MAX);
         let pinned = Pinned::of_this_process();
-        Self { parameters, capabilities, processors, pinned, fixed_costs: None }
+        let has_rings = matches!(config.dirty_log(), DirtyLogKind::Ring(_));
+        Self { parameters, capabilities, processors, has_rings, pinned, fixed_costs: None }
     }
 
     /// Switches capabilities, all or none of them.
@@ -155,6 +159,15 @@ impl Settings {
                  before the machine runs, and with postcopy it runs before. 'transfer' compares every page as it comes",
             ));
         }
+        if has(MigrationCapability::DirtyLimit) && has(MigrationCapability::AutoConverge) {
+            return Err(CommandError::generic(
+                "dirty-limit conflicts with auto-converge: the one has each vCPU dirty no more than vcpu-dirty-limit, the other takes as \
+                 much from them as is computed to be needed. Switch one of them off",
+            ));
+        }
+        if has(MigrationCapability::DirtyLimit) && !self.has_rings {
+            return Err(without_rings("Capability 'dirty-limit'"));
+        }
         if has(MigrationCapability::ZeroCopySend) {
             let channels = channels(parameters, capabilities);
             self.pinned.for_channels(channels).map_err(CommandError::generic)?;
@@ -162,9 +175,16 @@ impl Settings {
         Ok(())
     }
 
-    /// vCPUs are slowed down where the capability says so, or a deadline that may use it.
+    /// vCPUs are slowed down where a capability says so, or a deadline that may use it.
     fn throttling(&self) -> Throttling {
         let end = &self.parameters.end;
+        if self.has(MigrationCapability::DirtyLimit) {
+            return Throttling::Limit(DirtyLimit {
+                bytes_per_second: end.vcpu_dirty_limit << 20,
+                period: Duration::from_millis(end.x_vcpu_dirty_limit_period),
+                trigger: end.throttle_trigger_threshold,
+            });
+        }
         let by_deadline = end.whimbrel_deadline > 0 && end.means().any(|means| means == "throttle");
         if !self.has(MigrationCapability::AutoConverge) && !by_deadline {
             return Throttling::Off;
@@ -252,6 +272,27 @@ mod tests {
         let wanted = [switch(MigrationCapability::Events, true), switch(MigrationCapability::XColo, true)];
         assert!(settings.switch(&wanted).unwrap_err().desc.contains("x-colo"));
         assert!(!settings.has(MigrationCapability::Events));
+    }
+
+    #[test]
+    fn a_dirty_limit_needs_dirty_rings_and_goes_without_auto_converge() {
+        let refused = settings().switch(&[switch(MigrationCapability::DirtyLimit, true)]).unwrap_err();
+        assert!(refused.desc.contains("--dirty-log ring"), "{}", refused.desc);
+        let raw = config::RawConfig::from_yaml("kernel: k\ndirty-log: ring", "test").unwrap();
+        let mut settings = Settings::new(&Config::new(raw).unwrap());
+        settings.switch(&[switch(MigrationCapability::DirtyLimit, true)]).unwrap();
+        settings.parameters.end.vcpu_dirty_limit = 7;
+        let limit = DirtyLimit { bytes_per_second: 7 << 20, period: Duration::from_secs(1), trigger: 50 };
+        assert_eq!(settings.params().throttling, Throttling::Limit(limit));
+        let refused = settings.switch(&[switch(MigrationCapability::AutoConverge, true)]).unwrap_err();
+        assert!(refused.desc.starts_with("dirty-limit conflicts with auto-converge"), "{}", refused.desc);
+        settings
+            .switch(&[
+                switch(MigrationCapability::DirtyLimit, false),
+                switch(MigrationCapability::AutoConverge, true),
+            ])
+            .unwrap();
+        assert!(matches!(settings.params().throttling, Throttling::Computed { .. }));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a migration would be like, as the monitor foretells it.
 
-use monitor::types::{MigrationStatus, PredictedMode, PredictionInfo, PredictionStatus};
+use monitor::types::{BandwidthFrom, MigrationStatus, PredictedMode, PredictionInfo, PredictionStatus};
 use serde_json::{Value, json};
 
 use crate::harness::{Lab, Spec, Story, Vmm, until};
@@ -70,6 +70,42 @@ fn a_machine_at_rest_takes_as_many_bytes_as_were_foretold() {
     // It was over before the machine was gone, or it came to nothing.
     let then = info(&source).status;
     assert!(matches!(then, PredictionStatus::Predicted | PredictionStatus::Failed), "{then:?}");
+    story.assert_intact();
+}
+
+fn failed(vmm: &Vmm, uri: &str) -> String {
+    vmm.command("whimbrel-predict", json!({ "uri": uri, "time": 50 }));
+    let told =
+        until("that is over", || Some(info(vmm)).filter(|info| info.status != PredictionStatus::Measuring));
+    assert_eq!(told.status, PredictionStatus::Failed, "{told:?}");
+    told.error_desc.unwrap()
+}
+
+#[test]
+fn the_way_to_a_destination_is_measured_and_a_machine_goes_it_afterwards() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=16M rate=4M order=random");
+    let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    let why = source.refused("whimbrel-predict", json!({ "uri": "tcp:127.0.0.1:1", "bandwidth": 1 }));
+    assert!(why.contains("exclude each other"), "{why}");
+    let why = failed(&source, "unix:/nonexistent/socket");
+    assert!(why.contains("check that a destination listens there"), "{why}");
+    let address = destination.listen();
+    let told = predicted_by(&source, json!({ "uri": address, "time": 200 }));
+    assert_eq!(told.bandwidth_from, Some(BandwidthFrom::Probe), "{told:?}");
+    assert!(told.bandwidth.unwrap() > 1_000_000 && by(&told, "precopy").ends, "{told:?}");
+    story.goes_on(1);
+    source.set(json!({ "max-bandwidth": 2_000_000 }));
+    source.migrate(&address);
+    source.migration_is(MigrationStatus::Active);
+    let why = source.refused("whimbrel-predict", json!({ "uri": address }));
+    assert!(why.contains("A migration is under way"), "{why}");
+    source.set(json!({ "max-bandwidth": 0 }));
+    source.migration_is(MigrationStatus::Completed);
+    story.goes_on_at(&destination);
+    story.goes_on(1);
     story.assert_intact();
 }
 

@@ -86,6 +86,11 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["profile", "downtime", "postcopy", "link", "fleet"])]
     pub(super) dirty_log: bool,
 
+    /// Measure moves of Whimbrel with whimbrel-compression off and auto in turns instead: memory of noise, and of text. Of lists, the first
+    /// of each counts; --fill says nothing
+    #[arg(long, conflicts_with_all = ["profile", "downtime", "postcopy", "link", "fleet", "dirty_log"])]
+    pub(super) compression: bool,
+
     /// Guest memory in pages of 4 KiB (memfd) instead of huge pages of 2 MiB
     #[arg(long, conflicts_with_all = ["postcopy", "fleet"])]
     pub(super) small_pages: bool,

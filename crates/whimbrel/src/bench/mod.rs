@@ -6,6 +6,7 @@
 mod arguments;
 mod bare_copy;
 mod case;
+mod compression;
 mod cpu;
 mod dirty_log;
 mod downtime;
@@ -142,6 +143,7 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         backing: if arguments.small_pages { Backing::Memfd } else { Backing::Hugetlb },
         follows: None,
         dirty_log: None,
+        compression: None,
         link,
     };
     bench.introduce();
@@ -165,6 +167,12 @@ fn compare(arguments: &Arguments) -> Result<bool, BenchError> {
         logs.print();
         keep(arguments, |path| logs.write(path))?;
         return Ok(logs.is_intact());
+    }
+    if arguments.compression {
+        let compressions = bench.compressions()?;
+        compressions.print();
+        keep(arguments, |path| compressions.write(path))?;
+        return Ok(compressions.is_intact());
     }
     if arguments.postcopy {
         let follows = bench.postcopies()?;
@@ -218,6 +226,8 @@ struct Bench {
     follows: Option<&'static str>,
     /// How it is found out which pages the guest writes, where that is measured.
     dirty_log: Option<&'static str>,
+    /// Whether channels choose encodings for themselves, where that is measured.
+    compression: Option<&'static str>,
     /// What is between the two ends, if it is not the loopback of this host.
     link: Option<Link>,
 }
@@ -235,6 +245,7 @@ impl Bench {
         let arguments = &self.arguments;
         let contenders = match &self.link {
             Some(_) => "In clear and encrypted".to_owned(),
+            None if arguments.compression => "Whimbrel with whimbrel-compression off and auto".to_owned(),
             None if arguments.dirty_log => "Whimbrel with a bitmap and with rings".to_owned(),
             None => format!("Whimbrel and {}", self.contenders.qemu_version()),
         };

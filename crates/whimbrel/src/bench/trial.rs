@@ -178,6 +178,9 @@ fn set_up(
         "multifd-channels": case.channels,
     });
     machine.execute("migrate-set-parameters", parameters)?;
+    if let (Some(chooser), End::Source) = (bench.compression, end) {
+        machine.execute("migrate-set-parameters", json!({ "whimbrel-compression": chooser }))?;
+    }
     match case.encryption {
         Encryption::Off => Ok(()),
         Encryption::On => Ok(encrypt(contender, end, &bench.certificates, bench.address(), machine)?),

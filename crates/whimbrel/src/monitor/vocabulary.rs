@@ -27,7 +27,7 @@ const QMP_ARGUMENTS: [(&str, &[&str]); 14] = [
     ("query-dirty-rate", &["calc-time-unit="]),
     ("set-vcpu-dirty-limit", &["cpu-index=", "dirty-rate="]),
     ("cancel-vcpu-dirty-limit", &["cpu-index="]),
-    ("whimbrel-predict", &["bandwidth=", "time="]),
+    ("whimbrel-predict", &["bandwidth=", "uri=", "time="]),
     ("dump-guest-memory", &["paging=false", "protocol=file:", "detach="]),
     ("balloon", &["value="]),
     ("announce-self", &["initial=", "max=", "rounds=", "step="]),

@@ -39,7 +39,7 @@ pub(super) enum Due {
 /// What these words begin, if there is something to wait for.
 pub(super) fn due(words: &[&str]) -> Option<Due> {
     match words {
-        ["whimbrel_predict", ..] => Some(Due::Prediction),
+        ["whimbrel_predict" | "predict", ..] => Some(Due::Prediction),
         words => is_migration(words).then_some(Due::Migration),
     }
 }
@@ -84,7 +84,10 @@ pub(super) fn for_prediction(
             Some("measuring") if !interrupt.came() => thread::sleep(LOOK),
             Some("measuring") => return Ok(("`info prediction` says what is foretold".into(), true)),
             Some("predicted") => return Ok((client.human("info prediction")?, true)),
-            _ => return Ok(("It came to nothing: the machine went away meanwhile".into(), false)),
+            _ => {
+                let why = info["error-desc"].as_str().unwrap_or("the machine went away meanwhile");
+                return Ok((format!("It came to nothing. {why}"), false));
+            }
         }
     }
 }
@@ -230,6 +233,7 @@ mod tests {
     fn only_a_migration_that_is_not_detached_is_waited_for() {
         assert_eq!(due(&["migrate", "tcp:a:1"]), Some(Due::Migration));
         assert_eq!(due(&["whimbrel_predict", "1G"]), Some(Due::Prediction));
+        assert_eq!(due(&["predict", "tcp:host-b:4444"]), Some(Due::Prediction));
         for words in [
             &["migrate", "-d", "tcp:a:1"][..],
             &["migrate", "tcp:a:1", "-d"],

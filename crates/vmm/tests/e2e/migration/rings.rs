@@ -1,5 +1,6 @@
 //! Machines whose vCPUs write down in rings which pages they dirty.
 
+use guests::Report;
 use monitor::types::{MigrationStatus, RunState};
 use serde_json::json;
 
@@ -111,4 +112,92 @@ fn only_the_vcpu_that_writes_is_slowed_down() {
         story.goes_on(2);
         story.assert_intact();
     }
+}
+
+#[test]
+fn a_dirty_limit_holds_writers_alone_and_until_the_attempt_ends() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=32M rate=300M order=random touch=page cpus=2 writers=1").cpus(2);
+    let (source, destination) = (lab.boot(&spec.clone().flag("--dirty-log", "ring")), lab.vacancy(&spec));
+    let mut story = Story::of(&source);
+    story.filled();
+    source.enable("dirty-limit");
+    source.set(json!({
+        "max-bandwidth": TOO_SLOW, "avail-switchover-bandwidth": TOO_SLOW, "downtime-limit": 1,
+        "vcpu-dirty-limit": 1, "x-vcpu-dirty-limit-period": 100, "whimbrel-digest": "transfer",
+    }));
+    let uri = destination.listen();
+    source.migrate(&uri);
+    let vcpus = || source.query_migrate().whimbrel.and_then(|own| own.throttle).map(|own| own.vcpus);
+    let held = until("the writer is held", || vcpus().filter(|vcpus| vcpus[0].taken_ms > 300.0));
+    assert!(held[1].taken_ms * 4.0 < held[0].taken_ms, "{held:?}");
+    source.command("migrate_cancel", json!({}));
+    source.migration_is(MigrationStatus::Cancelled);
+    let left = vcpus().unwrap();
+    assert!(left.iter().all(|vcpu| vcpu.percentage == 0.0), "{left:?}");
+    story.goes_on(2);
+    assert_eq!(vcpus().unwrap(), left, "it is held for an attempt that is over");
+    // With more time to stop, what may be dirtied fits.
+    source.set(json!({ "downtime-limit": 500, "vcpu-dirty-limit": 5 }));
+    source.migrate(&uri);
+    let done = source.migration_is(MigrationStatus::Completed);
+    let decided = done.whimbrel.unwrap().decisions;
+    assert!(
+        decided.iter().any(|decision| decision.text.contains("No vCPU dirties more than")),
+        "{decided:?}"
+    );
+    story.goes_on_at(&destination);
+    story.goes_on(2);
+    story.assert_intact();
+}
+
+/// Pages that the vCPU which only reads has read each second, from one report to another.
+fn read_rate(from: &Report, to: &Report) -> f64 {
+    let read = |report: &Report| report.count("read").unwrap() as f64;
+    (read(to) - read(from)) / (to.tsc_ms - from.tsc_ms).max(1) as f64 * 1e3
+}
+
+#[test]
+#[ignore = "says something of a host with four CPUs and nothing else to do: make reader"]
+fn a_vcpu_that_only_reads_keeps_its_speed_while_another_is_slowed_down() {
+    let Some(lab) = Lab::new() else { return };
+    let spec = Spec::new("work=256M rate=2000M order=random verify=90 cpus=2 writers=1 report=100")
+        .memory_mib(1024)
+        .cpus(2);
+    let mut kept = Vec::new();
+    for log in ["ring", "bitmap"] {
+        let spec = spec.clone().flag("--dirty-log", log);
+        let (source, destination) = (lab.boot(&spec), lab.vacancy(&spec));
+        let mut story = Story::of(&source);
+        story.filled();
+        let before = (story.goes_on(10), story.goes_on(20));
+        source.enable("auto-converge");
+        source.set(json!({
+            "max-bandwidth": 1_000_000_000, "avail-switchover-bandwidth": 1_000_000_000, "downtime-limit": 20
+        }));
+        source.migrate(&destination.listen());
+        let throttle = || source.query_migrate().whimbrel.and_then(|own| own.throttle);
+        until("it is slowed down", || throttle().filter(|throttle| throttle.vcpus[0].taken_ms > 0.0));
+        let first = story.goes_on(1);
+        let done = source.migration_is(MigrationStatus::Completed);
+        let last = story.reports().last().cloned().unwrap();
+        let (free, held) = (read_rate(&before.0, &before.1), read_rate(&first, &last));
+        let dirtied =
+            (last.dirtied - first.dirtied) as f64 / (last.tsc_ms - first.tsc_ms).max(1) as f64 / 1e3;
+        let vcpus = done.whimbrel.unwrap().throttle.unwrap().vcpus;
+        println!(
+            "{log}: reader {free:.0} pages/s before, {held:.0} while the other was slowed down ({:.1} %), for {} ms; the writer dirtied \
+             {dirtied:.0} MB/s; taken {:.0} ms and {:.0} ms; {} ms in all",
+            held / free * 100.0,
+            last.tsc_ms.saturating_sub(first.tsc_ms),
+            vcpus[0].taken_ms,
+            vcpus[1].taken_ms,
+            done.total_time.unwrap()
+        );
+        kept.push(held / free);
+        story.goes_on_at(&destination);
+        story.goes_on(2);
+        story.assert_intact();
+    }
+    assert!(kept.iter().all(|kept| *kept >= 0.95), "{kept:?}");
 }

@@ -17,7 +17,7 @@ const PROPERTIES: [(&str, &[&str]); 16] = [
     ("packing", &["none", "lz4", "zstd", "auto"]),
     ("xbzrle", &["off", "on"]),
     ("zero-copy", &["off", "on"]),
-    ("throttle", &["off", "computed", "steps"]),
+    ("throttle", &["off", "computed", "steps", "limit"]),
     ("deadline", &["none", "60"]),
     ("postcopy", &["off", "request", "auto", "immediate"]),
     ("digest", &["off", "transfer", "full"]),
@@ -71,7 +71,7 @@ impl Case {
             "whimbrel-deadline": self.of("deadline").parse::<u64>().unwrap_or(0),
         });
         let more = parameters.as_object_mut().unwrap();
-        if !self.is("throttle", "off") {
+        if self.throttles() {
             more.insert("whimbrel-throttle".into(), self.of("throttle").into());
         }
         if !self.is("postcopy", "off") {
@@ -84,11 +84,16 @@ impl Case {
         parameters
     }
 
+    fn throttles(&self) -> bool {
+        self.is("throttle", "computed") || self.is("throttle", "steps")
+    }
+
     fn capabilities(&self) -> impl Iterator<Item = &'static str> {
         [
             ("xbzrle", self.is("xbzrle", "on")),
             ("zero-copy-send", self.is("zero-copy", "on")),
-            ("auto-converge", !self.is("throttle", "off")),
+            ("auto-converge", self.throttles()),
+            ("dirty-limit", self.is("throttle", "limit")),
             ("postcopy-ram", !self.is("postcopy", "off")),
             (PAUSE_BEFORE_SWITCHOVER, self.is("pause-before-switchover", "on")),
         ]
@@ -179,9 +184,14 @@ fn every_two_settings_go_together() {
     };
     // All memory is compared before the machine runs, and with postcopy it runs before: refused when it is set, see below.
     let full = index("digest", "full");
+    // A bitmap does not tell whom a limit is for: refused as well.
+    let (limit, bitmap) = (index("throttle", "limit"), index("dirty-log", "bitmap"));
     let excludes = |(one, other): ((usize, usize), (usize, usize))| {
         let is_postcopy = |value: (usize, usize)| value.0 == index("postcopy", "off").0 && value.1 > 0;
-        (one == full && is_postcopy(other)) || (other == full && is_postcopy(one))
+        (one == full && is_postcopy(other))
+            || (other == full && is_postcopy(one))
+            || (one == limit && other == bitmap)
+            || (other == limit && one == bitmap)
     };
     let values: Vec<usize> = PROPERTIES.iter().map(|(_, values)| values.len()).collect();
     for case in covering(&values, excludes) {
