@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -41,6 +42,8 @@ struct Plane {
     kubectl: PathBuf,
     folder: TempDir,
     program: Child,
+    /// How long what drives it may take.
+    limit: Duration,
 }
 
 impl Plane {
@@ -51,15 +54,19 @@ impl Plane {
         command.args(["controlplane", "--listen", "127.0.0.1:0", "--name", THIS_MACHINE, "--dir"]);
         command.arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut program = command.spawn().map_err(LabError::system("start a control plane"))?;
-        let said = program.stdout.take().map(|said| BufReader::new(said).lines());
-        let first = said.and_then(|mut lines| {
-            let first = lines.next();
+        let said = program.stdout.take();
+        let (sender, first) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = BufReader::new(said?).lines();
+            // Nobody may wait for it any more.
+            let _ = sender.send(lines.next()?.ok()?);
             // What it says further on has a reader, so that it does not fail.
-            thread::spawn(move || lines.for_each(drop));
-            first?.ok()
+            lines.for_each(drop);
+            Some(())
         });
-        let plane = Self { tool, kubectl, folder, program };
-        check(first.is_some_and(|line| line.starts_with("The control plane is up")), || {
+        let plane = Self { tool, kubectl, folder, program, limit: lab.pace().stretch(3 * PATIENCE) };
+        let first = first.recv_timeout(lab.pace().stretch(PATIENCE)).unwrap_or_default();
+        check(first.starts_with("The control plane is up"), || {
             format!("The control plane does not come up: {}", plane.log())
         })?;
         Ok(plane)
@@ -75,7 +82,11 @@ impl Plane {
 
     fn client(&self, program: &Path, words: &[&str]) -> Result<String, LabError> {
         let kubeconfig = self.folder.path().join("kubeconfig");
-        let said = run(Command::new(program).env("KUBECONFIG", kubeconfig).args(words))?;
+        // A migration that waits for ever would keep `whimbrel migrate` for ever.
+        let limit = self.limit.as_secs().to_string();
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", &limit]).arg(program).args(words).env("KUBECONFIG", kubeconfig);
+        let said = run(&mut command)?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
