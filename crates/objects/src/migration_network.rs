@@ -1,6 +1,7 @@
 //! A network that migrations have to themselves.
 
-use std::{net::IpAddr, str::FromStr};
+// Of `core`, which has addresses and nothing that reaches them.
+use core::{net::IpAddr, str::FromStr};
 
 /// A network by its prefix, as `10.88.0.0/24` or `fd00:88::/64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
