@@ -226,7 +226,15 @@ impl Lab {
     /// # Errors
     /// It cannot be written.
     pub fn fresh_root(&self) -> Result<(), LabError> {
-        self.images.write_root(self.root_disk())
+        self.images.write_root(self.root_disk(), false)
+    }
+
+    /// The same with the kernel and its initial file system in it, as disks of distributions have them.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn fresh_root_with_kernel(&self) -> Result<(), LabError> {
+        self.images.write_root(self.root_disk(), true)
     }
 }
 

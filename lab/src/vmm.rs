@@ -156,7 +156,7 @@ impl Spec {
 
     /// Without XSAVE: QEMU 7.2 lets a guest's XSETBV through to the emulated host although KVM intercepts it. KVM would put XCR0
     /// back on the next entry, and the guest lose registers whenever it switches between threads.
-    fn linux_cmdline(&self) -> String {
+    pub(crate) fn linux_cmdline(&self) -> String {
         format!(
             "console=ttyS0 quiet panic=-1 mitigations=off noxsave {WATCHDOGS} lab.root=/dev/vda lab.address={} {}",
             Self::address(),

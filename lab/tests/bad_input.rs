@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// Modules that hosts and guests load.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 25] = [
     "kvm-amd",
     "virtio_pci",
     "virtio_net",
@@ -40,6 +40,9 @@ const MODULES: [&str; 22] = [
     "crc32c_generic",
     "failover",
     "virtio",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
 ];
 
 /// A machine with everything that the lab needs, except for what is there to be seen: its programs are scripts.

@@ -10,8 +10,9 @@ use std::{
 use parking_lot::Mutex;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
+    client::WebPkiServerVerifier,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -117,18 +118,25 @@ fn pair_of(directory: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, 
     CertifiedKey::from_der(chain, key, provider).map_err(pair)
 }
 
-/// TLS for calls to agents: this server shows `client-cert.pem` of a directory, and trusts whom `ca-cert.pem` there has issued to.
+/// TLS for calls to agents: this server shows `client-cert.pem` of a directory, and trusts whom `ca-cert.pem` there has issued to, unless it was taken back
+/// by `ca-crl.pem`, where that is there.
 ///
 /// # Errors
 /// A file is missing or is not what it must be.
 pub(crate) fn agent_tls_config(directory: &Path) -> Result<ClientConfig, TlsError> {
-    let roots = roots_of(&directory.join("ca-cert.pem"))?;
+    let list = directory.join("ca-crl.pem");
+    let revoked = if list.exists() { revoked_of(&list)? } else { Vec::new() };
+    let roots = Arc::new(roots_of(&directory.join("ca-cert.pem"))?);
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).with_crls(revoked);
+    let verifier = verifier.allow_unknown_revocation_status().enforce_revocation_expiration().build();
+    let verifier = verifier.map_err(|error| wrong(&list, error.to_string()))?;
     let chain = chain_of(&directory.join("client-cert.pem"))?;
     let key = key_of(&directory.join("client-key.pem"))?;
     let pair = |source| TlsError::Pair { directory: directory.to_owned(), source };
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(pair)?;
-    builder.with_root_certificates(roots).with_client_auth_cert(chain, key).map_err(pair)
+    builder.with_webpki_verifier(verifier).with_client_auth_cert(chain, key).map_err(pair)
 }
 
 /// TLS for calls to a server whose certificate one of the authorities in a file has issued; this side shows none.
@@ -152,6 +160,15 @@ fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+fn revoked_of(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let lists = CertificateRevocationListDer::pem_file_iter(path);
+    let lists = lists.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match lists.map_err(|error| wrong(path, error.to_string()))? {
+        lists if lists.is_empty() => Err(wrong(path, "there is no list in it".to_owned())),
+        lists => Ok(lists),
+    }
+}
+
 fn chain_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain = CertificateDer::pem_file_iter(path).map_err(|error| wrong(path, error.to_string()))?;
     chain.collect::<Result<_, _>>().map_err(|error| wrong(path, error.to_string()))
@@ -168,6 +185,7 @@ fn wrong(path: &Path, error: String) -> TlsError {
 #[cfg(test)]
 mod tests {
     use authority::{Authority, Request};
+    use rustls::{ClientConnection, ServerConnection, pki_types::ServerName};
 
     use super::*;
 
@@ -191,5 +209,51 @@ mod tests {
         std::fs::write(tls.join(FILES[0]), "nothing").unwrap();
         touch(later + std::time::Duration::from_secs(2));
         assert_eq!(shown.now().cert, second.cert);
+    }
+
+    /// Whether this server and the agent with the certificates of a directory come to terms.
+    fn meets(ours: &Path, agents: &Path) -> Result<(), rustls::Error> {
+        let provider = Arc::new(ring::default_provider());
+        let server =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let chain = chain_of(&agents.join("server-cert.pem")).unwrap();
+        let key = key_of(&agents.join("server-key.pem")).unwrap();
+        let server = server.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        let client = Arc::new(agent_tls_config(ours).unwrap());
+        let mut client = ClientConnection::new(client, ServerName::try_from("node-a").unwrap()).unwrap();
+        while client.is_handshaking() {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            assert!(!bytes.is_empty(), "neither has anything to say");
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_agent_whose_certificate_was_taken_back_is_not_called() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let authority = Authority::init(&at("ca"), "test").unwrap();
+        for (name, folder) in [("plane", at("plane")), ("node-a", at("first")), ("node-a", at("second"))] {
+            authority.issue(&folder, &Request::new([name])).unwrap();
+        }
+        assert_eq!(meets(&at("plane"), &at("first")), Ok(()));
+        authority.revoke(&at("first")).unwrap();
+        std::fs::copy(at("ca/ca-crl.pem"), at("plane/ca-crl.pem")).unwrap();
+        assert!(meets(&at("plane"), &at("first")).is_err());
+        assert_eq!(meets(&at("plane"), &at("second")), Ok(()), "another of the same name");
+        std::fs::write(at("plane/ca-crl.pem"), "").unwrap();
+        assert!(agent_tls_config(&at("plane")).is_err());
     }
 }

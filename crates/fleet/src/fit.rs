@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::api::core::v1::Node;
 use objects::VirtualMachineInstance;
 
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
     processor,
 };
 
-pub use crate::{behind::Absent, kubelet::is_ready, processor::Unsuitable, world::memory_of};
+pub use crate::{apart::Apart, behind::Absent, kubelet::is_ready, processor::Unsuitable, world::memory_of};
 
 /// One reason why a machine cannot run on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +52,10 @@ pub enum Misfit {
     Processor(Unsuitable),
     /// It lacks something that is behind a device.
     Behind(Absent),
+    /// It is not on the network of migrations.
+    Apart(Apart),
+    /// The node that the machine runs on is not.
+    SourceApart(Apart),
     /// As many migrations as may come are coming.
     InboundLimit(u32),
 }
@@ -75,6 +78,8 @@ impl fmt::Display for Misfit {
             Self::Cpus { needed, there } => write!(f, "it has {there} processors, {needed} are needed"),
             Self::Processor(why) => why.fmt(f),
             Self::Behind(what) => what.fmt(f),
+            Self::Apart(apart) => apart.as_target(f),
+            Self::SourceApart(apart) => apart.as_source(f),
             Self::InboundLimit(limit) => write!(f, "{limit} migrations come there already"),
         }
     }
@@ -109,21 +114,24 @@ pub(crate) fn fits_in(
     instance: &VirtualMachineInstance,
     added: &BTreeMap<String, String>,
 ) -> Vec<Fit> {
-    let here = node_of(index, instance);
+    let here = room_of(index, instance);
     index.rooms.iter().map(|room| fit(room, instance, here, added)).collect()
 }
 
 /// The node that a machine runs on.
-pub(crate) fn node_of<'a>(index: &Index<'a>, instance: &VirtualMachineInstance) -> Option<&'a Node> {
+pub(crate) fn room_of<'i, 'a>(
+    index: &'i Index<'a>,
+    instance: &VirtualMachineInstance,
+) -> Option<&'i Room<'a>> {
     let name = instance.status.as_ref().and_then(|status| status.node_name.as_deref())?;
-    index.room(name).map(|room| room.node)
+    index.room(name)
 }
 
 /// Whether a machine, which may run on the node `here`, fits on another: as [`fits`], without the reasons.
 pub(crate) fn is_fit(
     room: &Room<'_>,
     instance: &VirtualMachineInstance,
-    here: Option<&Node>,
+    here: Option<&Room<'_>>,
     added: &BTreeMap<String, String>,
 ) -> bool {
     room.is_ready
@@ -134,7 +142,8 @@ pub(crate) fn is_fit(
         && instance.spec.node_selector.iter().chain(added).all(|(label, wanted)| {
             room.node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) == Some(wanted)
         })
-        && processor::unsuitable(instance, here, room.node).is_empty()
+        && here.is_none_or(|here| here.apart.is_none() && room.apart.is_none())
+        && processor::unsuitable(instance, here.map(|here| here.node), room.node).is_empty()
         && behind::absent(instance, room.node, room.places.as_deref()).next().is_none()
         && affinity::is_allowed(instance, labels_of(room))
 }
@@ -142,7 +151,7 @@ pub(crate) fn is_fit(
 fn fit(
     room: &Room<'_>,
     instance: &VirtualMachineInstance,
-    here: Option<&Node>,
+    here: Option<&Room<'_>>,
     added: &BTreeMap<String, String>,
 ) -> Fit {
     let mut misfits = Vec::new();
@@ -178,6 +187,12 @@ fn fit(
     if cores > room.cpus {
         misfits.push(Misfit::Cpus { needed: cores, there: room.cpus });
     }
+    // A machine that starts needs no network of migrations, nor does one that stays.
+    if let Some(here) = here.filter(|here| here.name != room.name) {
+        misfits.extend(here.apart.clone().map(Misfit::SourceApart));
+        misfits.extend(room.apart.clone().map(Misfit::Apart));
+    }
+    let here = here.map(|here| here.node);
     misfits.extend(processor::unsuitable(instance, here, room.node).into_iter().map(Misfit::Processor));
     misfits.extend(behind::absent(instance, room.node, room.places.as_deref()).map(Misfit::Behind));
     let preference = affinity::preference(instance, labels_of(room));

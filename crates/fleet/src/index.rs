@@ -15,6 +15,7 @@ use objects::{
 
 use crate::{
     World,
+    apart::Apart,
     behind::places,
     kubelet::{allocatable, is_cordoned, is_ready},
     world::{memory_of, name_of, namespace_of, uid_of},
@@ -49,6 +50,8 @@ pub(crate) struct Room<'a> {
     pub(crate) cpus: u64,
     /// Which paths of disks it has, by the word of its agent; `None` where that says nothing.
     pub(crate) places: Option<Arc<BTreeMap<String, bool>>>,
+    /// That it is not on the network of migrations.
+    pub(crate) apart: Option<Apart>,
     capacity: Memory,
     taken: Memory,
 }
@@ -97,7 +100,8 @@ impl<'a> Index<'a> {
             active.entry(instance_key(migration)).or_default().push(&**migration);
         }
         let ending = world.namespaces.iter().filter(|one| one.metadata.deletion_timestamp.is_some());
-        let mut rooms: Vec<_> = world.nodes.iter().map(|node| room(node)).collect();
+        let network = world.settings().network;
+        let mut rooms: Vec<_> = world.nodes.iter().map(|node| room(node, network.as_deref())).collect();
         rooms.sort_by_key(|room| room.name);
         let room_of = rooms.iter().enumerate().map(|(index, room)| (room.name, index)).collect();
         let mut index = Self {
@@ -291,7 +295,7 @@ pub(crate) fn instance_key(migration: &VirtualMachineInstanceMigration) -> Key<'
     (namespace_of(&migration.metadata), migration.spec.vmi_name.as_str())
 }
 
-fn room(node: &Node) -> Room<'_> {
+fn room<'a>(node: &'a Node, network: Option<&str>) -> Room<'a> {
     Room {
         node,
         name: name_of(&node.metadata),
@@ -300,6 +304,7 @@ fn room(node: &Node) -> Room<'_> {
         is_leaving: false,
         cpus: allocatable(node, "cpu"),
         places: places(node).map(Arc::new),
+        apart: Apart::of(node, network),
         capacity: Memory { plain: allocatable(node, "memory"), huge: allocatable(node, "hugepages-2Mi") },
         taken: Memory::default(),
     }

@@ -15,6 +15,7 @@
 
 mod admission;
 mod affinity;
+mod apart;
 mod behind;
 pub mod drain;
 pub mod fit;

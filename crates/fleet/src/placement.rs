@@ -74,12 +74,12 @@ pub(crate) fn best<'i, 'a>(
     is_allowed: impl Fn(&str) -> bool,
 ) -> Option<&'i Room<'a>> {
     let huge = is_huge(instance);
-    let here = fit::node_of(index, instance);
+    let here = fit::room_of(index, instance);
     let fits = |room: &&Room<'_>| fit::is_fit(room, instance, here, added) && is_allowed(room.name);
     let fitting = index.rooms.iter().filter(fits);
     // The first of several that are equal, and rooms are in the order of names.
     let liked = |room: &Room<'_>| Reverse(affinity::preference(instance, fit::labels_of(room)));
-    let is_lesser = |room: &Room<'_>| processor::is_lesser(instance, here, room.node);
+    let is_lesser = |room: &Room<'_>| processor::is_lesser(instance, here.map(|here| here.node), room.node);
     fitting.min_by_key(|room| (is_lesser(room), room.is_leaving, liked(room), Reverse(room.free(huge))))
 }
 

@@ -158,6 +158,39 @@ fn a_machine_does_not_go_to_a_processor_of_another_maker() {
 }
 
 #[test]
+fn machines_move_between_nodes_that_are_on_the_network_of_migrations_and_start_anywhere() {
+    let mut site = Site::default();
+    let fleet = |network: &str| json!({ "metadata": { "name": "fleet" }, "spec": { "configuration": { "migrations": { "network": network } } } });
+    site.world.fleets.push(serde_json::from_value(fleet("10.88.0.0/24")).unwrap());
+    site.node("a", 8).machine("db", "Always", 1);
+    site.settle(0);
+    site.run_instances(1);
+    site.node("b", 8);
+    site.migrate("move", "db", &json!({}));
+    site.settle(2);
+    let why = |site: &Site| {
+        let plan = fleet::fit::fits(&site.world, site.instance("db"), &std::collections::BTreeMap::new());
+        plan[1].misfits.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let unsaid = "has not said yet which address it has in the network of migrations 10.88.0.0/24";
+    assert_eq!(why(&site), [format!("node a, where the machine runs, {unsaid}"), format!("it {unsaid}")]);
+    site.comes_to("a", "10.88.0.1", "10.88.0.0/24");
+    site.comes_to("b", "", "10.88.0.0/24");
+    assert_eq!(why(&site), ["it has no address in the network of migrations 10.88.0.0/24"]);
+    site.settle(3);
+    assert_eq!(site.phase("move"), MigrationPhase::Pending);
+    let said = site.migration("move").status.clone().unwrap().conditions;
+    let said = objects::condition(&said, "Scheduled").cloned().unwrap();
+    assert!(said.message.unwrap().contains("it has no address in the network of migrations"));
+    // What was chosen for another network does not count.
+    site.comes_to("b", "10.88.0.2", "10.99.0.0/24");
+    assert_eq!(why(&site), [format!("it {unsaid}")]);
+    site.comes_to("b", "10.88.0.2", "10.88.0.0/24");
+    site.settle(4);
+    assert_eq!(site.state("move").target_node.as_deref(), Some("b"));
+}
+
+#[test]
 fn a_stopped_machine_has_no_instance_and_a_deleted_one_takes_it_along() {
     let mut site = Site::default();
     site.node("a", 8).machine("db", "Always", 1).machine("web", "Always", 1);

@@ -22,8 +22,9 @@ use tracing::span::EnteredSpan;
 
 use crate::{
     Config,
+    arrivals::Arrival,
     decide::{Action, condition, failed},
-    folder::{Attempt, Folder, Kit},
+    folder::{Attempt, Folder, Incoming, Kit},
     observe::Observer,
     process,
     seeds::{self, SeedError},
@@ -56,6 +57,8 @@ pub(crate) enum ActError {
     Name { name: String },
     #[error("The VMM {vmm} waits for settings of its guest: {why}")]
     Settings { vmm: String, why: SeedError },
+    #[error("The VMM {vmm} has nowhere to be reached: {why}")]
+    Unreachable { vmm: String, why: String },
 }
 
 /// Does things, and knows when it last did some.
@@ -64,6 +67,8 @@ pub(crate) struct Actor {
     desk: Arc<Desk>,
     client: Client,
     handle: Handle,
+    /// Where machines come to this node.
+    arrival: Arrival,
     /// When progress of a migration was last written, by its UID.
     progress: BTreeMap<String, Instant>,
     wondered: BTreeMap<String, Instant>,
@@ -75,17 +80,24 @@ pub(crate) struct Actor {
 
 impl Actor {
     pub(crate) fn new(config: &Config, desk: Arc<Desk>, client: &Client, handle: &Handle) -> Self {
+        let arrival = Arrival::without_network(config);
         let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
         Self {
             config,
             desk,
             client,
             handle,
+            arrival,
             progress: BTreeMap::new(),
             wondered: BTreeMap::new(),
             told: BTreeMap::new(),
             failed: BTreeMap::new(),
         }
+    }
+
+    /// From now on machines come to this node there.
+    pub(crate) fn hear(&mut self, arrival: Arrival) {
+        self.arrival = arrival;
     }
 
     /// Does what was decided. What fails is said, and left alone for a moment: it is decided again.
@@ -117,6 +129,7 @@ impl Actor {
                         observer.give_up(vmm, why.to_string());
                     }
                     Err(ActError::Settings { why, .. }) => self.wait_for(instance, why)?,
+                    Err(ActError::Unreachable { why, .. }) => observer.give_up(vmm, why.clone()),
                     _ => {}
                 }
                 outcome
@@ -171,9 +184,15 @@ impl Actor {
         let wrong = |source| ActError::Files { vmm: vmm.to_owned(), source };
         let seeds = seeds::of(&self.client, &self.handle, instance)
             .map_err(|why| ActError::Settings { vmm: vmm.to_owned(), why })?;
+        let incoming = from.map(|source| {
+            let address = self.arrival.address.clone();
+            let address = address.map_err(|why| ActError::Unreachable { vmm: vmm.to_owned(), why })?;
+            Ok(Incoming { source, address })
+        });
+        let incoming = incoming.transpose()?;
         let taps = taps(&folder, instance).map_err(wrong)?;
         let kit = Kit { seeds, taps };
-        folder.prepare(&self.config, instance, from, &kit).map_err(wrong)?;
+        folder.prepare(&self.config, instance, incoming, &kit).map_err(wrong)?;
         process::start(&self.config.vmm, &folder, self.config.cgroup.as_deref(), kit.taps).map_err(wrong)?;
         tracing::info!(node = self.config.name, vmm, from, "A VMM was started");
         Ok(())

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write as _},
+    net::{IpAddr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -95,7 +96,7 @@ impl Folder {
         &self,
         config: &Config,
         instance: &VirtualMachineInstance,
-        from: Option<&str>,
+        from: Option<Incoming<'_>>,
         kit: &Kit,
     ) -> io::Result<()> {
         fs::create_dir_all(self.path.join("reports"))?;
@@ -152,6 +153,15 @@ pub fn vmm_folders(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names.filter(|name| Folder::new(directory, name).is_some()).collect())
 }
 
+/// A machine that comes from another node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incoming<'a> {
+    /// The node.
+    pub(crate) source: &'a str,
+    /// Where it comes to.
+    pub(crate) address: IpAddr,
+}
+
 /// What is made for a VMM before it starts.
 #[derive(Debug, Default)]
 pub(crate) struct Kit {
@@ -166,7 +176,7 @@ fn describe(
     folder: &Folder,
     config: &Config,
     instance: &VirtualMachineInstance,
-    from: Option<&str>,
+    from: Option<Incoming<'_>>,
     kit: &Kit,
 ) -> String {
     let domain = &instance.spec.domain;
@@ -199,8 +209,8 @@ fn describe(
     if let Some(initrd) = initrd {
         machine["initrd"] = initrd.into();
     }
-    if let Some(source) = from {
-        machine["incoming"] = format!("tcp:{}:0", bracketed(config)).into();
+    if let Some(Incoming { source, address }) = from {
+        machine["incoming"] = format!("tcp:{}", SocketAddr::new(address, 0)).into();
         machine["tls-authz"] = format!("dns:{source}").into();
     }
     if let Some(machine) = machine.as_object_mut() {
@@ -258,12 +268,6 @@ fn processor(cpu: &Cpu) -> Option<String> {
     Some(words.join(","))
 }
 
-/// Where machines come to the node, as an address of a migration has it.
-fn bracketed(config: &Config) -> String {
-    let address = config.migration_address.unwrap_or(config.address);
-    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -318,7 +322,8 @@ mod tests {
         let own = Folder::new(folder.path(), "busy").unwrap();
         let seed = Seed { user: b"#cloud-config".to_vec(), ..Seed::default() };
         let kit = Kit { seeds: [(1, seed)].into(), taps: Vec::new() };
-        own.prepare(&config, &instance, Some("b"), &kit).unwrap();
+        let incoming = Incoming { source: "b", address: "::1".parse().unwrap() };
+        own.prepare(&config, &instance, Some(incoming), &kit).unwrap();
         let text = fs::read_to_string(own.description()).unwrap();
         let raw = RawConfig::from_yaml(&text, "test").unwrap();
         assert_eq!(raw.incoming.unwrap().to_string(), "tcp:[::1]:0");

@@ -14,14 +14,16 @@ use kube::{
 };
 use objects::{
     AGENT_CONDITION, BRIDGE_LABEL, DISKS_ANNOTATION, GROUP, HOSTNAME_LABEL, LEASE_LABEL,
-    MIGRATION_ADDRESS_ANNOTATION,
+    MIGRATION_ADDRESS_ANNOTATION, MIGRATION_NETWORK_ANNOTATION,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
-    Config, Registration, certificates,
+    Config, Registration,
+    arrivals::Arrival,
+    certificates,
     places::Places,
     process,
     processor::{self, Processor},
@@ -57,11 +59,14 @@ pub(crate) struct Heartbeat {
     rest: Duration,
     /// What was last said of paths of disks.
     places: String,
+    /// What was last said of where machines come to.
+    arrival: Arrival,
 }
 
 impl Heartbeat {
     pub(crate) fn new(config: &Config, port: Option<u16>, client: &Client, handle: &Handle) -> Self {
         let now = Instant::now();
+        let arrival = Arrival::without_network(config);
         let (config, client, handle) = (config.clone(), client.clone(), handle.clone());
         Self {
             config,
@@ -73,16 +78,18 @@ impl Heartbeat {
             labelling: now,
             rest: RENEW,
             places: String::new(),
+            arrival,
         }
     }
 
-    /// Renews, if it is time or there is news of disks. What fails is tried again soon.
-    pub(crate) fn beat(&mut self, places: &Places) {
+    /// Renews, if it is time or there is news of disks or of the address. What fails is tried again soon.
+    pub(crate) fn beat(&mut self, places: &Places, arrival: &Arrival) {
         let places = places.word();
-        if Instant::now() < self.next && places == self.places {
+        if Instant::now() < self.next && places == self.places && *arrival == self.arrival {
             return;
         }
         self.places = places;
+        self.arrival.clone_from(arrival);
         let outcome = self.handle.block_on(async { timeout(PATIENCE, self.renew()).await });
         self.next = Instant::now() + if matches!(outcome, Ok(Ok(_))) { RENEW } else { RENEW / 10 };
         match outcome {
@@ -182,15 +189,19 @@ impl Heartbeat {
     }
 
     fn annotations(&self) -> Value {
-        let come_to = self.config.migration_address.unwrap_or(self.config.address);
-        json!({ DISKS_ANNOTATION: self.places, MIGRATION_ADDRESS_ANNOTATION: come_to.to_string() })
+        let address = self.arrival.address.as_ref().ok().map(ToString::to_string);
+        // What there is none of is taken away.
+        json!({
+            DISKS_ANNOTATION: self.places, MIGRATION_ADDRESS_ANNOTATION: address,
+            MIGRATION_NETWORK_ANNOTATION: self.arrival.network,
+        })
     }
 
     /// What there is to say of a node that is the agent's.
     fn status(&self) -> Value {
         let resources = self.resources("");
         json!({
-            "conditions": [ready("Ready"), self.certificates()], "allocatable": resources, "capacity": resources,
+            "conditions": [ready("Ready"), self.certificates(), self.arrival.condition()], "allocatable": resources, "capacity": resources,
             "daemonEndpoints": self.port.map(|port| json!({ "kubeletEndpoint": { "Port": port } })),
             "addresses": [{ "type": "InternalIP", "address": self.config.address.to_string() }],
             "nodeInfo": {
@@ -204,7 +215,7 @@ impl Heartbeat {
     /// What there is to say beside a kubelet.
     fn share_of_status(&self) -> Value {
         let resources = self.resources(&format!("{GROUP}/"));
-        json!({ "conditions": [ready(AGENT_CONDITION), self.certificates()], "allocatable": resources, "capacity": resources })
+        json!({ "conditions": [ready(AGENT_CONDITION), self.certificates(), self.arrival.condition()], "allocatable": resources, "capacity": resources })
     }
 
     /// Until when its certificates are valid.
@@ -220,7 +231,8 @@ impl Heartbeat {
         let patch = Patch::Merge(object);
         match api.patch(&self.config.name, &PatchParams::default(), &patch).await {
             Err(kube::Error::Api(refusal)) if refusal.code == 404 => {
-                let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+                let object =
+                    serde_json::from_value(without_nulls(object)).map_err(kube::Error::SerdeError)?;
                 api.create(&PostParams::default(), &object).await.map(drop)
             }
             outcome => outcome.map(drop),
@@ -237,6 +249,15 @@ impl Heartbeat {
             [("cpu", cpus.to_string()), ("memory", memory.to_string()), ("hugepages-2Mi", huge.to_string())];
         all.map(|(name, amount)| (format!("{prefix}{name}"), Value::from(amount))).into_iter().collect()
     }
+}
+
+/// What a merge would make of nothing: what it takes away is not there.
+fn without_nulls(object: &Value) -> Value {
+    let mut made = object.clone();
+    if let Some(annotations) = made.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|_, value| !value.is_null());
+    }
+    made
 }
 
 /// Changes labels of the Node, and returns all that it has then.

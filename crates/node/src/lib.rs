@@ -11,6 +11,7 @@
 //! * A folder is started once. Without a process it is a run that has ended.
 
 mod act;
+mod arrivals;
 mod certificates;
 mod decide;
 mod folder;
@@ -32,17 +33,18 @@ use std::{
     net::{IpAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use config::LogFormat;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
 use mirror::Mirror;
-use objects::{VirtualMachineInstance, VirtualMachineInstanceMigration};
+use objects::{Fleet, VirtualMachineInstance, VirtualMachineInstanceMigration};
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 use act::Actor;
+use arrivals::Arrivals;
 use heartbeat::Heartbeat;
 use observe::Observer;
 use places::Places;
@@ -67,7 +69,8 @@ pub struct Config {
     pub tls: PathBuf,
     /// Where other nodes reach this one.
     pub address: IpAddr,
-    /// Where machines come to this node, if that is another address than the one above: of a network for migrations.
+    /// Where machines come to this node, if a person at this host has said so. Otherwise at the address above, or at one in the network of migrations,
+    /// where the settings of the fleet name one.
     pub migration_address: Option<IpAddr>,
     /// Which part of the host's memory machines may have here, from 0 to 1.
     pub share: f64,
@@ -94,6 +97,9 @@ pub enum Registration {
 const TICK: Duration = Duration::from_secs(1);
 /// How often it looks while a VMM starts or memory moves.
 const BUSY_TICK: Duration = Duration::from_millis(20);
+/// How long is waited for the settings of the fleet at first. Where agents may not read them, as with manifests of an earlier release, there is no network
+/// of migrations that a node could say it is on.
+const SETTINGS: Duration = Duration::from_secs(30);
 
 /// Where an agent is come to.
 #[derive(Debug, Default)]
@@ -114,18 +120,21 @@ pub fn run(config: &Config, listeners: Listeners, client: &Client, handle: &Hand
         handle.spawn(serve::serve(listener, desk.clone()));
     }
     let changed = Arc::new(Notify::new());
-    let (instances, migrations) = handle.block_on(async {
+    let (instances, migrations, fleets) = handle.block_on(async {
         let instances: Mirror<VirtualMachineInstance> =
             Mirror::start(Api::all(client.clone()), changed.clone());
         let migrations: Mirror<VirtualMachineInstanceMigration> =
             Mirror::start(Api::all(client.clone()), changed.clone());
-        (instances, migrations)
+        let fleets: Mirror<Fleet> = Mirror::start(Api::all(client.clone()), changed.clone());
+        (instances, migrations, fleets)
     });
     if let Some(figures) = figures {
         handle.spawn(serve::serve_figures(figures, desk.clone()));
     }
     let mut heartbeat = Heartbeat::new(config, port, client, handle);
     let mut places = Places::default();
+    let mut arrivals = Arrivals::new(config);
+    let begun = Instant::now();
     let mut observer = Observer::new(config);
     let mut actor = Actor::new(config, desk.clone(), client, handle);
     let mut tick = TICK;
@@ -135,10 +144,13 @@ pub fn run(config: &Config, listeners: Listeners, client: &Client, handle: &Hand
         if instances.is_there() {
             places.gather(&instances.all());
         }
-        heartbeat.beat(&places);
-        if !instances.is_there() || !migrations.is_there() {
+        let arrival = arrivals.look(&fleets.all()).clone();
+        heartbeat.beat(&places, &arrival);
+        let is_set = fleets.is_there() || begun.elapsed() >= SETTINGS;
+        if !instances.is_there() || !migrations.is_there() || !is_set {
             continue;
         }
+        actor.hear(arrival);
         let (instances, migrations) = (instances.all(), migrations.all());
         let vmms = observer.look();
         desk.look(&vmms, &instances);

@@ -23,6 +23,7 @@ mod kind;
 mod kubernetes;
 mod machine;
 mod migration;
+mod migration_network;
 mod network;
 mod node;
 mod origin;
@@ -64,6 +65,7 @@ pub use migration::{
     VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
     VirtualMachineInstanceMigrationStatus,
 };
+pub use migration_network::{MigrationNetwork, MigrationNetworkError};
 pub use network::{HostBridge, Interface, InterfaceBridge, Network, is_interface_name};
 pub use origin::Origin;
 pub use policy::{MigrationPolicy, MigrationPolicySpec, Selectors};
@@ -89,8 +91,12 @@ pub const BRIDGE_LABEL: &str = "bridge.whimbrel.dev/";
 /// The annotation of a Node that says which paths of disks its host has: a JSON object, paths with `true` or `false`. Agents write it, and have
 /// looked at [`disk_places`] of all instances.
 pub const DISKS_ANNOTATION: &str = "whimbrel.dev/disks";
-/// The annotation of a Node that says at which address machines come to it. Agents write it.
+/// The annotation of a Node that says at which address machines come to it; none where it has no address in the network of migrations. Agents
+/// write it.
 pub const MIGRATION_ADDRESS_ANNOTATION: &str = "whimbrel.dev/migration-address";
+/// The annotation of a Node that says for which network of migrations, as the settings have it, the address was chosen; none where there is no
+/// such network, or the agent has not heard of it. Agents write it.
+pub const MIGRATION_NETWORK_ANNOTATION: &str = "whimbrel.dev/migration-network";
 /// What labels of a Node begin with that tell of its processor, each with the value `true`: its maker, models that it can show machines, and
 /// features. Agents write them.
 pub const CPU_VENDOR_LABEL: &str = "cpu-vendor.whimbrel.dev/";

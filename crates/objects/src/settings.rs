@@ -51,6 +51,12 @@ pub struct MigrationSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub parallel_inbound_migrations_per_node: Option<u32>,
+    /// The network that migrations have to themselves, by its prefix, as `10.88.0.0/24`: machines come to a node at its address in this network,
+    /// and neither come nor go where it has none. A node whose agent was started with an address for migrations keeps to that [default: none,
+    /// machines come to a node at its address].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 43), regex(pattern = r"^[0-9A-Fa-f.:]+/[0-9]{1,3}$"))]
+    pub network: Option<String>,
     /// As in a policy [default: false].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_auto_converge: Option<bool>,

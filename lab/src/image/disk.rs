@@ -23,15 +23,20 @@ const APPLETS: [&str; 32] = [
     "wc", "tail", "taskset", "tee", "timeout", "uname", "umount",
 ];
 
-/// Writes a root file system for a guest into the beginning of `disk`, without being root. It is made in the folder `work`.
+/// Writes a root file system for a guest into the beginning of `disk`, without being root. It is made in the folder `work`. What is to `boot` from it are a
+/// kernel and its initial file system.
 pub(super) fn write_root(
     disk: &Path,
     work: &Path,
     packages: &Packages,
     programs: &Programs,
+    boot: Option<(&Path, &Path)>,
 ) -> Result<(), LabError> {
     let (root, image) = (work.join("root"), work.join("image"));
     fill(&root, packages, programs).map_err(LabError::file("write", &root))?;
+    if let Some((kernel, initial)) = boot {
+        add_boot(&root.join("boot"), kernel, initial).map_err(LabError::file("write", &root))?;
+    }
     let mke2fs = find("mke2fs").unwrap_or_else(|| "mke2fs".into());
     // Lazy initialisation would have the guest write its inode tables for minutes.
     run(Command::new(mke2fs)
@@ -63,4 +68,12 @@ fn fill(root: &Path, packages: &Packages, programs: &Programs) -> io::Result<()>
     let init = root.join("sbin/init");
     fs::write(&init, INIT)?;
     fs::set_permissions(init, fs::Permissions::from_mode(0o755))
+}
+
+/// Both are named as a distribution names them, after the release of the kernel.
+fn add_boot(folder: &Path, kernel: &Path, initial: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let name = kernel.file_name().unwrap_or_default().to_string_lossy();
+    fs::copy(kernel, folder.join(&*name))?;
+    fs::copy(initial, folder.join(name.replacen("vmlinuz", "initrd.img", 1))).map(drop)
 }

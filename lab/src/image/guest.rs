@@ -1,8 +1,8 @@
 use super::{Archive, Modules, add_modules, base};
 use crate::{LabError, packages::Packages};
 
-/// What a guest needs of its kernel: the devices of a machine, and its file system.
-const MODULES: [&str; 10] = [
+/// What a guest needs of its kernel: the devices of a machine, its file system, and that of first settings.
+const MODULES: [&str; 13] = [
     "virtio_mmio",
     "virtio_blk",
     "virtio_net",
@@ -13,6 +13,9 @@ const MODULES: [&str; 10] = [
     "button",
     "ext4",
     "crc32c_generic",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
 ];
 
 /// The first program of a guest: loads modules and goes on to the root file system.

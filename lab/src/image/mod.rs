@@ -72,12 +72,13 @@ impl Images {
         Ok(place)
     }
 
-    /// Writes the guest's root file system into the beginning of `disk`.
+    /// Writes the guest's root file system into the beginning of `disk`, with what it boots in its /boot or without.
     ///
     /// # Errors
     /// A program fails, or the disk cannot be written.
-    pub(crate) fn write_root(&self, disk: &Path) -> Result<(), LabError> {
-        disk::write_root(disk, self.work()?.path(), &self.packages, &self.programs)
+    pub(crate) fn write_root(&self, disk: &Path, has_kernel: bool) -> Result<(), LabError> {
+        let boot = has_kernel.then_some((self.vmlinuz.as_path(), self.guest.as_path()));
+        disk::write_root(disk, self.work()?.path(), &self.packages, &self.programs, boot)
     }
 
     /// A folder for what is half done.

@@ -6,6 +6,7 @@ mod devices;
 mod disk;
 mod encryption;
 mod failures;
+mod fleet;
 mod moves;
 mod network;
 mod postcopy;
@@ -56,6 +57,11 @@ pub const ALL: &[Scenario] = &[
         "eavesdropper",
         "encrypted, nothing of a guest's memory is on the network; in clear, all of it is",
         encryption::eavesdropper,
+    ),
+    scenario(
+        "fleet",
+        "two hosts of a fleet: a guest with disk, network card and settings starts and moves both ways",
+        fleet::first_machine,
     ),
     scenario(
         "postcopy",

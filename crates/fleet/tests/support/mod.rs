@@ -58,6 +58,15 @@ impl Site {
         features.iter().for_each(|feature| drop(label(objects::CPU_FEATURE_LABEL, feature)));
     }
 
+    /// What its agent says of the address at which machines come to the node.
+    pub(crate) fn comes_to(&mut self, name: &str, address: &str, network: &str) {
+        let all = self.world.nodes.iter_mut().map(Arc::make_mut);
+        let node = all.into_iter().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
+        let said = node.metadata.annotations.get_or_insert_default();
+        said.insert(objects::MIGRATION_ADDRESS_ANNOTATION.to_owned(), address.to_owned());
+        said.insert(objects::MIGRATION_NETWORK_ANNOTATION.to_owned(), network.to_owned());
+    }
+
     /// What a machine is to see of its processor, from its next start on.
     pub(crate) fn see(&mut self, machine: &str, cpu: &Value) {
         let all = self.world.machines.iter_mut().map(Arc::make_mut);

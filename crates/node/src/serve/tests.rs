@@ -151,6 +151,26 @@ fn the_control_plane_reads_and_nobody_else_does() {
 }
 
 #[test]
+fn a_control_plane_whose_certificate_was_taken_back_reads_nothing() {
+    let agent = agent();
+    assert!(agent.get(Some("plane"), "/vmms/busy-1/log").unwrap().starts_with("HTTP/1.1 200"));
+    let at = |name: &str| agent.folder.path().join(name);
+    Authority::open(&at("ca")).unwrap().revoke(&at("plane")).unwrap();
+    let list = at("tls/ca-crl.pem");
+    fs::copy(at("ca/ca-crl.pem"), &list).unwrap();
+    let reply = agent.get(Some("plane"), "/vmms/busy-1/log");
+    assert!(reply.as_ref().map_or(true, String::is_empty), "{reply:?}");
+    // Nor does anybody where the list cannot be read.
+    fs::write(&list, "").unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(2);
+    fs::File::options().write(true).open(&list).unwrap().set_modified(later).unwrap();
+    let reply = agent.get(Some("plane"), "/vmms/busy-1/log");
+    assert!(reply.as_ref().map_or(true, String::is_empty), "{reply:?}");
+    fs::remove_file(list).unwrap();
+    assert!(agent.get(Some("plane"), "/vmms/busy-1/log").unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[test]
 fn whoever_may_not_come_keeps_nobody_out() {
     let agent = agent();
     // As many as there are places, with a certificate of the fleet that is another node's.

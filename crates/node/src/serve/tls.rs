@@ -13,12 +13,14 @@ use rustls::{
     RootCertStore, ServerConfig,
     client::verify_server_name,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::{ParsedCertificate, WebPkiClientVerifier},
 };
 
 /// What is read of a directory.
-const FILES: [&str; 3] = ["ca-cert.pem", "server-cert.pem", "server-key.pem"];
+const FILES: [&str; 4] = ["ca-cert.pem", "server-cert.pem", "server-key.pem", REVOKED];
+/// What was taken back; is there once something was.
+const REVOKED: &str = "ca-crl.pem";
 
 /// When each of [`FILES`] was changed, as far as it is there.
 type Changed = [Option<SystemTime>; FILES.len()];
@@ -50,7 +52,8 @@ impl Identity {
     }
 }
 
-/// TLS with the certificates of a directory, to which nobody comes whom the authority there has not issued a certificate for clients.
+/// TLS with the certificates of a directory, to which nobody comes whom the authority there has not issued a certificate for clients, or from whom it was taken
+/// back.
 fn config(directory: &Path) -> io::Result<ServerConfig> {
     let chain = |name: &str| -> io::Result<Vec<CertificateDer<'static>>> {
         let chain = CertificateDer::pem_file_iter(directory.join(name)).map_err(io::Error::other)?;
@@ -63,11 +66,24 @@ fn config(directory: &Path) -> io::Result<ServerConfig> {
     let key = PrivateKeyDer::from_pem_file(directory.join("server-key.pem")).map_err(io::Error::other)?;
     let provider = Arc::new(ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let verifier = verifier.build().map_err(io::Error::other)?;
+    let verifier = verifier.with_crls(revoked(&directory.join(REVOKED))?).allow_unknown_revocation_status();
+    let verifier = verifier.enforce_revocation_expiration().build().map_err(io::Error::other)?;
     let builder = ServerConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
     let builder = builder.with_client_cert_verifier(verifier);
     builder.with_single_cert(chain("server-cert.pem")?, key).map_err(io::Error::other)
+}
+
+fn revoked(path: &Path) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let lists = CertificateRevocationListDer::pem_file_iter(path);
+    let lists = lists.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(io::Error::other)?;
+    if lists.is_empty() {
+        return Err(io::Error::other(format!("There is no list in {}", path.display())));
+    }
+    Ok(lists)
 }
 
 /// Whether a certificate, which the authority has issued, is the control plane's: other nodes have some too, and that name none of them.

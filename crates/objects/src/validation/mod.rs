@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationPolicy, NAMESPACE_FINALIZER, NodeDrain, Quantity,
-    SETTINGS_NAME, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceMigration,
-    VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
+    DRAIN_FINALIZER, Fleet, MIGRATION_FINALIZER, MigrationNetwork, MigrationPolicy, NAMESPACE_FINALIZER,
+    NodeDrain, Quantity, SETTINGS_NAME, VMM_FINALIZER, VirtualMachine, VirtualMachineInstance,
+    VirtualMachineInstanceMigration, VirtualMachineInstanceSpec, WORKLOAD_IMAGE,
 };
 
 /// An object that wants to be stored.
@@ -464,5 +464,11 @@ pub(crate) fn settings(review: &mut Review<'_>) -> Admitted {
     let migrations = &fleet.spec.configuration.migrations;
     let path = "spec.configuration.migrations.bandwidthPerMigration";
     admitted.quantity(path, migrations.bandwidth_per_migration.as_ref());
+    if let Some(network) = &migrations.network
+        && let Err(wrong) = network.parse::<MigrationNetwork>()
+    {
+        let path = "spec.configuration.migrations.network";
+        admitted.invalid(path, network.as_str(), wrong.to_string());
+    }
     admitted
 }

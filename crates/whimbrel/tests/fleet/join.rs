@@ -10,13 +10,13 @@ use std::{
 use super::Fleet;
 
 /// A program that runs until it is dropped, and the first line that it said.
-struct Service {
+pub(crate) struct Service {
     child: Child,
     said: String,
 }
 
 impl Service {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin("whimbrel"))
             .args(arguments)
             .stdin(Stdio::null())
@@ -39,7 +39,8 @@ impl Drop for Service {
     }
 }
 
-fn node(directory: &Path, name: &str, more: &[&str]) -> Service {
+/// The agent of a node of that name.
+pub(crate) fn node(directory: &Path, name: &str, more: &[&str]) -> Service {
     let folder = directory.join(name).display().to_string();
     Service::start(&[&["node", "--port", "0", "--dir", &folder], more].concat())
 }

@@ -10,9 +10,11 @@ mod devices;
 mod drain;
 mod figures;
 mod join;
+mod networks;
 mod operator;
 mod processors;
 mod prompt;
+mod retries;
 mod site;
 
 use site::{Fleet, manifest};

@@ -136,7 +136,17 @@ impl Fleet {
 
     /// Kills all VMMs, without a chance to do anything.
     pub(crate) fn kill_vmms(&self) {
-        for (_, process) in node::running().into_iter().filter(|(path, _)| path.starts_with(self.dir())) {
+        self.kill_vmms_where(|_| true);
+    }
+
+    /// Kills one VMM likewise.
+    pub(crate) fn kill_vmm(&self, name: &str) {
+        self.kill_vmms_where(|path| path.components().any(|part| part.as_os_str() == name));
+    }
+
+    fn kill_vmms_where(&self, is_meant: impl Fn(&Path) -> bool) {
+        let ours = node::running().into_iter().filter(|(path, _)| path.starts_with(self.dir()));
+        for (_, process) in ours.filter(|(path, _)| is_meant(path)) {
             let process = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw).unwrap();
             // It may have ended by itself.
             let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
