@@ -142,7 +142,8 @@ async fn carry_out_all(client: &Client, world: &World, intents: &[Intent]) {
         if !is_done {
             continue;
         }
-        let outcome = timeout(PATIENCE, carry_out_if_true(client, world, intent)).instrument(about(intent)).await;
+        let outcome =
+            timeout(PATIENCE, carry_out_if_true(client, world, intent)).instrument(about(intent)).await;
         let _about = about(intent).entered();
         let Ok(outcome) = outcome else {
             tracing::warn!("The API does not reply; it is tried again");

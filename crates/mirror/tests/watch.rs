@@ -139,9 +139,7 @@ async fn what_was_seen_is_current_until_the_api_has_something_else() {
     thread::spawn(move || serve(&listener, NOW, "", &sender));
     let api = Api::<Node>::all(client);
     let seen = |names: &[(&str, &str)]| -> Vec<Arc<Node>> {
-        let node = |&(name, version): &(&str, &str)| {
-            json!({ "metadata": { "name": name, "resourceVersion": version } })
-        };
+        let node = |&(name, version): &(&str, &str)| json!({ "metadata": { "name": name, "resourceVersion": version } });
         names.iter().map(|name| Arc::new(serde_json::from_value(node(name)).unwrap())).collect()
     };
     for (names, is_current) in [
