@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { type Browser, chromium as engine, type Page } from 'playwright-core';
 import { chromium } from './fleet';
+import type { Picture } from './pictures';
 
 const flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run', '--disable-quic'];
 
@@ -53,13 +54,13 @@ export const findings = async (page: Page): Promise<string[]> => {
   });
 };
 
-const pictures = process.env['WHIMBREL_SCREENSHOTS'];
+const place = process.env['WHIMBREL_SCREENSHOTS'];
 
 /** A picture of a page for the documentation, if pictures are wanted. */
-export const picture = async (page: Page, name: string): Promise<void> => {
-  if (!pictures) return;
-  mkdirSync(pictures, { recursive: true });
-  await page.screenshot({ path: join(pictures, `${name}.png`), animations: 'disabled' });
+export const picture = async (page: Page, name: Picture): Promise<void> => {
+  if (!place) return;
+  mkdirSync(place, { recursive: true });
+  await page.screenshot({ path: join(place, `${name}.png`), animations: 'disabled' });
 };
 
 /** What makes the page wider than its window, so that one would have to scroll sideways. */

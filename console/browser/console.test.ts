@@ -29,6 +29,7 @@ describe.skipIf(missing !== undefined)('the console', () => {
     await seen('What needs attention');
     const second = await open(browser, fleet.login());
     await second.page.getByText('this code was used already').waitFor();
+    await picture(second.page, 'login');
     expect(await findings(second.page)).toEqual([]);
     await second.page.context().close();
   });
@@ -96,6 +97,8 @@ describe.skipIf(missing !== undefined)('the console', () => {
     await page.getByRole('button', { name: 'Create', exact: true }).click();
     await page.waitForURL(/\/policies\/slow/);
     await seen('100.0 kB/s');
+    await visit.quiet();
+    await picture(page, 'policy');
     const policy = await fleet.api<Policy>('GET', '/apis/whimbrel.dev/v1/migrationpolicies/slow');
     expect(policy.spec).toMatchObject({ bandwidthPerMigration: '100k', selectors: { virtualMachineInstanceSelector: { app: 'busy' } } });
     expect(await findings(page)).toEqual([]);
@@ -198,6 +201,7 @@ describe.skipIf(missing !== undefined)('the console', () => {
       ['/overview', 'What needs attention', 'overview'],
       ['/migrations', 'Bandwidth now', 'migrations'],
       ['/nodes', 'Memory used', 'nodes'],
+      ['/nodes/node-a', 'Migrations in', 'node'],
       ['/machines/default/busy/yaml', 'Save', 'yaml'],
       ['/machines/default/busy/events', 'Last seen', 'events'],
       ['/machines/default/busy/console', /clock_ns=/, undefined],

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import type { KubeObject, Phase } from '../src/api/objects';
 
 const target = resolve(process.env['CARGO_TARGET_DIR'] ?? '../target');
-const program = join(target, 'debug/whimbrel');
+export const program = join(target, 'debug/whimbrel');
 
 /** Why there can be no fleet here; undefined if there can. */
 export const whyNot = (): string | undefined => {

@@ -104,19 +104,23 @@ describe.skipIf(whyNot() !== undefined)('many machines', () => {
   });
 
   test('are listed a page at a time, and found by name', { timeout: 300_000 }, async () => {
+    const firstPaint = () => page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0);
     ({ page } = await open(browser, fleet.loginAs('admin')));
     await page.getByText('What needs attention').waitFor();
+    const paints = [await firstPaint()];
     await page.goto(`${fleet.origin()}/console/machines`);
     await page.getByRole('link', { name: vm(0), exact: true }).waitFor();
-    const [paint = 0, rows = 0] = await page.evaluate(() => [performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0, performance.now()]);
-    say(`  first paint after ${paint.toFixed(0)} ms (goal ${PAINT}), rows after ${rows.toFixed(0)} ms`);
+    const rows = await page.evaluate(() => performance.now());
+    paints.push(await firstPaint());
+    const said = paints.map((paint) => paint.toFixed(0));
+    say(`  first paint after ${said.join(' ms in a browser that has never been here, ')} ms of the list (goal ${PAINT}), rows after ${rows.toFixed(0)} ms`);
     expect(await page.getByRole('link', { name: /^vm-\d+$/ }).count()).toBe(20);
     const begun = performance.now();
     await page.getByLabel(/Filter by name/).fill(vm(MACHINES - 1));
     await page.getByRole('link', { name: vm(MACHINES - 1), exact: true }).waitFor();
     say(`  found by name after ${(performance.now() - begun).toFixed(0)} ms`);
     await page.getByLabel(/Filter by name/).fill('');
-    if (isJudged) expect(paint).toBeLessThan(PAINT);
+    if (isJudged) expect(Math.max(...paints)).toBeLessThan(PAINT);
   });
 
   const views = [
@@ -134,7 +138,8 @@ describe.skipIf(whyNot() !== undefined)('many machines', () => {
     const sorted = [...frames].sort((one, other) => one - other);
     const late = frames.filter((frame) => frame > FRAME).length;
     const [median = 0, worst = 0] = [sorted[Math.floor(sorted.length / 2)], sorted.at(-1)];
-    say(`  ${path}: frames of ${median.toFixed(0)} ms, the longest ${worst.toFixed(0)} ms, ${late} of ${frames.length} over ${FRAME} ms`);
+    const seconds = frames.reduce((sum, frame) => sum + frame, 0) / 1000;
+    say(`  ${path}: ${frames.length} frames in ${seconds.toFixed(0)} s, half of them within ${median.toFixed(0)} ms, the longest ${worst.toFixed(0)} ms, ${late} over ${FRAME} ms (goal 0)`);
     expect(frames.length).toBeGreaterThan(0);
     if (isJudged) expect(late).toBe(0);
   });

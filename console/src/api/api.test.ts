@@ -1,8 +1,9 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { bearerProtocol, beyond, whyClosed } from './console-link';
 import { apply, backoff, fromList, Lines } from './changes';
 import type { KubeObject } from './objects';
 import { machines, nodes, pathOf } from './resources';
+import { whoAmI } from './session';
 
 const object = (name: string, version: string): KubeObject => ({ metadata: { name, namespace: 'a', resourceVersion: version } });
 
@@ -67,4 +68,15 @@ test('where a log and a connection meet is found without going through both agai
   });
   expect(beyond(many, counted)).toHaveLength(32_768);
   expect(looks).toBeLessThan(20 * other.length);
+});
+
+test('a server that cannot say who somebody is says so in two ways, and neither is an obstacle', async () => {
+  const reply = (code: number) => vi.stubGlobal('fetch', () => Promise.resolve(new Response(JSON.stringify({ code, message: 'no' }), { status: code })));
+  for (const code of [403, 404]) {
+    reply(code);
+    expect(await whoAmI('token')).toBe('unknown');
+  }
+  reply(401);
+  await expect(whoAmI('token')).rejects.toThrow('no');
+  vi.unstubAllGlobals();
 });

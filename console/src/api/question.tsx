@@ -2,7 +2,7 @@ import { useEffect, useState } from 'react';
 import { backoff } from './changes';
 import { useFleet } from './fleet';
 import type { KubeObject } from './objects';
-import { ApiError, isPassing, wordsOf } from './request';
+import { isNotThere, isPassing, wordsOf } from './request';
 import type { Resource } from './resources';
 
 /** What the fleet says to a question, or why it says nothing. Both where it said something before and cannot be reached now. */
@@ -51,7 +51,7 @@ export const useQuestion = <S extends object>(resource: Resource<KubeObject>, sp
         const mayPass = isPassing(error);
         if (mayPass) wait = Math.max(REST, backoff(failures++));
         // What was refused has no answer any more.
-        if (!isOver) setAnswer((old) => (mayPass && old.status ? { status: old.status, problem } : { problem, isAbsent: error instanceof ApiError && error.code === 404 }));
+        if (!isOver) setAnswer((old) => (mayPass && old.status ? { status: old.status, problem } : { problem, isAbsent: isNotThere(error) }));
       }
       isAsking = false;
       if (isOver) return;

@@ -74,6 +74,12 @@ export const wordsOf = (error: unknown): string => (error instanceof Error ? err
 /** Whether it may be otherwise in a moment: the way to the server or the server itself fails, or it has too much to do. */
 export const isPassing = (error: unknown): boolean => error instanceof ApiError && (error.code === 0 || error.code === 429 || error.code >= 500);
 
+/**
+ * Whether a server does not have a kind. Kubernetes looks at rights first, and nobody gives rights to what is not there: it says that only to those who may do
+ * everything, and to others that they may not.
+ */
+export const isNotThere = (error: unknown): boolean => error instanceof ApiError && (error.code === 404 || error.code === 403);
+
 /** Does something until it is answered, ever more rarely, and tells meanwhile why it was not. What is refused is not tried again. */
 export const untilAnswered = async <T>(work: () => Promise<T>, tell: (problem: string) => void): Promise<T> => {
   for (let failures = 0; ; failures++) {

@@ -1,4 +1,4 @@
-import { ApiError, request } from './request';
+import { isNotThere, request } from './request';
 
 /**
  * Who is logged in. The token stays in the tabs of this console: it survives a reload and ends with the last of them. There is no cookie, which
@@ -41,7 +41,7 @@ export const redeem = async (code: string): Promise<Session> => {
   return { token: reply.token };
 };
 
-/** Who a token belongs to, by the word of the server. One that cannot say it (Kubernetes before 1.28) is no obstacle. */
+/** Who a token belongs to, by the word of the server. One that cannot say it (Kubernetes before 1.28) is no obstacle: it refuses whoever has no right to everything. */
 export const whoAmI = async (token: string): Promise<string> => {
   const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
   const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
@@ -49,7 +49,7 @@ export const whoAmI = async (token: string): Promise<string> => {
     const review = await request<{ status?: { userInfo?: { username?: string } } }>('POST', path, { body, token });
     return review.status?.userInfo?.username ?? 'unknown';
   } catch (error) {
-    if (error instanceof ApiError && error.code === 404) return 'unknown';
+    if (isNotThere(error)) return 'unknown';
     throw error;
   }
 };

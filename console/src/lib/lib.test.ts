@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { isAlike } from './alike';
 import { pageOf, sortBy } from './paging';
 import { polyline, slices } from './slices';
 import { ago, bytes, memory, quantity, rate, span } from './units';
@@ -47,4 +48,12 @@ test('a line stays in its box', () => {
   ];
   expect(polyline(points, 0, 10, 50, 100, 20)).toBe('0.0,20.0 100.0,0.0');
   expect(polyline(points.slice(0, 1), 0, 0, 0, 100, 20)).toBe('0.0,20.0');
+});
+
+test('rows are alike where all of their fields are the same, and not where one is another', () => {
+  const machine = { metadata: { name: 'a' } };
+  expect(isAlike({ key: 'a', machine }, { key: 'a', machine })).toBe(true);
+  expect(isAlike({ key: 'a', machine }, { key: 'a', machine: { ...machine } })).toBe(false);
+  expect(isAlike({ key: 'a', machine: undefined }, { key: 'a', instance: undefined })).toBe(false);
+  expect([isAlike(NaN, NaN), isAlike(null, {}), isAlike('a', 'b')]).toEqual([true, false, false]);
 });

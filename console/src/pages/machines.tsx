@@ -1,5 +1,5 @@
 import { Alert, Button, Card, List, ListItem, PageSection, SearchInput, ToolbarItem } from '@patternfly/react-core';
-import { useMemo, useState } from 'react';
+import { useCallback, useMemo, useState } from 'react';
 import { useNavigate } from 'react-router';
 import { useCopy, useFleet } from '../api/fleet';
 import { isPassing, wordsOf } from '../api/request';
@@ -12,7 +12,8 @@ import { Bar } from '../parts/bar';
 import { Dialog } from '../parts/dialog';
 import { Labels, Status } from '../parts/labels';
 import { MachineLink } from '../parts/links';
-import { type Column, ListTable } from '../parts/list-table';
+import type { Column } from '../parts/list-row';
+import { ListTable } from '../parts/list-table';
 import { bulkConsequences, carryOut, MachineActions } from '../parts/machine-actions';
 import { Menu } from '../parts/menu';
 import { View } from '../parts/page';
@@ -39,6 +40,8 @@ const columns: Column<Row>[] = [
   { name: 'Labels', cell: ({ machine }) => <Labels labels={machine.spec?.template?.metadata?.labels} /> },
   { name: 'Created', value: ({ machine }) => machine.metadata.creationTimestamp, cell: ({ machine }) => <Time at={machine.metadata.creationTimestamp} /> },
 ];
+
+const rowActions = (row: Row) => <MachineActions row={row} isKebab />;
 
 const optional = ['Namespace', 'CPU', 'Memory', 'Labels', 'Created'];
 const isNames = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
@@ -117,13 +120,17 @@ export const MachinesPage = () => {
   const rows = useMemo(() => rowsOf(copy.objects, runs.objects, moves.objects.values()), [copy.objects, runs.objects, moves.objects]);
   const shown = useMemo(() => rows.filter((row) => matches(row, typed)), [rows, typed]);
   const picked = rows.filter(({ key }) => chosen.has(key));
-  const toggle = ({ key }: Row, isOn: boolean) =>
-    setChosen((old) => {
-      const next = new Set(old);
-      if (isOn) next.add(key);
-      else next.delete(key);
-      return next;
-    });
+  const shownColumns = useMemo(() => columns.filter(({ name }) => !hidden.includes(name)), [hidden]);
+  const toggle = useCallback(
+    ({ key }: Row, isOn: boolean) =>
+      setChosen((old) => {
+        const next = new Set(old);
+        if (isOn) next.add(key);
+        else next.delete(key);
+        return next;
+      }),
+    [],
+  );
   const toggleAll = (all: readonly Row[], isOn: boolean) =>
     setChosen((old) => {
       const next = new Set(old);
@@ -145,11 +152,11 @@ export const MachinesPage = () => {
               label="VirtualMachines"
               rows={shown}
               keyOf={({ key }) => key}
-              columns={columns.filter(({ name }) => !hidden.includes(name))}
+              columns={shownColumns}
               sort={['Name', 'asc']}
               empty="No VirtualMachine matches."
               {...(rights.operate
-                ? { selection: { has: ({ key }: Row) => chosen.has(key), toggle, toggleAll }, actions: (row: Row) => <MachineActions row={row} isKebab /> }
+                ? { selection: { has: ({ key }: Row) => chosen.has(key), toggle, toggleAll }, actions: rowActions }
                 : {})}
               toolbar={
                 <>

@@ -1,5 +1,5 @@
 import { Button, Card, CardTitle, PageSection, Progress, ToolbarItem } from '@patternfly/react-core';
-import { useMemo, useState } from 'react';
+import { useCallback, useMemo, useState } from 'react';
 import { useAll, useCopy, useFleet } from '../api/fleet';
 import type { Drain } from '../api/objects';
 import { drains, instances, migrations, nodes } from '../api/resources';
@@ -9,7 +9,8 @@ import { type Load, loads, readiness, usesOf } from '../model/node';
 import { DrainDialog } from '../parts/drain-dialog';
 import { Status } from '../parts/labels';
 import { DrainLink, NodeLink } from '../parts/links';
-import { type Column, ListTable } from '../parts/list-table';
+import type { Column } from '../parts/list-row';
+import { ListTable } from '../parts/list-table';
 import { NodeActions } from '../parts/node-actions';
 import { View } from '../parts/page';
 import { States, worstOf } from '../parts/states';
@@ -86,12 +87,14 @@ export const NodesPage = () => {
   const [draining, setDraining] = useState<string[]>();
   const uses = useMemo(() => usesOf(runs), [runs]);
   const rows = useMemo(() => loads([...copy.objects.values()], uses, moves, rateOf), [copy.objects, uses, moves, rateOf]);
-  const toggle = ({ node: { metadata } }: Load, isOn: boolean) =>
-    setChosen((old) => new Set(isOn ? [...old, metadata.name] : [...old].filter((name) => name !== metadata.name)));
+  const toggle = useCallback(
+    ({ node: { metadata } }: Load, isOn: boolean) => setChosen((old) => new Set(isOn ? [...old, metadata.name] : [...old].filter((name) => name !== metadata.name))),
+    [],
+  );
   const toggleAll = (all: readonly Load[], isOn: boolean) => setChosen(new Set(isOn ? all.map(({ node }) => node.metadata.name) : []));
   // In the order of their names; those that have gone meanwhile are left out.
   const picked = rows.map(({ node }) => node.metadata.name).filter((name) => chosen.has(name));
-  const actions = ({ node }: Load) => <NodeActions node={node} drain={drainsOf(going, node.metadata.name)[0]} />;
+  const actions = useCallback(({ node }: Load) => <NodeActions node={node} drain={drainsOf(going, node.metadata.name)[0]} />, [going]);
   return (
     <View title="Nodes">
       <PageSection aria-label="List of nodes">

@@ -3,7 +3,8 @@ import { useCopy } from '../api/fleet';
 import type { Event } from '../api/objects';
 import { events, migrations } from '../api/resources';
 import { useAll } from '../api/fleet';
-import { type Column, ListTable } from './list-table';
+import type { Column } from './list-row';
+import { ListTable } from './list-table';
 import { States } from './states';
 import { Time } from './time';
 

@@ -2,19 +2,14 @@ import { Pagination, Toolbar, ToolbarContent, ToolbarItem } from '@patternfly/re
 import { Table, Tbody, Td, Th, Thead, Tr } from '@patternfly/react-table';
 import { type ReactNode, useMemo, useState } from 'react';
 import { pageOf, sortBy } from '../lib/paging';
-
-export interface Column<T> {
-  name: string;
-  cell: (row: T) => ReactNode;
-  /** By what it is sorted; without it, it is not. */
-  value?: (row: T) => string | number | undefined;
-}
+import { type Column, ListRow } from './list-row';
 
 interface Props<T> {
   label: string;
   rows: readonly T[];
   keyOf: (row: T) => string;
-  columns: Column<T>[];
+  /** The same array each time, as `actions` and `toggle` are the same functions: otherwise every row is drawn again whenever one changes. */
+  columns: readonly Column<T>[];
   /** The column and direction to begin with. */
   sort: [string, 'asc' | 'desc'];
   /** What stands above: filters and actions. */
@@ -82,17 +77,7 @@ export const ListTable = <T,>({ label, rows, keyOf, columns, sort, toolbar, acti
         </Thead>
         <Tbody>
           {shown.map((row, index) => (
-            <Tr key={keyOf(row)}>
-              {selection && (
-                <Td select={{ rowIndex: index, isSelected: selection.has(row), onSelect: (_, isOn) => selection.toggle(row, isOn) }} />
-              )}
-              {columns.map((column) => (
-                <Td key={column.name} dataLabel={column.name}>
-                  {column.cell(row)}
-                </Td>
-              ))}
-              {actions && <Td isActionCell>{actions(row)}</Td>}
-            </Tr>
+            <ListRow key={keyOf(row)} row={row} index={index} columns={columns} actions={actions} isSelected={selection?.has(row)} onSelect={selection?.toggle} />
           ))}
           {shown.length === 0 && (
             <Tr>

@@ -9,7 +9,8 @@ import { Bar } from './bar';
 import { CancelMigration } from './cancel-migration';
 import { PhaseLabel } from './labels';
 import { MachineLink, MigrationLink, PolicyLink } from './links';
-import { type Column, ListTable } from './list-table';
+import type { Column } from './list-row';
+import { ListTable } from './list-table';
 import { Time, useNow } from './time';
 
 const Duration = ({ migration }: { migration: Migration }) => {
@@ -48,6 +49,11 @@ const columns: Column<Migration>[] = [
   { name: 'What is said', cell: (migration) => <span className="words clamp said">{story(migration) ?? '–'}</span> },
 ];
 
+/** Those where all are of one machine, whose name and namespace need not be told. */
+const columnsOfOne = columns.filter(({ name }) => name !== 'VirtualMachine' && name !== 'Namespace');
+
+const actions = (migration: Migration) => <CancelMigration migration={migration} isKebab />;
+
 /** What of a row can be searched, by the name of the column. */
 const texts: Record<string, (migration: Migration) => string | undefined> = {
   VirtualMachine: ({ spec }) => spec?.vmiName,
@@ -68,7 +74,7 @@ const texted = (value: number | undefined, text: (value: number) => string): str
 
 interface Props {
   migrations: Migration[];
-  /** All are of one machine, whose name and namespace need not be told. */
+  /** All are of one machine. */
   isOfOne?: boolean;
   toolbar?: ReactNode;
 }
@@ -90,10 +96,10 @@ export const MigrationTable = ({ migrations, isOfOne = false, toolbar }: Props) 
         label="Migrations"
         rows={shown}
         keyOf={({ metadata }) => metadata.uid ?? metadata.name}
-        columns={columns.filter(({ name }) => !isOfOne || (name !== 'VirtualMachine' && name !== 'Namespace'))}
+        columns={isOfOne ? columnsOfOne : columns}
         sort={['Created', 'desc']}
         empty="No migration matches. Another time range may show more."
-        {...(rights.operate ? { actions: (migration: Migration) => <CancelMigration migration={migration} isKebab /> } : {})}
+        {...(rights.operate ? { actions } : {})}
         toolbar={
           <>
             <ToolbarItem>

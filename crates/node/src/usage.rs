@@ -181,6 +181,26 @@ pub(crate) fn usage(directory: &Path, vmm: &str, wants_dirty: bool) -> Result<Us
     })
 }
 
+/// What a machine asked of its disks, in order; none where the VMM is of a release that does not count it. Takes a millisecond; [`PATIENCE`] for each of two
+/// steps where its monitor hangs.
+///
+/// # Errors
+/// There is no such VMM, or its monitor does not reply.
+pub(crate) fn disks_of(directory: &Path, vmm: &str) -> Result<Vec<Disk>, UsageError> {
+    let gone = || UsageError::Gone(vmm.to_owned());
+    let folder = Folder::new(directory, vmm).filter(|folder| folder.monitor().exists()).ok_or_else(gone)?;
+    let mut client = Client::connect(&folder.monitor(), PATIENCE)?;
+    let stats: Option<Vec<BlockStats>> = client.query("query-blockstats", Value::Null).ok();
+    Ok(stats.map(|stats| disks(stats, None)).unwrap_or_default())
+}
+
+/// What went through the network cards of a machine that are on a tap interface.
+pub(crate) fn networks_of(directory: &Path, vmm: &str) -> Vec<Network> {
+    let folder = Folder::new(directory, vmm);
+    let of = |folder: Folder| Some(networks(&folder, &description(&folder)?));
+    folder.and_then(of).unwrap_or_default()
+}
+
 /// The folder in `/proc` of the process that a thread is of.
 fn process_of(thread: u32) -> Option<PathBuf> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;

@@ -32,12 +32,25 @@ pub(crate) struct Desk {
 /// A VMM as it was last seen.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
+    /// What it is called.
+    pub(super) name: String,
     /// Its process.
     pub(super) process: Option<u32>,
     /// How it is, in one word.
     pub(super) state: &'static str,
-    /// Namespace and name of the instance that it runs, if an object says so.
-    pub(super) instance: Option<(String, String)>,
+    /// The instance that it runs, if an object says so.
+    pub(super) instance: Option<Run>,
+}
+
+/// An instance that runs, as figures name it.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// The names of its disks, in order.
+    pub(super) disks: Vec<String>,
+    /// The names of its network cards, in order.
+    pub(super) interfaces: Vec<String>,
 }
 
 /// Somebody is at the console of a VMM.
@@ -67,10 +80,17 @@ impl Desk {
                     status.vmm.as_deref() == Some(vmm) && status.node_name.as_ref() == Some(&self.node)
                 })
             };
-            let metadata = &instances.iter().find(is_its)?.metadata;
-            Some((metadata.namespace.clone()?, metadata.name.clone()?))
+            let instance = instances.iter().find(is_its)?;
+            let devices = &instance.spec.domain.devices;
+            Some(Run {
+                namespace: instance.metadata.namespace.clone()?,
+                name: instance.metadata.name.clone()?,
+                disks: devices.disks.iter().map(|disk| disk.name.clone()).collect(),
+                interfaces: devices.interfaces.iter().map(|card| card.name.clone()).collect(),
+            })
         };
         let seen = vmms.iter().map(|(name, vmm)| Seen {
+            name: name.clone(),
             process: vmm.process,
             state: match vmm.state {
                 VmmState::Prepared => "prepared",

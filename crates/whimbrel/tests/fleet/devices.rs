@@ -1,8 +1,15 @@
 //! Machines with a network, a disk and first settings: placed where these are, moved with them, and nothing is left over.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
-use super::Fleet;
+use super::{Fleet, site::PATIENCE};
 
 /// A bridge of this host, which goes with it; `None`, loudly, where there can be none.
 struct Bridge(String);
@@ -43,7 +50,7 @@ fn ip(arguments: &[&str]) -> bool {
 
 /// A machine with all of that.
 fn manifest(bridge: &str, disk: &Path) -> String {
-    let plain = super::manifest("8M");
+    let plain = super::manifest("8M disk=200");
     let devices = "devices:
           disks: [{name: data}, {name: settings}]
           interfaces: [{name: lan, bridge: {}, macAddress: '02:00:00:00:00:50'}]
@@ -60,6 +67,54 @@ fn manifest(bridge: &str, disk: &Path) -> String {
     let with = plain.replacen("cpu:", devices, 1).replacen("    spec:\n", &behind, 1);
     assert!(with.contains("hostBridge") && with.contains("macAddress"), "{with}");
     with
+}
+
+/// The figures of the node where the machine is, once the guest has worked on its disk; nothing is wrong with them.
+fn figures_of_its_devices(fleet: &Fleet) {
+    let node = fleet.get("vmi/busy")["status"]["nodeName"].as_str().unwrap().to_owned();
+    let deadline = Instant::now() + PATIENCE;
+    let of = |name: &str, device: &str| {
+        format!("{name}{{node=\"{node}\",namespace=\"default\",name=\"busy\",{device}}} ")
+    };
+    let reads = of("kubevirt_vmi_storage_iops_read_total", "drive=\"data\"");
+    let value = |text: &str, of: &str| {
+        text.lines().find_map(|line| line.strip_prefix(of)?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    let text = loop {
+        let text = fleet.kubectl(&format!("get --raw /api/v1/nodes/{node}/proxy/metrics"));
+        if value(&text, &reads) > 0.0 {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "{reads}is not in\n{text}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    for (name, device) in [
+        ("kubevirt_vmi_storage_read_traffic_bytes_total", "drive=\"data\""),
+        ("kubevirt_vmi_storage_read_times_seconds_total", "drive=\"data\""),
+        ("kubevirt_vmi_storage_flush_requests_total", "drive=\"settings\""),
+        ("whimbrel_vmi_storage_errors_total", "drive=\"data\""),
+        ("kubevirt_vmi_network_transmit_bytes_total", "interface=\"lan\""),
+    ] {
+        assert!(text.contains(&of(name, device)), "{name} is not in\n{text}");
+    }
+    assert!(value(&text, &of("kubevirt_vmi_storage_read_traffic_bytes_total", "drive=\"data\"")) > 0.0);
+    promtool_finds_nothing_wrong_in(&text);
+}
+
+fn promtool_finds_nothing_wrong_in(text: &str) {
+    let started = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = started else {
+        eprintln!("SKIPPED: FIGURES OF AN AGENT WERE NOT CHECKED. There is no promtool (Debian: prometheus)");
+        return;
+    };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
 }
 
 /// What the VMM of the machine was told of it, and the disk with settings.
@@ -103,6 +158,7 @@ fn a_machine_waits_for_what_is_behind_its_devices_and_moves_with_it() {
     fleet.kubectl("create secret generic first --from-literal=userdata=#cloud-config-of-busy");
     fleet.wait_phase("vmi/busy", "Running");
     assert_eq!(bridge.ports(), 1);
+    figures_of_its_devices(&fleet);
     let (before, settings) = folder_of(&fleet);
     assert!(before.contains("02:00:00:00:00:50"), "{before}");
     for part in ["#cloud-config-of-busy", "instance-id: busy.default", "version: 2", "CIDATA"] {

@@ -194,10 +194,21 @@ impl Cluster {
         fs::write(path, config.to_string()).unwrap();
     }
 
-    pub(crate) fn run(&self, line: &str) -> Output {
+    /// Where the server is.
+    pub(crate) fn address(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// A line of kubectl, as the administrator.
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new("kubectl");
         command.env("KUBECONFIG", self.kubeconfig()).arg("--request-timeout=20s");
-        command.args(line.split_whitespace()).output().unwrap()
+        command.args(line.split_whitespace());
+        command
+    }
+
+    pub(crate) fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
     }
 
     pub(crate) fn kubectl(&self, line: &str) -> String {

@@ -8,6 +8,7 @@ mod programs;
 
 mod cluster;
 mod conflicts;
+mod console;
 mod line;
 mod site;
 
@@ -28,6 +29,7 @@ fn a_fleet_on_kubernetes_runs_moves_and_outlives_its_leader_and_its_server() {
     moves(&site);
     is_in_the_logs_of_all_by_one_id(&site);
     has_figures_of_who_leads(&site);
+    console::shows_what_whoever_asks_may_see(&site);
     goes_on_under_another_leader(&mut site);
     goes_on_under_another_server(&mut site);
     goes_on_over_a_bad_line(&site);

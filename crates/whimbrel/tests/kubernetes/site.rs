@@ -54,8 +54,8 @@ impl Site {
         Some(site)
     }
 
-    /// Definitions, accounts and rights. What is to run in pods is stored too, and nobody runs it: there are no kubelets. With figures, which are a
-    /// component.
+    /// Definitions, accounts and rights. What is to run in pods is stored too, and nobody runs it: there are no kubelets. With figures and the console,
+    /// which are components.
     fn install(&self) {
         let crds = whimbrel(&["crds", "--without-rules"]).output().unwrap();
         self.cluster.create(&String::from_utf8(crds.stdout).unwrap());
@@ -67,7 +67,7 @@ impl Site {
         // Folders of others are known by the way there.
         let up = "../".repeat(own.components().count() - 1);
         let deploy = format!("{up}{}", deploy.strip_prefix("/").unwrap().display());
-        let text = format!("resources: [{deploy}/base]\ncomponents: [{deploy}/metrics]\n");
+        let text = format!("resources: [{deploy}/base]\ncomponents: [{deploy}/metrics, {deploy}/console]\n");
         fs::write(own.join("kustomization.yaml"), text).unwrap();
         self.cluster.kubectl(&format!("apply -k {}", own.display()));
         for port in ["deployment/whimbrel-controllers", "daemonset/whimbrel-node"].map(|what| {
@@ -75,6 +75,11 @@ impl Site {
             self.cluster.kubectl(&format!("get {what} --namespace whimbrel -o jsonpath={path}"))
         }) {
             assert_eq!(port, "metrics", "the services for figures lead to a port of that name");
+        }
+        // A service finds pods of its own namespace alone.
+        let services = self.cluster.kubectl("get service --namespace whimbrel -o name");
+        for name in ["controllers-metrics", "node-metrics", "console"] {
+            assert!(services.contains(&format!("service/whimbrel-{name}")), "{services}");
         }
     }
 
@@ -277,7 +282,8 @@ impl Drop for Site {
     }
 }
 
-fn whimbrel(arguments: &[&str]) -> Command {
+/// The program, with nothing of the environment of whoever runs the test.
+pub(crate) fn whimbrel(arguments: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("whimbrel"));
     for name in ["KUBECONFIG", "POD_NAMESPACE", "POD_NAME", "NODE_NAME", "NODE_ADDRESS"] {
         command.env_remove(name);

@@ -1,0 +1,30 @@
+/** The pictures of the documentation, in docs/console: of each view, and of some more than one. The browser tests make them. */
+export const pictures = [
+  'beside',
+  'create',
+  'dark',
+  'drain',
+  'drain-plan',
+  'drained',
+  'events',
+  'history',
+  'live',
+  'login',
+  'machine',
+  'machines',
+  'metrics',
+  'migrate',
+  'migration',
+  'migrations',
+  'node',
+  'nodes',
+  'overview',
+  'phone',
+  'policies',
+  'policy',
+  'policy-form',
+  'serial',
+  'yaml',
+] as const;
+
+export type Picture = (typeof pictures)[number];
