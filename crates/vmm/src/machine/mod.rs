@@ -176,12 +176,12 @@ impl Machine {
 
     /// Packets that came for the machine where it was before follow it: until [`Self::deliver`] of the last, what comes here waits.
     pub fn packets_follow(&self) {
-        self.devices.nets.iter().for_each(|net| net.packets_follow());
+        self.devices.nets.iter().for_each(VirtioMmio::packets_follow);
     }
 
     /// Nothing that may yet follow is waited for any more.
     pub fn no_packets_follow(&self) {
-        self.devices.nets.iter().for_each(|net| net.no_packets_follow());
+        self.devices.nets.iter().for_each(VirtioMmio::no_packets_follow);
     }
 
     /// Gives packets to the network card that they came for where the machine was before. They may be lost, as in any network.
