@@ -181,8 +181,8 @@ pub(crate) fn usage(directory: &Path, vmm: &str, wants_dirty: bool) -> Result<Us
     })
 }
 
-/// What a machine asked of its disks, in order; none where the VMM is of a release that does not count it. Takes a millisecond; [`PATIENCE`] for each of two
-/// steps where its monitor hangs.
+/// What a machine asked of its disks, in order; none where the VMM is of a release that does not count it. Takes [`PATIENCE`] for each of two steps where its
+/// monitor hangs.
 ///
 /// # Errors
 /// There is no such VMM, or its monitor does not reply.

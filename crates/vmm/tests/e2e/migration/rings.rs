@@ -4,7 +4,7 @@ use guests::Report;
 use monitor::types::{MigrationStatus, RunState};
 use serde_json::json;
 
-use crate::harness::{Lab, Spec, Story, until};
+use crate::harness::{Lab, PAUSE_BEFORE_SWITCHOVER, Spec, Story, until};
 
 /// Bytes per second at which no machine of these tests converges.
 const TOO_SLOW: u64 = 30_000_000;
@@ -122,14 +122,16 @@ fn a_dirty_limit_holds_writers_alone_and_until_the_attempt_ends() {
     let mut story = Story::of(&source);
     story.filled();
     source.enable("dirty-limit");
+    // However soon the limit is enough, the machine does not leave.
+    source.enable(PAUSE_BEFORE_SWITCHOVER);
     source.set(json!({
-        "max-bandwidth": TOO_SLOW, "avail-switchover-bandwidth": TOO_SLOW, "downtime-limit": 1,
+        "max-bandwidth": TOO_SLOW, "avail-switchover-bandwidth": TOO_SLOW, "downtime-limit": 100,
         "vcpu-dirty-limit": 1, "x-vcpu-dirty-limit-period": 100, "whimbrel-digest": "transfer",
     }));
     let uri = destination.listen();
     source.migrate(&uri);
     let vcpus = || source.query_migrate().whimbrel.and_then(|own| own.throttle).map(|own| own.vcpus);
-    let held = until("the writer is held", || vcpus().filter(|vcpus| vcpus[0].taken_ms > 300.0));
+    let held = until("the writer is held", || vcpus().filter(|vcpus| vcpus[0].taken_ms > 100.0));
     assert!(held[1].taken_ms * 4.0 < held[0].taken_ms, "{held:?}");
     source.command("migrate_cancel", json!({}));
     source.migration_is(MigrationStatus::Cancelled);
@@ -140,6 +142,8 @@ fn a_dirty_limit_holds_writers_alone_and_until_the_attempt_ends() {
     // With more time to stop, what may be dirtied fits.
     source.set(json!({ "downtime-limit": 500, "vcpu-dirty-limit": 5 }));
     source.migrate(&uri);
+    source.migration_is(MigrationStatus::PreSwitchover);
+    source.command("migrate-continue", json!({ "state": "pre-switchover" }));
     let done = source.migration_is(MigrationStatus::Completed);
     let decided = done.whimbrel.unwrap().decisions;
     assert!(
