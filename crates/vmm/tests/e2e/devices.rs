@@ -225,8 +225,9 @@ fn the_network_finds_a_machine_that_has_moved() {
     holds("the bridge knows where it is", || network.port_of(mac) == Some("two"));
     assert!((0..5).all(|_| network.pings(address)), "it does not answer everything");
 
-    let back = lab.vacancy(&on("one"));
+    // Its tap is free when its process is gone.
     drop(source);
+    let back = lab.vacancy(&on("one"));
     destination.moves_to(&back, &back.listen());
     story.goes_on_at(&back);
     holds("the bridge knows where it is", || network.port_of(mac) == Some("one"));
