@@ -97,6 +97,11 @@ fn threads_are_listed_with_their_names_while_a_machine_moves_and_otherwise() {
         (&destination, vec!["migration", "mig-control", "mig-recv-0", "mig-recv-1", "mig-accept"]),
     ];
     for (vmm, wanted) in wanted {
+        // A thread is started, and then it has a name.
+        holds("the threads are there", || {
+            let listed = threads(vmm);
+            wanted.iter().all(|expected| listed.contains_key(*expected))
+        });
         let listed = threads(vmm);
         for expected in wanted {
             let id = *listed.get(expected).unwrap_or_else(|| panic!("{expected}: {listed:?}"));
