@@ -3,13 +3,12 @@
 
 use std::{fmt, fs, io, path::Path};
 
-use comfy_table::{CellAlignment, Table, presets};
-use comparison::spread;
 use serde::Serialize;
 
 use super::{
     Bench, BenchError,
-    summary::{Unit, shown},
+    side_by_side::{self, Figure, Pair},
+    summary::Unit,
     trial::Sample,
 };
 use crate::rig::{Contender, Host};
@@ -64,26 +63,21 @@ impl Bench {
     }
 }
 
-type Figure = (&'static str, Unit, fn(&Sample) -> Option<f64>);
-
 const TOTAL: Figure = ("total time", Unit::Milliseconds, |sample| Some(sample.total_ms));
 const CPU: Figure =
     ("CPU time, both sides", Unit::Seconds, |sample| Some(sample.source_cpu + sample.destination_cpu));
 const WIRE: Figure = ("MB on the wire", Unit::Number, |sample| Some(sample.transferred as f64 / 1e6));
 
 impl Row {
-    /// How many times what `off` takes `auto` does, by medians.
-    fn ratio(&self, (_, _, of): Figure) -> Option<f64> {
-        let (off, auto) = (spread(&self.off, of)?, spread(&self.auto, of)?);
-        Some(auto.median / off.median)
+    fn pair(&self) -> Pair<'_> {
+        [&self.off, &self.auto]
     }
 }
 
 impl Compressions {
     /// Whether no guest found a fault.
     pub(super) fn is_intact(&self) -> bool {
-        let mut samples = self.rows.iter().flat_map(|row| row.off.iter().chain(&row.auto));
-        samples.all(|sample| sample.complaints.is_empty())
+        side_by_side::are_intact(self.rows.iter().map(Row::pair))
     }
 
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
@@ -91,28 +85,11 @@ impl Compressions {
     }
 
     pub(super) fn print(&self) {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(["median (least – most)", "off", "auto", "ratio"]);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        for row in &self.rows {
-            table.add_row([row.to_string()]);
-            for figure in [TOTAL, CPU, WIRE] {
-                let (name, unit, of) = figure;
-                table.add_row([
-                    format!("  {name}"),
-                    shown(spread(&row.off, of), unit),
-                    shown(spread(&row.auto, of), unit),
-                    row.ratio(figure).map_or_else(String::new, |ratio| format!("{ratio:.3}")),
-                ]);
-            }
-        }
-        output::say!("\n{table}");
+        let rows = self.rows.iter().map(|row| (row.to_string(), row.pair()));
+        side_by_side::print(CHOOSERS, rows, &[TOTAL, CPU, WIRE], 3);
         for row in self.rows.iter().filter(|row| row.fill == "random") {
             for (figure, goal) in [(TOTAL, GOAL_TOTAL), (CPU, GOAL_CPU)] {
-                let Some(ratio) = row.ratio(figure) else { continue };
+                let Some(ratio) = side_by_side::ratio(row.pair(), figure) else { continue };
                 let verdict = if ratio <= goal { "met" } else { "NOT MET" };
                 output::say!("Goal of noise, {}: {ratio:.3} of off's, at most {goal}: {verdict}", figure.0);
             }

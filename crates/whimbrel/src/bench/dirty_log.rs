@@ -3,14 +3,13 @@
 
 use std::{fmt, fs, io, path::Path};
 
-use comfy_table::{CellAlignment, Table, presets};
-use comparison::spread;
 use config::{CpuCount, MemorySize};
 use serde::Serialize;
 
 use super::{
     Bench, BenchError,
-    summary::{Unit, shown},
+    side_by_side::{self, Figure, Pair},
+    summary::Unit,
     trial::Sample,
 };
 use crate::rig::{Contender, Host};
@@ -78,8 +77,6 @@ impl Bench {
     }
 }
 
-type Figure = (&'static str, Unit, fn(&Sample) -> Option<f64>);
-
 const FIGURES: [Figure; 6] = [
     ("total time", Unit::Milliseconds, |sample| Some(sample.total_ms)),
     ("downtime", Unit::Milliseconds, |sample| Some(sample.downtime_ms)),
@@ -89,11 +86,16 @@ const FIGURES: [Figure; 6] = [
     ("MB/s that the guest dirtied", Unit::Number, |sample| Some(sample.rate_held as f64 / 1e6)),
 ];
 
+impl Row {
+    fn pair(&self) -> Pair<'_> {
+        [&self.bitmap, &self.ring]
+    }
+}
+
 impl DirtyLogs {
     /// Whether no guest found a fault.
     pub(super) fn is_intact(&self) -> bool {
-        let mut samples = self.rows.iter().flat_map(|row| row.bitmap.iter().chain(&row.ring));
-        samples.all(|sample| sample.complaints.is_empty())
+        side_by_side::are_intact(self.rows.iter().map(Row::pair))
     }
 
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
@@ -101,26 +103,8 @@ impl DirtyLogs {
     }
 
     pub(super) fn print(&self) {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(["median (least – most)", "bitmap", "ring", "ratio"]);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        for row in &self.rows {
-            table.add_row([row.to_string()]);
-            for (name, unit, of) in FIGURES {
-                let (bitmap, ring) = (spread(&row.bitmap, of), spread(&row.ring, of));
-                let ratio = ring.zip(bitmap).map(|(ring, bitmap)| ring.median / bitmap.median);
-                table.add_row([
-                    format!("  {name}"),
-                    shown(bitmap, unit),
-                    shown(ring, unit),
-                    ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
-                ]);
-            }
-        }
-        output::say!("\n{table}");
+        let rows = self.rows.iter().map(|row| (row.to_string(), row.pair()));
+        side_by_side::print(LOGS, rows, &FIGURES, 2);
     }
 }
 

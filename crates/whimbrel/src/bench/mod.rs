@@ -16,6 +16,7 @@ mod huge_memory;
 mod linked;
 mod postcopy;
 mod profile;
+mod side_by_side;
 mod summary;
 mod trial;
 mod waits;
