@@ -117,6 +117,8 @@ fn frames() -> Vec<(String, Vec<u8>)> {
     let mut encoded = Vec::new();
     encoded_batch().encode_into(5, &mut encoded);
     frames.push(named("pages-encoded", encoded));
+    let end = Message::Forward(Forward::end("net0"));
+    frames.push(named("forward-end", end.encode(8).unwrap()));
     frames.push(named("greeting", greeting().encode().to_vec()));
     let end = RoundEnd {
         round: 2,
@@ -168,6 +170,7 @@ fn every_frame_that_was_ever_sent_is_understood() {
         assert_eq!((header.kind, header.sequence), (FrameKind::Control, 7), "{name}");
         assert_eq!(Message::decode(&body), Ok(message), "{name}");
     }
+    assert_eq!(Message::decode(&read("forward-end").1), Ok(Message::Forward(Forward::end("net0"))));
     let first: [u8; GREETING_BYTES] = read_bytes("greeting").try_into().unwrap();
     assert_eq!(Greeting::decode(&first), Ok(greeting()));
     let mut decoded = Batch::default();

@@ -78,6 +78,7 @@ impl Devices {
         let Some((_, net)) = found else { return 0 };
         if forward.is_end() {
             net.no_packets_follow();
+            return 0;
         }
         net.forward(forward.packets.into_iter().map(ByteBuf::into_vec))
     }
